@@ -1,0 +1,374 @@
+"""Agents: a batch of observations and core states to policy logits, actions and baselines.
+
+The torsos are those of IMPALA (Espeholt et al. 2018, arXiv 1802.01561, figure 3) and of Nature DQN
+(Mnih et al. 2015), built as Sonnet 2 modules inside a TensorFlow graph.
+
+Shapes: N is a batch of environments, [T, B] a batch of B unrolls of T steps, A the number of actions.
+"""
+
+import collections
+import math
+
+import sonnet as snt
+import tensorflow as tf
+
+snt.Module()  # Sonnet 2 wants its first module built eagerly; later ones may be built in graphs.
+
+AgentOutput = collections.namedtuple('AgentOutput', 'action policy_logits baseline')
+AgentOutput.__doc__ = """What an agent says of a batch of observations.
+
+Attributes:
+  action: int32 [N] or [T, B], sampled from the policy.
+  policy_logits: float32 [N, A] or [T, B, A].
+  baseline: float32 [N] or [T, B], the estimated (clipped, discounted) return.
+"""
+
+_SQRT_2 = math.sqrt(2.0)
+_SMALL_IMAGE = 36  # Pixels: below it the Nature kernels and strides leave nothing of the image.
+
+
+class _Weights(snt.Module):
+  """Float32 weights `w` and `b` of a linear map, handed out in the precision of the input."""
+
+  def _weights(self, shape, gain, dtype):
+    if not hasattr(self, 'w'):
+      self.w = tf.Variable(snt.initializers.Orthogonal(gain)(shape, tf.float32), name='w')
+      self.b = tf.Variable(tf.zeros(shape[-1:]), name='b')
+    return tf.cast(self.w, dtype), tf.cast(self.b, dtype)
+
+
+class _Linear(_Weights):
+  """A fully connected layer with orthogonal initialisation."""
+
+  def __init__(self, output_size, gain=_SQRT_2, name=None):
+    super().__init__(name=name)
+    self._output_size, self._gain = output_size, gain
+
+  @snt.Module.with_name_scope
+  def __call__(self, inputs):
+    """[N, inputs] -> [N, output_size], in the dtype of `inputs`."""
+    w, b = self._weights([inputs.shape[-1], self._output_size], self._gain, inputs.dtype)
+    return tf.nn.bias_add(inputs @ w, b)
+
+
+class _Conv2D(_Weights):
+  """A convolution over NHWC images with orthogonal initialisation."""
+
+  def __init__(self, channels, kernel, stride=1, padding='SAME', input_scale=1.0, name=None):
+    super().__init__(name=name)
+    self._channels, self._kernel = channels, kernel
+    self._stride, self._padding, self._input_scale = stride, padding, input_scale
+
+  @snt.Module.with_name_scope
+  def __call__(self, inputs):
+    """[N, H, W, C] -> [N, H', W', channels], in the dtype of `inputs`."""
+    shape = [self._kernel, self._kernel, inputs.shape[-1], self._channels]
+    w, b = self._weights(shape, _SQRT_2, inputs.dtype)
+    # Scaling the kernel instead of the image saves a pass over the largest tensor of the network.
+    w = w * tf.cast(self._input_scale, inputs.dtype)
+    return tf.nn.bias_add(tf.nn.conv2d(inputs, w, self._stride, self._padding), b)
+
+
+class _NatureTorso(snt.Module):
+  """Convolutions 32-64-64 and a linear layer of 512 (Mnih et al. 2015), finer on small images."""
+
+  def __init__(self, precision, name='nature_torso'):
+    super().__init__(name=name)
+    self._precision = precision
+    self._convolutions = None
+    self._linear = _Linear(512)
+
+  @snt.Module.with_name_scope
+  def __call__(self, observation):
+    """uint8 [N, H, W, C] -> float32 [N, 512]."""
+    if self._convolutions is None:
+      self._convolutions = self._build(min(observation.shape[1:3]))
+    out = tf.cast(observation, self._precision)
+    for conv in self._convolutions:
+      out = tf.nn.relu(conv(out))
+    out = tf.nn.relu(self._linear(snt.flatten(out)))
+    return tf.cast(out, tf.float32)
+
+  def _build(self, size):
+    small = size < _SMALL_IMAGE
+    layers = [(32, 3, 1), (64, 3, 2), (64, 3, 1)] if small else [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
+    padding = 'SAME' if small else 'VALID'
+    scales = [1 / 255, 1, 1]
+    return [_Conv2D(*layer, padding, scale) for layer, scale in zip(layers, scales, strict=True)]
+
+
+class _ResidualSection(snt.Module):
+  """A convolution, max pooling to half the size, and two residual blocks."""
+
+  def __init__(self, channels, input_scale, name='section'):
+    super().__init__(name=name)
+    self._conv = _Conv2D(channels, 3, input_scale=input_scale)
+    self._blocks = [[_Conv2D(channels, 3), _Conv2D(channels, 3)] for _ in range(2)]
+
+  @snt.Module.with_name_scope
+  def __call__(self, out):
+    """[N, H, W, C] -> [N, H/2, W/2, channels]."""
+    out = tf.nn.max_pool2d(self._conv(out), 3, 2, 'SAME')
+    for first, second in self._blocks:
+      out += second(tf.nn.relu(first(tf.nn.relu(out))))
+    return out
+
+
+class _ResNetTorso(snt.Module):
+  """The paper's large network (figure 3, right): sections of 16, 32 and 32 channels, linear 256."""
+
+  def __init__(self, precision, name='resnet_torso'):
+    super().__init__(name=name)
+    self._precision = precision
+    self._sections = [
+        _ResidualSection(channels, scale) for channels, scale in [(16, 1 / 255), (32, 1), (32, 1)]
+    ]
+    self._linear = _Linear(256)
+
+  @snt.Module.with_name_scope
+  def __call__(self, observation):
+    """uint8 [N, H, W, C] -> float32 [N, 256]."""
+    out = tf.cast(observation, self._precision)
+    for section in self._sections:
+      out = section(out)
+    out = tf.nn.relu(self._linear(snt.flatten(tf.nn.relu(out))))
+    return tf.cast(out, tf.float32)
+
+
+class _MLPTorso(snt.Module):
+  """Two hidden layers of 64 with tanh, for vector observations."""
+
+  def __init__(self, precision, name='mlp_torso'):
+    super().__init__(name=name)
+    self._precision = precision
+    self._layers = [_Linear(64), _Linear(64)]
+
+  @snt.Module.with_name_scope
+  def __call__(self, observation):
+    """float32 [N, D] -> float32 [N, 64]."""
+    out = tf.cast(observation, self._precision)
+    for layer in self._layers:
+      out = tf.nn.tanh(layer(out))
+    return tf.cast(out, tf.float32)
+
+
+class Agent(snt.Module):
+  """A torso, an LSTM where `lstm_size` is set, and heads for policy and baseline.
+
+  The core sees the torso's features, the last reward clipped to [-1, 1] and the one-hot last action
+  (IMPALA, figure 3).
+
+  Args:
+    num_actions: number of discrete actions, A.
+    precision: dtype of the torso's arithmetic, 'float32' or 'bfloat16'. Weights, LSTM, heads and all
+      that the agent returns stay float32.
+  """
+
+  torso_class = None
+  observation_rank = None  # Of a single observation: 3 for images, 1 for vectors.
+  lstm_size = None
+
+  def __init__(self, num_actions, precision='float32', name='agent'):
+    super().__init__(name=name)
+    self._num_actions = num_actions
+    self._torso = self.torso_class(tf.dtypes.as_dtype(precision))
+    self._lstm = snt.LSTM(self.lstm_size) if self.lstm_size else None
+    # A near-uniform first policy: a near-deterministic one hardly explores.
+    self._policy = _Linear(num_actions, gain=0.01, name='policy')
+    self._baseline = _Linear(1, gain=1.0, name='baseline')
+
+  def initial_state(self, batch_size):
+    """The core state at the start of an episode: a nest of float32 [batch_size, lstm_size]; () without LSTM."""
+    return self._lstm.initial_state(batch_size) if self._lstm else ()
+
+  @snt.Module.with_name_scope
+  def __call__(self, inputs, core_state):
+    """Acts once.
+
+    Args:
+      inputs: (last_action int32 [N], env_output StepOutput of [N, ...]).
+      core_state: what `initial_state` or the last call gave; it starts anew where `done`.
+
+    Returns:
+      (AgentOutput of [N, ...], the next core state).
+    """
+    last_action, env_output = inputs
+    features = self._features(last_action, env_output.reward, env_output.observation)
+    features, core_state = self._core(features, env_output.done, core_state)
+    return self._head(features), core_state
+
+  @snt.Module.with_name_scope
+  def unroll(self, actions, env_outputs, core_state):
+    """Runs over unrolls; the same numbers as repeated calls of the agent.
+
+    Args:
+      actions: int32 [T, B], the action that led to each observation.
+      env_outputs: StepOutput of [T, B, ...]. T is static.
+      core_state: the core state before the first step.
+
+    Returns:
+      (AgentOutput of [T, B, ...], the core state after the last step).
+    """
+    # [T, B, ...] -> [T * B, ...]: the torso runs once over all steps.
+    flat = (actions, env_outputs.reward, env_outputs.observation)
+    features = self._features(*(_merge_time(t) for t in flat))
+    if self._lstm:
+      features, core_state = self._core_over_time(features, env_outputs.done, core_state)
+    output = self._head(features)
+    return tf.nest.map_structure(lambda t: _split_time(t, env_outputs.done), output), core_state
+
+  def _features(self, last_action, reward, observation):
+    one_hot = tf.one_hot(last_action, self._num_actions)
+    clipped_reward = tf.clip_by_value(reward, -1, 1)[:, None]
+    return tf.concat([self._torso(observation), clipped_reward, one_hot], axis=1)
+
+  def _core(self, features, done, core_state):
+    if not self._lstm:
+      return features, core_state
+    keep = tf.cast(~done, tf.float32)[:, None]  # The initial state is zero.
+    return self._lstm(features, tf.nest.map_structure(lambda t: t * keep, core_state))
+
+  def _core_over_time(self, features, done, core_state):
+    outputs = []
+    for features_t, done_t in zip(
+        tf.unstack(_split_time(features, done)), tf.unstack(done), strict=True
+    ):
+      output, core_state = self._core(features_t, done_t, core_state)
+      outputs.append(output)
+    return tf.concat(outputs, axis=0), core_state
+
+  def _head(self, features):
+    logits = self._policy(features)
+    action = tf.random.categorical(logits, 1, dtype=tf.int32)[:, 0]
+    return AgentOutput(action, logits, self._baseline(features)[:, 0])
+
+
+def _merge_time(tensor):
+  """[T, B, ...] -> [T * B, ...]."""
+  return tf.reshape(tensor, [-1, *tensor.shape[2:]])
+
+
+def _split_time(tensor, like):
+  """[T * B, ...] -> [T, B, ...], with T and B of the tensor `like`."""
+  steps, batch = like.shape[:2]
+  return tf.reshape(tensor, [steps, -1 if batch is None else batch, *tensor.shape[1:]])
+
+
+class SimpleConvNetAgent(Agent):
+  """Images; convolutions 32-64-64 and a linear layer of 512 (Mnih et al. 2015)."""
+
+  torso_class, observation_rank = _NatureTorso, 3
+
+
+class SimpleConvNetLSTMAgent(SimpleConvNetAgent):
+  """`SimpleConvNetAgent` with an LSTM of 256."""
+
+  lstm_size = 256
+
+
+class ResNetAgent(Agent):
+  """Images; the paper's large network: residual sections 16-32-32, linear 256."""
+
+  torso_class, observation_rank = _ResNetTorso, 3
+
+
+class ResNetLSTMAgent(ResNetAgent):
+  """`ResNetAgent` with an LSTM of 256 (the paper's large network)."""
+
+  lstm_size = 256
+
+
+class MLPAgent(Agent):
+  """Vectors; two hidden layers of 64."""
+
+  torso_class, observation_rank = _MLPTorso, 1
+
+
+class MLPLSTMAgent(MLPAgent):
+  """`MLPAgent` with an LSTM of 64."""
+
+  lstm_size = 64
+
+
+_AGENTS = {
+    cls.__name__.lower(): cls
+    for cls in (
+        SimpleConvNetAgent,
+        SimpleConvNetLSTMAgent,
+        ResNetAgent,
+        ResNetLSTMAgent,
+        MLPAgent,
+        MLPLSTMAgent,
+    )
+}
+
+
+def agent_factory(agent_name):
+  """The agent class of that name, in any letter case.
+
+  Raises:
+    ValueError: no agent has that name; the message lists those that exist.
+  """
+  try:
+    return _AGENTS[agent_name.lower()]
+  except KeyError:
+    known = ', '.join(cls.__name__ for cls in _AGENTS.values())
+    raise ValueError(f'no agent is called {agent_name!r}; there are {known}') from None
+
+
+def default_agent_name(observation_shape):
+  """'SimpleConvNetAgent' for images (H, W, C), 'MLPAgent' for vectors (D,)."""
+  return (SimpleConvNetAgent if len(observation_shape) == 3 else MLPAgent).__name__
+
+
+def build_agent(agent_name, spec, precision='float32'):
+  """An agent whose variables exist: it is run once on zeros.
+
+  Args:
+    agent_name: a name for `agent_factory`.
+    spec: has `observation_shape` (H, W, C) or (D,), `observation_dtype` and `num_actions`.
+    precision: see `Agent`.
+
+  Raises:
+    ValueError: the agent does not take observations of this rank.
+  """
+  cls = agent_factory(agent_name)
+  if cls.observation_rank != len(spec.observation_shape):
+    kinds = {1: 'vectors', 3: 'images'}
+    raise ValueError(
+        f'{cls.__name__} takes {kinds[cls.observation_rank]}, but the observations are of shape '
+        f'{tuple(spec.observation_shape)}; {default_agent_name(spec.observation_shape)} would fit'
+    )
+  agent = cls(spec.num_actions, precision)
+  step = collections.namedtuple('Step', 'reward done observation')(
+      tf.zeros([1]),
+      tf.zeros([1], tf.bool),
+      tf.zeros([1, *spec.observation_shape], spec.observation_dtype),
+  )
+  agent((tf.zeros([1], tf.int32), step), agent.initial_state(1))
+  return agent
+
+
+def local_copy(agent, agent_name, spec, precision='float32'):
+  """A second agent with its own local variables, and the operation that copies the weights into them.
+
+  Roles act and learn on such copies: a variable on a parameter server that is read in a loop would
+  cross the network at every step.
+
+  Returns:
+    (agent, refresh operation). The copy's variables are local variables on the current device and not
+    trainable as far as TensorFlow's collections are concerned.
+  """
+  copy = build_agent(agent_name, spec, precision)
+  graph = tf.compat.v1.get_default_graph()
+  keys = tf.compat.v1.GraphKeys
+  for variable in copy.variables:
+    for key in (keys.GLOBAL_VARIABLES, keys.TRAINABLE_VARIABLES):
+      _remove(graph.get_collection_ref(key), variable)
+    graph.add_to_collection(keys.LOCAL_VARIABLES, variable)
+  pairs = zip(copy.variables, agent.variables, strict=True)
+  return copy, tf.group(*(target.assign(source) for target, source in pairs))
+
+
+def _remove(collection, variable):
+  collection[:] = [v for v in collection if v is not variable]
