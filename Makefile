@@ -1,0 +1,59 @@
+# The commands a person types. Each one first creates .venv and installs what is missing, so a
+# machine needs only Python (3.10 to 3.13, with its venv module), pip and make.
+#
+#   make train                            train Pong with flagfiles/pong.flags
+#   make train ARGS="--level_name=..."    the same with further flags
+#   make test                             all tests;  make test ARGS=tests/vtrace_test.py  one file
+#   make lint                             ruff
+#   make clean                            removes .venv and caches; runs/ stays
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SHELL := /bin/sh
+
+.PHONY: help train test lint clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+train: $(VENV)/.requirements
+	@$(BIN)/python experiment.py --flagfile=flagfiles/pong.flags $(ARGS)
+
+test: $(VENV)/.requirements-dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.requirements-dev
+	@$(BIN)/python -m ruff check .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than the list of packages that it stands for.
+$(VENV)/.requirements: requirements.txt | $(BIN)/python
+	@echo "Installing $< into $(VENV) (the first time some minutes: TensorFlow alone is 570 MB)"
+	@$(call install,$<)
+	@touch $@
+
+$(VENV)/.requirements-dev: requirements-dev.txt $(VENV)/.requirements
+	@echo "Installing $< into $(VENV)"
+	@$(call install,$<)
+	@touch $@
+
+# What pip says is kept in a file and shown when it fails.
+install = $(PIP) install -r $(1) >$(VENV)/pip.log 2>&1 || \
+  { cat $(VENV)/pip.log >&2; echo "pip could not install $(1); its output is above." >&2; exit 1; }
+
+$(BIN)/python:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "$(PYTHON) was not found: name another Python with  make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "$$($(PYTHON) --version) will not do: Python 3.10 to 3.13 is needed (make PYTHON=python3.11)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) has no venv module: install it (Debian, Ubuntu: apt install python3-venv)" \
+	    "or name another Python with  make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
