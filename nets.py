@@ -40,7 +40,7 @@ class _Weights(snt.Module):
 class _Linear(_Weights):
   """A fully connected layer with orthogonal initialisation."""
 
-  def __init__(self, output_size, gain=_SQRT_2, name=None):
+  def __init__(self, output_size, gain=_SQRT_2, name='linear'):
     super().__init__(name=name)
     self._output_size, self._gain = output_size, gain
 
@@ -54,7 +54,7 @@ class _Linear(_Weights):
 class _Conv2D(_Weights):
   """A convolution over NHWC images with orthogonal initialisation."""
 
-  def __init__(self, channels, kernel, stride=1, padding='SAME', input_scale=1.0, name=None):
+  def __init__(self, channels, kernel, stride=1, padding='SAME', input_scale=1.0, name='conv'):
     super().__init__(name=name)
     self._channels, self._kernel = channels, kernel
     self._stride, self._padding, self._input_scale = stride, padding, input_scale

@@ -1,0 +1,231 @@
+"""The actor: one unroll of agent and environments after another, in the TensorFlow graph.
+
+IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 3. An actor loop steps N environments together
+with one call of the agent and hands every environment's unroll to the learner's queue on its own.
+"""
+
+import collections
+import time
+
+import numpy as np
+import tensorflow as tf
+
+Unroll = collections.namedtuple(
+    'Unroll', 'level_id policy_version core_state env_outputs agent_outputs'
+)
+Unroll.__doc__ = """T steps of one environment, as they travel from actor to learner.
+
+Leading axes: none in the queue's element, [N] in an actor, [B] in a batch; then time where given.
+
+Attributes:
+  level_id: int32, which of the run's levels was played.
+  policy_version: int64, updates done when the acting weights were read.
+  core_state: the agent's core state before entry 0.
+  env_outputs: StepOutput of [T+1, ...]; entry 0 is the last entry of the unroll before.
+  agent_outputs: AgentOutput of [T+1, ...]; entry t holds the action that led to observation t.
+"""
+
+
+def unroll_specs(agent, agent_output_class, step_output_classes, spec, unroll_length):
+  """The `Unroll` of tf.TensorSpec that one environment sends; what the queue holds.
+
+  Args:
+    agent: has `initial_state`.
+    agent_output_class: namedtuple class of action, policy_logits, baseline.
+    step_output_classes: the namedtuple classes (StepOutput, StepOutputInfo).
+    spec: has `observation_shape`, `observation_dtype`, `num_actions`.
+    unroll_length: T, in agent steps.
+  """
+  steps = unroll_length + 1
+  step_output, step_output_info = step_output_classes
+
+  def over_time(dtype, *shape):
+    return tf.TensorSpec([steps, *shape], dtype)
+
+  return Unroll(
+      level_id=tf.TensorSpec([], tf.int32),
+      policy_version=tf.TensorSpec([], tf.int64),
+      core_state=tf.nest.map_structure(
+          lambda t: tf.TensorSpec(t.shape[1:], t.dtype), agent.initial_state(1)
+      ),
+      env_outputs=step_output(
+          reward=over_time(tf.float32),
+          info=step_output_info(
+              over_time(tf.float32), over_time(tf.int32), over_time(tf.bool)
+          ),
+          done=over_time(tf.bool),
+          observation=over_time(spec.observation_dtype, *spec.observation_shape),
+      ),
+      agent_outputs=agent_output_class(
+          over_time(tf.int32), over_time(tf.float32, spec.num_actions), over_time(tf.float32)
+      ),
+  )
+
+
+def build_unroll(agent, environments, unroll_length, policy_version, level_id=0):
+  """One unroll of N environments as graph operations.
+
+  Between runs the states live in local variables on the current device, so that the last entry of an
+  unroll is the first of the next.
+
+  Args:
+    agent: `agent((last_action, env_output), core_state) -> (AgentOutput, core_state)`.
+    environments: has `num_envs`, `initial()` and `step(action, state)`.
+    unroll_length: T, in agent steps.
+    policy_version: int64 scalar variable, updates done when the agent's weights were read.
+    level_id: int, see `Unroll`.
+
+  Returns:
+    An `Unroll` of [N, ...]. Evaluating it steps the environments T times.
+  """
+  num_envs = environments.num_envs
+  first_env_output, first_env_state = environments.initial()
+  zero_state = agent.initial_state(num_envs)
+  # The action before the first is 0; its logits and baseline are never learned from.
+  action = tf.zeros([num_envs], tf.int32)
+  first_agent_output, _ = agent((action, first_env_output), zero_state)
+  first_agent_output = tf.nest.map_structure(tf.zeros_like, first_agent_output)
+  first = (zero_state, first_env_state, first_env_output, first_agent_output)
+  variables = tf.nest.map_structure(_local_variable, first)
+  before = tf.nest.map_structure(lambda v: v.read_value(), variables)
+
+  def step(carry, _):
+    core_state, env_state, env_output, agent_output = carry
+    agent_output, core_state = agent((agent_output.action, env_output), core_state)
+    env_output, env_state = environments.step(agent_output.action, env_state)
+    return core_state, env_state, env_output, agent_output
+
+  # Loop bodies lose nothing of what an operation's static shape says only if they are told.
+  over_time = tf.scan(step, tf.range(unroll_length), initializer=before, parallel_iterations=1)
+  after = tf.nest.map_structure(lambda t: t[-1], over_time)
+  with tf.control_dependencies(tf.nest.flatten(before)):
+    saves = [
+        v.assign(t)
+        for v, t in zip(tf.nest.flatten(variables), tf.nest.flatten(after), strict=True)
+    ]
+  with tf.control_dependencies(saves):
+    return Unroll(
+        level_id=tf.fill([num_envs], level_id),
+        policy_version=tf.fill([num_envs], policy_version.read_value()),
+        core_state=tf.nest.map_structure(tf.identity, before[0]),
+        env_outputs=_with_first(before[2], over_time[2]),
+        agent_outputs=_with_first(before[3], over_time[3]),
+    )
+
+
+def _local_variable(initial_value):
+  return tf.compat.v1.Variable(
+      initial_value,
+      trainable=False,
+      use_resource=True,
+      collections=[tf.compat.v1.GraphKeys.LOCAL_VARIABLES],
+      name='actor_state',
+  )
+
+
+def _with_first(first, rest):
+  """[N, ...] and [T, N, ...] -> [N, T+1, ...]."""
+
+  def join(head, tail):
+    joined = tf.concat([head[None], tail], axis=0)
+    return tf.transpose(joined, [1, 0, *range(2, joined.shape.rank)])
+
+  return tf.nest.map_structure(join, first, rest)
+
+
+class EpisodeTracker:
+  """Finds the games that ended within unrolls and adds up their clipped rewards.
+
+  Args:
+    num_envs: N.
+    level_name: named in every game's record.
+    num_action_repeats: frames per agent step.
+  """
+
+  def __init__(self, num_envs, level_name, num_action_repeats):
+    self._clipped_returns = np.zeros(num_envs)
+    self._level_name, self._num_action_repeats = level_name, num_action_repeats
+
+  def add(self, clipped_rewards, infos):
+    """Takes one unroll.
+
+    Args:
+      clipped_rewards: float32 [N, T+1]; entry 0 was counted with the unroll before.
+      infos: StepOutputInfo of [N, T+1].
+
+    Returns:
+      A list of dicts with level_name, episode_return (raw, of the whole game), clipped_return and
+      episode_frames, one for each game that ended.
+    """
+    games = []
+    for t in range(1, clipped_rewards.shape[1]):
+      self._clipped_returns += clipped_rewards[:, t]
+      # A crashed game is not counted, but its sum must not leak into the next one.
+      for i in np.flatnonzero(infos.episode_step[:, t] == 0):
+        self._clipped_returns[i] = 0
+      for i in np.flatnonzero(infos.game_over[:, t]):
+        games.append(self._game(i, infos.episode_return[i, t], infos.episode_step[i, t]))
+        self._clipped_returns[i] = 0
+    return games
+
+  def _game(self, i, episode_return, episode_step):
+    return dict(
+        level_name=self._level_name,
+        episode_return=float(episode_return),
+        clipped_return=float(self._clipped_returns[i]),
+        episode_frames=int(episode_step) * self._num_action_repeats,
+    )
+
+
+class ActorLoop:
+  """The graph operations of one loop, and the loop itself.
+
+  Args:
+    refresh: operation that brings the acting weights up to date.
+    unroll: an `Unroll` of [N, ...] from `build_unroll`.
+    queue: the learner's queue of single unrolls (tf.queue.FIFOQueue).
+    clip_rewards: function of a float32 tensor, the learner's clipping (for the records only).
+    tracker: an `EpisodeTracker`.
+  """
+
+  def __init__(self, refresh, unroll, queue, clip_rewards, tracker):
+    # The unroll waits here between two calls, so that playing and queueing are timed apart.
+    flat = tf.nest.flatten(unroll)
+    held = tf.queue.FIFOQueue(1, [t.dtype for t in flat], [t.shape for t in flat], name='held')
+    self._refresh = refresh
+    clipped = clip_rewards(unroll.env_outputs.reward)
+    self._unroll = [held.enqueue(flat), clipped, unroll.env_outputs.info]
+    self._enqueue = queue.enqueue_many(held.dequeue())
+    self._tracker = tracker
+    self._steps = flat[0].shape[0] * (unroll.env_outputs.reward.shape[1] - 1)
+
+  def run(self, session, should_stop, enter, report):
+    """Plays until told to stop or an operation fails.
+
+    Args:
+      session: tf.compat.v1.Session of the loop's graph.
+      should_stop: function without arguments.
+      enter: function of the name of the phase that begins.
+      report: function of a dict with steps (agent steps played), wait_secs (spent on the queue),
+        busy_secs and episodes, after every unroll.
+    """
+    refresh, unroll, enqueue = (
+        session.make_callable(f) for f in (self._refresh, self._unroll, self._enqueue)
+    )
+    while not should_stop():
+      began = time.monotonic()
+      enter('refresh')
+      refresh()
+      enter('unroll')
+      _, clipped_rewards, infos = unroll()
+      played = time.monotonic()
+      enter('enqueue')
+      enqueue()
+      report(
+          dict(
+              steps=self._steps,
+              busy_secs=played - began,
+              wait_secs=time.monotonic() - played,
+              episodes=self._tracker.add(clipped_rewards, infos),
+          )
+      )
