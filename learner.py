@@ -1,0 +1,354 @@
+"""The learner: a batch of unrolls becomes one V-trace update.
+
+IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 4 and Table G.1. Losses are sums over time and
+batch, so gradients of towers and of learners add up.
+
+Shapes: B unrolls per update and learner, T steps per unroll; [T, B] is time-major.
+"""
+
+import collections
+import threading
+import time
+
+import tensorflow as tf
+
+import vtrace
+
+Hyperparameters = collections.namedtuple(
+    'Hyperparameters',
+    'batch_size unroll_length num_action_repeats total_environment_frames discounting '
+    'reward_clipping baseline_cost entropy_cost gradient_clipping learning_rate optimizer decay '
+    'momentum epsilon vtrace_lambda',
+)
+Losses = collections.namedtuple('Losses', 'total policy baseline entropy')
+Losses.__doc__ = """float32 scalars; `baseline` and `entropy` are before their costs, `total` after."""
+
+Counters = collections.namedtuple('Counters', 'updates environment_frames gradient_norm')
+Counters.__doc__ = """Variables on the parameter server: int64 updates done (the global step), int64
+environment frames trained on, float32 norm of the last total gradient before clipping."""
+
+
+def create_counters():
+  """The counters of a run, as global variables on the device scope's choice."""
+  return Counters(
+      updates=tf.compat.v1.train.get_or_create_global_step(),
+      environment_frames=tf.Variable(
+          tf.zeros([], tf.int64), trainable=False, name='environment_frames'
+      ),
+      gradient_norm=tf.Variable(0.0, trainable=False, name='gradient_norm'),
+  )
+
+
+def clip_rewards(rewards, clipping):
+  """Rewards as the learner sees them.
+
+  Args:
+    rewards: float32 tensor of any shape.
+    clipping: 'abs_one' (to [-1, 1]), 'soft_asymmetric' (tanh(r/5), times .3 where negative, times 5) or
+      'none'.
+
+  Raises:
+    ValueError: no clipping of that name.
+  """
+  if clipping == 'abs_one':
+    return tf.clip_by_value(rewards, -1, 1)
+  if clipping == 'soft_asymmetric':
+    squeezed = tf.tanh(rewards / 5.0)
+    return tf.where(rewards < 0, 0.3 * squeezed, squeezed) * 5.0
+  if clipping == 'none':
+    return tf.identity(rewards)
+  raise ValueError(f'reward clipping {clipping!r} is none of abs_one, soft_asymmetric, none')
+
+
+def policy_gradient_loss(policy_logits, actions, advantages):
+  """Sum over [T, B] of -log pi(a) * advantage; nothing flows back through the advantages."""
+  log_probs = vtrace.log_probs_from_logits_and_actions(policy_logits, actions)
+  return -tf.reduce_sum(log_probs * tf.stop_gradient(advantages))
+
+
+def baseline_loss(errors):
+  """Half the sum of squares of `errors` [T, B]."""
+  return 0.5 * tf.reduce_sum(tf.square(errors))
+
+
+def entropy_loss(policy_logits):
+  """The negative entropy of policies [T, B, A], summed."""
+  policy, log_policy = tf.nn.softmax(policy_logits), tf.nn.log_softmax(policy_logits)
+  return tf.reduce_sum(policy * log_policy)
+
+
+def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters):
+  """V-trace losses of a batch.
+
+  Args:
+    learner_outputs: AgentOutput of [T+1, B, ...], the learner's policy on the actor's steps.
+    agent_outputs: AgentOutput of [T+1, B, ...], what the actor computed; entry t led to observation t.
+    env_outputs: StepOutput of [T+1, B, ...]; reward and done of entry t came with observation t.
+    hyperparameters: `Hyperparameters`.
+
+  Returns:
+    `Losses`.
+  """
+  bootstrap_value = learner_outputs.baseline[-1]
+  # Entry t of these is the step from observation t to observation t+1.
+  agent_outputs = tf.nest.map_structure(lambda t: t[1:], agent_outputs)
+  rewards, done = env_outputs.reward[1:], env_outputs.done[1:]
+  learner_outputs = tf.nest.map_structure(lambda t: t[:-1], learner_outputs)
+
+  returns = vtrace.from_logits(
+      behaviour_policy_logits=agent_outputs.policy_logits,
+      target_policy_logits=learner_outputs.policy_logits,
+      actions=agent_outputs.action,
+      discounts=tf.cast(~done, tf.float32) * hyperparameters.discounting,
+      rewards=clip_rewards(rewards, hyperparameters.reward_clipping),
+      values=learner_outputs.baseline,
+      bootstrap_value=bootstrap_value,
+      lambda_=hyperparameters.vtrace_lambda,
+  )
+  policy = policy_gradient_loss(
+      learner_outputs.policy_logits, agent_outputs.action, returns.pg_advantages
+  )
+  baseline = baseline_loss(returns.vs - learner_outputs.baseline)
+  entropy = entropy_loss(learner_outputs.policy_logits)
+  total = (
+      policy + hyperparameters.baseline_cost * baseline + hyperparameters.entropy_cost * entropy
+  )
+  return Losses(total, policy, baseline, entropy)
+
+
+def learning_rate(hyperparameters, environment_frames):
+  """float32 scalar: falls linearly from its first value to 0 at `total_environment_frames`."""
+  done = tf.cast(environment_frames, tf.float32) / hyperparameters.total_environment_frames
+  return hyperparameters.learning_rate * tf.maximum(0.0, 1.0 - done)
+
+
+def _inner_optimizer(hyperparameters, rate):
+  if hyperparameters.optimizer == 'adam':
+    return tf.compat.v1.train.AdamOptimizer(rate, epsilon=hyperparameters.epsilon)
+  return tf.compat.v1.train.RMSPropOptimizer(
+      rate, hyperparameters.decay, hyperparameters.momentum, hyperparameters.epsilon
+  )
+
+
+class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
+  """Checks and clips the total gradient once, applies it, and counts the frames behind it.
+
+  Everything happens where the variables live; for the norm only scalars travel.
+
+  Args:
+    optimizer: the tf.compat.v1.train.Optimizer that applies.
+    counters: `Counters`.
+    gradient_clipping: largest global norm of the total gradient.
+    scale: what the handed gradients are multiplied by first (the number of learners, where they come
+      averaged).
+    frames: environment frames behind one application.
+  """
+
+  def __init__(self, optimizer, counters, gradient_clipping, scale, frames):
+    super().__init__(use_locking=False, name='TotalGradient')
+    self._optimizer, self._counters = optimizer, counters
+    self._clipping, self._scale, self._frames = gradient_clipping, scale, frames
+
+  def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+    """Applies the clipped total; fails with InvalidArgumentError, naming the update, if not finite."""
+    gradients, variables = zip(*grads_and_vars, strict=True)
+    norm = self._norm(gradients, variables)
+    finite = tf.debugging.Assert(
+        tf.math.is_finite(norm),
+        ['the loss or its gradient is not finite at update', self._counters.updates.read_value()],
+    )
+    factor = self._scale * self._clipping / tf.maximum(norm, self._clipping)
+    with tf.control_dependencies([finite]):
+      factor = tf.identity(factor)
+    clipped = []
+    for gradient, variable in zip(gradients, variables, strict=True):
+      with tf.device(variable.device):
+        clipped.append((gradient * factor, variable))
+    apply = self._optimizer.apply_gradients(clipped, global_step=global_step, name=name)
+    with tf.control_dependencies([finite]):
+      return tf.group(
+          apply,
+          self._counters.environment_frames.assign_add(self._frames),
+          self._counters.gradient_norm.assign(norm),
+      )
+
+  def _norm(self, gradients, variables):
+    squares = []
+    for gradient, variable in zip(gradients, variables, strict=True):
+      with tf.device(variable.device):
+        squares.append(tf.nn.l2_loss(gradient))
+    with tf.device(self._counters.gradient_norm.device):
+      return self._scale * tf.sqrt(2.0 * tf.add_n(squares))
+
+  def get_slot(self, *args, **kwargs):
+    """As the inner optimizer."""
+    return self._optimizer.get_slot(*args, **kwargs)
+
+  def get_slot_names(self):
+    """As the inner optimizer."""
+    return self._optimizer.get_slot_names()
+
+  def variables(self):
+    """As the inner optimizer."""
+    return self._optimizer.variables()
+
+
+def build_optimizer(hyperparameters, counters, num_learners=1, sync=True):
+  """The optimizer of one learner of `num_learners`.
+
+  Returns:
+    (optimizer, the tf.compat.v1.train.SyncReplicasOptimizer or None). Synchronous learners' gradients are
+    averaged by SyncReplicasOptimizer and multiplied back to their sum.
+  """
+  together = num_learners if sync else 1
+  frames = (
+      hyperparameters.batch_size
+      * hyperparameters.unroll_length
+      * hyperparameters.num_action_repeats
+      * together
+  )
+  rate = learning_rate(hyperparameters, counters.environment_frames.read_value())
+  total = TotalGradientOptimizer(
+      _inner_optimizer(hyperparameters, rate),
+      counters,
+      hyperparameters.gradient_clipping,
+      float(together),
+      frames,
+  )
+  if together == 1:
+    return total, None
+  sync_optimizer = tf.compat.v1.train.SyncReplicasOptimizer(
+      total, replicas_to_aggregate=together, total_num_replicas=together
+  )
+  return sync_optimizer, sync_optimizer
+
+
+def _tower(agent, batch, hyperparameters):
+  """Losses and gradients of an `Unroll` of [B, ...], for the variables of `agent`."""
+
+  def time_major(tensor):
+    # [B, T+1, ...] -> [T+1, B, ...]
+    return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
+
+  env_outputs, agent_outputs = tf.nest.map_structure(
+      time_major, (batch.env_outputs, batch.agent_outputs)
+  )
+  learner_outputs, _ = agent.unroll(agent_outputs.action, env_outputs, batch.core_state)
+  losses = compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters)
+  return losses, tf.gradients(losses.total, agent.trainable_variables)
+
+
+def build_gradients(agent, batch, hyperparameters, devices=('',)):
+  """Losses and gradients summed over towers, one per device, each with its share of the batch.
+
+  Args:
+    agent: the learner's own copy, read by every tower.
+    batch: `Unroll` of [B, ...]; B is a multiple of the number of devices.
+    hyperparameters: `Hyperparameters`.
+    devices: device names.
+
+  Returns:
+    (`Losses`, list of gradients in the order of `agent.trainable_variables`).
+  """
+  flat_shares = [tf.split(t, len(devices)) for t in tf.nest.flatten(batch)]
+  towers = []
+  for device, share in zip(devices, zip(*flat_shares, strict=True), strict=True):
+    with tf.device(device):
+      share = tf.nest.pack_sequence_as(batch, share)
+      towers.append(_tower(agent, share, hyperparameters))
+  losses, gradients = zip(*towers, strict=True)
+  return Losses(*_add(losses)), _add(gradients)
+
+
+def _add(rows):
+  return [tf.add_n(column) for column in zip(*rows, strict=True)]
+
+
+def build_update(global_agent, agent, refresh, batch, hyperparameters, counters, optimizer, devices):
+  """One update as graph operations.
+
+  Args:
+    global_agent: holds the variables that are trained.
+    agent: the learner's own copy of it.
+    refresh: operation that copies the weights into the copy.
+    batch: `Unroll` of [B, ...].
+    hyperparameters, counters, devices: as elsewhere.
+    optimizer: from `build_optimizer`.
+
+  Returns:
+    A dict of tensors to fetch: evaluating any of them does the update. `updates`,
+    `environment_frames`, `gradient_norm` are those after it.
+  """
+  updates_before = counters.updates.read_value()
+  with tf.control_dependencies([refresh, updates_before]):
+    # Only reads that are created here see the refreshed copy.
+    batch = tf.nest.map_structure(tf.identity, batch)
+    losses, gradients = build_gradients(agent, batch, hyperparameters, devices)
+  lag = tf.cast(updates_before - batch.policy_version, tf.float32)
+  update = optimizer.apply_gradients(
+      list(zip(gradients, global_agent.trainable_variables, strict=True)),
+      global_step=counters.updates,
+  )
+  with tf.control_dependencies([update]):
+    frames = counters.environment_frames.read_value()
+    return dict(
+        updates=counters.updates.read_value(),
+        environment_frames=frames,
+        learning_rate=learning_rate(hyperparameters, frames),
+        gradient_norm=counters.gradient_norm.read_value(),
+        total_loss=losses.total,
+        policy_loss=losses.policy,
+        baseline_loss=losses.baseline,
+        entropy_loss=losses.entropy,
+        policy_lag_mean=tf.reduce_mean(lag),
+        policy_lag_max=tf.reduce_max(lag),
+    )
+
+
+class LearnerLoop:
+  """Updates one after another; the next batch is fetched while this one trains.
+
+  Args:
+    queue: tf.queue.FIFOQueue of single unrolls.
+    structure: nest like an `Unroll`, the structure of a batch.
+    batch_size: B.
+  """
+
+  def __init__(self, queue, structure, batch_size):
+    staged = tf.queue.FIFOQueue(
+        1, queue.dtypes, [[batch_size, *shape] for shape in queue.shapes], name='staged'
+    )
+    self._stage = staged.enqueue(queue.dequeue_many(batch_size))
+    self.batch = tf.nest.pack_sequence_as(structure, staged.dequeue())
+    self._staged = threading.Semaphore(0)
+
+  def run_staging(self, session, should_stop, enter):
+    """Fetches batches ahead until told to stop or the queue closes; runs in a thread of its own."""
+    stage = session.make_callable(self._stage)
+    while not should_stop():
+      enter('dequeue')
+      stage()
+      self._staged.release()
+
+  def run(self, session, update, should_stop, enter, report):
+    """Updates until told to stop or an operation fails.
+
+    Args:
+      session: tf.compat.v1.Session.
+      update: the dict of `build_update`.
+      should_stop: function without arguments.
+      enter: function of the name of the phase that begins.
+      report: function of (the fetched dict, wait_secs, busy_secs), after every update.
+    """
+    names = list(update)
+    fetch = session.make_callable([update[name] for name in names])
+    while not should_stop():
+      began = time.monotonic()
+      enter('wait')
+      while not self._staged.acquire(timeout=0.5):
+        if should_stop():
+          return
+      ready = time.monotonic()
+      enter('update')
+      values = dict(zip(names, fetch(), strict=True))
+      report(values, ready - began, time.monotonic() - ready)
