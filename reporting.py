@@ -1,8 +1,8 @@
-"""Rows of metrics become a terminal line, CSV files, TensorBoard events, a run record and a picture.
+"""Rows of metrics become a terminal line, CSV files, TensorBoard events, a run record, a picture.
 
-`RunStatistics` turns what learners and actors report into one row per interval, `open_run` gives the
-writer of such rows, `verdict` says in a sentence who waits for whom, and `plot_learning_curve` draws
-what the files hold. Nothing here knows where the numbers come from, and TensorFlow is never
+`RunStatistics` turns what learners and actors report into one row per interval, `open_run` gives
+the writer of such rows, `verdict` says in a sentence who waits for whom, and `plot_learning_curve`
+draws what the files hold. Nothing here knows where the numbers come from, and TensorFlow is never
 imported: TensorBoard's own record writer and its protocol buffers are enough for event files.
 """
 
@@ -386,7 +386,7 @@ class _Terminal:
 
   def __init__(self, stream):
     self._stream = stream
-    self._live = bool(stream) and _answers(stream.isatty)
+    self._live = bool(stream) and _answers(stream.isatty) and os.environ.get('TERM') != 'dumb'
     self._live_shown = False
     self._pending = None  # A line not shown yet, off a terminal.
     self._next_line = -math.inf
