@@ -1,0 +1,169 @@
+"""What tests of several modules share: processes that never outlive a test, ports, polling.
+
+The helpers can be imported (`from conftest import eventually`) or taken as fixtures.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+# How long the children of a process may take to notice that it is gone.
+_ORPHAN_LIMIT_SECS = 15.
+
+
+def eventually(predicate, limit_secs=60., message=None):
+  """Polls until `predicate()` is true and returns its value; gives up with an AssertionError.
+
+  Args:
+    predicate: callable without arguments.
+    limit_secs: when to give up.
+    message: what did not happen, a string or a callable that gives one (such as a log so far).
+  """
+  deadline = time.monotonic() + limit_secs
+  while not (value := predicate()):
+    if time.monotonic() > deadline:
+      text = message() if callable(message) else message
+      raise AssertionError(f'not within {limit_secs} s: {text or predicate}')
+    time.sleep(.05)
+  return value
+
+
+def free_ports(n):
+  """n different ports of the loopback interface that nobody listens on right now."""
+  sockets = [socket.socket() for _ in range(n)]
+  try:
+    for a_socket in sockets:
+      a_socket.bind(('127.0.0.1', 0))
+    return [a_socket.getsockname()[1] for a_socket in sockets]
+  finally:
+    for a_socket in sockets:
+      a_socket.close()
+
+
+class Process(subprocess.Popen):
+  """A subprocess in a session of its own; what it prints goes to the file `log`."""
+
+  def __init__(self, args, log, **kwargs):
+    self.log = log
+    with open(log, 'ab') as file:
+      super().__init__(args, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                       start_new_session=True, **kwargs)
+
+  def output(self):
+    """What it printed so far, standard output and errors together."""
+    with open(self.log, encoding='utf-8', errors='replace') as file:
+      return file.read()
+
+  def exit_code(self, limit_secs=60.):
+    """Waits for the end; an AssertionError with the output if it does not come."""
+    eventually(lambda: self.poll() is not None, limit_secs,
+               lambda: f'{self.args} did not end:\n{self.output()}')
+    return self.returncode
+
+
+class Processes:
+  """Starts processes and, at the end of the test, leaves none of them behind."""
+
+  def __init__(self, folder):
+    self._folder = folder
+    self._started = []
+
+  def start(self, *args, name=None, env=None, cwd=ROOT):
+    """Starts a program.
+
+    Args:
+      *args: the command line; a first argument that ends in .py is run by this Python.
+      name: names the log file; the same name again appends to the same log.
+      env: dict of environment variables that are set in addition to this process's own.
+      cwd: its working directory; the repository's root by default.
+
+    Returns:
+      A `Process`.
+    """
+    args = [str(arg) for arg in args]
+    if args[0].endswith('.py'):
+      args.insert(0, sys.executable)
+    log = os.path.join(self._folder, f'{name or len(self._started)}.log')
+    process = Process(args, log, env=dict(os.environ, **(env or {})), cwd=cwd)
+    self._started.append(process)
+    return process
+
+  def close(self):
+    """Kills what still runs, by pid, and fails if any process that came from here survives.
+
+    Only the processes that were started here are killed at first: those that they started have to
+    notice by themselves.
+    """
+    family = {child.pid: child for process in self._started for child in _descendants(process)}
+    for process in self._started:
+      if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    sessions = {process.pid for process in self._started}
+    deadline = time.monotonic() + _ORPHAN_LIMIT_SECS
+    while (orphans := _alive(family, sessions)) and time.monotonic() < deadline:
+      time.sleep(.05)
+    for orphan in orphans:
+      _kill(orphan)
+    names = [f'{orphan.pid}: {command}' for orphan, command in orphans.items()]
+    assert not orphans, f'processes that outlived those that started them: {names}'
+
+
+def _descendants(process):
+  try:
+    return psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+  except psutil.NoSuchProcess:
+    return []
+
+
+def _alive(family, sessions):
+  """Those of `family`, and of all processes in `sessions`, that live: psutil process -> command."""
+  candidates = dict(family)
+  for process in psutil.process_iter():
+    try:
+      if os.getsid(process.pid) in sessions:
+        candidates[process.pid] = process
+    except OSError:
+      pass
+  alive = {}
+  for process in candidates.values():
+    try:
+      if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        alive[process] = ' '.join(process.cmdline())
+    except psutil.NoSuchProcess:
+      pass
+  return alive
+
+
+def _kill(process):
+  try:
+    process.kill()
+  except psutil.NoSuchProcess:
+    pass
+
+
+@pytest.fixture
+def processes(tmp_path):
+  """A `Processes` whose processes end with the test."""
+  started = Processes(tmp_path)
+  yield started
+  started.close()
+
+
+@pytest.fixture(name='eventually')
+def _eventually():
+  return eventually
+
+
+@pytest.fixture(name='free_ports')
+def _free_ports():
+  return free_ports

@@ -1,0 +1,67 @@
+"""The shared helpers keep what they promise: above all, no process outlives its test."""
+
+import os
+import socket
+import sys
+
+import psutil
+import pytest
+
+import conftest
+
+_PARENT = '''
+import subprocess, sys
+child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], {options})
+print(child.pid, flush=True)
+{end}
+'''
+
+
+def _started_child(processes, options='', end='child.wait()'):
+  parent = processes.start(sys.executable, '-c', _PARENT.format(options=options, end=end))
+  pid = conftest.eventually(lambda: parent.output().strip(), 30)
+  return parent, psutil.Process(int(pid))
+
+
+def test_what_still_runs_is_killed(tmp_path):
+  started = conftest.Processes(tmp_path)
+  process = started.start(sys.executable, '-c', 'import time; time.sleep(600)')
+  started.close()
+  assert process.returncode < 0
+  assert not psutil.pid_exists(process.pid)
+
+
+@pytest.mark.parametrize('options, end', [
+    ('', 'child.wait()'), ('start_new_session=True', 'child.wait()'), ('', '')])
+def test_an_orphan_fails_the_test_and_is_killed(tmp_path, monkeypatch, options, end):
+  monkeypatch.setattr(conftest, '_ORPHAN_LIMIT_SECS', .1)
+  started = conftest.Processes(tmp_path)
+  parent, child = _started_child(started, options, end)
+  if not end:
+    assert parent.exit_code() == 0
+  with pytest.raises(AssertionError, match=f'outlived.*{child.pid}'):
+    started.close()
+  conftest.eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 10)
+
+
+def test_output_and_exit_code(processes):
+  process = processes.start(
+      sys.executable, '-c', 'import os, sys; print(os.environ["A"]); sys.exit("no")',
+      name='a', env={'A': 'yes'})
+  assert process.exit_code(30) == 1
+  assert process.output().split() == ['yes', 'no']
+  assert os.path.basename(process.log) == 'a.log'
+
+
+def test_eventually_gives_up_with_the_message():
+  with pytest.raises(AssertionError, match='the moon'):
+    conftest.eventually(lambda: False, .1, lambda: 'the moon')
+  assert conftest.eventually(lambda: 7) == 7
+
+
+def test_free_ports_can_be_bound():
+  ports = conftest.free_ports(5)
+  assert len(set(ports)) == 5
+  for port in ports:
+    with socket.socket() as a_socket:
+      a_socket.bind(('127.0.0.1', port))
