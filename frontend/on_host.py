@@ -1,0 +1,290 @@
+"""The frontend's side on a host where tasks run: one JSON request a line in, one JSON reply a line out.
+
+The frontend starts it over SSH, or as a plain process on its own machine, and talks to it for as long as
+it needs; the end of its input ends it. What it starts (tmux) outlives it.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+
+from frontend import host_check, processes, supervisor, tmux
+
+# Lines of a login script may come first; only lines with this in front are replies.
+REPLY_MARK = '@impala '
+# After SIGTERM a parameter server waits up to 20 s for the chief's checkpoint.
+END_SECS = 25.0
+END_NOW_SECS = 3.0
+TAIL_BYTES = 64 * 1024
+
+
+def _root():
+  return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def _record(session, task):
+  return supervisor.read_json(
+    supervisor.path_of(supervisor.run_folder(session), task, 'supervisor.json'))
+
+
+def _supervised(record):
+  return bool(record) and processes.is_running(record['supervisor_pid'], record['supervisor_mark'])
+
+
+# ---- Requests. Each takes the request's fields by name and returns the reply as a dict. -----------------
+
+
+def hello():
+  """Who answers here."""
+  return {'python': sys.executable, 'workdir': _root()}
+
+
+def has_session(session, tmux_socket):
+  """Whether the session is there, or tasks of it still run outside it."""
+  return {'there': bool(tmux.version()) and tmux.has_session(tmux_socket, session)}
+
+
+def check(hashes, ports, devices, argument_lists, session, tmux_socket):
+  """Every check that a host can do alone: {item: [passed, detail]}."""
+  versions = host_check.package_versions()
+  items = {
+    'code': host_check.check_code(_root(), hashes),
+    'packages': host_check.check_packages(versions),
+    'gpus': host_check.check_gpus(devices),
+    'disk': host_check.check_disk(_root()),
+    'tmux': host_check.check_tmux(),
+    'session': host_check.check_session(tmux_socket, session),
+    'ports': host_check.check_ports(ports),
+    'flags': host_check.check_flags(_root(), argument_lists),
+  }
+  return {'items': items, 'versions': versions}
+
+
+_LISTENERS = []
+
+
+def listen(ports):
+  """Listens on the tasks' ports, so that the other hosts can try to reach them."""
+  for port in ports:
+    with contextlib.suppress(OSError):
+      _LISTENERS.append(host_check.listen(port))
+  return {'listening': len(_LISTENERS)}
+
+
+def reach(addresses):
+  """Tries to connect to every [address, port]; returns what failed."""
+  return {'problems': host_check.unreachable(addresses)}
+
+
+def unlisten():
+  """Closes what `listen` opened."""
+  while _LISTENERS:
+    _LISTENERS.pop().close()
+  return {}
+
+
+def _private_folder(folder):
+  os.makedirs(folder, mode=0o700, exist_ok=True)
+  ignore = os.path.join(os.path.dirname(folder), '.gitignore')
+  if not os.path.exists(ignore):
+    with open(ignore, 'w', encoding='utf-8') as file:
+      file.write('*\n')
+
+
+def _forget_last_run(folder):
+  """Removes what an earlier launch left; its logs are kept, and the new ones begin empty."""
+  for name in os.listdir(folder):
+    path = os.path.join(folder, name)
+    if name.endswith('.log'):
+      os.replace(path, path + '.1')
+    elif name.endswith('.json') or name == 'stopping':
+      os.remove(path)
+
+
+def launch(session, tmux_socket, tasks, restart, max_restarts):
+  """Starts tasks: [{task, arguments, environment}] in a new tmux session."""
+  folder = supervisor.run_folder(session)
+  _private_folder(folder)
+  alive = [name for name in _known_tasks(folder) if _supervised(_record(session, name))]
+  if alive:
+    raise ValueError(f"{', '.join(alive)} of session {session!r} still running in {folder}; "
+                     'end it with --action=stop')
+  _forget_last_run(folder)
+  commands = []
+  for task in tasks:
+    spec = supervisor.Spec(
+      task['task'], [sys.executable, 'experiment.py', f'--state_dir={folder}', *task['arguments']],
+      task['environment'], restart, max_restarts)
+    supervisor.write_json(supervisor.path_of(folder, spec.task, 'spec.json'), spec._asdict())
+    commands.append((spec.task, [
+      sys.executable, os.path.join(_root(), 'run_experiment_mm_raw.py'), '--action=supervise',
+      f'--tmux_sess={session}', f'--task={spec.task}']))
+  os.chdir(_root())
+  tmux.start_windows(tmux_socket, session, commands)
+  return {}
+
+
+def _known_tasks(folder):
+  suffix = '.supervisor.json'
+  return sorted(name[:-len(suffix)] for name in os.listdir(folder) if name.endswith(suffix))
+
+
+def last_lines(path, count):
+  """The last lines of a file that may be large, as text without control characters."""
+  try:
+    with open(path, 'rb') as file:
+      file.seek(max(0, os.path.getsize(path) - TAIL_BYTES))
+      lines = file.read().decode(errors='replace').splitlines()
+  except OSError:
+    return []
+  return [printable(line) for line in lines[-count:]] if count else []
+
+
+def printable(line):
+  """The line without what could steer a terminal."""
+  return ''.join(letter if letter.isprintable() else ' ' if letter == '\t' else '' for letter in line)
+
+
+def task_status(session, task, now):
+  """One task's row of the status table; ages in seconds by this host's clock."""
+  folder = supervisor.run_folder(session)
+  record = _record(session, task) or {}
+  own = supervisor.read_json(supervisor.path_of(folder, task, 'json')) or {}
+  lines = [line for line in last_lines(supervisor.path_of(folder, task, 'log'), 20) if line.strip()]
+  state = record.get('state')
+  if state == 'exited':
+    state = f"exited {record['exit_code']}"
+  elif not _supervised(record):
+    state = 'no answer'
+  running = state == 'running'
+  fresh = own.get('pid') == record.get('pid')
+  return {
+    'task': task,
+    'state': state,
+    'pid': record.get('pid'),
+    'exit_code': record.get('exit_code'),
+    'seen': running and fresh,
+    'uptime_secs': round(now - record['started'], 1) if running else None,
+    'restarts': record.get('restarts', 0),
+    'frames_per_sec': own.get('frames_per_sec') if running and fresh else None,
+    'last_seen_secs': round(now - own['last_seen'], 1) if own.get('last_seen') else None,
+    'last_line': lines[-1] if lines else ('' if record else 'not launched'),
+  }
+
+
+def status(session, tasks):
+  """The status of the named tasks."""
+  now = time.time()
+  return {'tasks': [task_status(session, task, now) for task in tasks]}
+
+
+def logs(session, task, lines, offset):
+  """Log of one task.
+
+  Args:
+    session: name of the session.
+    task: name of the task.
+    lines: how many of the last lines, when `offset` is None.
+    offset: None, or the position in the file that the last reply ended at.
+
+  Returns:
+    {'lines': list of str, 'offset': where to go on}.
+  """
+  path = supervisor.path_of(supervisor.run_folder(session), task, 'log')
+  size = os.path.getsize(path) if os.path.exists(path) else 0
+  if offset is None:
+    found = last_lines(path, lines)
+    if len(found) < lines:
+      found = last_lines(path + '.1', lines - len(found)) + found if found else []
+    return {'lines': found, 'offset': size}
+  if size < offset:  # The file is full and a new one was begun.
+    offset = 0
+  if size == offset:
+    return {'lines': [], 'offset': offset}
+  with open(path, 'rb') as file:
+    file.seek(offset)
+    data = file.read(TAIL_BYTES)
+  whole = data[:data.rfind(b'\n') + 1] if b'\n' in data else data[:len(data) // TAIL_BYTES * TAIL_BYTES]
+  text = whole.decode(errors='replace').splitlines()
+  return {'lines': [printable(line) for line in text], 'offset': offset + len(whole)}
+
+
+def hold(session):
+  """Nothing of this session is started again from now on."""
+  folder = supervisor.run_folder(session)
+  if os.path.isdir(folder):
+    with open(os.path.join(folder, 'stopping'), 'w', encoding='utf-8'):
+      pass
+  return {}
+
+
+def ask(session, task):
+  """Asks one running task to finish (SIGTERM); returns whether it runs."""
+  record = _record(session, task)
+  if not _supervised(record) or record['state'] != 'running':
+    return {'asked': False}
+  return {'asked': processes.send(
+    record['supervisor_pid'], record['supervisor_mark'], signal.SIGTERM)}
+
+
+def _left(records):
+  """Of the records, those whose supervisor or task still runs."""
+  return [record for record in records if _supervised(record) or _left_of_task(record)]
+
+
+def _left_of_task(record):
+  return processes.is_running(record['pid'], record['mark'])
+
+
+def _end_tasks(records, limit_secs):
+  """SIGTERM to the supervisors (or to tasks that lost theirs), then SIGKILL to what is left."""
+  for record in records:
+    if not processes.send(record['supervisor_pid'], record['supervisor_mark'], signal.SIGTERM):
+      processes.send(record['pid'], record['mark'], signal.SIGTERM)
+  processes.wait_until(lambda: not _left(records), limit_secs)
+  for record in _left(records):
+    if _left_of_task(record):
+      processes.kill_group(record['pid'])
+  processes.wait_until(lambda: not _left(records), END_NOW_SECS)
+  for record in _left(records):
+    processes.send(record['supervisor_pid'], record['supervisor_mark'], signal.SIGKILL)
+
+
+def end(session, tmux_socket, now):
+  """Ends what is left of the session on this host, the tmux session included."""
+  hold(session)
+  folder = supervisor.run_folder(session)
+  names = _known_tasks(folder) if os.path.isdir(folder) else []
+  records = _left([_record(session, name) for name in names])
+  _end_tasks(records, END_NOW_SECS if now else END_SECS)
+  if tmux.version():
+    tmux.end_session(tmux_socket, session)
+  return {'ended': [record['task'] for record in records]}
+
+
+REQUESTS = {function.__name__: function for function in (
+  hello, has_session, check, listen, reach, unlisten, launch, status, logs, hold, ask, end)}
+
+
+def answer(line):
+  """The reply to one request line, as a dict; a failure becomes {'error': sentence}."""
+  try:
+    request = json.loads(line)
+    return REQUESTS[request.pop('request')](**request)
+  except (KeyError, TypeError) as error:
+    return {'error': f'the code here does not know this request ({error}); --action=push copies yours'}
+  except Exception as error:  # pylint: disable=broad-except
+    return {'error': f'{error}' or type(error).__name__}
+
+
+def serve():
+  """Answers requests until the input ends."""
+  replies = os.fdopen(os.dup(1), 'w', encoding='utf-8')
+  os.dup2(2, 1)  # Whatever prints by accident must not look like a reply.
+  for line in sys.stdin:
+    replies.write(REPLY_MARK + json.dumps(answer(line)) + '\n')
+    replies.flush()
+  return 0

@@ -1,0 +1,162 @@
+"""Starts, watches and stops a whole cluster that a CSV describes, over SSH and tmux.
+
+  python run_experiment_mm_raw.py --cluster_csv_path=local_cluster_example.csv --agent_name=ResNetLSTMAgent
+
+Actions (--action=...):
+  launch   check, then start every task in its own tmux window on its host (default)
+  check    say for every host whether the cluster can run there
+  push     copy the code to every host, and install requirements.txt where no python is named
+  status   one table of all tasks: --watch, --json
+  attach   attach this terminal to a task's window: --task=learner:0
+  logs     last lines of all tasks, or of one: --task=actor:2 --follow
+  stop     let the chief save a checkpoint and end the run, then end what is left: --now
+  plan     print what would run where
+
+All other flags are those of experiment.py and go unchanged to every task.
+"""
+
+import os
+import re
+import sys
+
+from absl import flags
+
+from frontend import arguments
+
+ACTIONS = ('launch', 'check', 'push', 'status', 'attach', 'logs', 'stop', 'plan')
+# What the frontend runs on the hosts; a person has no use for them.
+INNER_ACTIONS = ('on_host', 'supervise')
+# Actions that start tasks or look at how they would start: only these take training flags.
+TRAINING_ACTIONS = ('launch', 'check', 'plan')
+
+FLAGS = flags.FlagValues()
+
+
+def _define(kind, name, default, text, *extra, **bounds):
+  getattr(flags, f'DEFINE_{kind}')(name, default, *extra, text, flag_values=FLAGS, **bounds)
+
+
+_define('string', 'cluster_csv_path', None, 'The cluster: a row for each task (see the README).')
+flags.DEFINE_enum(
+  'action', 'launch', ACTIONS + INNER_ACTIONS, 'What to do.', flag_values=FLAGS)
+_define('string', 'tmux_sess', 'impala', 'Name of the tmux session on every host.')
+_define('string', 'tmux_socket', '', "Name or path of the tmux socket; empty for tmux's own default.")
+_define('string', 'task', '', 'attach, logs: the task, for example learner:0.')
+_define('bool', 'skip_check', False, 'launch: start without checking the hosts first.')
+_define('bool', 'keep_going', False, 'launch: when a task fails to start, leave the others running.')
+flags.DEFINE_enum(
+  'restart', 'on-failure', ['on-failure', 'never'],
+  'launch: whether a task that dies is started again (exit codes 0 and 2 never are).', flag_values=FLAGS)
+_define('integer', 'max_restarts', 20, 'launch: at most so many restarts of a task in an hour.',
+        lower_bound=0)
+_define('bool', 'allow_public_addresses', False,
+        "check, launch: accept addresses that the internet reaches. TensorFlow's server has no "
+        'authentication.')
+_define('string', 'wheelhouse', '', 'push: folder with wheels, for hosts that reach no package index.')
+_define('bool', 'watch', False, 'status: refresh every 2 s.')
+_define('bool', 'json', False, 'status: print JSON.')
+_define('bool', 'follow', False, 'logs: go on printing new lines.')
+_define('integer', 'lines', 0, 'logs: how many lines (0: 50 of one task, 5 of each of all).', lower_bound=0)
+_define('bool', 'now', False, 'stop: end all tasks without asking the chief for a checkpoint.')
+
+
+def _parse(words):
+  """Sets FLAGS; returns the training flags. Raises ValueError with one sentence."""
+  own, training = arguments.split_arguments(words, FLAGS, ACTIONS)
+  try:
+    FLAGS(['run_experiment_mm_raw.py', *own])
+  except flags.Error as error:
+    raise ValueError(' '.join(str(error).split())) from None
+  if not re.fullmatch(r'[A-Za-z0-9_-]{1,64}', FLAGS.tmux_sess):
+    raise ValueError(f'--tmux_sess={FLAGS.tmux_sess!r} is not a name of letters, digits, _ and -')
+  if not re.fullmatch(r'[A-Za-z0-9_./-]*', FLAGS.tmux_socket) or FLAGS.tmux_socket.startswith('-'):
+    raise ValueError(f'--tmux_socket={FLAGS.tmux_socket!r} is not a name or path of letters, digits, '
+                     '_ . / and -')
+  return training
+
+
+def _help_text():
+  lines = [__doc__.rstrip(), '', 'Flags of the frontend:']
+  for name in sorted(FLAGS, key=lambda name: (name != 'cluster_csv_path', name != 'action', name)):
+    flag = FLAGS[name]
+    default = f' (default {flag.default})' if flag.default not in (None, '', False) else ''
+    lines.append(f'  --{name:<23} {flag.help}{default}')
+  return '\n'.join(lines)
+
+
+def _run_action(words):
+  """One action for a person; returns the exit code, raises ValueError for bad input."""
+  from frontend import actions, cluster
+
+  training = _parse(words)
+  if FLAGS.action in INNER_ACTIONS:
+    return _run_inner()
+  if not FLAGS.cluster_csv_path:
+    raise ValueError('--cluster_csv_path is missing, for example '
+                     '--cluster_csv_path=local_cluster_example.csv')
+  FLAGS.task = FLAGS.task and cluster.parse_task_name(FLAGS.task)
+  _check_training_flags(training, cluster)
+  described = cluster.read_cluster(FLAGS.cluster_csv_path)
+  frontend = actions.Frontend(described, FLAGS, training)
+  try:
+    if FLAGS.action in TRAINING_ACTIONS:
+      for warning in described.warnings:
+        frontend.say(f'warning: {warning}')
+      problem = frontend.flags_problem()
+      if problem:
+        raise ValueError(_with_own_flag(problem, training))
+    outcome = getattr(frontend, FLAGS.action)()
+    return outcome if FLAGS.action != 'check' else int(not outcome)
+  finally:
+    frontend.close()
+
+
+def _run_inner():
+  from frontend import on_host, supervisor
+
+  if FLAGS.action == 'on_host':
+    return on_host.serve()
+  from frontend import cluster
+
+  return supervisor.supervise(FLAGS.tmux_sess, cluster.parse_task_name(FLAGS.task))
+
+
+def _check_training_flags(training, cluster):
+  if FLAGS.action not in ('attach', 'logs') and FLAGS.task:
+    raise ValueError(f'--task belongs to attach and logs, not to {FLAGS.action}; the CSV numbers the '
+                     'tasks')
+  problem = cluster.placement_problem(training)
+  if problem:
+    raise ValueError(problem)
+  if training and FLAGS.action not in TRAINING_ACTIONS:
+    raise ValueError(_with_own_flag(
+      f'--action={FLAGS.action} takes no training flags, but {training[0]} came', training))
+
+
+def _with_own_flag(problem, training):
+  """Adds the frontend's own flag that may have been meant."""
+  for word in training:
+    name = arguments.own_flag_meant(word, FLAGS) if word.startswith('-') else None
+    if name and word.lstrip('-').split('=')[0] in problem:
+      return f'{problem} (or the flag --{name} of the frontend?)'
+  return problem
+
+
+def main(words):
+  """Runs the command line after the program's name; returns the exit code."""
+  if any(word in ('--help', '-h', '-help', '--helpfull', '--helpshort') for word in words):
+    print(_help_text())
+    return 0
+  try:
+    return _run_action(words)
+  except ValueError as error:
+    print(f'{os.path.basename(__file__)}: {error}', file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    return 130
+  except BrokenPipeError:
+    return 1
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
