@@ -94,6 +94,11 @@ class RunStatistics:
       self._lag_max = lag if self._lag_max is None else max(self._lag_max, lag)
       self._add_wait('learner', wait_secs, busy_secs)
 
+  def add_learner_wait(self, wait_secs, busy_secs):
+    """Takes in what another learner did since its report before, in seconds."""
+    with self._lock:
+      self._add_wait('learner', wait_secs, busy_secs)
+
   def add_actor_report(self, report):
     """Takes in what one actor task did since its report before.
 
@@ -543,7 +548,7 @@ def write_run_json(logdir, flags, extra):
   """
   os.makedirs(logdir, exist_ok=True)
   path = os.path.join(logdir, 'run.json')
-  earlier = _read_run_json(path)
+  earlier = read_run_json(path)
   starts = earlier.pop('starts', []) + ([earlier] if earlier else [])
   start = dict(
       started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
@@ -554,7 +559,7 @@ def write_run_json(logdir, flags, extra):
   os.replace(path + '.new', path)
 
 
-def _read_run_json(path):
+def read_run_json(path):
   """The record so far; one that cannot be read is moved aside, not overwritten."""
   try:
     with open(path, encoding='utf-8') as file:
