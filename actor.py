@@ -133,6 +133,45 @@ def _with_first(first, rest):
   return tf.nest.map_structure(join, first, rest)
 
 
+def versioned_refresh(copy_weights, updates):
+  """Makes a refresh of acting weights remember how old they are, and do nothing while they are fresh.
+
+  Args:
+    copy_weights: operation that copies the weights.
+    updates: int64 variable, updates done so far.
+
+  Returns:
+    (refresh operation, int64 local variable: updates done when the weights were read, -1 at first).
+  """
+  version = _local_variable(tf.constant(-1, tf.int64))
+  # Read before the weights: they may be newer than their version says, never older.
+  newest = updates.read_value()
+
+  def copy():
+    with tf.control_dependencies([copy_weights()]):
+      return tf.group(version.assign(newest))
+
+  return tf.cond(tf.equal(version, newest), tf.no_op, copy), version
+
+
+class BatchedAgent:
+  """An agent whose single steps are merged with those of other loops of the process.
+
+  Args:
+    agent: the agent that all of them share.
+    batch: decorator such as `dynamic_batching.batch_fn`.
+  """
+
+  def __init__(self, agent, batch):
+    self._agent = agent
+    self._step = batch(lambda *args: agent(*args))
+    self.initial_state = agent.initial_state
+
+  def __call__(self, inputs, core_state):
+    """As the agent."""
+    return self._step(inputs, core_state)
+
+
 class EpisodeTracker:
   """Finds the games that ended within unrolls and adds up their clipped rewards.
 

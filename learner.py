@@ -223,6 +223,29 @@ def build_optimizer(hyperparameters, counters, num_learners=1, sync=True):
   return sync_optimizer, sync_optimizer
 
 
+class SyncOps:
+  """What synchronous learners run beside their updates; see tf.compat.v1.train.SyncReplicasOptimizer.
+
+  Attributes:
+    init: operation for every new session of a learner, `chief_init` that of the chief.
+    spare_tokens: one token per learner, for the chief of a resumed run: a learner may still wait for one
+      that died with the last chief. A token too many costs one dropped gradient, one too few a deadlock.
+    aggregate: applies the summed gradients once all have come; the chief runs it over and over.
+  """
+
+  def __init__(self, optimizer):
+    self.init = optimizer.local_step_init_op
+    self.chief_init = optimizer.chief_init_op
+    self.spare_tokens = optimizer.get_init_tokens_op()
+    (self._aggregate,) = optimizer.get_chief_queue_runner().enqueue_ops
+
+  def run(self, session, should_stop):
+    """Applies updates until told to stop; runs in a thread of the chief."""
+    aggregate = session.make_callable(self._aggregate)
+    while not should_stop():
+      aggregate()
+
+
 def _tower(agent, batch, hyperparameters):
   """Losses and gradients of an `Unroll` of [B, ...], for the variables of `agent`."""
 

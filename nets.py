@@ -350,14 +350,14 @@ def build_agent(agent_name, spec, precision='float32'):
 
 
 def local_copy(agent, agent_name, spec, precision='float32'):
-  """A second agent with its own local variables, and the operation that copies the weights into them.
+  """A second agent with its own local variables, and a function that copies the weights into them.
 
   Roles act and learn on such copies: a variable on a parameter server that is read in a loop would
   cross the network at every step.
 
   Returns:
-    (agent, refresh operation). The copy's variables are local variables on the current device and not
-    trainable as far as TensorFlow's collections are concerned.
+    (agent, function that builds and returns the copying operation). The copy's variables are local
+    variables on the current device and not trainable as far as TensorFlow's collections are concerned.
   """
   copy = build_agent(agent_name, spec, precision)
   graph = tf.compat.v1.get_default_graph()
@@ -366,8 +366,12 @@ def local_copy(agent, agent_name, spec, precision='float32'):
     for key in (keys.GLOBAL_VARIABLES, keys.TRAINABLE_VARIABLES):
       _remove(graph.get_collection_ref(key), variable)
     graph.add_to_collection(keys.LOCAL_VARIABLES, variable)
-  pairs = zip(copy.variables, agent.variables, strict=True)
-  return copy, tf.group(*(target.assign(source) for target, source in pairs))
+
+  def copy_weights():
+    pairs = zip(copy.variables, agent.variables, strict=True)
+    return tf.group(*(target.assign(source) for target, source in pairs))
+
+  return copy, copy_weights
 
 
 def _remove(collection, variable):
