@@ -1,6 +1,7 @@
 """Starts, watches and stops a whole cluster that a CSV describes, over SSH and tmux.
 
-  python run_experiment_mm_raw.py --cluster_csv_path=local_cluster_example.csv --agent_name=ResNetLSTMAgent
+  python run_experiment_mm_raw.py --cluster_csv_path=local_cluster_example.csv
+  --agent_name=ResNetLSTMAgent
 
 Actions (--action=...):
   launch   check, then start every task in its own tmux window on its host (default)
@@ -37,26 +38,50 @@ def _define(kind, name, default, text, *extra, **bounds):
 
 
 _define('string', 'cluster_csv_path', None, 'The cluster: a row for each task (see the README).')
-flags.DEFINE_enum(
-  'action', 'launch', ACTIONS + INNER_ACTIONS, 'What to do.', flag_values=FLAGS)
+flags.DEFINE_enum('action', 'launch', ACTIONS + INNER_ACTIONS, 'What to do.', flag_values=FLAGS)
 _define('string', 'tmux_sess', 'impala', 'Name of the tmux session on every host.')
-_define('string', 'tmux_socket', '', "Name or path of the tmux socket; empty for tmux's own default.")
+_define(
+  'string', 'tmux_socket', '', "Name or path of the tmux socket; empty for tmux's own default."
+)
 _define('string', 'task', '', 'attach, logs: the task, for example learner:0.')
 _define('bool', 'skip_check', False, 'launch: start without checking the hosts first.')
-_define('bool', 'keep_going', False, 'launch: when a task fails to start, leave the others running.')
+_define(
+  'bool', 'keep_going', False, 'launch: when a task fails to start, leave the others running.'
+)
 flags.DEFINE_enum(
-  'restart', 'on-failure', ['on-failure', 'never'],
-  'launch: whether a task that dies is started again (exit codes 0 and 2 never are).', flag_values=FLAGS)
-_define('integer', 'max_restarts', 20, 'launch: at most so many restarts of a task in an hour.',
-        lower_bound=0)
-_define('bool', 'allow_public_addresses', False,
-        "check, launch: accept addresses that the internet reaches. TensorFlow's server has no "
-        'authentication.')
-_define('string', 'wheelhouse', '', 'push: folder with wheels, for hosts that reach no package index.')
+  'restart',
+  'on-failure',
+  ['on-failure', 'never'],
+  'launch: whether a task that dies is started again (exit codes 0 and 2 never are).',
+  flag_values=FLAGS,
+)
+_define(
+  'integer',
+  'max_restarts',
+  20,
+  'launch: at most so many restarts of a task in an hour.',
+  lower_bound=0,
+)
+_define(
+  'bool',
+  'allow_public_addresses',
+  False,
+  "check, launch: accept addresses that the internet reaches. TensorFlow's server has no "
+  'authentication.',
+)
+_define(
+  'string', 'wheelhouse', '', 'push: folder with wheels, for hosts that reach no package index.'
+)
 _define('bool', 'watch', False, 'status: refresh every 2 s.')
 _define('bool', 'json', False, 'status: print JSON.')
 _define('bool', 'follow', False, 'logs: go on printing new lines.')
-_define('integer', 'lines', 0, 'logs: how many lines (0: 50 of one task, 5 of each of all).', lower_bound=0)
+_define(
+  'integer',
+  'lines',
+  0,
+  'logs: how many lines (0: 50 of one task, 5 of each of all).',
+  lower_bound=0,
+)
 _define('bool', 'now', False, 'stop: end all tasks without asking the chief for a checkpoint.')
 
 
@@ -70,8 +95,9 @@ def _parse(words):
   if not re.fullmatch(r'[A-Za-z0-9_-]{1,64}', FLAGS.tmux_sess):
     raise ValueError(f'--tmux_sess={FLAGS.tmux_sess!r} is not a name of letters, digits, _ and -')
   if not re.fullmatch(r'[A-Za-z0-9_./-]*', FLAGS.tmux_socket) or FLAGS.tmux_socket.startswith('-'):
-    raise ValueError(f'--tmux_socket={FLAGS.tmux_socket!r} is not a name or path of letters, digits, '
-                     '_ . / and -')
+    raise ValueError(
+      f'--tmux_socket={FLAGS.tmux_socket!r} is not a name or path of letters, digits, _ . / and -'
+    )
   return training
 
 
@@ -92,8 +118,9 @@ def _run_action(words):
   if FLAGS.action in INNER_ACTIONS:
     return _run_inner()
   if not FLAGS.cluster_csv_path:
-    raise ValueError('--cluster_csv_path is missing, for example '
-                     '--cluster_csv_path=local_cluster_example.csv')
+    raise ValueError(
+      '--cluster_csv_path is missing, for example --cluster_csv_path=local_cluster_example.csv'
+    )
   FLAGS.task = FLAGS.task and cluster.parse_task_name(FLAGS.task)
   _check_training_flags(training, cluster)
   described = cluster.read_cluster(FLAGS.cluster_csv_path)
@@ -123,14 +150,18 @@ def _run_inner():
 
 def _check_training_flags(training, cluster):
   if FLAGS.action not in ('attach', 'logs') and FLAGS.task:
-    raise ValueError(f'--task belongs to attach and logs, not to {FLAGS.action}; the CSV numbers the '
-                     'tasks')
+    raise ValueError(
+      f'--task belongs to attach and logs, not to {FLAGS.action}; the CSV numbers the tasks'
+    )
   problem = cluster.placement_problem(training)
   if problem:
     raise ValueError(problem)
   if training and FLAGS.action not in TRAINING_ACTIONS:
-    raise ValueError(_with_own_flag(
-      f'--action={FLAGS.action} takes no training flags, but {training[0]} came', training))
+    raise ValueError(
+      _with_own_flag(
+        f'--action={FLAGS.action} takes no training flags, but {training[0]} came', training
+      )
+    )
 
 
 def _with_own_flag(problem, training):

@@ -16,10 +16,27 @@ from frontend import cluster as cluster_lib
 from frontend import host_check, hosts, on_host, tmux
 
 # The columns of `check`, in the order in which they are found out.
-CHECK_ITEMS = hosts.STAGES + ('code', 'packages', 'flags', 'gpus', 'disk', 'tmux', 'session', 'ports',
-                              'peers')
-STATUS_KEYS = ('task', 'host', 'state', 'uptime_secs', 'restarts', 'frames_per_sec', 'last_seen_secs',
-               'last_line')
+CHECK_ITEMS = hosts.STAGES + (
+  'code',
+  'packages',
+  'flags',
+  'gpus',
+  'disk',
+  'tmux',
+  'session',
+  'ports',
+  'peers',
+)
+STATUS_KEYS = (
+  'task',
+  'host',
+  'state',
+  'uptime_secs',
+  'restarts',
+  'frames_per_sec',
+  'last_seen_secs',
+  'last_line',
+)
 # TensorFlow's import and the first sign of life take seconds; on a crowded machine, minutes.
 START_SECS = 120
 # At most 30 s from the chief's checkpoint to the last role's end, after what the checkpoint takes.
@@ -56,7 +73,7 @@ class Frontend:
     """Prints a line."""
     print(text, file=self._out, flush=True)
 
-  # ---- All hosts at once. -------------------------------------------------------------------------------
+  # ---- All hosts at once. ----------------------------------------------------------------------
 
   def on_all(self, function, targets=None):
     """Calls `function(host)` for every host in threads.
@@ -89,8 +106,10 @@ class Frontend:
       if name in map(cluster_lib.task_name, host.host.tasks):
         return host
     count = {job: sum(task.job == job for task in self._cluster.tasks) for job in cluster_lib.JOBS}
-    raise ValueError(f"--task={name.replace('-', ':')}: the cluster has "
-                     + ', '.join(f'{number} {job}' for job, number in count.items()))
+    raise ValueError(
+      f'--task={name.replace("-", ":")}: the cluster has '
+      + ', '.join(f'{number} {job}' for job, number in count.items())
+    )
 
   def _names(self, host):
     return [cluster_lib.task_name(task) for task in host.host.tasks]
@@ -111,7 +130,7 @@ class Frontend:
       words.append(f'--tmux_socket={self._options.tmux_socket}')
     return shlex.join(words + [f'--action={action}', *extra])
 
-  # ---- check ----------------------------------------------------------------------------------------------
+  # ---- check -----------------------------------------------------------------------------------
 
   def _flag_lists(self, tasks):
     """One list of training flags for each different `flags` cell."""
@@ -122,8 +141,13 @@ class Frontend:
     """What experiment.py has against the flags, as one sentence, or None; asked on this machine."""
     for arguments in self._flag_lists(self._cluster.tasks):
       result = subprocess.run(
-        [sys.executable, 'experiment.py', '--only_check_args', *arguments], cwd=hosts.CODE,
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        [sys.executable, 'experiment.py', '--only_check_args', *arguments],
+        cwd=hosts.CODE,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+      )
       lines = result.stderr.strip().splitlines()
       if result.returncode == 2:
         return lines[-1] if lines else 'experiment.py refuses the flags'
@@ -144,12 +168,17 @@ class Frontend:
       for stage in hosts.STAGES[1:]:
         items[stage] = (True, hello.get(stage, 'ok'))
       reply = host.ask(
-        'check', timeout_secs=300, hashes=hashes, ports=[task.tf_port for task in host.host.tasks],
+        'check',
+        timeout_secs=300,
+        hashes=hashes,
+        ports=[task.tf_port for task in host.host.tasks],
         devices=[task.cuda_visible_devices for task in host.host.tasks],
-        argument_lists=self._flag_lists(host.host.tasks), **self._session_and_socket())
+        argument_lists=self._flag_lists(host.host.tasks),
+        **self._session_and_socket(),
+      )
     except hosts.HostError as error:
       stage = error.stage or 'python'
-      for passed in hosts.STAGES[:hosts.STAGES.index(stage)]:
+      for passed in hosts.STAGES[: hosts.STAGES.index(stage)]:
         items[passed] = (True, 'ok')
       items[stage] = (False, str(error))
       return items, {}
@@ -167,7 +196,8 @@ class Frontend:
     compare_versions(results, {host: versions for host, (_, versions) in outcomes})
     self._check_peers(results)
     table, problems = check_report(
-      [(host.name, len(host.host.tasks), results[host]) for host in self._hosts])
+      [(host.name, len(host.host.tasks), results[host]) for host in self._hosts]
+    )
     self.say(table)
     for problem in problems:
       self.say(problem)
@@ -177,20 +207,34 @@ class Frontend:
     """Each host listens on its tasks' ports for a moment; all others connect."""
     able = [host for host in self._hosts if results[host].get('ports', (False,))[0]]
     try:
-      self.on_all(lambda host: host.ask(
-        'listen', ports=[task.tf_port for task in host.host.tasks]), able)
-      outcomes = self.on_all(lambda host: host.ask('reach', timeout_secs=300, addresses=[
-        [task.ip, task.tf_port] for other in able if other is not host
-        for task in other.host.tasks]), able)
+      self.on_all(
+        lambda host: host.ask('listen', ports=[task.tf_port for task in host.host.tasks]), able
+      )
+      outcomes = self.on_all(
+        lambda host: host.ask(
+          'reach',
+          timeout_secs=300,
+          addresses=[
+            [task.ip, task.tf_port]
+            for other in able
+            if other is not host
+            for task in other.host.tasks
+          ],
+        ),
+        able,
+      )
     finally:
       self.on_all(lambda host: host.ask('unlisten'), able)
     for host, result in outcomes:
       problems = [str(result)] if isinstance(result, hosts.HostError) else result['problems']
       missing = len(self._hosts) - len(able)
-      results[host]['peers'] = (not problems, '; '.join(problems) or (
-        f'all but {missing} that failed before' if missing else 'all reached'))
+      results[host]['peers'] = (
+        not problems,
+        '; '.join(problems)
+        or (f'all but {missing} that failed before' if missing else 'all reached'),
+      )
 
-  # ---- push -----------------------------------------------------------------------------------------------
+  # ---- push ------------------------------------------------------------------------------------
 
   def push(self):
     """Copies the code to every host; returns the exit code."""
@@ -204,7 +248,7 @@ class Frontend:
           host.put(self._options.wheelhouse, wheels, hosts.WHEELHOUSE)
         host.make_venv(offline=bool(wheels))
         done.append(f'{hosts.VENV_PYTHON} with requirements.txt')
-      return f"{', '.join(done)} in {host.workdir}"
+      return f'{", ".join(done)} in {host.workdir}'
 
     if any(hosts.makes_venv(host.host) for host in self._hosts):
       self.say('installing requirements.txt on the hosts; this takes minutes the first time')
@@ -214,18 +258,23 @@ class Frontend:
         self.say(f'{host.name}: {result}')
     return 1 if self._failures(outcomes) else 0
 
-  # ---- launch ---------------------------------------------------------------------------------------------
+  # ---- launch ----------------------------------------------------------------------------------
 
   def launch(self):
     """Checks, starts every task, waits for their first signs of life; returns the exit code."""
     taken = self.on_all(lambda host: host.ask('has_session', **self._session_and_socket()))
-    there = [host.name for host, result in taken
-             if not isinstance(result, hosts.HostError) and result['there']]
+    there = [
+      host.name
+      for host, result in taken
+      if not isinstance(result, hosts.HostError) and result['there']
+    ]
     if there:
-      self.say(f"session {self._options.tmux_sess!r} already exists on {', '.join(there)}; nothing was "
-               f"started.\n  see it:    {self.command('status')}\n"
-               f"  attach:    {self.command('attach', '--task=learner:0')}\n"
-               f"  stop it:   {self.command('stop')}")
+      self.say(
+        f'session {self._options.tmux_sess!r} already exists on {", ".join(there)}; nothing was '
+        f'started.\n  see it:    {self.command("status")}\n'
+        f'  attach:    {self.command("attach", "--task=learner:0")}\n'
+        f'  stop it:   {self.command("stop")}'
+      )
       return 1
     if not self._options.skip_check and not self.check():
       self.say('nothing was started (--skip_check starts all the same)')
@@ -233,7 +282,8 @@ class Frontend:
     outcomes = self.on_all(self._launch_on)
     failed = self._failures(outcomes)
     failed += self._wait_for_life(
-      [host for host, result in outcomes if not isinstance(result, hosts.HostError)])
+      [host for host, result in outcomes if not isinstance(result, hosts.HostError)]
+    )
     if failed and not self._options.keep_going:
       self.say('stopping what was started (--keep_going leaves it)')
       self._end(now=True)
@@ -242,12 +292,20 @@ class Frontend:
     return 1 if failed else 0
 
   def _launch_on(self, host):
-    return host.ask('launch', tasks=[{
-      'task': cluster_lib.task_name(task),
-      'arguments': cluster_lib.task_arguments(self._cluster, task, self._training_flags),
-      'environment': cluster_lib.task_environment(task),
-    } for task in host.host.tasks], restart=self._options.restart,
-      max_restarts=self._options.max_restarts, **self._session_and_socket())
+    return host.ask(
+      'launch',
+      tasks=[
+        {
+          'task': cluster_lib.task_name(task),
+          'arguments': cluster_lib.task_arguments(self._cluster, task, self._training_flags),
+          'environment': cluster_lib.task_environment(task),
+        }
+        for task in host.host.tasks
+      ],
+      restart=self._options.restart,
+      max_restarts=self._options.max_restarts,
+      **self._session_and_socket(),
+    )
 
   def _wait_for_life(self, launched):
     """Waits until every task has written its state file or failed; returns how many failed."""
@@ -277,21 +335,23 @@ class Frontend:
       bad = row['restarts'] or row['exit_code'] or row['state'] == 'restarting'
       if bad:
         failed += 1
-        self.say(f"{row['task']} on {host.name} failed to start: {row['last_line']}")
+        self.say(f'{row["task"]} on {host.name} failed to start: {row["last_line"]}')
         self._print_log(host, row['task'], 15)
       elif row['seen'] or row['state'] == 'exited 0':
-        self.say(f"{row['task']} runs on {host.name}")
+        self.say(f'{row["task"]} runs on {host.name}')
       else:
         continue
       waiting.discard(row['task'])
     return failed
 
   def _print_commands(self):
-    self.say(f"\nattach:  {self.command('attach', '--task=learner:0')}\n"
-             f"status:  {self.command('status', '--watch')}\n"
-             f"stop:    {self.command('stop')}")
+    self.say(
+      f'\nattach:  {self.command("attach", "--task=learner:0")}\n'
+      f'status:  {self.command("status", "--watch")}\n'
+      f'stop:    {self.command("stop")}'
+    )
 
-  # ---- status ---------------------------------------------------------------------------------------------
+  # ---- status ----------------------------------------------------------------------------------
 
   def _status_of(self, host):
     return host.ask('status', tasks=self._names(host), **self._session())
@@ -302,9 +362,13 @@ class Frontend:
     for host, result in self.on_all(self._status_of):
       if isinstance(result, hosts.HostError):
         host.close_script()
-        result = {'tasks': [dict.fromkeys(STATUS_KEYS) | {
-          'task': name, 'state': 'no answer', 'restarts': 0, 'last_line': str(result)}
-          for name in self._names(host)]}
+        result = {
+          'tasks': [
+            dict.fromkeys(STATUS_KEYS)
+            | {'task': name, 'state': 'no answer', 'restarts': 0, 'last_line': str(result)}
+            for name in self._names(host)
+          ]
+        }
       for row in result['tasks']:
         row['host'] = host.name
         rows[row['task']] = {key: row[key] for key in STATUS_KEYS}
@@ -325,14 +389,15 @@ class Frontend:
         return 1 if any(row['state'] == 'no answer' for row in rows) else 0
       time.sleep(WATCH_SECS)
 
-  # ---- attach, logs ---------------------------------------------------------------------------------------
+  # ---- attach, logs ----------------------------------------------------------------------------
 
   def attach(self):
     """Replaces this process by tmux on the task's host."""
     name = self._options.task or 'learner-0'
     host = self._host_of(name)
     words = host.attach_arguments(
-      tmux.attach_arguments(self._options.tmux_socket, self._options.tmux_sess, name))
+      tmux.attach_arguments(self._options.tmux_socket, self._options.tmux_sess, name)
+    )
     self.close()
     environment = {key: value for key, value in os.environ.items() if key != 'TMUX'}
     try:
@@ -348,8 +413,11 @@ class Frontend:
 
   def logs(self):
     """Prints the last lines of one task or of all; with --follow, those that come."""
-    names = ([self._options.task] if self._options.task
-             else [cluster_lib.task_name(task) for task in self._cluster.tasks])
+    names = (
+      [self._options.task]
+      if self._options.task
+      else [cluster_lib.task_name(task) for task in self._cluster.tasks]
+    )
     lines = self._options.lines or (50 if self._options.task else 5)
     offsets, failed = {}, 0
     for name in names:
@@ -364,7 +432,7 @@ class Frontend:
         offsets[name] = self._print_log(self._host_of(name), name, 0, offset)
     return 1 if failed else 0
 
-  # ---- stop -----------------------------------------------------------------------------------------------
+  # ---- stop ------------------------------------------------------------------------------------
 
   def stop(self):
     """Ends the cluster, gently unless --now; reports every task's exit; returns the exit code."""
@@ -374,7 +442,7 @@ class Frontend:
       self._ask_chief(silent)
     failed = self._end(self._options.now)
     for row in self.rows():
-      self.say(f"{row['task']:<12} {row['host']:<20} {row['state']:<12} {row['last_line']}")
+      self.say(f'{row["task"]:<12} {row["host"]:<20} {row["state"]:<12} {row["last_line"]}')
     return 1 if failed else 0
 
   def _ask_chief(self, silent):
@@ -397,13 +465,18 @@ class Frontend:
 
   def _end(self, now):
     """Ends what is left of the session on every host; returns how many hosts failed."""
-    return self._failures(self.on_all(lambda host: host.ask(
-      'end', timeout_secs=END_REPLY_SECS, now=now, **self._session_and_socket())))
+    return self._failures(
+      self.on_all(
+        lambda host: host.ask(
+          'end', timeout_secs=END_REPLY_SECS, now=now, **self._session_and_socket()
+        )
+      )
+    )
 
-  # ---- plan -----------------------------------------------------------------------------------------------
+  # ---- plan ------------------------------------------------------------------------------------
 
   def plan(self):
-    """Prints what launch would run where; touches no host. For reading: no shell runs these lines."""
+    """Prints what launch would run where; touches no host. For reading: no shell runs it."""
     for host in self._hosts:
       over = 'here' if isinstance(host, hosts.LocalHost) else 'over SSH'
       self.say(f'{host.name} ({over}), in {on_host.printable(host.workdir)}:')
@@ -416,11 +489,11 @@ class Frontend:
     return 0
 
 
-# ---- Plain functions. -------------------------------------------------------------------------------------
+# ---- Plain functions. --------------------------------------------------------------------------
 
 
 def address_problem(address, allow_public):
-  """(passed, detail) for an address: it resolves, and is not one that the whole internet reaches."""
+  """(passed, detail) for an address: it resolves, and the internet does not reach it."""
   import socket
 
   try:
@@ -429,17 +502,23 @@ def address_problem(address, allow_public):
     return False, f'{address} does not resolve: {error.strerror}'
   public = sorted(ip for ip in found if cluster_lib.is_public(ip))
   if public and not allow_public:
-    return False, (f"{', '.join(public)} can be reached from the internet, and TensorFlow's server has no "
-                   'authentication: who reaches its port can run programs there. Use private addresses, '
-                   'or --allow_public_addresses behind a firewall')
+    return False, (
+      f"{', '.join(public)} can be reached from the internet, and TensorFlow's server has no "
+      'authentication: who reaches its port can run programs there. Use private addresses, '
+      'or --allow_public_addresses behind a firewall'
+    )
   return True, ', '.join(sorted(found))
 
 
 def git_files(code, *patterns):
   """Files that git tracks below `code`, or None where that cannot be told."""
   try:
-    result = subprocess.run(['git', '-C', code, 'ls-files', '-z', '--', *patterns], capture_output=True,
-                            text=True, check=False)
+    result = subprocess.run(
+      ['git', '-C', code, 'ls-files', '-z', '--', *patterns],
+      capture_output=True,
+      text=True,
+      check=False,
+    )
   except FileNotFoundError:
     return None
   if result.returncode:
@@ -452,8 +531,10 @@ def tracked_files(code):
   """The files that `push` copies; ValueError when git does not know them."""
   names = git_files(code)
   if not names:
-    raise ValueError(f'--action=push copies the files that git tracks, and {code} is no git checkout '
-                     'with committed files')
+    raise ValueError(
+      f'--action=push copies the files that git tracks, and {code} is no git checkout '
+      'with committed files'
+    )
   return names
 
 
@@ -462,8 +543,11 @@ def source_files(code):
   names = git_files(code, '*.py')
   if names is None:
     names = [name for name in os.listdir(code) if name.endswith('.py')]
-    names += [f'frontend/{name}' for name in os.listdir(os.path.join(code, 'frontend'))
-              if name.endswith('.py')]
+    names += [
+      f'frontend/{name}'
+      for name in os.listdir(os.path.join(code, 'frontend'))
+      if name.endswith('.py')
+    ]
   return sorted(name for name in names if os.path.dirname(name) in ('', 'frontend'))
 
 
@@ -472,12 +556,16 @@ def wheel_files(folder):
   if not folder:
     return []
   if not os.path.isdir(folder):
-    raise ValueError(f'--wheelhouse={folder} is not a folder; fill one with: pip download -r '
-                     f'requirements.txt -d {shlex.quote(folder)}')
+    raise ValueError(
+      f'--wheelhouse={folder} is not a folder; fill one with: pip download -r '
+      f'requirements.txt -d {shlex.quote(folder)}'
+    )
   names = sorted(name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name)))
   if not names:
-    raise ValueError(f'--wheelhouse={folder} is empty; fill it with: pip download -r requirements.txt '
-                     f'-d {shlex.quote(folder)}')
+    raise ValueError(
+      f'--wheelhouse={folder} is empty; fill it with: pip download -r requirements.txt '
+      f'-d {shlex.quote(folder)}'
+    )
   return names
 
 
@@ -494,7 +582,9 @@ def compare_versions(results, versions):
       first = versions[able[0]][package]
       if version != first:
         results[host]['packages'] = (
-          False, f'{package} {version}, but {first} on {able[0].name}; install the same on all')
+          False,
+          f'{package} {version}, but {first} on {able[0].name}; install the same on all',
+        )
 
 
 def check_report(rows):
@@ -545,8 +635,16 @@ def status_table(rows, width):
   for row in rows:
     speed = row['frames_per_sec']
     seen = row['last_seen_secs']
-    cells.append([
-      row['task'], row['host'], row['state'], duration(row['uptime_secs']), str(row['restarts']),
-      '-' if speed is None else f'{speed:,.0f}', '-' if seen is None else f'{duration(seen)} ago',
-      row['last_line'] or ''])
+    cells.append(
+      [
+        row['task'],
+        row['host'],
+        row['state'],
+        duration(row['uptime_secs']),
+        str(row['restarts']),
+        '-' if speed is None else f'{speed:,.0f}',
+        '-' if seen is None else f'{duration(seen)} ago',
+        row['last_line'] or '',
+      ]
+    )
   return '\n'.join(line[:width] for line in layout(cells).splitlines())

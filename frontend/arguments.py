@@ -6,6 +6,7 @@ words are told apart here, knowing only the names of the frontend's flags.
 
 import difflib
 
+
 def _own_name(word, own_flags):
   """The frontend flag that `word` sets, or None."""
   if not word.startswith('-') or word.strip('-') == '':
@@ -58,7 +59,8 @@ def split_arguments(words, own_flags, actions):
 def own_flag_meant(word, own_flags):
   """The frontend flag closest to the training flag `word`, or None.
 
-  `experiment.py` names the closest of its own flags when it refuses one; it cannot know the frontend's.
+  `experiment.py` names the closest of its own flags when it refuses one; it cannot know the
+  frontend's.
   """
   name = word.lstrip('-').split('=')[0]
   close = difflib.get_close_matches(name, list(own_flags), 1, cutoff=0.8)

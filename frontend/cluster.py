@@ -1,7 +1,8 @@
 """A cluster's CSV becomes tasks, and tasks become command lines. Pure: no host is touched here.
 
 One row a task; the tasks of a job are numbered in order of appearance. Format: README, "Your own
-servers". A command line is a list of arguments and stays one until `exec`: cells never meet a shell.
+servers". A command line is a list of arguments and stays one until `exec`: cells never meet a
+shell.
 """
 
 import collections
@@ -16,17 +17,26 @@ import shlex
 JOBS = ('ps', 'learner', 'actor')
 REQUIRED_COLUMNS = ('job', 'ip', 'tf_port')
 COLUMNS = REQUIRED_COLUMNS + (
-  'cuda_visible_devices', 'ssh_port', 'ssh_username', 'workdir', 'python', 'flags')
+  'cuda_visible_devices',
+  'ssh_port',
+  'ssh_username',
+  'workdir',
+  'python',
+  'flags',
+)
 # The original format ended with this column; it may be there as long as it is empty.
 PASSWORD_COLUMN = 'ssh_password'
-# What places a task in the cluster comes from the CSV, so neither the command line nor a `flags` cell
-# may set it.
+# What places a task in the cluster comes from the CSV, so neither the command line nor a `flags`
+# cell may set it.
 PLACEMENT_FLAGS = ('ps_hosts', 'learner_hosts', 'actor_hosts', 'job_name', 'task', 'state_dir')
 
-# One row of the CSV. index: number within its job; cuda_visible_devices: None for all GPUs, '' for none;
-# ssh_port: int or None; flags: list of arguments; line: of the CSV. Other cells: str, '' if not given.
+# One row of the CSV. index: number within its job; cuda_visible_devices: None for all GPUs, ''
+# for none; ssh_port: int or None; flags: list of arguments; line: of the CSV. Other cells: str,
+# '' if not given.
 Task = collections.namedtuple(
-  'Task', 'job index ip tf_port cuda_visible_devices ssh_port ssh_username workdir python flags line')
+  'Task',
+  'job index ip tf_port cuda_visible_devices ssh_port ssh_username workdir python flags line',
+)
 
 # Tasks that run on one machine, with how to get there.
 Host = collections.namedtuple('Host', 'address ssh_port ssh_username workdir python tasks')
@@ -52,7 +62,7 @@ def parse_task_name(text):
   """Turns `learner:0` or `learner-0` into `learner-0`; raises ValueError for anything else."""
   match = re.fullmatch(r'(ps|learner|actor)[:-](\d{1,6})', text)
   if not match:
-    raise ValueError(f"--task={text!r} is not a task: write for example --task=learner:0")
+    raise ValueError(f'--task={text!r} is not a task: write for example --task=learner:0')
   return f'{match[1]}-{int(match[2])}'
 
 
@@ -69,7 +79,7 @@ def is_public(address):
   return ipaddress.ip_address(address).is_global
 
 
-# ---- One cell at a time: each function returns the value or raises ValueError(what is wrong). ----------
+# ---- One cell at a time: each function returns the value or raises ValueError(what is wrong). --
 
 
 def _one_of(value, allowed, what):
@@ -108,9 +118,12 @@ def _optional_port(cell):
 def _devices(cell):
   if cell in ('-1', 'none'):
     return ''
-  if cell and not re.fullmatch(r'\d+(,\d+)*|(GPU|MIG)-[\w/-]+(,(GPU|MIG)-[\w/-]+)*', cell, re.ASCII):
+  if cell and not re.fullmatch(
+    r'\d+(,\d+)*|(GPU|MIG)-[\w/-]+(,(GPU|MIG)-[\w/-]+)*', cell, re.ASCII
+  ):
     raise ValueError(
-      f'{cell!r} is not a list of GPUs (for example 0, or "0,1" in quotes; -1 for none)')
+      f'{cell!r} is not a list of GPUs (for example 0, or "0,1" in quotes; -1 for none)'
+    )
   return cell or None
 
 
@@ -140,14 +153,20 @@ def _flags(cell):
 
 
 _READERS = {
-  'job': _job, 'ip': _ip, 'tf_port': _port, 'cuda_visible_devices': _devices,
-  'ssh_port': _optional_port, 'ssh_username': _username, 'workdir': _path, 'python': _path,
+  'job': _job,
+  'ip': _ip,
+  'tf_port': _port,
+  'cuda_visible_devices': _devices,
+  'ssh_port': _optional_port,
+  'ssh_username': _username,
+  'workdir': _path,
+  'python': _path,
   'flags': _flags,
 }
 
 
 def placement_problem(arguments):
-  """A sentence if one of the arguments sets what the CSV decides or cannot be passed on; else None."""
+  """A sentence if an argument sets what the CSV decides or cannot be passed on; else None."""
   for argument in arguments:
     if '\0' in argument:
       return f'{argument!r} holds a NUL character, which no command line can carry'
@@ -157,7 +176,7 @@ def placement_problem(arguments):
   return None
 
 
-# ---- The whole file. ------------------------------------------------------------------------------------
+# ---- The whole file. ---------------------------------------------------------------------------
 
 
 def _rows(text):
@@ -180,7 +199,7 @@ def _rows(text):
     except StopIteration:
       return
     except csv.Error as error:
-      raise ValueError(f"line {position['line']}: not CSV: {error}") from None
+      raise ValueError(f'line {position["line"]}: not CSV: {error}') from None
     if any(cell.strip() for cell in cells):
       yield position['line'], [cell.strip() for cell in cells]
 
@@ -200,17 +219,23 @@ def _header_mistakes(header):
 
 
 def _password_mistake(line, host):
-  return (f'line {line}, column {PASSWORD_COLUMN}: passwords are not accepted; use an SSH key or agent '
-          f'(ssh-copy-id {host} puts your key there) and leave this cell empty')
+  return (
+    f'line {line}, column {PASSWORD_COLUMN}: passwords are not accepted; use an SSH key or agent '
+    f'(ssh-copy-id {host} puts your key there) and leave this cell empty'
+  )
 
 
 def _read_row(line, header, cells):
   """Returns ({column: value}, mistakes) of one row."""
-  values = {column: reader('') for column, reader in _READERS.items() if column not in REQUIRED_COLUMNS}
+  values = {
+    column: reader('') for column, reader in _READERS.items() if column not in REQUIRED_COLUMNS
+  }
   mistakes = []
   if len(cells) > len(header):
-    mistakes.append(f'line {line}: {len(cells)} cells for {len(header)} columns '
-                    '(a cell that holds a comma needs quotes)')
+    mistakes.append(
+      f'line {line}: {len(cells)} cells for {len(header)} columns '
+      '(a cell that holds a comma needs quotes)'
+    )
   given = dict(zip(header, cells))
   for column in REQUIRED_COLUMNS:
     if column in header:
@@ -236,8 +261,10 @@ def _same_port_mistakes(rows):
     if 'ip' in values and 'tf_port' in values:
       first = seen.setdefault((_host_key(values['ip']), values['tf_port']), line)
       if first != line:
-        mistakes.append(f"line {line}, column tf_port: {values['tf_port']} on {values['ip']} is taken "
-                        f'by line {first}; give each task of a host its own port')
+        mistakes.append(
+          f'line {line}, column tf_port: {values["tf_port"]} on {values["ip"]} is taken '
+          f'by line {first}; give each task of a host its own port'
+        )
   return mistakes
 
 
@@ -250,8 +277,9 @@ def _one_host_mistakes(rows):
       for column in ('ssh_port', 'ssh_username', 'workdir', 'python'):
         if values[column] != first[column]:
           mistakes.append(
-            f"line {line}, column {column}: {values[column] or ''!r} differs from "
-            f"{first[column] or ''!r} on line {first_line}, and both are on {values['ip']}")
+            f'line {line}, column {column}: {values[column] or ""!r} differs from '
+            f'{first[column] or ""!r} on line {first_line}, and both are on {values["ip"]}'
+          )
   return mistakes
 
 
@@ -259,8 +287,12 @@ def _loopback_mistakes(rows):
   known = [(line, values['ip']) for line, values in rows if 'ip' in values]
   if all(is_loopback(ip) for _, ip in known):
     return []
-  return [f'line {line}, column ip: {ip!r} means another machine on every host; give the address at '
-          'which the others reach it' for line, ip in known if is_loopback(ip)]
+  return [
+    f'line {line}, column ip: {ip!r} means another machine on every host; give the address at '
+    'which the others reach it'
+    for line, ip in known
+    if is_loopback(ip)
+  ]
 
 
 def _job_mistakes(rows):
@@ -270,10 +302,16 @@ def _job_mistakes(rows):
 
 def _warnings(tasks):
   greedy = collections.Counter(
-    _host_key(task.ip) for task in tasks
-    if task.job == 'learner' and task.cuda_visible_devices is None)
-  return [f'{count} learners on {host} would each take all its GPUs; give each its own '
-          'cuda_visible_devices' for host, count in greedy.items() if count > 1]
+    _host_key(task.ip)
+    for task in tasks
+    if task.job == 'learner' and task.cuda_visible_devices is None
+  )
+  return [
+    f'{count} learners on {host} would each take all its GPUs; give each its own '
+    'cuda_visible_devices'
+    for host, count in greedy.items()
+    if count > 1
+  ]
 
 
 def _tasks(rows):
@@ -290,8 +328,17 @@ def _hosts(tasks):
   groups = {}
   for task in tasks:
     groups.setdefault(_host_key(task.ip), []).append(task)
-  return [Host(group[0].ip, group[0].ssh_port, group[0].ssh_username, group[0].workdir,
-               group[0].python, tuple(group)) for group in groups.values()]
+  return [
+    Host(
+      group[0].ip,
+      group[0].ssh_port,
+      group[0].ssh_username,
+      group[0].workdir,
+      group[0].python,
+      tuple(group),
+    )
+    for group in groups.values()
+  ]
 
 
 def parse_cluster(text, name):
@@ -325,8 +372,12 @@ def parse_cluster(text, name):
   if 'job' in header:
     mistakes += _job_mistakes(parsed)
   if mistakes:
-    raise ClusterError([f'{name} {mistake}' if mistake.startswith('line ') else f'{name}: {mistake}'
-                        for mistake in mistakes])
+    raise ClusterError(
+      [
+        f'{name} {mistake}' if mistake.startswith('line ') else f'{name}: {mistake}'
+        for mistake in mistakes
+      ]
+    )
   tasks = tuple(_tasks(parsed))
   return Cluster(tasks, tuple(_hosts(tasks)), tuple(_warnings(tasks)))
 
@@ -342,7 +393,7 @@ def read_cluster(path):
     raise ClusterError([f'--cluster_csv_path={path}: not a text file in UTF-8']) from None
 
 
-# ---- Command lines. -------------------------------------------------------------------------------------
+# ---- Command lines. ----------------------------------------------------------------------------
 
 
 def host_port(task):
@@ -352,8 +403,10 @@ def host_port(task):
 
 def cluster_flags(cluster):
   """The three host lists, the same for every task."""
-  return [f'--{job}_hosts=' + ','.join(host_port(task) for task in cluster.tasks if task.job == job)
-          for job in JOBS]
+  return [
+    f'--{job}_hosts=' + ','.join(host_port(task) for task in cluster.tasks if task.job == job)
+    for job in JOBS
+  ]
 
 
 def task_arguments(cluster, task, training_flags):
@@ -367,8 +420,12 @@ def task_arguments(cluster, task, training_flags):
   Returns:
     A list of arguments.
   """
-  return (cluster_flags(cluster) + [f'--job_name={task.job}', f'--task={task.index}']
-          + list(training_flags) + list(task.flags))
+  return (
+    cluster_flags(cluster)
+    + [f'--job_name={task.job}', f'--task={task.index}']
+    + list(training_flags)
+    + list(task.flags)
+  )
 
 
 def task_environment(task):

@@ -14,8 +14,9 @@ import sys
 
 from frontend import tmux
 
-# A checkpoint of the largest net here is under 100 MB and five are kept; below this a run ends badly.
-MIN_FREE_BYTES = 1024 ** 3
+# A checkpoint of the largest net here is under 100 MB and five are kept; below this a run ends
+# badly.
+MIN_FREE_BYTES = 1024**3
 # How long one task's flags and environments may take to check.
 FLAGS_SECS = 120
 CONNECT_SECS = 5.0
@@ -39,7 +40,9 @@ def check_code(root, expected):
   different = [name for name in expected if found[name] != expected[name]]
   if not different:
     return True, f'{len(expected)} files as here'
-  shown = ', '.join(different[:3]) + (f' and {len(different) - 3} more' if len(different) > 3 else '')
+  shown = ', '.join(different[:3]) + (
+    f' and {len(different) - 3} more' if len(different) > 3 else ''
+  )
   return False, f'not the same code as here ({shown}); --action=push copies it'
 
 
@@ -47,8 +50,9 @@ def package_versions():
   """{'tensorflow': version or None, 'gymnasium': version or None}, without importing either."""
   versions = {}
   for package, distributions in {
-      'tensorflow': ('tensorflow', 'tensorflow-cpu', 'tf-nightly'),
-      'gymnasium': ('gymnasium',)}.items():
+    'tensorflow': ('tensorflow', 'tensorflow-cpu', 'tf-nightly'),
+    'gymnasium': ('gymnasium',),
+  }.items():
     versions[package] = None
     for distribution in distributions:
       with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -60,8 +64,10 @@ def check_packages(versions):
   """Whether TensorFlow and Gymnasium are installed for this interpreter."""
   missing = [package for package, version in versions.items() if version is None]
   if missing:
-    return False, (f"{' and '.join(missing)} not installed for {sys.executable}; "
-                   f'{sys.executable} -m pip install -r requirements.txt')
+    return False, (
+      f'{" and ".join(missing)} not installed for {sys.executable}; '
+      f'{sys.executable} -m pip install -r requirements.txt'
+    )
   return True, ', '.join(f'{package} {version}' for package, version in versions.items())
 
 
@@ -73,11 +79,12 @@ def listen(port):
   """
   family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
   return socket.create_server(
-    ('', port), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=64)
+    ('', port), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=64
+  )
 
 
 def port_owner(port):
-  """Says which process listens on a port, ' (pid 12: python ...)', as far as /proc tells; else ''."""
+  """The process that listens on a port, ' (pid 12: python)', as far as /proc tells; else ''."""
   inodes = set()
   for table in ('/proc/net/tcp', '/proc/net/tcp6'):
     with contextlib.suppress(OSError), open(table, encoding='ascii') as file:
@@ -89,7 +96,7 @@ def port_owner(port):
       folder = f'/proc/{pid}/fd'
       if any(os.readlink(os.path.join(folder, name)) in inodes for name in os.listdir(folder)):
         with open(f'/proc/{pid}/cmdline', 'rb') as file:
-          return f" (pid {pid}: {os.path.basename(file.read().split(bytes(1))[0].decode())})"
+          return f' (pid {pid}: {os.path.basename(file.read().split(bytes(1))[0].decode())})'
   return ''
 
 
@@ -114,16 +121,25 @@ def check_gpus(wanted):
   if not names:
     return True, 'none asked for by name'
   if not shutil.which('nvidia-smi'):
-    return False, f"GPU {', '.join(sorted(names))} asked for, but there is no nvidia-smi here"
+    return False, f'GPU {", ".join(sorted(names))} asked for, but there is no nvidia-smi here'
   listing = subprocess.run(
-    ['nvidia-smi', '--query-gpu=index,uuid', '--format=csv,noheader'], capture_output=True, text=True,
-    timeout=60, check=False)
+    ['nvidia-smi', '--query-gpu=index,uuid', '--format=csv,noheader'],
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=False,
+  )
   there = {word.strip() for line in listing.stdout.splitlines() for word in line.split(',')}
-  missing = sorted(name for name in names
-                   if not any(name == known or (name.startswith('GPU-') and known.startswith(name))
-                              for known in there) and not name.startswith('MIG-'))
+  missing = sorted(
+    name
+    for name in names
+    if not any(
+      name == known or (name.startswith('GPU-') and known.startswith(name)) for known in there
+    )
+    and not name.startswith('MIG-')
+  )
   if missing:
-    return False, f"no GPU {', '.join(missing)} here; nvidia-smi lists {len(there) // 2}"
+    return False, f'no GPU {", ".join(missing)} here; nvidia-smi lists {len(there) // 2}'
   return True, ', '.join(sorted(names))
 
 
@@ -136,8 +152,14 @@ def check_flags(root, argument_lists):
   """
   for arguments in argument_lists:
     result = subprocess.run(
-      [sys.executable, 'experiment.py', '--only_check_args', *arguments], cwd=root,
-      capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=FLAGS_SECS, check=False)
+      [sys.executable, 'experiment.py', '--only_check_args', *arguments],
+      cwd=root,
+      capture_output=True,
+      text=True,
+      stdin=subprocess.DEVNULL,
+      timeout=FLAGS_SECS,
+      check=False,
+    )
     if result.returncode:
       lines = result.stderr.strip().splitlines() or [f'experiment.py exited {result.returncode}']
       return False, lines[-1]
@@ -147,9 +169,12 @@ def check_flags(root, argument_lists):
 def check_disk(root, minimum=MIN_FREE_BYTES):
   """Whether there is room for logs and checkpoints."""
   free = shutil.disk_usage(root).free
-  text = f'{free / 1024 ** 3:.1f} GiB free'
-  return (True, text) if free >= minimum else (
-    False, f'{text} in {root}; a run needs {minimum / 1024 ** 3:.0f} GiB')
+  text = f'{free / 1024**3:.1f} GiB free'
+  return (
+    (True, text)
+    if free >= minimum
+    else (False, f'{text} in {root}; a run needs {minimum / 1024**3:.0f} GiB')
+  )
 
 
 def check_tmux():

@@ -1,7 +1,7 @@
-"""One host of the cluster: this machine, or another one over SSH. Both run the same constant script.
+"""One host of the cluster: this machine, or another over SSH. Both run the same constant script.
 
-What a person wrote (workdir, interpreter) reaches that script as lines of its input, and everything else
-as JSON, so no shell ever reads it. Keys or agent only; a host key must be known.
+What a person wrote (workdir, interpreter) reaches that script as lines of its input, and
+everything else as JSON, so no shell ever reads it. Keys or agent only; a host key must be known.
 """
 
 import base64
@@ -30,28 +30,34 @@ CONNECT_SECS = 10
 INSTALL_SECS = 3600
 TCP_LEFT_OPEN_SECS = 15
 
-_ENTER = r'''
+_ENTER = r"""
 IFS= read -r workdir; IFS= read -r python
 case $workdir in "~") workdir=$HOME;; "~/"*) workdir=$HOME/${workdir#"~/"};; esac
 case $python in "~/"*) python=$HOME/${python#"~/"};; esac
 CDPATH= cd -- "$workdir" 2>/dev/null || exit 91
-'''
+"""
 # Becomes the frontend on that host; exit codes 91 to 94 say what is missing.
-TALK = _ENTER + r'''
+TALK = (
+  _ENTER
+  + r"""
 test -f run_experiment_mm_raw.py || exit 93
 command -v "$python" >/dev/null 2>&1 || exit 92
 exec "$python" run_experiment_mm_raw.py --action=on_host
-'''
-# Makes the interpreter that an empty `python` cell means; the second line of input is `online`, or the
-# folder that --wheelhouse was copied to.
-MAKE_VENV = _ENTER + r'''
+"""
+)
+# Makes the interpreter that an empty `python` cell means; the second line of input is `online`,
+# or the folder that --wheelhouse was copied to.
+MAKE_VENV = (
+  _ENTER
+  + r"""
 exec 2>&1
 test -x .venv/bin/python || python3 -m venv .venv || exit 94
 if test "$python" = online
 then exec .venv/bin/python -m pip install --no-input -q -r requirements.txt
-else exec .venv/bin/python -m pip install --no-input -q --no-index --find-links .wheelhouse -r requirements.txt
-fi
-'''
+else exec .venv/bin/python -m pip install --no-input -q --no-index --find-links .wheelhouse -r
+requirements.txt fi
+"""
+)
 
 # What a failure to get as far as the first reply is called in the table of `check`.
 STAGES = ('address', 'reachable', 'host key', 'login', 'workdir', 'python')
@@ -75,7 +81,8 @@ def is_here(host):
     return True
   with contextlib.suppress(OSError):
     family, kind, protocol, _, address = socket.getaddrinfo(
-      host.address, 0, type=socket.SOCK_STREAM)[0]
+      host.address, 0, type=socket.SOCK_STREAM
+    )[0]
     with socket.socket(family, kind, protocol) as probe:
       probe.bind(address)
       return True
@@ -96,17 +103,18 @@ def makes_venv(host):
   return where(host)[1] == VENV_PYTHON
 
 
-# ---- Ways to run a constant script: both give an object with the methods of a socket. -------------------
+# ---- Ways to run a constant script: both give an object with the methods of a socket. ----------
 
 
 class _LocalScript:
   """The script as a process here."""
 
   def __init__(self, script):
-    self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+    self._errors = tempfile.TemporaryFile()
     self.channel, theirs = socket.socketpair()
     self._process = subprocess.Popen(
-      ['/bin/sh', '-c', script], stdin=theirs, stdout=theirs, stderr=self._errors)
+      ['/bin/sh', '-c', script], stdin=theirs, stdout=theirs, stderr=self._errors
+    )
     theirs.close()
 
   def exit_code(self):
@@ -192,7 +200,7 @@ class _Host:
       if newline:
         self._received = rest
         if line.startswith(mark):
-          return json.loads(line[len(mark):])
+          return json.loads(line[len(mark) :])
       else:
         data = self._script.channel.recv(65536)
         if not data:
@@ -208,7 +216,9 @@ class _Host:
       hint = '; --action=push makes it' if makes_venv(self.host) else ''
       return HostError('python', f'there is no program {self.python}{hint}')
     if code == 93:
-      return HostError('workdir', f'{self.workdir} does not hold {PROGRAM}; --action=push copies it')
+      return HostError(
+        'workdir', f'{self.workdir} does not hold {PROGRAM}; --action=push copies it'
+      )
     reason = on_host.printable(errors[-1]) if errors else f'it ended with {code}'
     return HostError('python', f'{self.python} cannot run {PROGRAM}: {reason}')
 
@@ -232,8 +242,10 @@ class _Host:
       script.close()
     if code:
       lines = output.decode(errors='replace').strip().splitlines() or [f'exit {code}']
-      raise HostError('python', 'the virtual environment could not be made: '
-                      + on_host.printable(' / '.join(lines[-3:])))
+      raise HostError(
+        'python',
+        'the virtual environment could not be made: ' + on_host.printable(' / '.join(lines[-3:])),
+      )
 
 
 class LocalHost(_Host):
@@ -309,8 +321,9 @@ class SshHost(_Host):
   def attach_arguments(self, arguments):
     """The command line that runs a program of the host in this terminal.
 
-    The words come from fixed alphabets (names of sessions, sockets and tasks), none holds a quote; they
-    are quoted because zsh expands a leading `=`. The host's cells are arguments of the local ssh program.
+    The words come from fixed alphabets (names of sessions, sockets and tasks), none holds a
+    quote; they are quoted because zsh expands a leading `=`. The host's cells are arguments of
+    the local ssh program.
     """
     words = ['ssh', '-t', '-o', 'StrictHostKeyChecking=yes']
     if self.host.ssh_port:
@@ -347,14 +360,16 @@ def _put_file(sftp, source, path):
   sftp.posix_rename(temporary, path)
 
 
-# ---- SSH connections. -----------------------------------------------------------------------------------
+# ---- SSH connections. --------------------------------------------------------------------------
 
 
 def _connect(address, port, username, depth=0):
-  """Connects, over jump hosts where `~/.ssh/config` names some; returns clients, the last is the host."""
+  """Connects, over jump hosts if `~/.ssh/config` names some; returns clients, the host's last."""
   import paramiko
 
-  logging.getLogger('paramiko').setLevel(logging.CRITICAL)  # It would print tracebacks of its threads.
+  logging.getLogger('paramiko').setLevel(
+    logging.CRITICAL
+  )  # It would print tracebacks of its threads.
   options = _ssh_options(address)
   target = options.get('hostname', address)
   port = port or int(options.get('port', 22))
@@ -364,11 +379,18 @@ def _connect(address, port, username, depth=0):
     _load_known_hosts(client, options)
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     client.connect(
-      target, port, username or options.get('user'), sock=sock, timeout=CONNECT_SECS,
-      banner_timeout=CONNECT_SECS, auth_timeout=CONNECT_SECS,
-      key_filename=[path for path in options.get('identityfile', []) if os.path.exists(path)] or None,
+      target,
+      port,
+      username or options.get('user'),
+      sock=sock,
+      timeout=CONNECT_SECS,
+      banner_timeout=CONNECT_SECS,
+      auth_timeout=CONNECT_SECS,
+      key_filename=[path for path in options.get('identityfile', []) if os.path.exists(path)]
+      or None,
       look_for_keys=options.get('identitiesonly', 'no') != 'yes',
-      allow_agent=options.get('identityagent', '') != 'none')
+      allow_agent=options.get('identityagent', '') != 'none',
+    )
     client.get_transport().set_keepalive(TCP_LEFT_OPEN_SECS)
   except BaseException as error:
     client.close()
@@ -401,8 +423,11 @@ def _first_leg(options, target, port, depth):
     user, _, rest = jump.rpartition('@')
     name, _, jump_port = rest.partition(':')
     clients = _connect(name, int(jump_port) if jump_port else None, user, depth + 1)
-    channel = clients[-1].get_transport().open_channel(
-      'direct-tcpip', (target, port), ('127.0.0.1', 0), timeout=CONNECT_SECS)
+    channel = (
+      clients[-1]
+      .get_transport()
+      .open_channel('direct-tcpip', (target, port), ('127.0.0.1', 0), timeout=CONNECT_SECS)
+    )
     return channel, clients
   if options.get('proxycommand', 'none') != 'none':
     return paramiko.ProxyCommand(options['proxycommand']), []
@@ -430,17 +455,29 @@ def _explain(error, target, port, username):
   """The HostError for what went wrong while connecting."""
   import paramiko
 
-  login = shlex.join(['ssh'] + (['-p', str(port)] if port != 22 else [])
-                     + [f'{username}@{target}' if username else target])
+  login = shlex.join(
+    ['ssh']
+    + (['-p', str(port)] if port != 22 else [])
+    + [f'{username}@{target}' if username else target]
+  )
   if isinstance(error, paramiko.BadHostKeyException):
     entry = target if port == 22 else f'[{target}]:{port}'
-    return HostError('host key', (
-      f'its host key is now {fingerprint(error.key)} and not the known '
-      f'{fingerprint(error.expected_key)}: either the machine was set up anew or somebody is in '
-      f'between. Once you know why: {shlex.join(["ssh-keygen", "-R", entry])} and then {login}'))
+    return HostError(
+      'host key',
+      (
+        f'its host key is now {fingerprint(error.key)} and not the known '
+        f'{fingerprint(error.expected_key)}: either the machine was set up anew or somebody is in '
+        f'between. Once you know why: {shlex.join(["ssh-keygen", "-R", entry])} and then {login}'
+      ),
+    )
   if isinstance(error, paramiko.AuthenticationException):
-    return HostError('login', (
-      f'no key was accepted ({error}); put yours there with: {login.replace("ssh", "ssh-copy-id", 1)}'))
+    return HostError(
+      'login',
+      (
+        f'no key was accepted ({error}); put yours there with: '
+        + login.replace('ssh', 'ssh-copy-id', 1)
+      ),
+    )
   if isinstance(error, paramiko.SSHException) and 'not found in known_hosts' in str(error):
     return HostError('host key', f'its host key is not known; compare and add it with: {login}')
   if isinstance(error, paramiko.SSHException):

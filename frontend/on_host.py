@@ -1,7 +1,7 @@
-"""The frontend's side on a host where tasks run: one JSON request a line in, one JSON reply a line out.
+"""The frontend's side on a host: one JSON request a line in, one JSON reply a line out.
 
-The frontend starts it over SSH, or as a plain process on its own machine, and talks to it for as long as
-it needs; the end of its input ends it. What it starts (tmux) outlives it.
+The frontend starts it over SSH, or as a plain process on its own machine, and talks to it for as
+long as it needs; the end of its input ends it. What it starts (tmux) outlives it.
 """
 
 import contextlib
@@ -27,14 +27,15 @@ def _root():
 
 def _record(session, task):
   return supervisor.read_json(
-    supervisor.path_of(supervisor.run_folder(session), task, 'supervisor.json'))
+    supervisor.path_of(supervisor.run_folder(session), task, 'supervisor.json')
+  )
 
 
 def _supervised(record):
   return bool(record) and processes.is_running(record['supervisor_pid'], record['supervisor_mark'])
 
 
-# ---- Requests. Each takes the request's fields by name and returns the reply as a dict. -----------------
+# ---- Requests. Each takes the request's fields by name and returns the reply as a dict. --------
 
 
 def hello():
@@ -110,18 +111,33 @@ def launch(session, tmux_socket, tasks, restart, max_restarts):
   _private_folder(folder)
   alive = [name for name in _known_tasks(folder) if _supervised(_record(session, name))]
   if alive:
-    raise ValueError(f"{', '.join(alive)} of session {session!r} still running in {folder}; "
-                     'end it with --action=stop')
+    raise ValueError(
+      f'{", ".join(alive)} of session {session!r} still running in {folder}; '
+      'end it with --action=stop'
+    )
   _forget_last_run(folder)
   commands = []
   for task in tasks:
     spec = supervisor.Spec(
-      task['task'], [sys.executable, 'experiment.py', f'--state_dir={folder}', *task['arguments']],
-      task['environment'], restart, max_restarts)
+      task['task'],
+      [sys.executable, 'experiment.py', f'--state_dir={folder}', *task['arguments']],
+      task['environment'],
+      restart,
+      max_restarts,
+    )
     supervisor.write_json(supervisor.path_of(folder, spec.task, 'spec.json'), spec._asdict())
-    commands.append((spec.task, [
-      sys.executable, os.path.join(_root(), 'run_experiment_mm_raw.py'), '--action=supervise',
-      f'--tmux_sess={session}', f'--task={spec.task}']))
+    commands.append(
+      (
+        spec.task,
+        [
+          sys.executable,
+          os.path.join(_root(), 'run_experiment_mm_raw.py'),
+          '--action=supervise',
+          f'--tmux_sess={session}',
+          f'--task={spec.task}',
+        ],
+      )
+    )
   os.chdir(_root())
   tmux.start_windows(tmux_socket, session, commands)
   return {}
@@ -129,7 +145,7 @@ def launch(session, tmux_socket, tasks, restart, max_restarts):
 
 def _known_tasks(folder):
   suffix = '.supervisor.json'
-  return sorted(name[:-len(suffix)] for name in os.listdir(folder) if name.endswith(suffix))
+  return sorted(name[: -len(suffix)] for name in os.listdir(folder) if name.endswith(suffix))
 
 
 def last_lines(path, count):
@@ -145,7 +161,9 @@ def last_lines(path, count):
 
 def printable(line):
   """The line without what could steer a terminal."""
-  return ''.join(letter if letter.isprintable() else ' ' if letter == '\t' else '' for letter in line)
+  return ''.join(
+    letter if letter.isprintable() else ' ' if letter == '\t' else '' for letter in line
+  )
 
 
 def task_status(session, task, now):
@@ -156,7 +174,7 @@ def task_status(session, task, now):
   lines = [line for line in last_lines(supervisor.path_of(folder, task, 'log'), 20) if line.strip()]
   state = record.get('state')
   if state == 'exited':
-    state = f"exited {record['exit_code']}"
+    state = f'exited {record["exit_code"]}'
   elif not _supervised(record):
     state = 'no answer'
   running = state == 'running'
@@ -207,7 +225,9 @@ def logs(session, task, lines, offset):
   with open(path, 'rb') as file:
     file.seek(offset)
     data = file.read(TAIL_BYTES)
-  whole = data[:data.rfind(b'\n') + 1] if b'\n' in data else data[:len(data) // TAIL_BYTES * TAIL_BYTES]
+  whole = (
+    data[: data.rfind(b'\n') + 1] if b'\n' in data else data[: len(data) // TAIL_BYTES * TAIL_BYTES]
+  )
   text = whole.decode(errors='replace').splitlines()
   return {'lines': [printable(line) for line in text], 'offset': offset + len(whole)}
 
@@ -226,8 +246,9 @@ def ask(session, task):
   record = _record(session, task)
   if not _supervised(record) or record['state'] != 'running':
     return {'asked': False}
-  return {'asked': processes.send(
-    record['supervisor_pid'], record['supervisor_mark'], signal.SIGTERM)}
+  return {
+    'asked': processes.send(record['supervisor_pid'], record['supervisor_mark'], signal.SIGTERM)
+  }
 
 
 def _left(records):
@@ -265,8 +286,23 @@ def end(session, tmux_socket, now):
   return {'ended': [record['task'] for record in records]}
 
 
-REQUESTS = {function.__name__: function for function in (
-  hello, has_session, check, listen, reach, unlisten, launch, status, logs, hold, ask, end)}
+REQUESTS = {
+  function.__name__: function
+  for function in (
+    hello,
+    has_session,
+    check,
+    listen,
+    reach,
+    unlisten,
+    launch,
+    status,
+    logs,
+    hold,
+    ask,
+    end,
+  )
+}
 
 
 def answer(line):
@@ -275,7 +311,9 @@ def answer(line):
     request = json.loads(line)
     return REQUESTS[request.pop('request')](**request)
   except (KeyError, TypeError) as error:
-    return {'error': f'the code here does not know this request ({error}); --action=push copies yours'}
+    return {
+      'error': f'the code here does not know this request ({error}); --action=push copies yours'
+    }
   except Exception as error:  # pylint: disable=broad-except
     return {'error': f'{error}' or type(error).__name__}
 

@@ -25,7 +25,8 @@ def start_mark(pid):
     fields = _stat(pid)
     return fields[19] if fields and fields[0] != 'Z' else None
   result = subprocess.run(
-    ['ps', '-o', 'lstart=', '-p', str(pid)], capture_output=True, text=True, check=False)
+    ['ps', '-o', 'lstart=', '-p', str(pid)], capture_output=True, text=True, check=False
+  )
   return result.stdout.strip() or None
 
 
@@ -47,7 +48,8 @@ def group_members(group):
   """Ids of the processes in a process group that have not ended."""
   if not os.path.isdir('/proc/self'):
     result = subprocess.run(
-      ['ps', '-A', '-o', 'pid=,pgid='], capture_output=True, text=True, check=False)
+      ['ps', '-A', '-o', 'pid=,pgid='], capture_output=True, text=True, check=False
+    )
     pairs = (line.split() for line in result.stdout.splitlines())
     return [int(pid) for pid, pgid in pairs if int(pgid) == group]
   members = []

@@ -28,18 +28,20 @@ LAST_PAUSE_SECS = 60.0
 # A task that ran this long had recovered: its next failure starts with the first pause again.
 RECOVERED_SECS = 300.0
 LOG_BYTES = 4 * 1024 * 1024
-# How long a task may take to end after its window or session was closed (a chief saves a checkpoint).
+# How long a task may take to end after its window or session was closed (a chief saves a
+# checkpoint).
 HANGUP_SECS = 30.0
 
-# argv: list of arguments; environment: {name: value, or None to remove it}; restart: 'on-failure' or
-# 'never'; max_restarts: in any hour.
+# argv: list of arguments; environment: {name: value, or None to remove it}; restart: 'on-failure'
+# or 'never'; max_restarts: in any hour.
 Spec = collections.namedtuple('Spec', 'task argv environment restart max_restarts')
 
 # task: name; state: 'running', 'restarting' or 'exited'; exit_code: of the last run, negative for a
 # signal; pid, mark: the task's process and its start mark (its process group has the same id);
 # supervisor_pid, supervisor_mark: this process; started: Unix seconds of the last start.
 _Record = collections.namedtuple(
-  '_Record', 'task state exit_code pid mark supervisor_pid supervisor_mark started restarts')
+  '_Record', 'task state exit_code pid mark supervisor_pid supervisor_mark started restarts'
+)
 
 
 def run_folder(session):
@@ -102,7 +104,7 @@ class Log:
   def __init__(self, path, limit_bytes=LOG_BYTES):
     self._path = path
     self._limit_bytes = limit_bytes
-    self._file = open(path, 'ab', buffering=0)  # noqa: SIM115
+    self._file = open(path, 'ab', buffering=0)
     self._line_open = False
 
   def write(self, data):
@@ -110,7 +112,7 @@ class Log:
     if self._file.tell() + len(data) > self._limit_bytes:
       self._file.close()
       os.replace(self._path, self._path + '.1')
-      self._file = open(self._path, 'ab', buffering=0)  # noqa: SIM115
+      self._file = open(self._path, 'ab', buffering=0)
     self._file.write(data)
     self._line_open = not data.endswith(b'\n')
     with contextlib.suppress(OSError):
@@ -140,8 +142,14 @@ def _start(spec):
       environment[name] = value
   # A session of its own: Ctrl-C in the window reaches the task once, through the supervisor.
   return subprocess.Popen(  # pylint: disable=subprocess-popen-preexec-fn
-    spec.argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent)
+    spec.argv,
+    env=environment,
+    stdin=subprocess.DEVNULL,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    start_new_session=True,
+    preexec_fn=_end_with_parent,
+  )
 
 
 class Supervisor:
@@ -184,9 +192,20 @@ class Supervisor:
 
   def _record(self, state, exit_code=None):
     child = self._child
-    write_json(path_of(self._folder, self._spec.task, 'supervisor.json'), _Record(
-      self._spec.task, state, exit_code, child and child.pid, self._child_mark, os.getpid(),
-      processes.start_mark(os.getpid()), self._started, len(self._restart_times))._asdict())
+    write_json(
+      path_of(self._folder, self._spec.task, 'supervisor.json'),
+      _Record(
+        self._spec.task,
+        state,
+        exit_code,
+        child and child.pid,
+        self._child_mark,
+        os.getpid(),
+        processes.start_mark(os.getpid()),
+        self._started,
+        len(self._restart_times),
+      )._asdict(),
+    )
 
   def _run_once(self):
     """Runs the task to its end; returns (exit code, seconds it ran)."""
@@ -199,7 +218,8 @@ class Supervisor:
       return 127, 0.0
     self._child_mark = processes.start_mark(self._child.pid)
     if self._signals:
-      # A signal may have arrived between the start and the assignment, and found nothing to forward to.
+      # A signal may have arrived between the start and the assignment, and found nothing to
+      # forward to.
       self._child.send_signal(signal.SIGTERM)
     self._record('running')
     self._copy_output()
@@ -261,7 +281,8 @@ def supervise(session, task):
   folder = run_folder(session)
   spec = read_json(path_of(folder, task, 'spec.json'))
   if spec is None:
-    raise ValueError(f'{path_of(folder, task, "spec.json")} is missing; tasks are started by '
-                     '--action=launch')
+    raise ValueError(
+      f'{path_of(folder, task, "spec.json")} is missing; tasks are started by --action=launch'
+    )
   os.chdir(os.path.dirname(os.path.dirname(folder)))
   return Supervisor(folder, Spec(**spec)).run()

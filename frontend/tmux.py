@@ -1,7 +1,7 @@
 """One tmux session per cluster and host, one window per task, through libtmux.
 
-Targets are exact (`=name:`): without `=`, tmux takes a session whose name merely starts like ours for
-ours. Other sessions of the same tmux server are never touched.
+Targets are exact (`=name:`): without `=`, tmux takes a session whose name merely starts like ours
+for ours. Other sessions of the same tmux server are never touched.
 """
 
 import os
@@ -12,8 +12,8 @@ import subprocess
 def _server(socket):
   import libtmux  # pylint: disable=g-import-not-at-top
 
-  # A frontend started inside tmux would otherwise talk to that server, and the host's supervisor would
-  # be somewhere else than after a launch from a plain terminal.
+  # A frontend started inside tmux would otherwise talk to that server, and the host's supervisor
+  # would be somewhere else than after a launch from a plain terminal.
   os.environ.pop('TMUX', None)
   if '/' in socket:
     return libtmux.Server(socket_path=socket)
@@ -61,7 +61,8 @@ def start_windows(socket, session, commands):
   Args:
     socket: name or path of the tmux socket, '' for the default.
     session: name of the new session.
-    commands: list of (window name, arguments), at least two arguments each: tmux runs those without a
+    commands: list of (window name, arguments), at least two arguments each: tmux runs those
+    without a
       shell. They start in the current directory.
 
   Raises:
@@ -75,8 +76,21 @@ def start_windows(socket, session, commands):
       start = ['new-window', '-d', '-t', f'={session}:']
     words = [_literal(word) for word in arguments]
     # One tmux command, so that a program that ends at once still leaves its window.
-    _run(server, *start, '-n', window, '--', *words, ';',
-         'set-option', '-w', '-t', f'={session}:={window}', 'remain-on-exit', 'on')
+    _run(
+      server,
+      *start,
+      '-n',
+      window,
+      '--',
+      *words,
+      ';',
+      'set-option',
+      '-w',
+      '-t',
+      f'={session}:={window}',
+      'remain-on-exit',
+      'on',
+    )
     if number == 0:
       _run(server, 'set-option', '-t', f'={session}:', 'destroy-unattached', 'off')
 
