@@ -145,21 +145,28 @@ def test_episodes_are_handed_out_once():
 
 
 def test_no_report_of_many_threads_is_lost():
-  statistics = reporting.RunStatistics()
+  clock = Clock()
+  statistics = reporting.RunStatistics(clock=clock)
   popped = []
 
-  def report(task):
-    for _ in range(500):
-      statistics.add_actor_report(a_report(task, episodes=[an_episode()]))
+  def report():
+    for _ in range(10_000):
+      statistics.add_actor_report(a_report(frames=1, episodes=[an_episode()]))
 
-  threads = [threading.Thread(target=report, args=(task,)) for task in range(8)]
-  for thread in threads:
-    thread.start()
-  while any(thread.is_alive() for thread in threads):
-    popped += statistics.pop_episodes(0)
-    statistics.row(0, 0, 1.)
+  threads = [threading.Thread(target=report) for _ in range(8)]
+  interval = sys.getswitchinterval()
+  sys.setswitchinterval(1e-6)
+  try:
+    for thread in threads:
+      thread.start()
+    while any(thread.is_alive() for thread in threads):
+      popped += statistics.pop_episodes(0)
+  finally:
+    sys.setswitchinterval(interval)
   popped += statistics.pop_episodes(0)
-  assert len(popped) == 8 * 500
+  clock.now += 1
+  assert len(popped) == 8 * 10_000
+  assert statistics.row(0, 0, 1.)['frames_per_sec_by_actor'] == {0: 8 * 10_000}
 
 
 # Verdict.
@@ -486,6 +493,7 @@ writer.close()
 '''
   result = subprocess.run(
       ['bash', '-c', f'set -o pipefail; "$0" -c "$1" {redirect}', sys.executable, program],
+      env={name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'},
       timeout=120, capture_output=True, text=True)
   assert (result.returncode, result.stderr) == (0, '')
   assert len(rows_of(tmp_path, 'metrics.csv')) == 2000
