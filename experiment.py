@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 
+from absl import app  # noqa: F401 (defines --only_check_args)
 from absl import flags, logging
 
 import runtime
@@ -52,7 +53,6 @@ flags.DEFINE_integer(
     'total_environment_frames', int(1e9), 'Environment frames to train on.', lower_bound=1
 )
 flags.DEFINE_integer('test_num_episodes', 30, 'Games that --mode=test plays.', lower_bound=1)
-flags.DEFINE_bool('only_check_args', False, 'Check the command line and leave.')
 
 # Where it is run.
 flags.DEFINE_integer('task', -1, "Index in the job's host list; -1 trains in this process.")
@@ -486,6 +486,9 @@ class Role:
     """Builds server, settings and graph. False if told to stop meanwhile."""
     import tensorflow as tf
 
+    import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
+
+    tf.get_logger().setLevel('ERROR')
     if not self.cluster.is_local:
       self.server = runtime.start_server(self.cluster, self.config)
       self.target = self.server.target
@@ -903,7 +906,7 @@ def claim_logdir(path, settings):
   claim = runtime.lock_folder(path, '--logdir')
   fields = ('agent_name', *SPACES)
   ours = {name: getattr(settings, name) for name in fields}
-  theirs = reporting.read_run_json(path).get('settings', {})
+  theirs = reporting.read_run_json(os.path.join(path, 'run.json')).get('settings', {})
   for name in fields:
     if name in theirs and json.dumps(theirs[name]) != json.dumps(ours[name]):
       raise BadInput(
@@ -971,7 +974,9 @@ def main(argv):
   except BadInput as e:
     print(f'experiment.py: {e}', file=sys.stderr)
     return runtime.EXIT_BAD_INPUT
-  except RunFailed as e:
+  except Exception as e:
+    if not isinstance(e, RunFailed):
+      logging.exception('a bug, or something that nobody thought of:')
     print(f'experiment.py: {e}', file=sys.stderr)
     return runtime.EXIT_FAILURE
 

@@ -359,7 +359,8 @@ def local_copy(agent, agent_name, spec, precision='float32'):
     (agent, function that builds and returns the copying operation). The copy's variables are local
     variables on the current device and not trainable as far as TensorFlow's collections are concerned.
   """
-  copy = build_agent(agent_name, spec, precision)
+  with tf.variable_creator_scope(_zero):  # Random values would cost time, and are never read.
+    copy = build_agent(agent_name, spec, precision)
   graph = tf.compat.v1.get_default_graph()
   keys = tf.compat.v1.GraphKeys
   for variable in copy.variables:
@@ -372,6 +373,11 @@ def local_copy(agent, agent_name, spec, precision='float32'):
     return tf.group(*(target.assign(source) for target, source in pairs))
 
   return copy, copy_weights
+
+
+def _zero(next_creator, **kwargs):
+  value = tf.convert_to_tensor(kwargs['initial_value'])
+  return next_creator(**{**kwargs, 'initial_value': tf.zeros(value.shape, value.dtype)})
 
 
 def _remove(collection, variable):

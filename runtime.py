@@ -423,7 +423,8 @@ class Checkpoints:
   def save(self, session, updates):
     """Writes a checkpoint named by the number of updates."""
     path = os.path.join(self._logdir, self.PREFIX)
-    self.saver.save(session, path, global_step=int(updates), write_meta_graph=False)
+    with session.graph.as_default():  # Graphs in force are known to one thread only.
+      self.saver.save(session, path, global_step=int(updates), write_meta_graph=False)
 
   @staticmethod
   def latest(logdir):
