@@ -42,7 +42,9 @@ def batch_fn(f):
   Raises, when the returned function is called:
     ValueError: the call is known to be wrong while the graph is built: no inputs or no outputs,
       rows that differ between inputs, an output that has not as many rows as the inputs.
-    tf.errors.InvalidArgumentError: the same, seen at run time by all calls in that batch.
+    tf.errors.InvalidArgumentError: inputs that turn out to be wrong when the graph runs.
+    tf.errors.FailedPreconditionError: outputs that do.
+  All calls in a batch see its errors, those of `f` too; the next batch is not affected.
   """
   return batch_fn_with_options()(f)
 
@@ -105,7 +107,7 @@ class _Batcher:
     self._run = _Queue(run, tf.nest.flatten(specs), maximum_batch_size, num_batch_threads=1)
     if minimum_batch_size > 1:
       # The operation knows a time and a size at which a batch leaves, but no minimum beside a
-      # larger maximum. So rows leave this queue in groups of the minimum; groups merge in the other.
+      # larger maximum. So rows leave this queue in groups of the minimum, and merge in the other.
       self._gather = _Queue(
           lambda *flat: self._run(flat, None),
           tf.nest.flatten(specs),
