@@ -95,7 +95,8 @@ class Worker:
       WorkerError: the method raised an exception. The worker can be called again.
       WorkerDied: the process has ended. `close` and `start` make a new one.
     """
-    (result,) = _converse([self], lambda worker: worker._send((method, args, kwargs)))
+    request = _dumps((method, args, kwargs))
+    (result,) = _converse([self], lambda worker: worker._send(request))
     if isinstance(result, WorkerError):
       raise result
     return result
@@ -130,17 +131,15 @@ class Worker:
     self._socket = ours
     self._finalizer = weakref.finalize(self, _end, self._process, ours, our_lifeline)
     main = getattr(sys.modules.get('__main__'), '__file__', None)
-    self._send((sys.path, main and os.path.abspath(main)))
-    self._send_bytes(self._construction)
+    self._send(_dumps((sys.path, main and os.path.abspath(main))))
+    self._send(self._construction)
 
-  def _send(self, message):
-    self._send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
-
-  def _send_bytes(self, data):
-    try:
-      _write(self._socket, data)
-    except OSError:
-      pass  # It has died; reading its answer says how.
+  def _send(self, data):
+    sock = self._socket
+    # Where it is closed or has died, reading its answer says so.
+    if sock is not None:
+      with contextlib.suppress(OSError):
+        _write(sock, data)
 
   def _receive(self, sock):
     """The result of the last request; a failure as a `WorkerError`, not raised."""
@@ -203,8 +202,8 @@ def call_all(workers, method, arguments):
   Returns:
     A list of N results. Where a call failed it holds the `WorkerError` or `WorkerDied` instead.
   """
-  arguments_of = dict(zip(workers, arguments, strict=True))
-  return _converse(workers, lambda worker: worker._send((method, arguments_of[worker], {})))
+  requests = {w: _dumps((method, args, {})) for w, args in zip(workers, arguments, strict=True)}
+  return _converse(workers, lambda worker: worker._send(requests[worker]))
 
 
 def close_all(workers):
@@ -268,10 +267,8 @@ def _end(process, sock, lifeline):
 
 
 def _shut_down(sock):
-  try:
+  with contextlib.suppress(OSError):  # The other side may have been quicker.
     sock.shutdown(socket.SHUT_RDWR)
-  except OSError:
-    pass  # The other side was quicker.
 
 
 def _wait(process, deadline):
@@ -291,6 +288,10 @@ def _describe_end(returncode):
   except ValueError:
     name = ''
   return f'was killed by signal {-returncode}{name}'
+
+
+def _dumps(message):
+  return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
 
 
 def _write(sock, data):
@@ -519,11 +520,11 @@ def _answer(target, request):
 
 
 def _success(result):
-  return pickle.dumps((True, result), pickle.HIGHEST_PROTOCOL)
+  return _dumps((True, result))
 
 
 def _failure(error):
-  return pickle.dumps((False, type(error).__name__, str(error), traceback.format_exc()))
+  return _dumps((False, type(error).__name__, str(error), traceback.format_exc()))
 
 
 def _die_with_parent(lifeline):

@@ -1,0 +1,104 @@
+"""Classes that run in worker processes; this module imports no TensorFlow, so they stay small."""
+
+import ctypes
+import os
+import pathlib
+import sys
+import time
+
+import numpy as np
+
+BARRIER_SECS = 30
+
+
+class Example:
+  """Every kind of method, result and failure."""
+
+  def __init__(self, base, factor=2):
+    if base == 'bad':
+      raise ValueError('base must not be bad')
+    self._base, self._factor = base, factor
+
+  def scaled(self, value, offset=0):
+    return np.float32(self._factor) * value + np.float32(self._base) + offset
+
+  def pair(self, both):
+    return {'first': both[0] + np.int32(self._base), 'second': np.array([both[1]] * 3)}
+
+  def nothing(self):
+    return None
+
+  def wrong_shape(self):
+    return np.zeros(3, np.float32)
+
+  def fails(self):
+    raise KeyError('a reason')
+
+  def exits(self):
+    sys.exit('no more')
+
+  def crashes(self):
+    ctypes.string_at(0)
+
+  def leaves(self):
+    os._exit(3)
+
+  def sleeps(self, path):
+    """Holds the interpreter's lock for ever; nothing in this process can interrupt it."""
+    pathlib.Path(os.fsdecode(path)).touch()
+    ctypes.PyDLL(None).sleep(600)
+
+  def modules(self):
+    return sorted(sys.modules)
+
+  def session_id(self):
+    return os.getsid(0)
+
+  def prints(self):
+    print('from the worker', flush=True)
+
+  @staticmethod
+  def _tensor_specs(method_name, kwargs, constructor_kwargs):
+    import tensorflow as tf
+
+    float32 = tf.TensorSpec([], tf.float32)
+    if method_name == 'scaled':
+      # Arguments arrive by name, also those that the caller left at their defaults.
+      assert set(kwargs) == {'value', 'offset'}
+      assert set(constructor_kwargs) == {'base', 'factor'}
+      return tf.TensorSpec(kwargs['value'].shape, tf.float32)
+    if method_name == 'pair':
+      return {'first': tf.TensorSpec([], tf.int32), 'second': tf.TensorSpec([3], tf.float32)}
+    return {
+      'nothing': (),
+      'wrong_shape': float32,
+      'fails': float32,
+      'crashes': float32,
+      'sleeps': (),
+    }.get(method_name)
+
+
+class Closing:
+  """Leaves a file behind when it is closed in an orderly way."""
+
+  def __init__(self, path):
+    self._path = pathlib.Path(path)
+
+  def close(self):
+    self._path.touch()
+
+
+class Meeting:
+  """Returns from `meet` only when all `count` of them are in it."""
+
+  def __init__(self, directory, index, count):
+    self._directory, self._index, self._count = pathlib.Path(directory), index, count
+
+  def meet(self, round_index):
+    (self._directory / f'{round_index}-{self._index}').touch()
+    give_up = time.monotonic() + BARRIER_SECS
+    while len(list(self._directory.glob(f'{round_index}-*'))) < self._count:
+      if time.monotonic() > give_up:
+        raise TimeoutError(f'worker {self._index} is alone')
+      time.sleep(0.005)
+    return self._index
