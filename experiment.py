@@ -290,7 +290,7 @@ class Graph:
     import nets
 
     self.settings, self.cluster = settings, cluster
-    with tf.device(runtime.variables_device(cluster)):
+    with tf.compat.v1.device(runtime.variables_device(cluster)):
       self.agent = nets.build_agent(settings.agent_name, settings)
       self.counters = learner.create_counters()
     self.shared = runtime.SharedState(cluster)
@@ -609,6 +609,8 @@ class Role:
         continue
       if done:
         self.interrupts.set('the run is done')
+        logging.info('%s leaves: the run is done', self.cluster.name)
+        self._say_goodbye()
         return False
       missing = runtime.missing_peers(self.cluster, self.cluster.peers)
       if not missing:
@@ -701,8 +703,6 @@ class Role:
         updates = runtime.run_within(session, self.graph.counters.updates)
         self.checkpoints.save(session, updates)
         self.records.close(session)
-      runtime.run_within(session, shared.say_goodbye, {shared.goodbye_from: self.cluster.name})
-      if chief:
         runtime.run_within(session, shared.mark_chief_left)
     except Exception as e:
       if self.cluster.is_local or not runtime.lost_peer(e):
@@ -714,6 +714,17 @@ class Role:
         ) from e
     finally:
       runtime.close_session(session)
+      self._say_goodbye()
+
+  def _say_goodbye(self):
+    import tensorflow as tf
+
+    if self.cluster.is_local:
+      return
+    try:
+      runtime.say_goodbye(self.cluster, self.target)
+    except tf.errors.OpError as e:
+      logging.info('%s left without a goodbye: %s', self.cluster.name, runtime.first_line(e))
 
 
 class Reports:

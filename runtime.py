@@ -349,6 +349,17 @@ def read_shared_state(cluster, target):
   return (json.loads(text) if text else None), bool(done)
 
 
+def say_goodbye(cluster, target):
+  """Tells ps 0 that this task needs the parameter servers no more."""
+  import tensorflow as tf
+
+  with tf.Graph().as_default() as graph:
+    state = SharedState(cluster)
+    config = session_config(cluster, ps_only=True)
+    with tf.compat.v1.Session(target, graph, config) as session:
+      run_within(session, state.say_goodbye, {state.goodbye_from: cluster.name}, 5.0)
+
+
 def read_shared_settings(cluster, target, wait_secs, should_stop):
   """The run's settings (a dict), read before this task builds its own graph.
 
@@ -380,8 +391,10 @@ def read_shared_settings(cluster, target, wait_secs, should_stop):
 
 
 def first_line(error):
-  """The first line of an exception's message."""
-  return (str(error).strip() or type(error).__name__).splitlines()[0]
+  """The first telling line of an exception's message."""
+  lines = [line.strip() for line in str(error).splitlines()]
+  telling = [line for line in lines if line and not line.startswith('From /job:')]
+  return (telling or [type(error).__name__])[0]
 
 
 def code_version():
