@@ -174,6 +174,31 @@ def from_importance_weights(
 
 def _discounted_sums(deltas, weights):
   """sums[t] = deltas[t] + weights[t] * sums[t+1], all of shape [T, B, ...], with sums[T] = 0."""
+  # Measured on a CPU of two cores: targets at B = 32 in a graph-mode session, the variants in turn,
+  # medians, relative to `tf.scan` (0.17 ms at T = 20, 0.74 ms at T = 100):
+  #   T = 20: doubling 0.17, loop unrolled in Python 0.15, T x T matrix of cumulative products 0.21.
+  #   T = 100: doubling 0.08, unrolled 0.17, matrix 0.69.
+  # Doubling also keeps the graph small, and like the others it divides by nothing, so c may be 0.
+  if deltas.shape.rank is None or deltas.shape[0] is None:
+    return _discounted_sums_by_scan(deltas, weights)
+  return _discounted_sums_by_doubling(deltas, weights)
+
+
+def _discounted_sums_by_doubling(deltas, weights):
+  """`_discounted_sums` for a static T, in log2(T) steps."""
+  num_steps, span = deltas.shape[0], 1
+  sums = deltas
+  # Here sums[t] covers the deltas t to t + span - 1, and weights[t] is the product of as many
+  # weights, for t < T - span. The last `span` sums are complete.
+  while span < num_steps:
+    sums = tf.concat([sums[:-span] + weights[: num_steps - span] * sums[span:], sums[-span:]], 0)
+    weights = weights[:-span] * weights[span:]
+    span *= 2
+  return sums
+
+
+def _discounted_sums_by_scan(deltas, weights):
+  """`_discounted_sums` for any T."""
 
   def step(sum_t_plus_1, delta_and_weight):
     delta, weight = delta_and_weight

@@ -95,7 +95,7 @@ def test_lambda_zero_looks_one_step_ahead():
   np.testing.assert_allclose(returns.vs, case.rewards + case.discounts * next_values, atol=1e-5)
 
 
-@pytest.mark.parametrize('num_steps', [1, 2, 20, 100])
+@pytest.mark.parametrize('num_steps', [1, 2, 3, 20, 100])
 def test_any_length(num_steps):
   case = _case((num_steps, 3))
   returns = _run(lambda: vtrace.from_importance_weights(*case))
