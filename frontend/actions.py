@@ -6,6 +6,7 @@ Every action talks to all hosts at once, keeps each host's outcome, and reports 
 import concurrent.futures
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import time
 
 from frontend import cluster as cluster_lib
-from frontend import host_check, hosts, on_host, tmux
+from frontend import host_check, hosts, on_host, processes, tmux
 
 # The columns of `check`, in the order in which they are found out.
 CHECK_ITEMS = hosts.STAGES + (
@@ -39,8 +40,11 @@ STATUS_KEYS = (
 )
 # TensorFlow's import and the first sign of life take seconds; on a crowded machine, minutes.
 START_SECS = 120
-# At most 30 s from the chief's checkpoint to the last role's end, after what the checkpoint takes.
-FINISH_SECS = 90
+# How long the chief may take for its checkpoint, and all others to follow it (30 s are promised).
+CHIEF_SECS = 120
+FOLLOW_SECS = 35
+# What absl puts before a message: level, date, time, thread, file and line.
+_LOG_PREFIX = r'^[IWEF]\d{4} [\d:.]+ +\d+ [\w.]+:\d+\] '
 POLL_SECS = 0.5
 WATCH_SECS = 2.0
 # A request that ends tasks waits for them, at most twice on_host.END_SECS.
@@ -456,12 +460,15 @@ class Frontend:
       self.say('the chief (learner-0) does not run; ending the rest')
       return
     self.say('asked the chief to save a checkpoint and end the run')
-    deadline = time.monotonic() + FINISH_SECS
-    while time.monotonic() < deadline:
-      time.sleep(POLL_SECS)
-      if not any(row['state'] == 'running' for row in self.rows()):
-        return
-    self.say(f'not all tasks ended within {FINISH_SECS} s; ending them')
+    if not processes.wait_until(lambda: 'learner-0' not in self._running(), CHIEF_SECS, POLL_SECS):
+      self.say(f'the chief did not end within {CHIEF_SECS} s')
+    elif not processes.wait_until(lambda: not self._running(), FOLLOW_SECS, POLL_SECS):
+      self.say(
+        f'{", ".join(self._running())} did not follow within {FOLLOW_SECS} s; ending the rest'
+      )
+
+  def _running(self):
+    return [row['task'] for row in self.rows() if row['state'] == 'running']
 
   def _end(self, now):
     """Ends what is left of the session on every host; returns how many hosts failed."""
@@ -644,7 +651,7 @@ def status_table(rows, width):
         str(row['restarts']),
         '-' if speed is None else f'{speed:,.0f}',
         '-' if seen is None else f'{duration(seen)} ago',
-        row['last_line'] or '',
+        re.sub(_LOG_PREFIX, '', row['last_line'] or ''),
       ]
     )
   return '\n'.join(line[:width] for line in layout(cells).splitlines())

@@ -52,10 +52,8 @@ MAKE_VENV = (
   + r"""
 exec 2>&1
 test -x .venv/bin/python || python3 -m venv .venv || exit 94
-if test "$python" = online
-then exec .venv/bin/python -m pip install --no-input -q -r requirements.txt
-else exec .venv/bin/python -m pip install --no-input -q --no-index --find-links .wheelhouse -r
-requirements.txt fi
+if test "$python" = online; then set --; else set -- --no-index --find-links "$python"; fi
+exec .venv/bin/python -m pip install --no-input -q "$@" -r requirements.txt
 """
 )
 
@@ -180,8 +178,10 @@ class _Host:
       self._script.channel.settimeout(timeout_secs)
       self._script.channel.sendall(json.dumps({'request': request, **fields}).encode() + b'\n')
       reply = self._read_reply()
-    except (TimeoutError, OSError) as error:
-      raise HostError('', f'no answer to {request!r}: {error or "timed out"}') from None
+    except TimeoutError:
+      raise HostError('', f'no answer to {request!r} within {timeout_secs} s') from None
+    except OSError:
+      raise self._ended() from None
     if 'error' in reply:
       raise HostError('', reply['error'])
     return reply
@@ -210,6 +210,8 @@ class _Host:
   def _ended(self):
     code, errors = self._script.exit_code(), self._script.errors().strip().splitlines()
     self.close_script()
+    if code is None:
+      return HostError('', 'the connection was lost')
     if code == 91:
       return HostError('workdir', f'there is no folder {self.workdir}; --action=push makes it')
     if code == 92:
@@ -291,7 +293,12 @@ class SshHost(_Host):
       self._clients = _connect(self.host.address, self.host.ssh_port, self.host.ssh_username)
 
   def _run(self, script):
-    return _RemoteScript(self._clients[-1], script)
+    import paramiko
+
+    try:
+      return _RemoteScript(self._clients[-1], script)
+    except (OSError, EOFError, paramiko.SSHException) as error:
+      raise HostError('', f'the connection was lost: {error}') from None
 
   def close(self):
     """Ends conversation and connection."""

@@ -166,12 +166,18 @@ def printable(line):
   )
 
 
+def _last_words(folder, task):
+  """The last line of a log; the supervisor's own lines only where there is no other."""
+  lines = [line for line in last_lines(supervisor.path_of(folder, task, 'log'), 20) if line.strip()]
+  own = [line for line in lines if not line.startswith(supervisor.LINE_MARK)]
+  return (own or lines or [''])[-1]
+
+
 def task_status(session, task, now):
   """One task's row of the status table; ages in seconds by this host's clock."""
   folder = supervisor.run_folder(session)
   record = _record(session, task) or {}
   own = supervisor.read_json(supervisor.path_of(folder, task, 'json')) or {}
-  lines = [line for line in last_lines(supervisor.path_of(folder, task, 'log'), 20) if line.strip()]
   state = record.get('state')
   if state == 'exited':
     state = f'exited {record["exit_code"]}'
@@ -184,12 +190,12 @@ def task_status(session, task, now):
     'state': state,
     'pid': record.get('pid'),
     'exit_code': record.get('exit_code'),
-    'seen': running and fresh,
+    'seen': running and fresh and bool(own.get('phase')),
     'uptime_secs': round(now - record['started'], 1) if running else None,
     'restarts': record.get('restarts', 0),
     'frames_per_sec': own.get('frames_per_sec') if running and fresh else None,
     'last_seen_secs': round(now - own['last_seen'], 1) if own.get('last_seen') else None,
-    'last_line': lines[-1] if lines else ('' if record else 'not launched'),
+    'last_line': _last_words(folder, task) if record else 'not launched',
   }
 
 

@@ -28,6 +28,7 @@ LAST_PAUSE_SECS = 60.0
 # A task that ran this long had recovered: its next failure starts with the first pause again.
 RECOVERED_SECS = 300.0
 LOG_BYTES = 4 * 1024 * 1024
+LINE_MARK = '[supervisor '
 # How long a task may take to end after its window or session was closed (a chief saves a
 # checkpoint).
 HANGUP_SECS = 30.0
@@ -123,7 +124,7 @@ class Log:
     """Appends a line of the supervisor's own."""
     stamp = time.strftime('%H:%M:%S')
     start = '\n' if self._line_open else ''
-    self.write(f'{start}[supervisor {stamp}] {text}\n'.encode())
+    self.write(f'{start}{LINE_MARK}{stamp}] {text}\n'.encode())
 
 
 def _end_with_parent():

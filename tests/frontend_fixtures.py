@@ -129,3 +129,112 @@ def own_tmux(tmp_path):
   yield server
   server.close()
   shutil.rmtree(folder)
+
+
+class Sshd:
+  """A real sshd on a port of its own, with its own keys, and a home folder that knows it.
+
+  Args:
+    folder: where keys and configuration go; it must exist wherever the sshd runs.
+    home: the HOME of the frontend: `.ssh` below it holds its key, config and known hosts.
+    address: on which it listens.
+    port: on which it listens.
+    prefix: what to put before the command, for example to enter a network namespace.
+  """
+
+  def __init__(self, folder, home, address='127.0.0.1', port=None, prefix=()):
+    self.folder, self.home = str(folder), str(home)
+    self.address, self.port = address, port or conftest.free_ports(1)[0]
+    self._prefix, self._process = list(prefix), None
+    os.makedirs(self.folder)
+    os.makedirs(os.path.join(self.home, '.ssh'), mode=0o700, exist_ok=True)
+    self._keygen('host_key')
+    self._client_key()
+
+  def _keygen(self, name):
+    path = os.path.join(self.folder, name)
+    tool('ssh')
+    subprocess.run(
+      ['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-C', 'test', '-f', path],
+      check=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return path
+
+  def _client_key(self):
+    """One key for the frontend, however many hosts it has."""
+    path = os.path.join(self.home, '.ssh', 'id_ed25519')
+    if not os.path.exists(path):
+      shutil.move(self._keygen('client_key'), path)
+      shutil.move(os.path.join(self.folder, 'client_key.pub'), path + '.pub')
+    shutil.copy(path + '.pub', os.path.join(self.folder, 'authorized_keys'))
+
+  def known_hosts_line(self):
+    """What ssh-keyscan would say about this sshd."""
+    with open(os.path.join(self.folder, 'host_key.pub'), encoding='utf-8') as file:
+      return f'[{self.address}]:{self.port} ' + ' '.join(file.read().split()[:2]) + '\n'
+
+  def make_known(self):
+    """Adds the host key to the frontend's known hosts."""
+    with open(os.path.join(self.home, '.ssh', 'known_hosts'), 'a', encoding='utf-8') as file:
+      file.write(self.known_hosts_line())
+
+  def change_host_key(self):
+    """Starts again with another host key."""
+    self.close()
+    for name in ('host_key', 'host_key.pub'):
+      os.remove(os.path.join(self.folder, name))
+    self._keygen('host_key')
+    self.start()
+
+  def start(self):
+    """Starts the server and waits until it listens."""
+    program = tool('sshd')
+    os.makedirs('/run/sshd', exist_ok=True)
+    settings = {
+      'ListenAddress': self.address, 'Port': self.port, 'PidFile': 'none', 'UsePAM': 'no',
+      'HostKey': os.path.join(self.folder, 'host_key'), 'StrictModes': 'no',
+      'AuthorizedKeysFile': os.path.join(self.folder, 'authorized_keys'),
+      'PasswordAuthentication': 'no', 'PermitRootLogin': 'prohibit-password',
+      'Subsystem': 'sftp internal-sftp', 'MaxStartups': 100,
+    }  # fmt: skip
+    path = os.path.join(self.folder, 'sshd_config')
+    with open(path, 'w', encoding='utf-8') as file:
+      file.writelines(f'{name} {value}\n' for name, value in settings.items())
+    log = os.path.join(self.folder, 'log')
+    if os.path.exists(log):
+      os.remove(log)
+    self._process = conftest.Process([*self._prefix, program, '-D', '-e', '-f', path], log)
+    conftest.eventually(
+      lambda: self._process.poll() is not None or 'Server listening' in self._process.output(), 30
+    )
+    assert self._process.poll() is None, self._process.output()
+    return self
+
+  @property
+  def pid(self):
+    """Process id of the listening server."""
+    return self._process.pid
+
+  def close(self):
+    """Ends the server and the connections that it serves."""
+    if self._process and self._process.poll() is None:
+      end_processes([self._process.pid, *descendants(self._process.pid)])
+      self._process.wait()
+
+
+def descendants(pid):
+  """Ids of the processes that a process started, and those that they started."""
+  import psutil
+
+  return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+@pytest.fixture
+def sshd(tmp_path):
+  """A running `Sshd` whose host key the home folder `tmp_path/home` knows."""
+  server = Sshd(tmp_path / 'sshd', tmp_path / 'home')
+  try:
+    server.make_known()
+    yield server.start()
+  finally:
+    server.close()
