@@ -560,7 +560,14 @@ def write_run_json(logdir, flags, extra):
 
 
 def read_run_json(path):
-  """The record so far; one that cannot be read is moved aside, not overwritten."""
+  """The record so far.
+
+  Args:
+    path: a run's run.json.
+
+  Returns:
+    Its dict; {} where there is none, or one that cannot be read (that is moved aside).
+  """
   try:
     with open(path, encoding='utf-8') as file:
       return json.load(file)

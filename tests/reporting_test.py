@@ -88,6 +88,14 @@ def test_a_row_sums_up_its_interval_only():
   assert row['total_loss'] is row['policy_lag_max'] is row['learner_wait_fraction'] is None
 
 
+def test_all_learners_waits_count():
+  statistics = reporting.RunStatistics()
+  statistics.add_update(an_update(), wait_secs=1., busy_secs=3.)
+  statistics.add_learner_wait(wait_secs=3., busy_secs=1.)
+  assert statistics.row(0, 1, 1.)['learner_wait_fraction'] == .5
+  assert statistics.row(0, 1, 1.)['learner_wait_fraction'] is None
+
+
 def test_frames_that_step_back_are_no_negative_speed():
   clock = Clock()
   statistics = reporting.RunStatistics(clock=clock)
