@@ -107,7 +107,7 @@ def check_ports(ports):
     try:
       listen(port).close()
     except OSError as error:
-      taken.append(f'{port}: {error.strerror}{port_owner(port)}')
+      taken.append(f'{port}: {os.strerror(error.errno)}{port_owner(port)}')
   return (False, 'port ' + '; port '.join(taken)) if taken else (True, f'{len(ports)} free')
 
 

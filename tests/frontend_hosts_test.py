@@ -100,7 +100,8 @@ def test_a_host_without_the_code_or_the_interpreter(place, opened, remote, tmp_p
     'workdir', 'there is no folder /nowhere; --action=push makes it')  # fmt: skip
   assert failure(host(**good | {'workdir': str(tmp_path / 'empty')})) == (
     'workdir',
-    f'{tmp_path}/empty does not hold run_experiment_mm_raw.py; --action=push copies it')  # fmt: skip
+    f'{tmp_path}/empty does not hold run_experiment_mm_raw.py; --action=push copies it',
+  )
   assert failure(host(**good | {'python': '/nowhere/python'})) == (
     'python', 'there is no program /nowhere/python')  # fmt: skip
   assert failure(host(**good | {'python': ''})) == (
