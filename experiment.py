@@ -915,6 +915,21 @@ def claim_logdir(path, settings):
   import reporting
 
   claim = runtime.lock_folder(path, '--logdir')
+  check_same_run(path, settings)
+  reporting.write_run_json(
+      path, {name: FLAGS[name].value for name in own_flags()}, {'settings': settings._asdict()}
+  )
+  return claim
+
+
+def check_same_run(path, settings):
+  """Refuses a folder of another agent or other spaces.
+
+  Raises:
+    BadInput: naming the field and both values.
+  """
+  import reporting
+
   fields = ('agent_name', *SPACES)
   ours = {name: getattr(settings, name) for name in fields}
   theirs = reporting.read_run_json(os.path.join(path, 'run.json')).get('settings', {})
@@ -924,10 +939,6 @@ def claim_logdir(path, settings):
           f'--logdir={path} holds a run with {name} {theirs[name]}, this one has {ours[name]}: '
           'choose another --logdir'
       )
-  reporting.write_run_json(
-      path, {name: FLAGS[name].value for name in own_flags()}, {'settings': settings._asdict()}
-  )
-  return claim
 
 
 def own_flags():
@@ -959,6 +970,61 @@ def train(cluster):
   else:
     role = Role(cluster, interrupts)
     runtime.run_in_thread(role.run)
+
+
+def test():
+  """Plays --test_num_episodes whole games with the last checkpoint of a run."""
+  import tensorflow as tf
+
+  import environments
+  import evaluation
+  import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
+
+  settings = own_settings()
+  folder = logdir(settings)
+  checkpoint = runtime.Checkpoints.latest(folder)
+  if not checkpoint:
+    raise BadInput(f'--logdir={folder} has no checkpoint to test; train first')
+  check_same_run(folder, settings)
+  interrupts = runtime.Interrupts()
+  with tf.Graph().as_default():
+    tf.compat.v1.set_random_seed(settings.seed)
+    batch = environments.create_environment(
+        settings.level_name,
+        min(FLAGS.test_num_episodes, evaluation.MAX_ENVIRONMENTS),
+        runtime.derived_seed(settings.seed, 20_000),
+        settings.num_action_repeats,
+        settings.width,
+        settings.height,
+    )
+    try:
+      games = evaluation.play(
+          checkpoint,
+          settings.agent_name,
+          settings,
+          FLAGS.test_num_episodes,
+          batch,
+          interrupts.is_set,
+      )
+    finally:
+      batch.close()
+  if interrupts.is_set():
+    raise RunFailed(f'{interrupts.reason}: not all games were played, nothing is written')
+  result = evaluation.summary(settings.level_name, games, settings.num_action_repeats)
+  print(evaluation.write(folder, result, checkpoint))
+
+
+def plot():
+  """Draws learning_curve.png of a run."""
+  import reporting
+
+  folder = FLAGS.logdir or logdir(own_settings())
+  path = os.path.join(folder, 'learning_curve.png')
+  try:
+    reporting.plot_learning_curve(folder, path)
+  except ValueError as e:
+    raise BadInput(f'--logdir={folder}: {e}') from None
+  print(path)
 
 
 def main(argv):
