@@ -495,7 +495,8 @@ class Role:
     self.settings = self._agree_on_settings()
     if self.settings is None:
       return False
-    self.start_frames = self._frames_so_far()
+    if self.cluster.is_chief:
+      self.start_frames = self._frames_so_far()
     with tf.Graph().as_default() as self.tf_graph:
       self._build()
       self.tf_graph.finalize()
@@ -515,15 +516,16 @@ class Role:
     shared = runtime.read_shared_settings(
         self.cluster, self.target, FLAGS.wait_secs, self.interrupts.is_set
     )
-    return adopt_settings(shared) if shared else None
+    if not shared:
+      return None
+    self.start_frames = shared['start_frames']
+    return adopt_settings(shared)
 
   def _wait_for(self, names):
     self.heartbeat.phase('waiting for peers')
     runtime.wait_for_peers(self.cluster, names, FLAGS.wait_secs, self.interrupts.is_set)
 
   def _frames_so_far(self):
-    if not self.cluster.is_chief:
-      return 0
     path = runtime.Checkpoints.latest(self.logdir)
     return int(runtime.Checkpoints.value(path, 'environment_frames')) if path else 0
 
@@ -796,7 +798,7 @@ class Records:
     role: the chief's `Role`.
   """
 
-  VERDICT_SECS = 60.0
+  ROWS_PER_VERDICT = 6  # Once a minute, by default.
 
   def __init__(self, role):
     import reporting
@@ -806,17 +808,18 @@ class Records:
     self._writer = reporting.open_run(
         role.logdir, role.settings.total_environment_frames, FLAGS.metrics_secs
     )
-    now = time.monotonic()
-    self._next_row, self._next_verdict = now + FLAGS.metrics_secs, now + self.VERDICT_SECS
+    self._next_row, self._rows = time.monotonic() + FLAGS.metrics_secs, 0
     self.checkpoint_was_saved()
     self._latest = None
 
   def begin(self, session, path):
     """Announces the run on a new session: shared settings, and where the frames stand."""
     role, shared = self._role, self._role.graph.shared
-    settings = {**role.settings._asdict(), 'code_version': runtime.code_version()}
-    session.run(shared.write_settings, {shared.new_settings: json.dumps(settings)})
     frames = int(session.run(role.graph.counters.environment_frames))
+    settings = {
+        **role.settings._asdict(), 'code_version': runtime.code_version(), 'start_frames': frames
+    }  # fmt: skip
+    session.run(shared.write_settings, {shared.new_settings: json.dumps(settings)})
     self._statistics.start(frames)
     where = f'resumed at {frames} frames from {path}' if path else 'new run'
     self._writer.message(f'{role.logdir}: {where}')
@@ -842,8 +845,8 @@ class Records:
       if now >= self._next_row:
         self._next_row = now + FLAGS.metrics_secs
         row = self._write_row(session)
-        if now >= self._next_verdict:
-          self._next_verdict = now + self.VERDICT_SECS
+        self._rows += 1
+        if self._rows % self.ROWS_PER_VERDICT == 0:
           self._say_verdict(row)
       time.sleep(runtime.POLL_SECS)
 
