@@ -73,6 +73,8 @@ MAX_CRASHES_IN_A_ROW = 10
 def environment_spec(level_name, num_action_repeats=0, width=84, height=84):
   """The `EnvironmentSpec` of a level, without TensorFlow.
 
+  Sticky actions are the id's own: `ALE/*-v5` has them, `*NoFrameskip-v4` (as in the paper) has not.
+
   Args:
     level_name: Gym id, in Gymnasium or else in OpenAI Gym; `module:Id` imports the module first.
     num_action_repeats: frames per agent step; 0 means 4 for Atari and 1 elsewhere.
@@ -131,6 +133,8 @@ class FlowEnvironment:
     self.spec = spec
     self.num_envs = batch.num_envs
     self._batch = batch
+    self._closed = False
+    self._lock = threading.Lock()  # A new session may start while a lost one still steps.
 
   @property
   def crashes(self):
@@ -160,7 +164,8 @@ class FlowEnvironment:
     return self._call(lambda action, _: self._batch.step(action), [action, state], state + 1)
 
   def close(self):
-    """Ends the environments; may be called twice."""
+    """Ends the environments, also during a step; may be called twice."""
+    self._closed = True
     self._batch.close()
 
   def _call(self, function, inputs, next_state):
@@ -168,7 +173,7 @@ class FlowEnvironment:
 
     output_types = (tf.float32, tf.float32, tf.int32, tf.bool, tf.bool, self.spec.observation_dtype)
     outputs = tf.numpy_function(
-      lambda *args: tuple(_flatten(function(*args))), inputs, output_types, stateful=True
+      lambda *args: self._run(function, *args), inputs, output_types, stateful=True
     )
     shapes = [[self.num_envs]] * 5 + [[self.num_envs, *self.spec.observation_shape]]
     for output, shape in zip(outputs, shapes):
@@ -180,10 +185,12 @@ class FlowEnvironment:
       next_state = tf.identity(next_state)
     return StepOutput(reward, info, done, observation), next_state
 
-
-def _flatten(step_output):
-  reward, info, done, observation = step_output
-  return reward, *info, done, observation
+  def _run(self, function, *args):
+    with self._lock:
+      if self._closed:
+        raise RuntimeError(f'the environments of {self.spec.level_name} are closed')
+      reward, info, done, observation = function(*args)
+    return reward, *info, done, observation
 
 
 class GameTotals:

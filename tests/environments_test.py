@@ -420,6 +420,15 @@ def test_closing_during_a_step_leaves_no_process(monkeypatch, tmp_path):
     player.flow.close()
 
 
+@pytest.mark.parametrize('level_name', ['PongNoFrameskip-v4', 'impala/Catch-v0'])
+def test_closed_environments_say_so(level_name):
+  with playing(level_name, 2) as player:
+    player.initial()
+    player.flow.close()
+    with pytest.raises(tf.errors.OpError, match=f'the environments of {level_name} are closed'):
+      player.step()
+
+
 # The environments of this project.
 
 
