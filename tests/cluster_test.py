@@ -1,0 +1,249 @@
+"""Clusters of real processes on this machine: every topology trains, survives kills, and ends."""
+
+import csv
+import json
+import os
+import signal
+
+import pytest
+from conftest import eventually, free_ports
+
+LIMIT_SECS = 240.0
+TRAINING = (
+    '--level_name=impala/Catch-v0', '--batch_size=8', '--unroll_length=9', '--optimizer=adam',
+    '--learning_rate=1e-3', '--epsilon=1e-5', '--metrics_secs=1',
+)  # fmt: skip
+ACTING = ('--num_actors=1', '--envs_per_actor=8')
+
+
+class Cluster:
+  """The tasks of one run; each is started, killed and started again with the same command."""
+
+  def __init__(self, processes, folder, ps=1, learner=1, actor=1, flags=()):
+    self.processes, self.folder = processes, folder
+    self.logdir, self.state_dir = str(folder / 'run'), str(folder / 'state')
+    numbers = {'ps': ps, 'learner': learner, 'actor': actor}
+    ports = iter(free_ports(sum(numbers.values())))
+    self.hosts = {job: [f'localhost:{next(ports)}' for _ in range(n)] for job, n in numbers.items()}
+    self.flags = [f'--logdir={self.logdir}', f'--state_dir={self.state_dir}', *flags]
+    self.tasks = {}
+
+  @property
+  def names(self):
+    return [f'{job}:{i}' for job, hosts in self.hosts.items() for i in range(len(hosts))]
+
+  def start(self, name, *extra):
+    job, task = name.split(':')
+    lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in self.hosts.items()]
+    role = {'ps': (), 'learner': TRAINING, 'actor': ACTING}[job]
+    self.tasks[name] = self.processes.start(
+        'experiment.py', *lists, f'--job_name={job}', f'--task={task}', *self.flags, *role, *extra,
+        name=name.replace(':', ''),
+    )  # fmt: skip
+    return self.tasks[name]
+
+  def start_all(self, order=None, **extra):
+    for name in order or self.names:
+      self.start(name, *extra.get(name.split(':')[0], ()))
+    return self
+
+  def kill(self, name):
+    os.kill(self.tasks[name].pid, signal.SIGKILL)
+    self.tasks[name].wait()
+
+  def rows(self):
+    path = os.path.join(self.logdir, 'metrics.csv')
+    if not os.path.exists(path):
+      return []
+    with open(path, newline='') as file:
+      return [row for row in csv.DictReader(file) if None not in row.values()]
+
+  def frames(self):
+    rows = self.rows()
+    return int(rows[-1]['environment_frames']) if rows else 0
+
+  def until_frames(self, frames):
+    eventually(lambda: self.frames() >= frames, LIMIT_SECS, self.logs)
+
+  def checkpoint(self):
+    path = os.path.join(self.logdir, 'checkpoint')
+    if not os.path.exists(path):
+      return 0
+    with open(path) as file:
+      return int(file.readline().rsplit('-', 1)[1].strip('"\n'))
+
+  def logs(self):
+    return '\n'.join(f'--- {n}\n{t.output()[-3000:]}' for n, t in self.tasks.items())
+
+  def exit_codes(self, limit_secs=LIMIT_SECS):
+    eventually(
+        lambda: all(t.poll() is not None for t in self.tasks.values()), limit_secs, self.logs
+    )
+    return {name: task.returncode for name, task in self.tasks.items()}
+
+  def frames_in_checkpoint(self):
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(self.logdir))
+    return int(reader.get_tensor('environment_frames'))
+
+
+@pytest.fixture
+def new_cluster(processes, tmp_path):
+  return lambda **kwargs: Cluster(processes, tmp_path, **kwargs)
+
+
+def all_zero(cluster):
+  return dict.fromkeys(cluster.tasks, 0)
+
+
+@pytest.mark.parametrize('size', [(1, 1, 1), (2, 2, 3)], ids=['1-1-1', '2-2-3'])
+def test_a_cluster_trains_to_its_end_and_everybody_leaves(new_cluster, size):
+  total = 4000
+  cluster = new_cluster(ps=size[0], learner=size[1], actor=size[2])
+  order = sorted(cluster.names)  # Actors first, parameter servers last.
+  cluster.start_all(order, learner=[f'--total_environment_frames={total}'])
+  assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
+  final = int(cluster.rows()[-1]['environment_frames'])
+  assert cluster.frames_in_checkpoint() == final >= total
+  for name, task in cluster.tasks.items():
+    assert f'{name} leaves: ' in task.output()
+  assert 'is waiting for ps:0 at localhost:' in cluster.tasks['actor:0'].output()
+
+
+@pytest.mark.parametrize('sync', ['true', 'false'])
+def test_any_role_may_be_killed_and_started_again(new_cluster, sync):
+  total, save_secs = 10_000_000, 2
+  cluster = new_cluster(learner=2, actor=2, flags=['--watchdog_secs=120'])
+  flags = [f'--total_environment_frames={total}', f'--save_checkpoint_secs={save_secs}',
+           f'--sync_learners={sync}']  # fmt: skip
+  cluster.start_all(learner=flags)
+  cluster.until_frames(1000)
+  for victim in ('actor:1', 'learner:1', 'learner:0', 'ps:0'):
+    eventually(lambda saved=cluster.checkpoint(): cluster.checkpoint() > saved, LIMIT_SECS,
+               cluster.logs)  # fmt: skip
+    cluster.kill(victim)
+    pids = {name: task.pid for name, task in cluster.tasks.items() if name != victim}
+    before = len(cluster.rows())
+    cluster.start(victim, *(flags if victim.startswith('learner') else ()))
+    # Progress: rows that came after the restart show frames that grow beyond those before the kill.
+    goal = cluster.frames() + 2000
+    eventually(lambda n=before, g=goal: len(cluster.rows()) > n and cluster.frames() > g,
+               LIMIT_SECS, cluster.logs)  # fmt: skip
+    for name, pid in pids.items():
+      assert cluster.tasks[name].pid == pid and cluster.tasks[name].poll() is None, (
+          f'{name} did not survive the kill of {victim}\n{cluster.logs()}'
+      )
+  assert_no_step_back_beyond(cluster.rows(), save_secs)
+  os.kill(cluster.tasks['learner:0'].pid, signal.SIGTERM)  # The early end.
+  assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
+  assert cluster.frames_in_checkpoint() == int(cluster.rows()[-1]['environment_frames'])
+
+
+def assert_no_step_back_beyond(rows, save_secs, slack_secs=20.0):
+  """Where frames step back, the frames they step back to are of the last `save_secs`."""
+  frames = [int(row['environment_frames']) for row in rows]
+  times = [float(row['time']) for row in rows]
+  steps_back = [i for i in range(1, len(rows)) if frames[i] < frames[i - 1]]
+  for i in steps_back:
+    passed = max((times[j] for j in range(i) if frames[j] <= frames[i]), default=times[0])
+    assert times[i - 1] - passed <= save_secs + slack_secs
+
+
+def test_a_signal_to_everybody_at_once_still_saves(new_cluster):
+  cluster = new_cluster(learner=2, actor=1).start_all()
+  cluster.until_frames(500)
+  for task in cluster.tasks.values():
+    os.kill(task.pid, signal.SIGTERM)
+  assert cluster.exit_codes(60) == all_zero(cluster), cluster.logs()
+  assert cluster.frames_in_checkpoint() >= 500
+
+
+def test_a_flag_that_contradicts_the_run_is_refused_by_the_role_it_was_given_to(new_cluster):
+  cluster = new_cluster(actor=2)
+  for name in ('ps:0', 'learner:0', 'actor:0'):
+    cluster.start(name)
+  refused = cluster.start('actor:1', '--unroll_length=5')
+  assert refused.exit_code(LIMIT_SECS) == 2
+  assert (
+      '--unroll_length=5 contradicts the run, which has unroll_length=9'
+      in refused.output().splitlines()[-1]
+  )
+  cluster.until_frames(500)  # Nobody else minds.
+  assert all(cluster.tasks[n].poll() is None for n in ('ps:0', 'learner:0', 'actor:0'))
+  # A task with other sources is refused as well.
+  with open(cluster.folder / 'other.py', 'w') as file:
+    file.write(
+        'import sys\n'
+        f'sys.path.insert(0, {os.getcwd()!r})\n'
+        'import experiment, runtime\n'
+        "runtime.code_version = lambda: 'another'\n"
+        'runtime.leave(experiment.main(sys.argv))\n'
+    )
+  lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in cluster.hosts.items()]
+  other = cluster.processes.start(
+      str(cluster.folder / 'other.py'), *lists, '--job_name=actor', '--task=1', name='other'
+  )
+  assert other.exit_code(LIMIT_SECS) == 2
+  assert 'the code here has version another' in other.output()
+
+
+def test_a_port_in_use_is_named_with_its_owner(new_cluster):
+  cluster = new_cluster()
+  holder = cluster.start('ps:0')
+  eventually(lambda: 'ps:0 serves' in holder.output(), LIMIT_SECS, holder.output)
+  lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in cluster.hosts.items()]
+  second = cluster.processes.start('experiment.py', *lists, '--job_name=ps', '--task=0', name='two')
+  assert second.exit_code(LIMIT_SECS) == 2
+  port = cluster.hosts['ps'][0].split(':')[1]
+  assert f'port {port} of localhost:{port} is in use by process {holder.pid}' in second.output()
+
+
+def test_a_role_whose_peers_never_come_says_so_and_leaves(new_cluster):
+  cluster = new_cluster(flags=['--wait_secs=2'])
+  actor = cluster.start('actor:0')
+  assert actor.exit_code(LIMIT_SECS) == 1
+  last = actor.output().splitlines()[-1]
+  assert 'waited 2 s (--wait_secs) in vain for ps:0 at ' + cluster.hosts['ps'][0] in last
+
+
+def test_state_files_and_reports_of_all_tasks(new_cluster):
+  cluster = new_cluster(actor=2).start_all()
+  cluster.until_frames(500)
+
+  def states():
+    found = {}
+    for name in cluster.names:
+      path = os.path.join(cluster.state_dir, name.replace(':', '-') + '.json')
+      if os.path.exists(path):
+        with open(path) as file:
+          found[name] = json.load(file)
+    return found
+
+  eventually(
+      lambda: all((states().get(f'actor:{i}') or {}).get('frames_per_sec') for i in range(2)),
+      LIMIT_SECS,
+      cluster.logs,
+  )
+  for name, state in states().items():
+    assert f'{state["job"]}:{state["task"]}' == name
+    assert state['pid'] == cluster.tasks[name].pid
+    assert state['phase'] and state['last_seen'] >= state['started']
+
+
+@pytest.mark.parametrize(
+    'slow, sentence',
+    [('actors', 'learners wait'), ('learner', 'the learner is the limit')],
+)
+def test_the_verdict_names_the_slow_side(new_cluster, slow, sentence):
+  cluster = new_cluster()
+  flags = {
+      # One environment cannot feed a learner; a batch of one game cannot keep up with forty.
+      'actors': dict(actor=['--envs_per_actor=1']),
+      'learner': dict(learner=['--batch_size=64', '--agent_name=ResNetLSTMAgent'],
+                      actor=['--envs_per_actor=32', '--num_actors=2']),
+  }[slow]  # fmt: skip
+  cluster.start_all(**flags)
+  eventually(
+      lambda: sentence in cluster.tasks['learner:0'].output(), LIMIT_SECS, cluster.logs
+  )
