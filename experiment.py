@@ -148,7 +148,7 @@ def parse_args(argv):
     hint = f'; did you mean --{close[0]}?' if close else ''
     raise BadInput(f'there is no flag --{e.flagname}{hint}') from None
   except (flags.Error, OSError) as e:
-    raise BadInput(' '.join(str(e).split())) from None
+    raise BadInput(' '.join(str(e).removeprefix('ERROR:: ').split())) from None
   if rest:
     raise BadInput(f'{rest[0]!r} is not a flag; flags are written --name=value')
   _check_numbers()
@@ -180,6 +180,8 @@ def _check_numbers():
 
 def _parse_cluster():
   jobs = {'ps': FLAGS.ps_hosts, 'learner': FLAGS.learner_hosts, 'actor': FLAGS.actor_hosts}
+  if FLAGS.task < -1:
+    raise BadInput(f'--task={FLAGS.task} is neither -1 (local training) nor an index from 0')
   if not FLAGS.job_name:
     if FLAGS.task >= 0:
       raise BadInput(f'--task={FLAGS.task} needs --job_name=ps, learner or actor')
@@ -222,7 +224,7 @@ def own_settings():
   """The settings as this command line gives them; the environment says what the spaces are.
 
   Raises:
-    BadInput: the environment cannot be made.
+    BadInput: the environment cannot be made, or the agent cannot see it.
   """
   import environments
 
@@ -235,11 +237,22 @@ def own_settings():
   values = {name: FLAGS[name].value for name in SHARED_FLAGS}
   values['num_action_repeats'] = spec.num_action_repeats
   values['queue_capacity'] = FLAGS.queue_capacity or 2 * FLAGS.batch_size
-  if values['agent_name'] == 'auto':
-    is_image = len(spec.observation_shape) == 3
-    values['agent_name'] = 'SimpleConvNetAgent' if is_image else 'MLPAgent'
+  values['agent_name'] = _fitting_agent(values['agent_name'], spec.observation_shape)
   spaces = (tuple(spec.observation_shape), spec.observation_dtype, spec.num_actions)
   return Settings(**values, **dict(zip(SPACES, spaces, strict=True)))
+
+
+def _fitting_agent(agent_name, observation_shape):
+  is_image = len(observation_shape) == 3
+  default = 'SimpleConvNetAgent' if is_image else 'MLPAgent'
+  if agent_name == 'auto':
+    return default
+  if agent_name.startswith('MLP') == is_image:
+    raise BadInput(
+        f'--agent_name={agent_name} takes {"vectors" if is_image else "images"}, but observations of '
+        f'{FLAGS.level_name} are of shape {tuple(observation_shape)}; {default} would fit'
+    )
+  return agent_name
 
 
 def adopt_settings(shared):
@@ -488,7 +501,6 @@ class Role:
 
     import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
 
-    tf.get_logger().setLevel('ERROR')
     if not self.cluster.is_local:
       self.server = runtime.start_server(self.cluster, self.config)
       self.target = self.server.target
@@ -968,6 +980,7 @@ def train(cluster):
   interrupts = runtime.Interrupts()
   if cluster.job in ('ps', 'actor'):
     os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
+  runtime.import_tensorflow()
   if cluster.job == 'ps':
     runtime.run_in_thread(run_ps, cluster, interrupts)
   else:
@@ -977,19 +990,18 @@ def train(cluster):
 
 def test():
   """Plays --test_num_episodes whole games with the last checkpoint of a run."""
-  import tensorflow as tf
-
+  interrupts = runtime.Interrupts()
+  settings = own_settings()
+  folder = logdir(settings)
+  if not runtime.Checkpoints.exist(folder):
+    raise BadInput(f'--logdir={folder} has no checkpoint to test; train first')
+  check_same_run(folder, settings)
+  tf = runtime.import_tensorflow()
   import environments
   import evaluation
   import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
 
-  settings = own_settings()
-  folder = logdir(settings)
   checkpoint = runtime.Checkpoints.latest(folder)
-  if not checkpoint:
-    raise BadInput(f'--logdir={folder} has no checkpoint to test; train first')
-  check_same_run(folder, settings)
-  interrupts = runtime.Interrupts()
   with tf.Graph().as_default():
     tf.compat.v1.set_random_seed(settings.seed)
     batch = environments.create_environment(
@@ -1037,8 +1049,6 @@ def main(argv):
     return runtime.EXIT_OK
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  os.environ.setdefault('GRPC_VERBOSITY', 'NONE')
   try:
     cluster = parse_args(argv)
     if FLAGS.only_check_args:
@@ -1058,6 +1068,9 @@ def main(argv):
     if not isinstance(e, RunFailed):
       logging.exception('a bug, or something that nobody thought of:')
     print(f'experiment.py: {e}', file=sys.stderr)
+    return runtime.EXIT_FAILURE
+  except KeyboardInterrupt:  # Before `Interrupts` listens.
+    print('experiment.py: SIGINT before anything began', file=sys.stderr)
     return runtime.EXIT_FAILURE
 
 

@@ -5,13 +5,16 @@ Nothing here knows agents, losses or environments. The engine is distributed Ten
 """
 
 import collections
+import contextlib
 import fcntl
 import glob
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -33,6 +36,54 @@ class BadInput(ValueError):
 
 class RunFailed(RuntimeError):
   """Nothing the user typed: the run cannot go on; the process exits with 1."""
+
+
+# What TensorFlow's libraries print when they are loaded, before any log level applies.
+_LOADING_NOISE = (
+    r'before absl::InitializeLog|oneDNN custom operations are on|Could not find cuda drivers'
+    r'|cpu_feature_guard|To enable the following instructions'
+)
+
+
+def import_tensorflow():
+  """The module `tensorflow`; does not show what its libraries tell at every start.
+
+  Standard error goes through grep meanwhile, so that whatever else is said is seen, even where it
+  is the last thing that this process says. TF_CPP_MIN_LOG_LEVEL in the environment shows all.
+  """
+  os.environ.setdefault('GRPC_VERBOSITY', 'NONE')
+  if 'TF_CPP_MIN_LOG_LEVEL' in os.environ:
+    import tensorflow as tf
+  else:
+    os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+    with _stderr_without(_LOADING_NOISE):
+      import tensorflow as tf
+  tf.get_logger().setLevel('ERROR')
+  return tf
+
+
+@contextlib.contextmanager
+def _stderr_without(pattern):
+  """Standard error, of libraries too, loses the lines that match an extended regular expression."""
+  if not shutil.which('grep'):
+    yield
+    return
+  sys.stderr.flush()
+  stderr = os.dup(2)
+  # A session of its own: Ctrl-C is not for the filter.
+  with subprocess.Popen(
+      ['grep', '--line-buffered', '-a', '-v', '-E', pattern],
+      stdin=subprocess.PIPE,
+      stdout=stderr,
+      start_new_session=True,
+  ) as grep:
+    os.dup2(grep.stdin.fileno(), 2)
+    try:
+      yield
+    finally:
+      sys.stderr.flush()
+      os.dup2(stderr, 2)
+      os.close(stderr)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -440,6 +491,11 @@ class Checkpoints:
       self.saver.save(session, path, global_step=int(updates), write_meta_graph=False)
 
   @staticmethod
+  def exist(logdir):
+    """Whether a checkpoint was ever written to `logdir`; without TensorFlow."""
+    return os.path.exists(os.path.join(logdir, 'checkpoint'))
+
+  @staticmethod
   def latest(logdir):
     """The path of the newest whole checkpoint in `logdir`, or None."""
     import tensorflow as tf
@@ -816,6 +872,7 @@ def lock_folder(path, flag):
 
 def leave(code):
   """Ends the process without waiting for threads that TensorFlow may hold up."""
-  sys.stdout.flush()
-  sys.stderr.flush()
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError):  # Nobody reads any more, as in `--help | head`.
+      stream.flush()
   os._exit(code)
