@@ -638,7 +638,8 @@ class Role:
   def _train(self, session):
     """Runs the loops on a session; True at the end of the run, False when a peer was lost."""
     loops = runtime.Loops()
-    self._start_loops(loops, session)
+    if not self._was_done_before():
+      self._start_loops(loops, session)
     while not loops.wait(runtime.POLL_SECS) and not self.interrupts.is_set():
       pass
     if loops.error is None or self.interrupts.is_set():
@@ -653,6 +654,14 @@ class Role:
     self.heartbeat.facts['last_error'] = reason
     logging.warning('%s lost a peer and connects again: %s', self.cluster.name, reason)
     return False
+
+  def _was_done_before(self):
+    """Whether the checkpoint that was resumed leaves nothing to do."""
+    total = self.settings.total_environment_frames
+    if self.start_frames < total:
+      return False
+    self.interrupts.set(f'all {total} frames were done before (--total_environment_frames)')
+    return True
 
   def _start_loops(self, loops, session):
     stop, entering = loops.should_stop, self.heartbeat.entering
@@ -901,12 +910,12 @@ class Records:
     self._collect(session)
     row = self._write_row(session)
     games = row['mean_return_100']
+    self._writer.close()
     self._writer.message(
         f'{self._role.interrupts.reason}: {row["environment_frames"]} frames, {row["updates"]} '
         f'updates, mean return of the last 100 games '
         f'{"unknown" if games is None else format(games, ".2f")}; checkpoint in {self._role.logdir}'
     )
-    self._writer.close()
     path = os.path.join(self._role.logdir, 'learning_curve.png')
     self._reporting.plot_learning_curve(self._role.logdir, path)
 
@@ -978,6 +987,8 @@ def run_ps(cluster, interrupts):
 def train(cluster):
   """Runs this task's role to its end."""
   interrupts = runtime.Interrupts()
+  if cluster.is_local:
+    logging.set_verbosity(logging.WARNING)  # The live line says it all.
   if cluster.job in ('ps', 'actor'):
     os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
   runtime.import_tensorflow()

@@ -72,7 +72,8 @@ def _stderr_without(pattern):
   stderr = os.dup(2)
   # A session of its own: Ctrl-C is not for the filter.
   with subprocess.Popen(
-      ['grep', '--line-buffered', '-a', '-v', '-E', pattern],
+      ['grep', '-vE', pattern],
+      env={**os.environ, 'LC_ALL': 'C'},  # Any byte is text.
       stdin=subprocess.PIPE,
       stdout=stderr,
       start_new_session=True,
