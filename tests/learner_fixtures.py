@@ -1,0 +1,134 @@
+"""A learner as experiment.py wires it, small, in the process of the test."""
+
+import numpy as np
+import tensorflow as tf
+
+import experiment
+import runtime
+from environments import StepOutput, StepOutputInfo
+from nets import AgentOutput
+
+LOCAL = runtime.Cluster((), (), (), '', -1)
+TWO_CPUS = ('/cpu:0', '/cpu:1')
+
+
+def small_settings(**changes):
+  """`experiment.Settings` of a small agent, the flags' defaults otherwise."""
+  small = dict(
+      level_name='impala/Catch-v0', agent_name='MLPLSTMAgent', unroll_length=4,
+      num_action_repeats=2, total_environment_frames=1000, queue_capacity=100, batch_size=4,
+      learning_rate=0.05, decay=0.9, momentum=0.5, epsilon=0.1, discounting=0.9,
+      observation_shape=(3,), observation_dtype='float32', num_actions=5,
+  )  # fmt: skip
+  defaults = {name: experiment.FLAGS[name].default for name in experiment.SHARED_FLAGS}
+  return experiment.Settings(**{**defaults, **small, **changes})
+
+
+def random_unrolls(settings, number, seed=0, policy_version=0):
+  """`number` unrolls of vector observations: flat numpy arrays [number, ...], as the queue wants."""
+  rng = np.random.default_rng(seed)
+  shape = (number, settings.unroll_length + 1)
+
+  def normal(*further, scale=1.0):
+    return np.float32(rng.normal(scale=scale, size=(*shape, *further)))
+
+  info = StepOutputInfo(normal(), rng.integers(0, 9, shape, np.int32), rng.random(shape) < 0.2)
+  env_outputs = StepOutput(
+      normal(scale=2.0), info, rng.random(shape) < 0.2, normal(*settings.observation_shape)
+  )
+  action = rng.integers(0, settings.num_actions, shape, np.int32)
+  agent_outputs = AgentOutput(action, normal(settings.num_actions), normal())
+  core_state = []
+  if 'LSTM' in settings.agent_name:
+    core_state = [np.float32(rng.normal(size=(number, 64))) for _ in range(2)]
+  ids = np.zeros(number, np.int32), np.full(number, policy_version, np.int64)
+  return tf.nest.flatten([*ids, core_state, env_outputs, agent_outputs])
+
+
+class Learner:
+  """Graph and session of one learner; `put` feeds it, `update` lets it learn.
+
+  Args:
+    settings: `experiment.Settings`.
+    cluster: `runtime.Cluster`.
+    devices: of the towers.
+  """
+
+  def __init__(self, settings, cluster=LOCAL, devices=('/cpu:0',)):
+    v1 = tf.compat.v1
+    self._cluster = cluster
+    with tf.Graph().as_default() as self.tf_graph:
+      v1.set_random_seed(settings.seed)
+      self.graph = experiment.Graph(settings, cluster)
+      self.side = experiment.LearnerSide(
+          self.graph, [cluster.own_device + device for device in devices]
+      )
+      self.variables = v1.global_variables()
+      queue = self.side.queue
+      self._elements = [
+          v1.placeholder(dtype, [None, *shape])
+          for dtype, shape in zip(queue.dtypes, queue.shapes, strict=True)
+      ]
+      self._put = queue.enqueue_many(self._elements)
+      self._ready = v1.report_uninitialized_variables(self.variables)
+      self._init = v1.global_variables_initializer(), v1.local_variables_initializer()
+    self._loops = runtime.Loops()
+    self.session = None
+
+  def open(self, target='', config=None, saver=None, path=None):
+    """Opens a session, as `experiment.Role` does, and begins to stage batches."""
+    config = config or two_cpus(runtime.session_config(self._cluster))
+    with self.tf_graph.as_default():
+      self.session = runtime.open_session(
+          target, config, self._cluster.is_chief, *self._init, self._ready, saver, path
+      )
+    self._loops.start('staging', self.side.loop.run_staging, self.session,
+                      self._loops.should_stop, lambda phase: None)  # fmt: skip
+    return self
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    self._loops.stop()
+    self.session.run(self.side.close_queue)
+    runtime.close_session(self.session)
+    assert self._loops.join(60.0)
+
+  def put(self, unrolls):
+    """Enqueues unrolls as of `random_unrolls`."""
+    self.session.run(self._put, dict(zip(self._elements, unrolls, strict=True)))
+
+  def update(self, times=1):
+    """Updates; returns what the learner reported of each update."""
+    reports = []
+    self.side.loop.run(
+        self.session, self.side.update, lambda: len(reports) >= times, lambda phase: None,
+        lambda values, wait_secs, busy_secs: reports.append(values),
+    )  # fmt: skip
+    return reports
+
+  def values(self):
+    """{name: numpy value} of all global variables: weights, slots, counters."""
+    values = self.session.run(list(self.variables))
+    return {v.op.name: value for v, value in zip(self.variables, values, strict=True)}
+
+  def assign(self, values):
+    """Gives the global variables the values of a dict like `values`."""
+    initializers = {v.op.name: v.initializer for v in self.variables}
+    for name, value in values.items():
+      self.session.run(initializers[name], {initializers[name].inputs[1]: value})
+
+
+def two_cpus(config):
+  """Two logical CPU devices, and an error where an operation asks for any other."""
+  config.device_count['CPU'] = 2
+  config.allow_soft_placement = False
+  return config
+
+
+def assert_same(actual, expected, **tolerance):
+  """Two dicts of `Learner.values` agree: exactly, or within a tolerance as numpy's allclose."""
+  assert actual.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_allclose(actual[name], value, err_msg=name, **{'rtol': 0, **tolerance})
