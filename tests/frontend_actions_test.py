@@ -388,6 +388,12 @@ def test_checks_of_packages_disk_and_ports():
   assert host_check.check_ports([port])[0]
 
 
+def test_a_host_without_tmux(monkeypatch):
+  monkeypatch.setenv('PATH', '/nowhere')
+  assert host_check.check_tmux()[1].startswith('tmux is not installed')
+  assert host_check.check_session('', 'imp')[0]
+
+
 def test_control_characters_of_a_log_never_reach_the_terminal():
   from frontend import on_host
 
