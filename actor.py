@@ -1,6 +1,7 @@
 """The actor: one unroll of agent and environments after another, in the TensorFlow graph.
 
-IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 3. An actor loop steps N environments together
+IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 3. An actor loop steps N environments
+together
 with one call of the agent and hands every environment's unroll to the learner's queue on its own.
 """
 
@@ -65,7 +66,8 @@ def unroll_specs(agent, agent_output_class, step_output_classes, spec, unroll_le
 def build_unroll(agent, environments, unroll_length, policy_version, level_id=0):
   """One unroll of N environments as graph operations.
 
-  Between runs the states live in local variables on the current device, so that the last entry of an
+  Between runs the states live in local variables on the current device, so that the last entry of
+  an
   unroll is the first of the next.
 
   Args:
@@ -134,7 +136,7 @@ def _with_first(first, rest):
 
 
 def versioned_refresh(copy_weights, updates):
-  """Makes a refresh of acting weights remember how old they are, and do nothing while they are fresh.
+  """Makes a refresh of acting weights remember their age, and do nothing while they are fresh.
 
   Args:
     copy_weights: operation that copies the weights.

@@ -6,8 +6,10 @@ import time
 
 import numpy as np
 
-# Game: (random play, professional human tester). Wang et al. 2016 (arXiv 1511.06581), Table 2, and for
-# the games that are not in it, the figures in use since Agent57 (Badia et al. 2020, arXiv 2003.13350).
+# Game: (random play, professional human tester). Wang et al. 2016 (arXiv 1511.06581), Table 2, and
+# for
+# the games that are not in it, the figures in use since Agent57 (Badia et al. 2020, arXiv
+# 2003.13350).
 ATARI_SCORES = {
     'Alien': (227.8, 7127.7), 'Amidar': (5.8, 1719.5), 'Assault': (222.4, 742.0),
     'Asterix': (210.0, 8503.3), 'Asteroids': (719.1, 47388.7), 'Atlantis': (12850.0, 29028.1),
@@ -50,7 +52,7 @@ def human_normalised_score(level_name, score):
 
 
 def quotas(num_episodes, num_envs):
-  """How many games each environment plays: fixed beforehand, so that short games are not favoured."""
+  """Games per environment, fixed beforehand so that short games are not favoured."""
   return [num_episodes // num_envs + (i < num_episodes % num_envs) for i in range(num_envs)]
 
 
@@ -152,7 +154,8 @@ def write(logdir, result, checkpoint):
   """Writes evaluation.json; returns the line for the terminal."""
   path = os.path.join(logdir, 'evaluation.json')
   with open(path + '.new', 'w') as f:
-    json.dump({**result, 'checkpoint': os.path.basename(checkpoint), 'time': time.time()}, f, indent=2)
+    record = {**result, 'checkpoint': os.path.basename(checkpoint), 'time': time.time()}
+    json.dump(record, f, indent=2)
     f.write('\n')
   os.replace(path + '.new', path)
   line = (

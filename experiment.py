@@ -2,12 +2,13 @@
 
   python experiment.py --level_name=PongNoFrameskip-v4       trains in this one process
   python experiment.py --flagfile=flagfiles/pong.flags       the same, with settings known to work
-  python experiment.py --mode=test --logdir=runs/...         plays full games with the last checkpoint
+  python experiment.py --mode=test --logdir=runs/...         plays full games with the checkpoint
   python experiment.py --mode=plot --logdir=runs/...         draws the learning curve
-  python experiment.py --ps_hosts=... --learner_hosts=... --actor_hosts=... --job_name=... --task=...
-                                                             one role of a cluster
+  python experiment.py --ps_hosts=.. --learner_hosts=.. --actor_hosts=.. --job_name=.. --task=..
+                                                             is one role of a cluster
 
-This file holds the flags and the wiring of each role. It imports TensorFlow only once the flags are good.
+This file holds the flags and the wiring of each role. It imports TensorFlow only once the flags
+are good.
 """
 
 import collections
@@ -20,8 +21,11 @@ import sys
 import threading
 import time
 
-from absl import app  # noqa: F401 (defines --only_check_args)
-from absl import flags, logging
+from absl import (
+  app,  # noqa: F401 (defines --only_check_args)
+  flags,
+  logging,
+)
 
 import runtime
 from runtime import BadInput, RunFailed
@@ -47,7 +51,7 @@ flags.DEFINE_enum(
     'agent_name', 'auto', AGENT_NAMES, 'Network; auto picks by the observations.',
     case_sensitive=False,
 )  # fmt: skip
-flags.DEFINE_string('logdir', '', 'Folder of checkpoints and records; runs/<level>-<agent> if empty.')
+flags.DEFINE_string('logdir', '', 'Folder of the run; runs/<level>-<agent> if empty.')
 flags.DEFINE_integer('seed', 1, 'Of weights, actions and environments.', lower_bound=0)
 flags.DEFINE_integer(
     'total_environment_frames', int(1e9), 'Environment frames to train on.', lower_bound=1
@@ -56,12 +60,12 @@ flags.DEFINE_integer('test_num_episodes', 30, 'Games that --mode=test plays.', l
 
 # Where it is run.
 flags.DEFINE_integer('task', -1, "Index in the job's host list; -1 trains in this process.")
-flags.DEFINE_enum('job_name', '', ['', 'ps', 'learner', 'actor'], 'Role of this process in a cluster.')
+flags.DEFINE_enum('job_name', '', ['', 'ps', 'learner', 'actor'], 'Role in a cluster.')
 flags.DEFINE_list('ps_hosts', [], 'host:port of every parameter server.')
 flags.DEFINE_list('learner_hosts', [], 'host:port of every learner; the first is the chief.')
 flags.DEFINE_list('actor_hosts', [], 'host:port of every actor.')
 flags.DEFINE_bool('sync_learners', True, 'Learners update together (true) or each on its own.')
-flags.DEFINE_list('learner_devices', [], 'Devices that share the batch; every GPU, or CPU, if empty.')
+flags.DEFINE_list('learner_devices', [], 'Devices that share the batch; empty: all GPUs.')
 flags.DEFINE_integer('wait_secs', 0, 'Seconds to wait for peers; 0 = for ever.', lower_bound=0)
 flags.DEFINE_integer(
     'watchdog_secs', 300, 'Seconds without progress after which a role leaves; 0 = never.',
@@ -75,7 +79,7 @@ flags.DEFINE_integer(
     'num_actors', 2,
     'Actor loops in this process (the original counted those of the whole cluster).', lower_bound=1,
 )  # fmt: skip
-flags.DEFINE_integer('envs_per_actor', 16, 'Environments that a loop steps together.', lower_bound=1)
+flags.DEFINE_integer('envs_per_actor', 16, 'Environments per actor loop.', lower_bound=1)
 flags.DEFINE_integer('unroll_length', 20, 'Agent steps per unroll.', lower_bound=1)
 flags.DEFINE_integer(
     'num_action_repeats', 0, 'Frames per agent step; 0 = 4 for Atari, else 1.', lower_bound=0
@@ -113,7 +117,8 @@ flags.DEFINE_enum(
 flags.DEFINE_float('save_checkpoint_secs', 600, 'Seconds between checkpoints.')
 flags.DEFINE_float('metrics_secs', 10, 'Seconds between rows of metrics.csv.')
 
-# What every task of a run has to agree on; what a command line leaves open is adopted from the chief.
+# What every task of a run has to agree on; what a command line leaves open is adopted from the
+# chief.
 SHARED_FLAGS = (
     'level_name', 'agent_name', 'unroll_length', 'num_action_repeats', 'width', 'height',
     'reward_clipping', 'total_environment_frames', 'seed', 'queue_capacity', 'batch_size',
@@ -123,12 +128,14 @@ SHARED_FLAGS = (
 )  # fmt: skip
 SPACES = ('observation_shape', 'observation_dtype', 'num_actions')
 
-_POSITIVE = ('learning_rate', 'epsilon', 'gradient_clipping', 'save_checkpoint_secs', 'metrics_secs')
+_POSITIVE = (
+    'learning_rate', 'epsilon', 'gradient_clipping', 'save_checkpoint_secs', 'metrics_secs'
+)  # fmt: skip
 _NOT_NEGATIVE = ('entropy_cost', 'baseline_cost', 'momentum')
 _FRACTIONS = ('decay', 'discounting', 'vtrace_lambda')
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The command line
 
 
@@ -213,7 +220,7 @@ def _check_address(job, address):
   runtime.check_resolves(f'--{job}_hosts', address)
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Settings: what the tasks of a run agree on
 
 
@@ -249,7 +256,7 @@ def _fitting_agent(agent_name, observation_shape):
     return default
   if agent_name.startswith('MLP') == is_image:
     raise BadInput(
-        f'--agent_name={agent_name} takes {"vectors" if is_image else "images"}, but observations of '
+        f'--agent_name={agent_name} takes {"vectors" if is_image else "images"}, but those of '
         f'{FLAGS.level_name} are of shape {tuple(observation_shape)}; {default} would fit'
     )
   return agent_name
@@ -284,7 +291,7 @@ def logdir(settings):
   return FLAGS.logdir or os.path.join('runs', f'{level}-{settings.agent_name}')
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Wiring
 
 
@@ -472,7 +479,7 @@ def learner_devices(cluster):
   return [cluster.own_device + name for name in names]
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Roles
 
 
@@ -898,9 +905,13 @@ class Records:
     return row
 
   def _say_verdict(self, row):
-    loops = len(self._role.cluster.actor) or FLAGS.num_actors
+    if not self._role.cluster.is_local:
+      self._writer.message(self._reporting.cluster_line(row))
+      actors = row['connected_actors']
+    else:
+      actors = FLAGS.num_actors
     text = self._reporting.verdict(
-        row['learner_wait_fraction'], row['actor_wait_fraction'], loops
+        row['learner_wait_fraction'], row['actor_wait_fraction'], actors
     )
     if text:
       self._writer.message(text)
@@ -934,7 +945,8 @@ def claim_logdir(path, settings):
   """Makes the folder this run's alone; returns what holds the claim.
 
   Raises:
-    BadInput: another process trains there, or the folder holds a run with another agent or other spaces.
+    BadInput: another process trains there, or the folder holds a run with another agent or other
+    spaces.
   """
   import reporting
 
@@ -970,7 +982,7 @@ def own_flags():
   return [flag.name for flag in FLAGS.flags_by_module_dict().get(_FLAGS_MODULE, [])]
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The parameter server, and main
 
 

@@ -1,6 +1,7 @@
 """The learner: a batch of unrolls becomes one V-trace update.
 
-IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 4 and Table G.1. Losses are sums over time and
+IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 4 and Table G.1. Losses are sums over time
+and
 batch, so gradients of towers and of learners add up.
 
 Shapes: B unrolls per update and learner, T steps per unroll; [T, B] is time-major.
@@ -21,7 +22,7 @@ Hyperparameters = collections.namedtuple(
     'momentum epsilon vtrace_lambda',
 )
 Losses = collections.namedtuple('Losses', 'total policy baseline entropy')
-Losses.__doc__ = """float32 scalars; `baseline` and `entropy` are before their costs, `total` after."""
+Losses.__doc__ = """float32 scalars; `baseline` and `entropy` before their costs, `total` after."""
 
 Counters = collections.namedtuple('Counters', 'updates environment_frames gradient_norm')
 Counters.__doc__ = """Variables on the parameter server: int64 updates done (the global step), int64
@@ -44,7 +45,8 @@ def clip_rewards(rewards, clipping):
 
   Args:
     rewards: float32 tensor of any shape.
-    clipping: 'abs_one' (to [-1, 1]), 'soft_asymmetric' (tanh(r/5), times .3 where negative, times 5) or
+    clipping: 'abs_one' (to [-1, 1]), 'soft_asymmetric' (tanh(r/5), times .3 where negative, times
+    5) or
       'none'.
 
   Raises:
@@ -82,7 +84,8 @@ def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters)
 
   Args:
     learner_outputs: AgentOutput of [T+1, B, ...], the learner's policy on the actor's steps.
-    agent_outputs: AgentOutput of [T+1, B, ...], what the actor computed; entry t led to observation t.
+    agent_outputs: AgentOutput of [T+1, B, ...], what the actor computed; entry t led to
+    observation t.
     env_outputs: StepOutput of [T+1, B, ...]; reward and done of entry t came with observation t.
     hyperparameters: `Hyperparameters`.
 
@@ -139,7 +142,8 @@ class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
     optimizer: the tf.compat.v1.train.Optimizer that applies.
     counters: `Counters`.
     gradient_clipping: largest global norm of the total gradient.
-    scale: what the handed gradients are multiplied by first (the number of learners, where they come
+    scale: what the handed gradients are multiplied by first (the number of learners, where they
+    come
       averaged).
     frames: environment frames behind one application.
   """
@@ -150,7 +154,7 @@ class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
     self._clipping, self._scale, self._frames = gradient_clipping, scale, frames
 
   def apply_gradients(self, grads_and_vars, global_step=None, name=None):
-    """Applies the clipped total; fails with InvalidArgumentError, naming the update, if not finite."""
+    """Applies the clipped total; InvalidArgumentError, naming the update, if not finite."""
     gradients, variables = zip(*grads_and_vars, strict=True)
     norm = self._norm(gradients, variables)
     finite = tf.debugging.Assert(
@@ -197,7 +201,8 @@ def build_optimizer(hyperparameters, counters, num_learners=1, sync=True):
   """The optimizer of one learner of `num_learners`.
 
   Returns:
-    (optimizer, the tf.compat.v1.train.SyncReplicasOptimizer or None). Synchronous learners' gradients are
+    (optimizer, the tf.compat.v1.train.SyncReplicasOptimizer or None). Synchronous learners'
+    gradients are
     averaged by SyncReplicasOptimizer and multiplied back to their sum.
   """
   together = num_learners if sync else 1
@@ -224,12 +229,14 @@ def build_optimizer(hyperparameters, counters, num_learners=1, sync=True):
 
 
 class SyncOps:
-  """What synchronous learners run beside their updates; see tf.compat.v1.train.SyncReplicasOptimizer.
+  """What synchronous learners run beside their updates; see TensorFlow's SyncReplicasOptimizer.
 
   Attributes:
     init: operation for every new session of a learner, `chief_init` that of the chief.
-    spare_tokens: one token per learner, for the chief of a resumed run: a learner may still wait for one
-      that died with the last chief. A token too many costs one dropped gradient, one too few a deadlock.
+    spare_tokens: one token per learner, for the chief of a resumed run: a learner may still wait
+    for one
+      that died with the last chief. A token too many costs one dropped gradient, one too few a
+      deadlock.
     aggregate: applies the summed gradients once all have come; the chief runs it over and over.
   """
 
@@ -287,7 +294,9 @@ def _add(rows):
   return [tf.add_n(column) for column in zip(*rows, strict=True)]
 
 
-def build_update(global_agent, agent, refresh, batch, hyperparameters, counters, optimizer, devices):
+def build_update(
+    global_agent, agent, refresh, batch, hyperparameters, counters, optimizer, devices
+):
   """One update as graph operations.
 
   Args:
@@ -347,11 +356,20 @@ class LearnerLoop:
 
   def run_staging(self, session, should_stop, enter):
     """Fetches batches ahead until told to stop or the queue closes; runs in a thread of its own."""
-    stage = session.make_callable(self._stage)
+    stage = self.stage_once(session)
     while not should_stop():
       enter('dequeue')
       stage()
+
+  def stage_once(self, session):
+    """A function that moves one batch from the queue to where the update takes it."""
+    stage = session.make_callable(self._stage)
+
+    def step():
+      stage()
       self._staged.release()
+
+    return step
 
   def run(self, session, update, should_stop, enter, report):
     """Updates until told to stop or an operation fails.

@@ -3,7 +3,8 @@
 The torsos are those of IMPALA (Espeholt et al. 2018, arXiv 1802.01561, figure 3) and of Nature DQN
 (Mnih et al. 2015), built as Sonnet 2 modules inside a TensorFlow graph.
 
-Shapes: N is a batch of environments, [T, B] a batch of B unrolls of T steps, A the number of actions.
+Shapes: N is a batch of environments, [T, B] a batch of B unrolls of T steps, A the number of
+actions.
 """
 
 import collections
@@ -160,7 +161,8 @@ class Agent(snt.Module):
 
   Args:
     num_actions: number of discrete actions, A.
-    precision: dtype of the torso's arithmetic, 'float32' or 'bfloat16'. Weights, LSTM, heads and all
+    precision: dtype of the torso's arithmetic, 'float32' or 'bfloat16'. Weights, LSTM, heads and
+    all
       that the agent returns stay float32.
   """
 
@@ -178,7 +180,7 @@ class Agent(snt.Module):
     self._baseline = _Linear(1, gain=1.0, name='baseline')
 
   def initial_state(self, batch_size):
-    """The core state at the start of an episode: a nest of float32 [batch_size, lstm_size]; () without LSTM."""
+    """The first core state: a nest of float32 [batch_size, lstm_size]; () without LSTM."""
     return self._lstm.initial_state(batch_size) if self._lstm else ()
 
   @snt.Module.with_name_scope
@@ -357,7 +359,8 @@ def local_copy(agent, agent_name, spec, precision='float32'):
 
   Returns:
     (agent, function that builds and returns the copying operation). The copy's variables are local
-    variables on the current device and not trainable as far as TensorFlow's collections are concerned.
+    variables on the current device and not trainable as far as TensorFlow's collections are
+    concerned.
   """
   with tf.variable_creator_scope(_zero):  # Random values would cost time, and are never read.
     copy = build_agent(agent_name, spec, precision)

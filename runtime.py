@@ -1,4 +1,4 @@
-"""The ground a role stands on: server, peers, sessions, checkpoints, the run's shared state, its end.
+"""The ground a role stands on: server, peers, sessions, checkpoints, shared state, the end.
 
 Nothing here knows agents, losses or environments. The engine is distributed TensorFlow
 (tf.train.ClusterSpec, tf.distribute.Server); a local run is the same graph in a session of its own.
@@ -87,7 +87,7 @@ def _stderr_without(pattern):
       os.close(stderr)
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The cluster
 
 
@@ -190,7 +190,7 @@ def variables_device(cluster):
 
 
 def session_config(cluster, threads=0, ps_only=False):
-  """tf.compat.v1.ConfigProto: device filters, growing GPU memory, `threads` per pool (0: TensorFlow's choice).
+  """tf.compat.v1.ConfigProto: device filters, growing GPU memory, threads per pool (0: all cores).
 
   Without the filters a session waits for every task of the cluster, up or not.
   """
@@ -220,7 +220,9 @@ def check_resolves(flag, address):
   try:
     socket.getaddrinfo(host, None)
   except OSError as e:
-    raise BadInput(f'{flag}: the host name of {address!r} does not resolve ({e.strerror})') from None
+    raise BadInput(
+        f'{flag}: the host name of {address!r} does not resolve ({e.strerror})'
+    ) from None
 
 
 def derived_seed(*entropy):
@@ -327,14 +329,15 @@ def wait_for_peers(cluster, names, wait_secs, should_stop):
     time.sleep(POLL_SECS)
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # What the tasks of a run share, on the first parameter server
 
 
 class SharedState:
   """Settings, done flag, tokens and reports on the first parameter server, as graph operations.
 
-  None of it is saved: settings and the done flag are rewritten by the chief, reports are for the moment.
+  None of it is saved: settings and the done flag are rewritten by the chief, reports are for the
+  moment.
   """
 
   REPORTS = 1000
@@ -460,7 +463,7 @@ def code_version():
   return digest.hexdigest()[:12]
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Checkpoints
 
 
@@ -518,7 +521,7 @@ class Checkpoints:
     return tf.train.load_checkpoint(path).get_tensor(name)
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Sessions and threads
 
 
@@ -681,7 +684,7 @@ def run_in_thread(function, *args):
   return result['value']
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # Signs of life
 
 
@@ -692,7 +695,8 @@ class Heartbeat:
     cluster: `Cluster`.
     state_dir: folder of the state file, or '' for none.
     watchdog_secs: a loop that stays in a working phase for longer ends the process; 0 = never.
-    excused: function of a phase; whether a stay in it now is a wait for others, to be reported only.
+    excused: function of a phase; whether a stay in it now is a wait for others, to be reported
+    only.
   """
 
   WORKING = ('refresh', 'unroll', 'enqueue', 'update', 'save')
@@ -785,7 +789,7 @@ class Heartbeat:
     os._exit(EXIT_FAILURE)
 
 
-# ---------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # The parameter server's part, and the way out
 
 
@@ -800,7 +804,8 @@ def run_within(session, fetches, feed=None, secs=20.0):
 def serve_to_the_end(cluster, target, interrupts):
   """Waits, on a parameter server, until the run is done and the others have taken their leave.
 
-  The parameter servers are the last to go: sessions of the others cannot close without them. After a
+  The parameter servers are the last to go: sessions of the others cannot close without them. After
+  a
   signal the chief has PATIENCE_SECS for its last checkpoint.
 
   Returns:
@@ -856,7 +861,7 @@ def lock_folder(path, flag):
   """
   try:
     os.makedirs(path, exist_ok=True)
-    file = open(os.path.join(path, 'lock'), 'a+')  # noqa: SIM115 (held until the process ends)
+    file = open(os.path.join(path, 'lock'), 'a+')
   except OSError as e:
     raise BadInput(f'{flag}={path} cannot be written: {e.strerror}') from None
   try:

@@ -3,10 +3,14 @@
 import csv
 import json
 import os
+import re
+import shlex
 import signal
+import socket
 
 import pytest
-from conftest import eventually, free_ports
+
+from conftest import ROOT, eventually, free_ports
 
 LIMIT_SECS = 240.0
 TRAINING = (
@@ -120,8 +124,8 @@ def test_any_role_may_be_killed_and_started_again(new_cluster, sync):
   cluster.start_all(learner=flags)
   cluster.until_frames(1000)
   for victim in ('actor:1', 'learner:1', 'learner:0', 'ps:0'):
-    eventually(lambda saved=cluster.checkpoint(): cluster.checkpoint() > saved, LIMIT_SECS,
-               cluster.logs)  # fmt: skip
+    saved = cluster.checkpoint()
+    eventually(lambda saved=saved: cluster.checkpoint() > saved, LIMIT_SECS, cluster.logs)
     cluster.kill(victim)
     pids = {name: task.pid for name, task in cluster.tasks.items() if name != victim}
     before = len(cluster.rows())
@@ -247,3 +251,67 @@ def test_the_verdict_names_the_slow_side(new_cluster, slow, sentence):
   eventually(
       lambda: sentence in cluster.tasks['learner:0'].output(), LIMIT_SECS, cluster.logs
   )
+
+
+def test_a_role_that_is_stuck_says_where_and_leaves_for_a_supervisor(new_cluster):
+  # The environment of the actor hangs after its first steps.
+  tests = os.path.join(ROOT, 'tests')
+  cluster = new_cluster(flags=['--level_name=hanging_env:Hanging-v0'])
+  for name in cluster.names:
+    job, task = name.split(':')
+    lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in cluster.hosts.items()]
+    cluster.tasks[name] = cluster.processes.start(
+        'experiment.py', *lists, f'--job_name={job}', f'--task={task}', *cluster.flags,
+        '--num_actors=1', '--envs_per_actor=1', '--unroll_length=5', '--batch_size=1',
+        '--watchdog_secs=5', name=job, env={'PYTHONPATH': tests},
+    )  # fmt: skip
+  actor = cluster.tasks['actor:0']
+  assert actor.exit_code(LIMIT_SECS) == 1, cluster.logs()
+  last = actor.output().splitlines()[-1]
+  assert re.search(r'actor:0: actor loop 0 made no progress for \d+ s in phase unroll', last)
+  with open(os.path.join(cluster.state_dir, 'actor-0.json')) as file:
+    assert 'in phase unroll' in json.load(file)['last_error']
+  # Those who wait for the one that is stuck are not stuck themselves.
+  assert cluster.tasks['ps:0'].poll() is None and cluster.tasks['learner:0'].poll() is None
+
+
+def readme_blocks():
+  """The commands of the README's two examples of a cluster, as lists of words."""
+  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
+    text = file.read().split('### With Native Distributed Tensorflow')[1].split('### With')[0]
+  blocks = re.findall(r'```bash\n# \d learners? \d actors?\n(.*?)```', text, re.S)
+  return [
+      [shlex.split(command) for command in re.split(r'(?m)^(?=python )', block) if command.strip()]
+      for block in blocks
+  ]
+
+
+def other_ports_where_taken(commands):
+  """The commands, with free ports for those printed if somebody listens on one of them."""
+  ports = sorted(set(re.findall(r'localhost:(\d+)', str(commands))))
+  taken = False
+  for port in ports:
+    with socket.socket() as probe:
+      taken |= probe.connect_ex(('127.0.0.1', int(port))) == 0
+  new = dict(zip(ports, map(str, free_ports(len(ports))))) if taken else {}
+  return [
+      [re.sub(r'(?<=localhost:)\d+', lambda m: new.get(m[0], m[0]), word) for word in command]
+      for command in commands
+  ]
+
+
+@pytest.mark.parametrize('block', [0, 1], ids=['1 learner 1 actor', '2 learners 3 actors'])
+def test_the_commands_of_the_readme_as_printed(processes, tmp_path, block):
+  commands = other_ports_where_taken(readme_blocks()[block])
+  assert len(commands) == [3, 6][block]
+  tasks = []
+  for i, (python, program, *flags) in enumerate(commands):
+    assert (python, program) == ('python', 'experiment.py')
+    flags = [f.replace('=10000000000', '=2000') for f in flags]
+    tasks.append(
+        processes.start(os.path.join(ROOT, program), *flags, name=f'task{i}', cwd=tmp_path)
+    )
+  for task in tasks:
+    assert task.exit_code(LIMIT_SECS) == 0, '\n'.join(t.output()[-2000:] for t in tasks)
+  logdir = tmp_path / 'runs' / 'BreakoutNoFrameskip-v4-SimpleConvNetAgent'
+  assert (logdir / 'checkpoint').exists() and (logdir / 'metrics.csv').exists()

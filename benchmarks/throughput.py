@@ -1,0 +1,208 @@
+"""How fast this machine trains, and which part limits it.
+
+  python benchmarks/throughput.py --agent_name=SimpleConvNetAgent --secs=40 --json
+
+All figures are agent steps per second (an Atari agent step is 4 frames). Each part runs alone, in
+every
+setting listed below, and its best counts. `serial_bound` is what a machine would reach that does
+the three
+one after the other without any loss, 1/(1/environment + 1/inference + 1/training); `whole` is a
+real run of
+experiment.py, every step of which is trained on once; `efficiency` is whole/serial_bound.
+"""
+
+import argparse
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+NUM_ENVS = (16, 32, 64)  # Tried for environment and inference.
+BATCH_SIZES = (8, 32)  # Tried for training, in unrolls.
+WHOLE = ('--num_actors=2', '--envs_per_actor=32', '--batch_size=32', '--queue_capacity=64')
+WARM_UP = 0.2  # Of the time of each measurement, not counted.
+
+
+def rate(call, steps, secs):
+  """Agent steps per second of repeated calls that do `steps` each, after a warm-up."""
+  end_of_warm_up = time.monotonic() + WARM_UP * secs
+  while time.monotonic() < end_of_warm_up:
+    call()
+  calls, began = 0, time.monotonic()
+  while time.monotonic() - began < secs * (1 - WARM_UP):
+    call()
+    calls += 1
+  return calls * steps / (time.monotonic() - began)
+
+
+def best(measure, settings):
+  """The largest figure and its setting."""
+  return max((measure(setting), setting) for setting in settings)
+
+
+def environment_rate(settings, num_envs, secs):
+  """Steps of a batch of environments with random actions, in the graph as actors step them."""
+  import tensorflow as tf
+
+  import environments
+
+  with tf.Graph().as_default():
+    batch = environments.create_environment(
+        settings.level_name, num_envs, settings.seed, settings.num_action_repeats
+    )
+    reset, state = batch.initial()
+
+    def step(carry, _):
+      action = tf.random.uniform([num_envs], 0, settings.num_actions, tf.int32)
+      return batch.step(action, carry[1])
+
+    last, _ = tf.scan(step, tf.range(settings.unroll_length), (reset, state), parallel_iterations=1)
+    with tf.compat.v1.Session() as session:
+      result = rate(session.make_callable(last.reward), num_envs * settings.unroll_length, secs)
+  batch.close()
+  return result
+
+
+def inference_rate(settings, num_envs, secs):
+  """Calls of the agent on a batch of random observations."""
+  import numpy as np
+  import tensorflow as tf
+
+  import environments
+  import nets
+
+  with tf.Graph().as_default():
+    agent = nets.build_agent(settings.agent_name, settings)
+    observation = tf.Variable(random_observation(settings, num_envs, np), trainable=False)
+    output = environments.StepOutput(
+        tf.zeros([num_envs]), None, tf.zeros([num_envs], tf.bool), observation.read_value()
+    )
+    state = agent.initial_state(num_envs)
+    action = agent((tf.zeros([num_envs], tf.int32), output), state)[0].action
+    with tf.compat.v1.Session() as session:
+      session.run(tf.compat.v1.global_variables_initializer())
+      return rate(session.make_callable(action), num_envs, secs)
+
+
+def random_observation(settings, n, np):
+  """Noise of the observations' shape and dtype, [n, ...]."""
+  noise = np.random.default_rng(0).integers(0, 255, (n, *settings.observation_shape))
+  return noise.astype(settings.observation_dtype)
+
+
+def training_rate(settings, batch_size, secs):
+  """Updates on a batch that lies ready."""
+  import tensorflow as tf
+
+  import experiment
+  import runtime
+
+  settings = settings._replace(batch_size=batch_size, queue_capacity=2 * batch_size)
+  cluster = runtime.Cluster((), (), (), '', -1)
+  with tf.Graph().as_default():
+    graph = experiment.Graph(settings, cluster)
+    side = experiment.LearnerSide(graph, [''])
+    unroll = [
+        tf.zeros([batch_size, *shape], dtype)
+        for dtype, shape in zip(side.queue.dtypes, side.queue.shapes, strict=True)
+    ]
+    fill = tf.group(side.queue.enqueue_many(unroll))
+    with tf.compat.v1.Session() as session:
+      session.run(tf.compat.v1.global_variables_initializer())
+      session.run(tf.compat.v1.local_variables_initializer())
+      fill, stage = session.make_callable(fill), side.loop.stage_once(session)
+      update = session.make_callable(side.update['total_loss'])
+
+      def step():
+        fill()
+        stage()
+        update()
+
+      return rate(step, batch_size * settings.unroll_length, secs)
+
+
+def whole_rate(flags, repeats, secs):
+  """A real run of experiment.py, from its metrics.csv."""
+  with tempfile.TemporaryDirectory() as logdir:
+    command = [sys.executable, os.path.join(ROOT, 'experiment.py'), *flags, *WHOLE]
+    run = subprocess.Popen(
+        [*command, f'--logdir={logdir}', '--metrics_secs=1'], stdout=subprocess.DEVNULL
+    )
+    try:
+      path = os.path.join(logdir, 'metrics.csv')
+      rows, first = [], None
+      while first is None or rows[-1][0] - first < secs:
+        if run.poll() is not None:
+          raise SystemExit(f'{command} ended with exit code {run.returncode}')
+        time.sleep(0.5)
+        rows = read_frames(path)
+        if first is None and rows and rows[-1][1]:
+          first = rows[-1][0]
+    finally:
+      run.send_signal(signal.SIGTERM)
+      run.wait()
+  start = next(row for row in rows if row[0] >= first + WARM_UP * secs)
+  return (rows[-1][1] - start[1]) / (rows[-1][0] - start[0]) / repeats
+
+
+def read_frames(path):
+  """[(time, environment frames)] of a metrics.csv that may be growing."""
+  if not os.path.exists(path):
+    return []
+  with open(path, newline='') as file:
+    rows = [row for row in csv.DictReader(file) if None not in row.values()]
+  return [(float(row['time']), int(row['environment_frames'])) for row in rows]
+
+
+def measure(args):
+  """The figures, a dict, and the settings that won, a dict."""
+  import experiment
+
+  flags = [f'--agent_name={args.agent_name}', f'--level_name={args.level_name}']
+  experiment.parse_args(['throughput.py', *flags])
+  settings = experiment.own_settings()
+  import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
+
+  part = args.secs / len(NUM_ENVS)
+  figures, chosen = {}, {}
+  figures['environment'], chosen['environment'] = best(
+      lambda n: environment_rate(settings, n, part), NUM_ENVS
+  )
+  figures['inference'], chosen['inference'] = best(
+      lambda n: inference_rate(settings, n, part), NUM_ENVS
+  )
+  figures['training'], chosen['training'] = best(
+      lambda b: training_rate(settings, b, args.secs / len(BATCH_SIZES)), BATCH_SIZES
+  )
+  figures['serial_bound'] = 1 / sum(1 / figure for figure in figures.values())
+  figures['whole'] = whole_rate(flags, settings.num_action_repeats, args.secs)
+  figures['efficiency'] = figures['whole'] / figures['serial_bound']
+  return {name: round(value, 3) for name, value in figures.items()}, chosen
+
+
+def main():
+  """Measures and prints."""
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--agent_name', default='SimpleConvNetAgent')
+  parser.add_argument('--level_name', default='PongNoFrameskip-v4')
+  parser.add_argument('--secs', type=float, default=40, help='seconds per figure')
+  parser.add_argument('--json', action='store_true', help='print one JSON object and nothing else')
+  args = parser.parse_args()
+  figures, chosen = measure(args)
+  if args.json:
+    print(json.dumps(figures))
+    return
+  for name, value in figures.items():
+    setting = f'  (batch of {chosen[name]})' if name in chosen else ''
+    print(f'{name:13}{value:10.3f}{setting}')
+
+
+if __name__ == '__main__':
+  main()
