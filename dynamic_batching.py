@@ -137,7 +137,7 @@ class _Queue:
   """A queue of calls of one traced function, shared by all operations that this object makes."""
 
   def __init__(self, function, specs, maximum_batch_size, batch_timeout_micros=0, **options):
-    """Traces the function, outside of any loop so that calls in all loops can share it.
+    """Traces the function.
 
     Args:
       function: flat tensors [rows, ...] to flat tensors [rows, ...].
@@ -150,10 +150,9 @@ class _Queue:
     def with_time(*flat_and_time):
       return function(*flat_and_time[:-1])
 
-    with tf.init_scope():
-      self._function = tf.function(with_time, autograph=False).get_concrete_function(
-          *specs, tf.TensorSpec([], tf.float64)
-      )
+    self._function = tf.function(with_time, autograph=False).get_concrete_function(
+        *specs, tf.TensorSpec([], tf.float64)
+    )
     _check_outputs(self._function.outputs)
     self._attributes = dict(
         f=self._function,

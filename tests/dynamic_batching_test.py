@@ -97,20 +97,35 @@ def test_call_sites_of_many_threads_are_merged(session):
 
 
 def test_sixteen_threads_give_a_mean_batch_above_four(session):
-  sizes = []
+  sizes, away, change = [], set(range(16)), threading.Condition()
 
   def slow(batch):
-    sizes.append(len(batch))
-    time.sleep(0.01)  # Stands for a network's inference.
+    """Takes as long as those served before need to come back, however busy the machine is."""
+    with change:
+      assert change.wait_for(lambda: not away, LIMIT_SECS)
+      away.update(int(row) for row in batch[:, 0])
+      sizes.append(len(batch))
+    time.sleep(0.05)  # The way from being back to being queued.
     return batch
+
+  def come_back(i):
+    with change:
+      away.discard(i)
+      change.notify_all()
 
   @dynamic_batching.batch_fn
   def infer(batch):
     return tf.ensure_shape(tf.numpy_function(slow, [batch], tf.float32), batch.shape)
 
+  def caller(i, run):
+    for _ in range(10):
+      come_back(i)
+      assert run() == i
+    come_back(i)
+
   runs = [session.make_callable(infer(_row(float(i)))) for i in range(16)]
-  _in_threads([lambda r=run: [r() for _ in range(20)] for run in runs])
-  assert sum(sizes) == 16 * 20
+  _in_threads([lambda i=i: caller(i, runs[i]) for i in range(16)])
+  assert sum(sizes) == 16 * 10
   assert np.mean(sizes) > 4
 
 
@@ -250,8 +265,9 @@ def test_sonnet_modules_keep_their_variables(session):
 def test_loops_of_several_threads_share_runs(session):
   linear = snt.Linear(2)
   linear(tf.zeros([1, 2]))
+  scale = linear.b + 0.5  # Computed once, before the loops.
   step = dynamic_batching.batch_fn_with_options(4, timeout_ms=FOR_EVER_MS)(
-      lambda x: (tf.nn.tanh(linear(x)), _add_size(x)[1]))
+      lambda x: (tf.nn.tanh(linear(x) * scale), _add_size(x)[1]))
 
   def loop(first):
     return tf.scan(lambda carry, _: step(carry[0]), tf.range(10), (first, tf.zeros([2], tf.int32)))
@@ -259,7 +275,7 @@ def test_loops_of_several_threads_share_runs(session):
   first = [tf.random.stateless_normal([2, 2], [0, i]) for i in range(2)]
   loops = [loop(x) for x in first]
   assert [t.shape.as_list() for t in loops[0]] == [[10, 2, 2], [10, 2]]
-  expected = [tf.scan(lambda x, _: tf.nn.tanh(linear(x)), tf.range(10), x) for x in first]
+  expected = [tf.scan(lambda x, _: tf.nn.tanh(linear(x) * scale), tf.range(10), x) for x in first]
   session.run(tf.compat.v1.global_variables_initializer())
   outputs = _in_threads([lambda c=call: session.run(c) for call in loops])
   for (values, sizes), want in zip(outputs, session.run(expected), strict=True):
