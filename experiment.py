@@ -489,10 +489,11 @@ class Role:
   Args:
     cluster: `runtime.Cluster`.
     interrupts: `runtime.Interrupts`.
+    claim: the chief's `Claim`.
   """
 
-  def __init__(self, cluster, interrupts):
-    self.cluster, self.interrupts = cluster, interrupts
+  def __init__(self, cluster, interrupts, claim=None):
+    self.cluster, self.interrupts, self.claim = cluster, interrupts, claim
     self.learner_side = self.actor_side = self.records = self.reports = None
     self.heartbeat = runtime.Heartbeat(
         cluster, FLAGS.state_dir, FLAGS.watchdog_secs, self._excuse
@@ -526,11 +527,9 @@ class Role:
 
   def _agree_on_settings(self):
     if self.cluster.is_chief:
-      settings = own_settings()
-      self.logdir = logdir(settings)
-      self.lock = claim_logdir(self.logdir, settings)
+      self.logdir = self.claim.logdir
       self._wait_for(self.cluster.peers)
-      return None if self.interrupts.is_set() else settings
+      return None if self.interrupts.is_set() else self.claim.settings
     self._wait_for(['ps:0'])
     shared = runtime.read_shared_settings(
         self.cluster, self.target, FLAGS.wait_secs, self.interrupts.is_set
@@ -941,21 +940,31 @@ def failure(error):
   return f'{type(error).__name__}: {message}'
 
 
-def claim_logdir(path, settings):
-  """Makes the folder this run's alone; returns what holds the claim.
+Claim = collections.namedtuple('Claim', 'settings logdir lock')
+
+
+def claim_logdir():
+  """Makes the folder of the run, as this command line describes it, this process's alone.
+
+  All that the user may have to put right is found out here, before TensorFlow is imported.
+
+  Returns:
+    `Claim`; its lock holds as long as the process.
 
   Raises:
-    BadInput: another process trains there, or the folder holds a run with another agent or other
-    spaces.
+    BadInput: the environment cannot be made, another process trains in the folder, or it holds a
+      run with another agent or other spaces.
   """
   import reporting
 
-  claim = runtime.lock_folder(path, '--logdir')
+  settings = own_settings()
+  path = logdir(settings)
+  lock = runtime.lock_folder(path, '--logdir')
   check_same_run(path, settings)
   reporting.write_run_json(
       path, {name: FLAGS[name].value for name in own_flags()}, {'settings': settings._asdict()}
   )
-  return claim
+  return Claim(settings, path, lock)
 
 
 def check_same_run(path, settings):
@@ -1003,11 +1012,12 @@ def train(cluster):
     logging.set_verbosity(logging.WARNING)  # The live line says it all.
   if cluster.job in ('ps', 'actor'):
     os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
+  claim = claim_logdir() if cluster.is_chief else None
   runtime.import_tensorflow()
   if cluster.job == 'ps':
     runtime.run_in_thread(run_ps, cluster, interrupts)
   else:
-    role = Role(cluster, interrupts)
+    role = Role(cluster, interrupts, claim)
     runtime.run_in_thread(role.run)
 
 
