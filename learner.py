@@ -169,9 +169,9 @@ class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
       with tf.device(variable.device):
         clipped.append((gradient * factor, variable))
     apply = self._optimizer.apply_gradients(clipped, global_step=global_step, name=name)
-    with tf.control_dependencies([finite]):
+    # Not before: the learning rate of this update is that of the frames so far.
+    with tf.control_dependencies([apply]):
       return tf.group(
-          apply,
           self._counters.environment_frames.assign_add(self._frames),
           self._counters.gradient_norm.assign(norm),
       )
