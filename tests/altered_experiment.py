@@ -1,0 +1,75 @@
+"""Runs experiment.py altered: `altered_experiment.py ALTERATION[,ALTERATION] [FLAGS...]`.
+
+Alterations:
+  flipped: the policy gradient has the wrong sign.
+  recorded=FILE: writes to FILE (.npz) the seeds of the environments ('seeds'), and every global
+    variable as the first session has it ('session/NAME') and as the checkpoint has it
+    ('checkpoint/NAME').
+"""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import numpy as np
+
+import experiment
+import runtime
+
+
+def flip():
+  """Gradient descent on the advantage instead of ascent."""
+  import learner
+
+  loss = learner.policy_gradient_loss
+  learner.policy_gradient_loss = lambda *args: -loss(*args)
+
+
+def record(path):
+  """See above."""
+  import environments
+
+  create_environment, open_session = environments.create_environment, runtime.open_session
+  seeds = []
+
+  def recording_create(level_name, num_envs, seed, *args):
+    seeds.append(seed)
+    return create_environment(level_name, num_envs, seed, *args)
+
+  def recording_open(*args):
+    session = open_session(*args)
+    np.savez(path + '.new.npz', seeds=seeds, **_variables(session, args[-1]))
+    os.replace(path + '.new.npz', path)
+    return session
+
+  environments.create_environment = recording_create
+  runtime.open_session = recording_open
+
+
+def _variables(session, checkpoint):
+  import tensorflow as tf
+
+  found = {v.op.name: v for v in tf.compat.v1.global_variables()}
+  values = {f'session/{name}': value for name, value in session.run(found).items()}
+  if not checkpoint:
+    return values
+  reader = tf.train.load_checkpoint(checkpoint)
+  names = reader.get_variable_to_shape_map()
+  return {**values, **{f'checkpoint/{name}': reader.get_tensor(name) for name in names}}
+
+
+def main(alterations, *flags):
+  """The program; returns its exit code."""
+  runtime.import_tensorflow()
+  for alteration in alterations.split(','):
+    name, _, path = alteration.partition('=')
+    if name == 'flipped':
+      flip()
+    else:
+      record(path)
+  return experiment.main(['experiment.py', *flags])
+
+
+if __name__ == '__main__':
+  runtime.leave(main(*sys.argv[1:]))
