@@ -30,6 +30,7 @@ INNER_ACTIONS = ('on_host', 'supervise')
 # Actions that start tasks or look at how they would start: only these take training flags.
 TRAINING_ACTIONS = ('launch', 'check', 'plan')
 
+PROGRAM = os.path.basename(__file__)
 FLAGS = flags.FlagValues()
 
 
@@ -112,7 +113,7 @@ def _help_text():
 
 def _run_action(words):
   """One action for a person; returns the exit code, raises ValueError for bad input."""
-  from frontend import actions, cluster
+  from frontend import actions, cluster, hosts
 
   training = _parse(words)
   if FLAGS.action in INNER_ACTIONS:
@@ -134,6 +135,9 @@ def _run_action(words):
         raise ValueError(_with_own_flag(problem, training))
     outcome = getattr(frontend, FLAGS.action)()
     return outcome if FLAGS.action != 'check' else int(not outcome)
+  except hosts.HostError as error:
+    print(f'{PROGRAM}: {error}', file=sys.stderr)
+    return 1
   finally:
     frontend.close()
 
@@ -181,7 +185,7 @@ def main(words):
   try:
     return _run_action(words)
   except ValueError as error:
-    print(f'{os.path.basename(__file__)}: {error}', file=sys.stderr)
+    print(f'{PROGRAM}: {error}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     return 130

@@ -127,7 +127,8 @@ class Frontend:
   def command(self, action, *extra):
     """The command line of another action on this cluster, ready to paste."""
     program = 'python' if shutil.which('python') == sys.executable else sys.executable
-    words = [program, hosts.PROGRAM, f'--cluster_csv_path={self._options.cluster_csv_path}']
+    path = hosts.PROGRAM if os.getcwd() == hosts.CODE else os.path.join(hosts.CODE, hosts.PROGRAM)
+    words = [program, path, f'--cluster_csv_path={self._options.cluster_csv_path}']
     if self._options.tmux_sess != 'impala':
       words.append(f'--tmux_sess={self._options.tmux_sess}')
     if self._options.tmux_socket:
@@ -190,7 +191,11 @@ class Frontend:
     return items, reply['versions']
 
   def _check_address(self, host):
-    return address_problem(host.host.address, self._options.allow_public_addresses)
+    passed, text = host_check.check_address(host.host.address, self._options.allow_public_addresses)
+    if passed is None:
+      # A name that only the hosts know is reached by an alias of ~/.ssh/config; they look it up.
+      return isinstance(host, hosts.SshHost), text
+    return passed, text
 
   def check(self):
     """Checks every host; prints the table; returns whether all passed."""
@@ -218,6 +223,7 @@ class Frontend:
         lambda host: host.ask(
           'reach',
           timeout_secs=300,
+          allow_public=self._options.allow_public_addresses,
           addresses=[
             [task.ip, task.tf_port]
             for other in able
@@ -285,12 +291,16 @@ class Frontend:
       return 1
     outcomes = self.on_all(self._launch_on)
     failed = self._failures(outcomes)
-    failed += self._wait_for_life(
-      [host for host, result in outcomes if not isinstance(result, hosts.HostError)]
-    )
+    launched = [host for host, result in outcomes if not isinstance(result, hosts.HostError)]
+    try:
+      failed += self._wait_for_life(launched)
+    except KeyboardInterrupt:
+      self.say('\nno longer waiting; the tasks go on')
+      self._print_commands()
+      raise
     if failed and not self._options.keep_going:
       self.say('stopping what was started (--keep_going leaves it)')
-      self._end(now=True)
+      self._end(True, launched)
       return 1
     self._print_commands()
     return 1 if failed else 0
@@ -470,15 +480,10 @@ class Frontend:
   def _running(self):
     return [row['task'] for row in self.rows() if row['state'] == 'running']
 
-  def _end(self, now):
-    """Ends what is left of the session on every host; returns how many hosts failed."""
-    return self._failures(
-      self.on_all(
-        lambda host: host.ask(
-          'end', timeout_secs=END_REPLY_SECS, now=now, **self._session_and_socket()
-        )
-      )
-    )
+  def _end(self, now, targets=None):
+    """Ends what is left of the session on the hosts; returns how many of them failed."""
+    request = {'timeout_secs': END_REPLY_SECS, 'now': now, **self._session_and_socket()}
+    return self._failures(self.on_all(lambda host: host.ask('end', **request), targets))
 
   # ---- plan ------------------------------------------------------------------------------------
 
@@ -497,24 +502,6 @@ class Frontend:
 
 
 # ---- Plain functions. --------------------------------------------------------------------------
-
-
-def address_problem(address, allow_public):
-  """(passed, detail) for an address: it resolves, and the internet does not reach it."""
-  import socket
-
-  try:
-    found = {info[4][0].partition('%')[0] for info in socket.getaddrinfo(address, None)}
-  except OSError as error:
-    return False, f'{address} does not resolve: {error.strerror}'
-  public = sorted(ip for ip in found if cluster_lib.is_public(ip))
-  if public and not allow_public:
-    return False, (
-      f"{', '.join(public)} can be reached from the internet, and TensorFlow's server has no "
-      'authentication: who reaches its port can run programs there. Use private addresses, '
-      'or --allow_public_addresses behind a firewall'
-    )
-  return True, ', '.join(sorted(found))
 
 
 def git_files(code, *patterns):

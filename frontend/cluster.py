@@ -74,11 +74,6 @@ def is_loopback(address):
     return address.lower() == 'localhost'
 
 
-def is_public(address):
-  """Whether an IP address is globally routable."""
-  return ipaddress.ip_address(address).is_global
-
-
 # ---- One cell at a time: each function returns the value or raises ValueError(what is wrong). --
 
 
@@ -95,14 +90,20 @@ def _job(cell):
 
 
 def _ip(cell):
-  if ':' in cell:
+  if re.fullmatch(r'[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*', cell):
     try:
-      return str(ipaddress.IPv6Address(cell))
+      cell = str(ipaddress.IPv6Address(cell))
     except ValueError:
-      pass
-  elif re.fullmatch(r'[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?', cell):
-    return cell
-  raise ValueError(f'{cell!r} is not an address or a host name (the port has its own column)')
+      raise _no_address(cell) from None
+  elif not re.fullmatch(r'[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?', cell):
+    raise _no_address(cell)
+  if cell in ('0.0.0.0', '::'):
+    raise ValueError(f'{cell!r} is no address that others can reach')
+  return cell
+
+
+def _no_address(cell):
+  return ValueError(f'{cell!r} is not an address or a host name (the port has its own column)')
 
 
 def _port(cell):

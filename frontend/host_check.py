@@ -6,6 +6,7 @@ Each check returns (True, what is there) or (False, a sentence with what is wron
 import contextlib
 import hashlib
 import importlib.metadata
+import ipaddress
 import os
 import shutil
 import socket
@@ -196,10 +197,34 @@ def check_session(socket_name, session):
   return True, 'free'
 
 
-def unreachable(addresses):
+def check_address(address, allow_public):
+  """Whether an address resolves to one that the whole internet does not reach.
+
+  Returns:
+    (passed, detail); passed is None for a name that does not resolve here.
+  """
+  try:
+    found = {info[4][0].partition('%')[0] for info in socket.getaddrinfo(address, None)}
+  except (OSError, UnicodeError) as error:
+    return None, f'{address} does not resolve: {getattr(error, "strerror", None) or error}'
+  public = sorted(ip for ip in found if ipaddress.ip_address(ip).is_global)
+  if public and not allow_public:
+    return False, (
+      f"{', '.join(public)} can be reached from the internet, and TensorFlow's server has no "
+      'authentication: who reaches its port can run programs there. Use private addresses, '
+      'or --allow_public_addresses behind a firewall'
+    )
+  return True, ', '.join(sorted(found))
+
+
+def unreachable(addresses, allow_public):
   """Tries to connect to each (address, port); returns one sentence for each that failed."""
   problems = []
   for address, port in addresses:
+    passed, text = check_address(address, allow_public)
+    if not passed:
+      problems.append(text)
+      continue
     try:
       socket.create_connection((address, port), timeout=CONNECT_SECS).close()
     except OSError as error:

@@ -51,17 +51,25 @@ def has_session(session, tmux_socket):
 def check(hashes, ports, devices, argument_lists, session, tmux_socket):
   """Every check that a host can do alone: {item: [passed, detail]}."""
   versions = host_check.package_versions()
-  items = {
-    'code': host_check.check_code(_root(), hashes),
-    'packages': host_check.check_packages(versions),
-    'gpus': host_check.check_gpus(devices),
-    'disk': host_check.check_disk(_root()),
-    'tmux': host_check.check_tmux(),
-    'session': host_check.check_session(tmux_socket, session),
-    'ports': host_check.check_ports(ports),
-    'flags': host_check.check_flags(_root(), argument_lists),
+  checks = {
+    'code': (host_check.check_code, _root(), hashes),
+    'packages': (host_check.check_packages, versions),
+    'gpus': (host_check.check_gpus, devices),
+    'disk': (host_check.check_disk, _root()),
+    'tmux': (host_check.check_tmux,),
+    'session': (host_check.check_session, tmux_socket, session),
+    'ports': (host_check.check_ports, ports),
+    'flags': (host_check.check_flags, _root(), argument_lists),
   }
+  items = {item: _outcome(function, arguments) for item, (function, *arguments) in checks.items()}
   return {'items': items, 'versions': versions}
+
+
+def _outcome(function, arguments):
+  try:
+    return function(*arguments)
+  except Exception as error:  # pylint: disable=broad-except
+    return False, f'could not be checked: {error or type(error).__name__}'
 
 
 _LISTENERS = []
@@ -75,9 +83,9 @@ def listen(ports):
   return {'listening': len(_LISTENERS)}
 
 
-def reach(addresses):
+def reach(addresses, allow_public):
   """Tries to connect to every [address, port]; returns what failed."""
-  return {'problems': host_check.unreachable(addresses)}
+  return {'problems': host_check.unreachable(addresses, allow_public)}
 
 
 def unlisten():

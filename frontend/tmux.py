@@ -69,30 +69,26 @@ def start_windows(socket, session, commands):
     RuntimeError: tmux refused, for example because the session exists.
   """
   server = _server(socket)
-  for number, (window, arguments) in enumerate(commands):
-    if number == 0:
-      start = ['new-session', '-d', '-s', session, '-x', '200', '-y', '50']
-    else:
-      start = ['new-window', '-d', '-t', f'={session}:']
-    words = [_literal(word) for word in arguments]
-    # One tmux command, so that a program that ends at once still leaves its window.
-    _run(
-      server,
-      *start,
-      '-n',
-      window,
-      '--',
-      *words,
-      ';',
-      'set-option',
-      '-w',
-      '-t',
-      f'={session}:={window}',
-      'remain-on-exit',
-      'on',
-    )
-    if number == 0:
-      _run(server, 'set-option', '-t', f'={session}:', 'destroy-unattached', 'off')
+  try:
+    for number, (window, arguments) in enumerate(commands):
+      _start_window(server, session, window, arguments, first=number == 0)
+  except RuntimeError:
+    if number:
+      end_session(socket, session)
+    raise
+
+
+def _start_window(server, session, window, arguments, first):
+  if first:
+    start = ['new-session', '-d', '-s', session, '-x', '200', '-y', '50']
+  else:
+    start = ['new-window', '-d', '-t', f'={session}:']
+  words = [_literal(word) for word in arguments]
+  stay = ['set-option', '-w', '-t', f'={session}:={window}', 'remain-on-exit', 'on']
+  # One tmux command, so that a program that ends at once still leaves its window.
+  _run(server, *start, '-n', window, '--', *words, ';', *stay)
+  if first:
+    _run(server, 'set-option', '-t', f'={session}:', 'destroy-unattached', 'off')
 
 
 def end_session(socket, session):

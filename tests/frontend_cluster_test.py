@@ -100,6 +100,14 @@ BAD_FILES = [
      'its own column)'],
   ),
   (
+    'job,ip,tf_port\n' + REST + 'actor,fe80::1%$(x),4\nactor,0.0.0.0,5\nactor,1::2::3,5\n',
+    ["c.csv line 5, column ip: 'fe80::1%$(x)' is not an address or a host name (the port has its "
+     'own column)',
+     "c.csv line 6, column ip: '0.0.0.0' is no address that others can reach",
+     "c.csv line 7, column ip: '1::2::3' is not an address or a host name (the port has its own "
+     'column)'],
+  ),
+  (
     'job,ip,tf_port\n' + REST + 'actor,10.0.0.8,3\n',
     ['c.csv line 5, column tf_port: 3 on 10.0.0.8 is taken by line 4; give each task of a host its '
      'own port'],

@@ -2,7 +2,9 @@
 
 import getpass
 import os
+import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -79,7 +81,7 @@ def test_defaults_of_workdir_and_python():
 def test_talking_to_this_machine(opened, code):
   host = opened(workdir=code, python=sys.executable)
   assert host.ask('hello') == {'python': sys.executable, 'workdir': code}
-  assert host.ask('reach', addresses=[]) == {'problems': []}
+  assert host.ask('reach', addresses=[], allow_public=False) == {'problems': []}
 
 
 def test_a_request_that_the_other_side_does_not_know(opened, code):
@@ -231,8 +233,6 @@ def test_the_command_that_attaches_a_terminal():
 
 def make_wheel(folder):
   """A wheel of a package `tiny`, made by hand."""
-  import zipfile
-
   folder.mkdir()
   with zipfile.ZipFile(folder / 'tiny-1-py3-none-any.whl', 'w') as wheel:
     wheel.writestr('tiny.py', 'x = 1\n')
@@ -244,18 +244,43 @@ def make_wheel(folder):
     wheel.writestr('tiny-1.dist-info/RECORD', 'tiny.py,,\n')
 
 
-def test_a_virtual_environment_from_wheels(remote, tmp_path):
-  make_wheel(tmp_path / 'wheels')
-  (tmp_path / 'requirements.txt').write_text('tiny\n')
-  host = remote(workdir=str(tmp_path / 'new'), python='')
-  host.put(str(tmp_path), ['requirements.txt'])
-  host.put(str(tmp_path / 'wheels'), ['tiny-1-py3-none-any.whl'], hosts.WHEELHOUSE)
-  host.make_venv(offline=True)
-  python = tmp_path / 'new/.venv/bin/python'
-  import subprocess
+@pytest.fixture
+def checkout(tmp_path):
+  """A small checkout: the frontend, one required package, and a file that git does not track."""
+  folder = frontend_fixtures.copy_code(tmp_path / 'checkout')
+  with open(os.path.join(folder, 'requirements.txt'), 'w', encoding='utf-8') as file:
+    file.write('tiny\n')
+  subprocess.run(['git', 'init', '-q', folder], check=True)
+  subprocess.run(['git', '-C', folder, 'add', '-A'], check=True)
+  open(os.path.join(folder, 'scratch.py'), 'w').close()
+  return folder
 
-  assert subprocess.run([python, '-c', 'import tiny'], check=False).returncode == 0
-  (tmp_path / 'requirements.txt').write_text('not-there\n')
-  host.put(str(tmp_path), ['requirements.txt'])
-  with pytest.raises(hosts.HostError, match='could not be made: .*not-there'):
-    host.make_venv(offline=True)
+
+def test_push_copies_the_code_and_makes_a_virtual_environment(remote, sshd, checkout, tmp_path):  # noqa: F811
+  make_wheel(tmp_path / 'wheels')
+  target = tmp_path / 'new' / 'impala'
+  rows = [f'{job},{sshd.address},{port},{sshd.port},{target}'
+          for port, job in enumerate(('ps', 'learner', 'actor'), 1)]  # fmt: skip
+  path = tmp_path / 'c.csv'
+  path.write_text('\n'.join(['job,ip,tf_port,ssh_port,workdir', *rows]))
+  words = [f'--cluster_csv_path={path}', '--action=push', f'--wheelhouse={tmp_path}/wheels']
+  pushed = frontend_fixtures.frontend(words, checkout)
+  assert pushed.returncode == 0, pushed.stdout + pushed.stderr
+  assert f'.venv/bin/python with requirements.txt in {target}' in pushed.stdout
+  assert (target / 'frontend' / 'cluster.py').exists() and not (target / 'scratch.py').exists()
+  python = [target / '.venv/bin/python', '-c', 'import tiny']
+  assert subprocess.run(python, check=False).returncode == 0
+  # What cannot be installed is said with pip's own words.
+  with open(os.path.join(checkout, 'requirements.txt'), 'w', encoding='utf-8') as file:
+    file.write('not-there\n')
+  pushed = frontend_fixtures.frontend(words, checkout)
+  assert pushed.returncode == 1
+  assert 'could not be made: ' in pushed.stdout and 'not-there' in pushed.stdout
+
+
+def test_push_from_what_is_no_checkout(tmp_path):
+  folder = frontend_fixtures.copy_code(tmp_path / 'code')
+  path = os.path.join(conftest.ROOT, 'local_cluster_example.csv')
+  pushed = frontend_fixtures.frontend([f'--cluster_csv_path={path}', '--action=push'], folder)
+  assert pushed.returncode == 2
+  assert 'is no git checkout' in pushed.stderr
