@@ -352,7 +352,14 @@ class LearnerLoop:
     )
     self._stage = staged.enqueue(queue.dequeue_many(batch_size))
     self.batch = tf.nest.pack_sequence_as(structure, staged.dequeue())
-    self._staged = threading.Semaphore(0)
+    self._session, self._lock = None, threading.Lock()
+
+  def _staged_in(self, session):
+    """Counts what a session has staged; what an earlier one staged was lost with it."""
+    with self._lock:
+      if self._session is not session:
+        self._session, self._staged = session, threading.Semaphore(0)
+      return self._staged
 
   def run_staging(self, session, should_stop, enter):
     """Fetches batches ahead until told to stop or the queue closes; runs in a thread of its own."""
@@ -363,11 +370,11 @@ class LearnerLoop:
 
   def stage_once(self, session):
     """A function that moves one batch from the queue to where the update takes it."""
-    stage = session.make_callable(self._stage)
+    stage, staged = session.make_callable(self._stage), self._staged_in(session)
 
     def step():
       stage()
-      self._staged.release()
+      staged.release()
 
     return step
 
@@ -381,12 +388,12 @@ class LearnerLoop:
       enter: function of the name of the phase that begins.
       report: function of (the fetched dict, wait_secs, busy_secs), after every update.
     """
-    names = list(update)
+    names, staged = list(update), self._staged_in(session)
     fetch = session.make_callable([update[name] for name in names])
     while not should_stop():
       began = time.monotonic()
       enter('wait')
-      while not self._staged.acquire(timeout=0.5):
+      while not staged.acquire(timeout=0.5):
         if should_stop():
           return
       ready = time.monotonic()
