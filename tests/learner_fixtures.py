@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 import experiment
+import learner
 import runtime
 from environments import StepOutput, StepOutputInfo
 from nets import AgentOutput
@@ -25,7 +26,7 @@ def small_settings(**changes):
 
 
 def random_unrolls(settings, number, seed=0, policy_version=0):
-  """`number` unrolls of vector observations: flat numpy arrays [number, ...], as the queue wants."""
+  """`number` unrolls of vector observations, flat, as the queue has them: arrays [number, ...]."""
   rng = np.random.default_rng(seed)
   shape = (number, settings.unroll_length + 1)
 
@@ -72,26 +73,33 @@ class Learner:
       self._put = queue.enqueue_many(self._elements)
       self._ready = v1.report_uninitialized_variables(self.variables)
       self._init = v1.global_variables_initializer(), v1.local_variables_initializer()
-    self._loops = runtime.Loops()
-    self.session = None
+      self._sync_ops = learner.SyncOps(self.side.sync) if self.side.sync else None
+    self._loops = self.session = None
 
   def open(self, target='', config=None, saver=None, path=None):
     """Opens a session, as `experiment.Role` does, and begins to stage batches."""
     config = config or two_cpus(runtime.session_config(self._cluster))
+    self._loops = runtime.Loops()
     with self.tf_graph.as_default():
       self.session = runtime.open_session(
           target, config, self._cluster.is_chief, *self._init, self._ready, saver, path
       )
-    self._loops.start('staging', self.side.loop.run_staging, self.session,
-                      self._loops.should_stop, lambda phase: None)  # fmt: skip
+    self._start('staging', self.side.loop.run_staging, lambda phase: None)
+    if self._sync_ops:
+      chief = self._cluster.is_chief
+      self.session.run(self._sync_ops.chief_init if chief else self._sync_ops.init)
+      if chief:
+        self._start('sync', self._sync_ops.run)
     return self
+
+  def _start(self, name, loop, *args):
+    self._loops.start(name, loop, self.session, self._loops.should_stop, *args)
 
   def __enter__(self):
     return self
 
   def __exit__(self, *unused):
     self._loops.stop()
-    self.session.run(self.side.close_queue)
     runtime.close_session(self.session)
     assert self._loops.join(60.0)
 

@@ -1,0 +1,500 @@
+"""learner: losses and gradients against numpy, one clipping, counters, towers, several learners."""
+
+import collections
+import concurrent.futures
+import contextlib
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import experiment
+import learner
+import runtime
+from conftest import eventually, free_ports
+from environments import StepOutput
+from learner_fixtures import (
+  TWO_CPUS,
+  Learner,
+  assert_same,
+  random_unrolls,
+  small_settings,
+  two_cpus,
+)
+from nets import AgentOutput
+
+T, B, NUM_ACTIONS = 5, 3, 4
+CLOSE = dict(rtol=1e-5, atol=1e-6)
+# As the gradients of a batch are sums in another order, and RMSProp divides by their roots.
+SUMMED = dict(rtol=1e-4, atol=1e-5)
+
+
+def run(fetches, feed=None):
+  with tf.compat.v1.Session() as session:
+    session.run(tf.compat.v1.global_variables_initializer())
+    return session.run(fetches, feed)
+
+
+@pytest.fixture
+def graph():
+  with tf.Graph().as_default() as a_graph:
+    yield a_graph
+
+
+# Losses.
+
+
+def softmax(logits):
+  exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
+  return exp / exp.sum(axis=-1, keepdims=True)
+
+
+def log_prob(logits, actions):
+  return np.log(np.take_along_axis(softmax(logits), actions[..., None], -1)[..., 0])
+
+
+def v_trace(rhos, discounts, rewards, values, bootstrap, lambda_):
+  """vs and advantages [T, B], by the recursion of remark 1 of the paper, step by step backwards."""
+  clipped = np.minimum(rhos, 1)
+  next_values = np.append(values[1:], bootstrap[None], axis=0)
+  vs, correction = np.zeros_like(values), 0
+  for t in reversed(range(len(values))):
+    delta = clipped[t] * (rewards[t] + discounts[t] * next_values[t] - values[t])
+    correction = delta + discounts[t] * lambda_ * clipped[t] * correction
+    vs[t] = values[t] + correction
+  next_vs = np.append(vs[1:], bootstrap[None], axis=0)
+  return vs, clipped * (rewards + discounts * next_vs - values)
+
+
+def unroll_arrays(seed=3):
+  """(learner's logits and values, actor's AgentOutput, reward, done), time-major, T+1 entries."""
+  rng = np.random.default_rng(seed)
+
+  def normal(*shape, scale=1.0):
+    return np.float32(rng.normal(scale=scale, size=(T + 1, B, *shape)))
+
+  logits, values = normal(NUM_ACTIONS), normal()
+  acting = AgentOutput(
+      rng.integers(0, NUM_ACTIONS, (T + 1, B), np.int32), logits + normal(NUM_ACTIONS), normal())
+  return logits, values, acting, normal(scale=2.0), rng.random((T + 1, B)) < 0.3
+
+
+def losses_and_gradients(logits, values, acting, reward, done, **changes):
+  """Losses, and the gradients of the total for the learner's logits and values."""
+  settings = small_settings(entropy_cost=0.03, vtrace_lambda=0.9, **changes)
+  logits, values = tf.constant(logits), tf.constant(values)
+  losses = learner.compute_losses(
+      AgentOutput(tf.constant(acting.action), logits, values),
+      tf.nest.map_structure(tf.constant, acting),
+      StepOutput(tf.constant(reward), (), tf.constant(done), ()),
+      settings,
+  )
+  return run((losses, tf.gradients(losses.total, [logits, values])))
+
+
+def expected_targets(logits, values, acting, reward, done):
+  """vs and advantages of `losses_and_gradients`."""
+  actions = acting.action[1:]
+  rhos = np.exp(log_prob(logits[:-1], actions) - log_prob(acting.policy_logits[1:], actions))
+  return v_trace(
+      rhos, np.where(done[1:], 0, 0.9), np.clip(reward[1:], -1, 1), values[:-1], values[-1], 0.9)
+
+
+def test_losses_are_those_of_the_paper(graph):
+  arrays = logits, values, acting, _, _ = unroll_arrays()
+  losses, _ = losses_and_gradients(*arrays)
+  vs, advantages = expected_targets(*arrays)
+  policy = -np.sum(log_prob(logits[:-1], acting.action[1:]) * advantages)
+  baseline = 0.5 * np.sum((vs - values[:-1]) ** 2)
+  probabilities = softmax(logits[:-1])
+  entropy = np.sum(probabilities * np.log(probabilities))
+  np.testing.assert_allclose(
+      losses, (policy + 0.5 * baseline + 0.03 * entropy, policy, baseline, entropy), **CLOSE)
+
+
+def test_gradients_are_those_of_the_paper(graph):
+  arrays = logits, values, acting, _, _ = unroll_arrays()
+  _, (for_logits, for_values) = losses_and_gradients(*arrays)
+  vs, advantages = expected_targets(*arrays)
+  probabilities = softmax(logits[:-1])
+  chosen = np.eye(NUM_ACTIONS)[acting.action[1:]]
+  policy = -(chosen - probabilities) * advantages[..., None]
+  log = np.log(probabilities)
+  entropy = probabilities * (log - np.sum(probabilities * log, axis=-1, keepdims=True))
+  np.testing.assert_allclose(for_logits[:-1], policy + 0.03 * entropy, **CLOSE)
+  np.testing.assert_allclose(for_values[:-1], 0.5 * (values[:-1] - vs), **CLOSE)
+  # The last observation is only bootstrapped from.
+  assert not for_logits[-1].any() and not for_values[-1].any()
+
+
+def test_losses_are_sums_over_time_and_batch(graph):
+  logits, values, acting, reward, done = unroll_arrays()
+  whole, _ = losses_and_gradients(logits, values, acting, reward, done)
+  parts = []
+  for b in range(B):
+    part = tf.nest.map_structure(lambda x, b=b: x[:, b : b + 1],
+                                 (logits, values, acting, reward, done))  # fmt: skip
+    parts.append(losses_and_gradients(*part)[0])
+  np.testing.assert_allclose(np.sum(parts, axis=0), whole, **CLOSE)
+
+
+def test_the_opposite_advantage_gives_the_opposite_gradient(graph):
+  rng = np.random.default_rng(0)
+  logits = tf.constant(np.float32(rng.normal(size=(T, B, NUM_ACTIONS))))
+  actions = tf.constant(rng.integers(0, NUM_ACTIONS, (T, B), np.int32))
+  advantages = tf.constant(np.float32(rng.normal(size=(T, B))))
+  gradients = []
+  for signed in (advantages, -advantages):
+    loss = learner.policy_gradient_loss(logits, actions, signed)
+    gradients += tf.gradients(loss, logits)
+    assert tf.gradients(loss, advantages) == [None]
+  ahead, back = run(gradients)
+  np.testing.assert_array_equal(back, -ahead)
+  # A step down the gradient makes an action with a positive advantage more likely.
+  advantages_v, actions_v = run((advantages, actions))
+  own = np.take_along_axis(ahead, actions_v[..., None], -1)[..., 0]
+  np.testing.assert_array_equal(np.sign(own), -np.sign(advantages_v))
+
+
+REWARDS = np.float32([-20, -5, -1, -0.5, 0, 0.5, 1, 5, 20])
+
+
+@pytest.mark.parametrize(
+  'clipping, expected',
+  [
+    ('abs_one', np.clip(REWARDS, -1, 1)),
+    ('soft_asymmetric', np.where(REWARDS < 0, 0.3, 1) * 5 * np.tanh(REWARDS / 5)),
+    ('none', REWARDS),
+  ],
+)
+def test_reward_clipping(graph, clipping, expected):
+  np.testing.assert_allclose(run(learner.clip_rewards(tf.constant(REWARDS), clipping)), expected,
+                             rtol=1e-6)  # fmt: skip
+  total = [
+      losses_and_gradients(*unroll_arrays()[:3], reward, np.zeros([T + 1, B], bool),
+                           reward_clipping=how)[0].total
+      for how, reward in [
+          (clipping, np.broadcast_to(REWARDS[: T + 1, None], [T + 1, B])),
+          ('none', np.broadcast_to(np.float32(expected)[: T + 1, None], [T + 1, B])),
+      ]
+  ]  # fmt: skip
+  assert total[0] == pytest.approx(total[1], rel=1e-5)
+
+
+def test_unknown_reward_clipping_is_refused(graph):
+  with pytest.raises(ValueError, match="'half' is none of abs_one, soft_asymmetric, none"):
+    learner.clip_rewards(tf.constant(REWARDS), 'half')
+
+
+# The total gradient.
+
+Applied = collections.namedtuple('Applied', 'steps norm updates frames')
+
+
+def apply_once(gradients, clipping, scale=1.0):
+  """What plain gradient descent at rate 1 does with gradients of variables that are zero."""
+  counters = learner.create_counters()
+  variables = [tf.Variable(tf.zeros(np.shape(g))) for g in gradients]
+  optimizer = learner.TotalGradientOptimizer(
+      tf.compat.v1.train.GradientDescentOptimizer(1.0), counters, clipping, scale, 640)
+  update = optimizer.apply_gradients(
+      [(tf.constant(g), v) for g, v in zip(gradients, variables, strict=True)], counters.updates)
+  with tf.compat.v1.Session() as session:
+    session.run(tf.compat.v1.global_variables_initializer())
+    session.run(update)
+    after = session.run([variables, counters.gradient_norm, counters.updates,
+                         counters.environment_frames])  # fmt: skip
+  return Applied(*after)
+
+
+GRADIENTS = [np.float32([[3, 0], [0, 4]]), np.float32([12])]  # Of global norm 13.
+
+
+def test_the_total_gradient_is_clipped_by_its_global_norm(graph):
+  applied = apply_once(GRADIENTS, clipping=6.5)
+  for step, gradient in zip(applied.steps, GRADIENTS, strict=True):
+    np.testing.assert_allclose(step, -gradient / 2, rtol=1e-6)
+  assert applied.norm == pytest.approx(13)
+
+
+def test_a_gradient_within_the_norm_is_not_touched(graph):
+  applied = apply_once(GRADIENTS, clipping=13.5)
+  for step, gradient in zip(applied.steps, GRADIENTS, strict=True):
+    np.testing.assert_array_equal(step, -gradient)
+
+
+def test_averaged_gradients_are_multiplied_first_and_clipped_once(graph):
+  applied = apply_once(GRADIENTS, clipping=30.0, scale=2.0)
+  for step, gradient in zip(applied.steps, GRADIENTS, strict=True):
+    np.testing.assert_allclose(step, -2 * gradient, rtol=1e-6)
+  assert applied.norm == pytest.approx(26)
+
+
+def test_averaged_gradients_are_clipped_as_their_sum(graph):
+  applied = apply_once(GRADIENTS, clipping=13.0, scale=4.0)
+  for step, gradient in zip(applied.steps, GRADIENTS, strict=True):
+    np.testing.assert_allclose(step, -gradient, rtol=1e-6)
+  assert applied.norm == pytest.approx(52)
+
+
+def test_an_update_counts_itself_and_its_frames_once(graph):
+  applied = apply_once(GRADIENTS, clipping=1.0)
+  assert (applied.updates, applied.frames) == (1, 640)
+  assert applied.frames.dtype == applied.updates.dtype == np.int64
+
+
+# The learning rate.
+
+
+@pytest.mark.parametrize('frames, expected', [(0, 0.05), (250, 0.0375), (1000, 0), (1500, 0)])
+def test_the_learning_rate_falls_linearly_over_the_frames(graph, frames, expected):
+  rate = learner.learning_rate(small_settings(), tf.constant(frames, tf.int64))
+  assert run(rate) == pytest.approx(expected)
+
+
+# The optimizers.
+
+
+def rmsprop(settings, gradient, rates):
+  """A weight that was 0, after TensorFlow's RMSProp, whose mean of squares begins at 1."""
+  weight, mean_square, momentum = 0.0, 1.0, 0.0
+  for rate in rates:
+    mean_square = settings.decay * mean_square + (1 - settings.decay) * gradient**2
+    momentum = settings.momentum * momentum + rate * gradient / np.sqrt(
+        mean_square + settings.epsilon)
+    weight -= momentum
+  return weight
+
+
+def adam(settings, gradient, rates):
+  """A weight that was 0, after Adam (Kingma and Ba 2015) in the form before their section 2.1."""
+  weight, mean, mean_square = 0.0, 0.0, 0.0
+  for t, rate in enumerate(rates, 1):
+    mean = 0.9 * mean + 0.1 * gradient
+    mean_square = 0.999 * mean_square + 0.001 * gradient**2
+    rate *= np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+    weight -= rate * mean / (np.sqrt(mean_square) + settings.epsilon)
+  return weight
+
+
+@pytest.mark.parametrize('optimizer', [rmsprop, adam])
+def test_weights_follow_the_optimizer_and_the_rate_of_the_frames_so_far(graph, optimizer):
+  settings = small_settings(optimizer=optimizer.__name__, gradient_clipping=6.5)
+  counters = learner.create_counters()
+  weight = tf.Variable(tf.zeros(2))
+  built, sync = learner.build_optimizer(settings, counters)
+  assert sync is None
+  update = built.apply_gradients([(tf.constant([5.0, 12.0]), weight)], counters.updates)
+  with tf.compat.v1.Session() as session:
+    session.run(tf.compat.v1.global_variables_initializer())
+    for _ in range(3):
+      session.run(update)
+    weight_v, frames = session.run([weight, counters.environment_frames])
+  # 4 unrolls of 4 steps of 2 frames.
+  assert frames == 3 * 32
+  rates = [0.05 * (1 - 32 * k / 1000) for k in range(3)]
+  expected = [optimizer(settings, gradient, rates) for gradient in (2.5, 6.0)]
+  np.testing.assert_allclose(weight_v, expected, rtol=1e-5)
+
+
+# Updates of a learner.
+
+
+def learned(settings, unrolls, devices=('/cpu:0',), times=2):
+  """(values before, values after, reports) of a learner that updates `times` times."""
+  with Learner(settings, devices=devices).open() as one:
+    before = one.values()
+    one.put(unrolls)
+    reports = one.update(times)
+    return before, one.values(), reports
+
+
+def test_an_update_reports_what_it_did():
+  settings = small_settings()
+  unrolls = random_unrolls(settings, 8, policy_version=-3)
+  unrolls[1][5] = -7
+  before, after, reports = learned(settings, unrolls)
+  for k, report in enumerate(reports, 1):
+    assert report['updates'] == k
+    assert report['environment_frames'] == 32 * k
+    assert report['learning_rate'] == pytest.approx(0.05 * (1 - 32 * k / 1000))
+    total = report['policy_loss'] + 0.5 * report['baseline_loss'] + 0.01 * report['entropy_loss']
+    assert report['total_loss'] == pytest.approx(total, rel=1e-5)
+  assert [report['policy_lag_mean'] for report in reports] == [3, 5]
+  assert [report['policy_lag_max'] for report in reports] == [3, 8]
+  assert after['gradient_norm'] == reports[-1]['gradient_norm'] > 0
+  assert (after['global_step'], after['environment_frames']) == (2, 64)
+  changed = [name for name in before if not np.array_equal(before[name], after[name])]
+  assert sorted(changed) == sorted(before)
+
+
+def test_batches_are_staged_ahead_and_trained_on_in_order():
+  settings = small_settings()
+  versions = [-10, -20, -30]
+  with Learner(settings).open() as one:
+    for version in versions:
+      one.put(random_unrolls(settings, settings.batch_size, policy_version=version))
+    # One batch waits to be trained on and one to take its place, before there was any update.
+    eventually(lambda: one.session.run(one.side.queue_size) == settings.batch_size)
+    assert one.values()['global_step'] == 0
+    lags = [report['policy_lag_mean'] for report in one.update(3)]
+  assert lags == [10, 21, 32]
+
+
+def test_a_learner_waits_for_a_whole_batch():
+  settings = small_settings()
+  phases, stop = [], threading.Event()
+  with Learner(settings).open() as one:
+    thread = threading.Thread(
+        target=one.side.loop.run,
+        args=(one.session, one.side.update, stop.is_set, phases.append, lambda *report: None))
+    thread.start()
+    one.put(random_unrolls(settings, settings.batch_size - 1))
+    eventually(lambda: phases == ['wait'])
+    one.put(random_unrolls(settings, 1))
+    eventually(lambda: phases == ['wait', 'update', 'wait'])
+    stop.set()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert one.values()['global_step'] == 1
+
+
+def test_a_batch_that_was_lost_with_its_session_is_waited_for_again():
+  settings = small_settings()
+  one = Learner(settings)
+  with one.open():
+    one.put(random_unrolls(settings, settings.batch_size * 3))
+    # More was staged than trained on when the session went.
+    eventually(lambda: one.session.run(one.side.queue_size) == settings.batch_size)
+  phases, stop = [], threading.Event()
+  with one.open():
+    thread = threading.Thread(
+        target=one.side.loop.run,
+        args=(one.session, one.side.update, stop.is_set, phases.append, lambda *report: None))
+    thread.start()
+    eventually(lambda: phases)
+    stop.set()
+    eventually(lambda: not thread.is_alive(), 20, 'stuck in an update without a batch')
+    assert phases == ['wait']
+
+
+@pytest.mark.parametrize('field, poison', [('reward', np.nan), ('policy_logits', np.inf)])
+def test_a_non_finite_update_is_named_and_changes_nothing(field, poison):
+  settings = small_settings(reward_clipping='none')
+  good, bad = (random_unrolls(settings, 4, seed=k) for k in range(2))
+  bad[{'reward': 4, 'policy_logits': -2}[field]][2, 3] = poison
+  with Learner(settings).open() as one:
+    one.put(good)
+    one.update()
+    before = one.values()
+    one.put(bad)
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+      one.update()
+    assert_same(one.values(), before)
+    assert before['global_step'] == 1
+  assert experiment.failure(error.value) == (
+      'the loss or its gradient is not finite at update 1; the last checkpoint before it is kept')
+
+
+# Towers.
+
+
+def test_two_towers_are_on_two_devices_and_equal_one():
+  settings = small_settings(gradient_clipping=0.7)
+  unrolls = random_unrolls(settings, 8)
+  _, one, one_reports = learned(settings, unrolls)
+  _, two, two_reports = learned(settings, unrolls, TWO_CPUS)
+  assert_same(two, one, **SUMMED)
+  for one_report, two_report in zip(one_reports, two_reports, strict=True):
+    assert one_report['gradient_norm'] > 2 * settings.gradient_clipping
+    assert two_report == pytest.approx(one_report, rel=1e-4)
+
+
+def test_every_tower_computes_its_share_on_its_device(graph):
+  one = Learner(small_settings(), devices=TWO_CPUS)
+  shares = collections.Counter()
+  for op in one.tf_graph.get_operations():
+    if op.type == 'SparseSoftmaxCrossEntropyWithLogits':
+      shares[op.device, op.outputs[0].shape[0]] += 1
+  # From [T = 4, B / 2 = 2]: the policy's, the behaviour's, and the loss's log probabilities.
+  assert shares == {('/device:CPU:0', 8): 3, ('/device:CPU:1', 8): 3}
+
+
+# Learners together.
+
+
+@contextlib.contextmanager
+def two_learners(settings, devices=('/cpu:0',)):
+  """A parameter server and two learners, each with its own server, graph and session.
+
+  Args:
+    settings: `experiment.Settings` of each.
+    devices: of each learner's towers.
+  """
+  addresses = [f'localhost:{port}' for port in free_ports(4)]
+  hosts = (addresses[0],), tuple(addresses[1:3]), (addresses[3],)
+  with contextlib.ExitStack() as stack:
+    learners = []
+    for job, task in [('ps', 0), ('learner', 0), ('learner', 1)]:
+      cluster = runtime.Cluster(*hosts, job, task)
+      config = two_cpus(runtime.session_config(cluster, threads=2))
+      server = runtime.start_server(cluster, config)
+      if job == 'learner':
+        one = Learner(settings, cluster, devices)
+        learners.append(stack.enter_context(one.open(server.target, config)))
+    yield learners
+
+
+def update_together(learners, times):
+  """Reports of each learner; they update at the same time."""
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    futures = [pool.submit(one.update, times) for one in learners]
+    return [future.result(timeout=120) for future in futures]
+
+
+def rows(unrolls, *batches):
+  """The unrolls of some half batches of 2."""
+  return [np.concatenate([x[2 * b : 2 * b + 2] for b in batches]) for x in unrolls]
+
+
+@pytest.mark.parametrize('devices', [('/cpu:0',), TWO_CPUS])
+def test_two_learners_with_half_a_batch_equal_one_with_the_whole(devices):
+  whole = small_settings(gradient_clipping=0.7)
+  half = small_settings(gradient_clipping=0.7, batch_size=2)
+  unrolls = random_unrolls(whole, 12)
+  with two_learners(half, devices) as learners:
+    before = learners[0].values()
+    learners[0].put(rows(unrolls, 0, 2, 4))
+    learners[1].put(rows(unrolls, 1, 3, 5))
+    reports = update_together(learners, times=3)
+    after = learners[0].values()
+  with Learner(whole).open() as one:
+    one.assign(before)
+    one.put(unrolls)
+    expected_reports = one.update(3)
+    expected = one.values()
+  assert after['environment_frames'] == 96
+  assert_same(after, expected, **SUMMED)
+  for first, second, both in zip(*reports, expected_reports, strict=True):
+    assert both['gradient_norm'] > 2 * whole.gradient_clipping
+    assert first['total_loss'] + second['total_loss'] == pytest.approx(both['total_loss'], rel=1e-4)
+    for name in ('updates', 'environment_frames', 'learning_rate', 'gradient_norm'):
+      assert first[name] == pytest.approx(second[name]) == pytest.approx(both[name], rel=1e-4)
+
+
+def test_learners_on_their_own_apply_one_after_the_other():
+  settings = small_settings(gradient_clipping=0.7, batch_size=2, sync_learners=False)
+  unrolls = random_unrolls(settings, 4)
+  with two_learners(settings) as learners:
+    before = learners[0].values()
+    for i, one in enumerate(learners):
+      one.put(rows(unrolls, i))
+      (report,) = one.update()
+      assert (report['updates'], report['environment_frames']) == (i + 1, 16 * (i + 1))
+    after = learners[0].values()
+  with Learner(settings).open() as one:
+    one.assign(before)
+    one.put(unrolls)
+    one.update(2)
+    assert_same(after, one.values(), **SUMMED)
