@@ -680,7 +680,11 @@ class Role:
       loop = self.learner_side.loop
       loops.start('staging', loop.run_staging, session, stop, entering('staging'))
       report = functools.partial(self._on_update, session, entering('learner'))
-      loops.start('learner', loop.run, session, self.learner_side.update, stop,
+
+      def learner_stop():  # No update comes after the one that reached the last frame.
+        return stop() or self.interrupts.is_set()
+
+      loops.start('learner', loop.run, session, self.learner_side.update, learner_stop,
                   entering('learner'), report)  # fmt: skip
     if self.sync_ops and self.cluster.is_chief:
       loops.start('sync', self.sync_ops.run, session, stop)
