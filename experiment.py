@@ -204,6 +204,11 @@ def _parse_cluster():
       if host in seen:
         raise BadInput(f'{host} appears twice, in --{seen[host]}_hosts and --{job}_hosts')
       seen[host] = job
+  if len(FLAGS.actor_hosts) < len(FLAGS.learner_hosts):
+    raise BadInput(
+        f'--learner_hosts names {len(FLAGS.learner_hosts)} learners, but --actor_hosts only '
+        f'{len(FLAGS.actor_hosts)}: every learner needs an actor of its own'
+    )
   hosts = jobs[FLAGS.job_name]
   if not 0 <= FLAGS.task < len(hosts):
     raise BadInput(

@@ -155,7 +155,7 @@ def assert_no_step_back_beyond(rows, save_secs, slack_secs=20.0):
 
 
 def test_a_signal_to_everybody_at_once_still_saves(new_cluster):
-  cluster = new_cluster(learner=2, actor=1).start_all()
+  cluster = new_cluster(learner=2, actor=2).start_all()
   cluster.until_frames(500)
   for task in cluster.tasks.values():
     os.kill(task.pid, signal.SIGTERM)
