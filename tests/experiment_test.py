@@ -477,7 +477,8 @@ def test_vectors_flow_through_agents_with_and_without_memory(tmp_path, processes
     assert run_.process.exit_code(LIMIT_SECS) == 0, run_.process.output()
     assert (run_.checkpoint(), run_.frames()) == (updates, updates * 80)
     assert_summary(run_.process.output(), 'all 1000 frames are done', updates * 80)
-    assert float(run_.rows()[0]['entropy_loss']) < 0
+    entropies = [row['entropy_loss'] for row in run_.rows() if row['entropy_loss']]
+    assert entropies and all(float(entropy) < 0 for entropy in entropies)
     assert run_.rows('episodes.csv')
   assert_shape_is_refused(plain, '--level_name=MountainCar-v0')
 
