@@ -278,7 +278,8 @@ def test_a_role_that_is_stuck_says_where_and_leaves_for_a_supervisor(new_cluster
 def readme_blocks():
   """The commands of the README's two examples of a cluster, as lists of words."""
   with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
-    text = file.read().split('### With Native Distributed Tensorflow')[1].split('### With')[0]
+    text = file.read().replace('\\\n', ' ')
+  text = text.split('### With Native Distributed Tensorflow')[1].split('### With')[0]
   blocks = re.findall(r'```bash\n# \d learners? \d actors?\n(.*?)```', text, re.S)
   return [
       [shlex.split(command) for command in re.split(r'(?m)^(?=python )', block) if command.strip()]
