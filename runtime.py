@@ -487,6 +487,9 @@ class Checkpoints:
       self.saver = tf.compat.v1.train.Saver(
           tf.compat.v1.global_variables(), sharded=False, max_to_keep=3, save_relative_paths=True
       )
+    state = tf.train.get_checkpoint_state(logdir)
+    if state:  # An earlier process's checkpoints grow old too.
+      self.saver.recover_last_checkpoints(state.all_model_checkpoint_paths)
 
   def save(self, session, updates):
     """Writes a checkpoint named by the number of updates."""
