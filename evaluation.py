@@ -44,7 +44,8 @@ def human_normalised_score(level_name, score):
     level_name: a Gym id such as 'PongNoFrameskip-v4' or 'ALE/Pong-v5'.
     score: a raw game score.
   """
-  game = level_name.split('/')[-1].split('-')[0].replace('NoFrameskip', '')
+  game = level_name.removeprefix('ale_py:').split('/')[-1].split('-')[0]
+  game = game.replace('NoFrameskip', '')
   if game not in ATARI_SCORES:
     return None
   random, human = ATARI_SCORES[game]
