@@ -210,7 +210,7 @@ class _Host:
   def _ended(self):
     code, errors = self._script.exit_code(), self._script.errors().strip().splitlines()
     self.close_script()
-    if code is None:
+    if code in (None, -1):  # -1: the channel closed without an exit status.
       return HostError('', 'the connection was lost')
     if code == 91:
       return HostError('workdir', f'there is no folder {self.workdir}; --action=push makes it')

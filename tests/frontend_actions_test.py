@@ -17,7 +17,8 @@ from frontend_fixtures import own_tmux  # noqa: F401
 
 eventually = conftest.eventually
 
-# Flags: --fail=NAME (that task ends at once with exit 1), --stay (others do not follow the chief).
+# Flags: --fail=NAME (that task ends at once with exit 1), --stay (others do not follow the chief),
+# --clumsy=NAME (that task fails when it should follow).
 STAND_IN = """
 import json, os, signal, sys, time
 flags = dict((word.lstrip('-').split('=', 1) + [''])[:2] for word in sys.argv[1:])
@@ -37,6 +38,8 @@ while True:
   os.replace(path + '.new', path)
   if ended and name == 'learner-0':
     open('done', 'w').close()
+  if flags.get('clumsy') == name and os.path.exists('done'):
+    sys.exit(1)
   if ended or (os.path.exists('done') and 'stay' not in flags):
     print('I leave', flush=True)
     sys.exit(0)
@@ -179,7 +182,7 @@ def test_keep_going_leaves_the_others(local):
 
 
 def test_stop_ends_what_does_not_follow_the_chief(local, monkeypatch):
-  assert local.launch('--stay').returncode == 0
+  assert local.launch('--stay', '--clumsy=actor-1').returncode == 0
   rows = local.rows()
   monkeypatch.setattr(actions, 'FOLLOW_SECS', 2)
   options = types.SimpleNamespace(
@@ -192,8 +195,10 @@ def test_stop_ends_what_does_not_follow_the_chief(local, monkeypatch):
   finally:
     frontend.close()
   assert local.pids() == []
-  assert {row['state'] for row in local.rows().values()} == {'exited 0'}
-  assert len(rows) == 4
+  rows = local.rows()
+  # What failed on its way out was not started again.
+  assert (rows['actor-1']['state'], rows['actor-1']['restarts']) == ('exited 1', 0)
+  assert {rows[task]['state'] for task in ('ps-0', 'learner-0', 'actor-0')} == {'exited 0'}
 
 
 def test_stop_without_a_chief(local):

@@ -152,6 +152,8 @@ def test_a_jump_host_of_the_ssh_config(remote, sshd, code):  # noqa: F811
       f'  ProxyJump {getpass.getuser()}@{sshd.address}:{sshd.port}\n'
     )
   assert remote(address='inner', port=None).ask('hello')['workdir'] == code
+  with open(os.path.join(sshd.folder, 'log'), encoding='utf-8') as file:
+    assert file.read().count('Accepted publickey') == 2
 
 
 def test_an_unknown_host_key_is_refused(remote, sshd):  # noqa: F811
@@ -190,7 +192,7 @@ def test_a_host_that_goes_away_in_the_middle(remote, sshd):  # noqa: F811
   host = remote()
   host.ask('hello')
   sshd.close()
-  with pytest.raises(hosts.HostError):
+  with pytest.raises(hosts.HostError, match='the connection was lost'):
     host.ask('hello', timeout_secs=20)
 
 
