@@ -439,7 +439,8 @@ def _hook_class():
     """Starts all `PyProcess` of the graph before a monitored session and closes them with it.
 
     They are closed after the normal end, after an error, and where one of them fails to start. A
-    session that recovers from a lost peer starts them anew, after its initialisers have run.
+    session that recovers from a lost peer starts them anew, after its initialisers have run. Where
+    TensorFlow fails to create the session at all it tells no hook: they end with the program then.
     """
 
     def begin(self):
