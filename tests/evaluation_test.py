@@ -20,7 +20,7 @@ KEYS = ['level_name', 'num_episodes', 'mean', 'median', 'std', 'min', 'max', 're
 
 
 def checkpoint(folder, agent_name, spec, certain=None):
-  """A checkpoint of an agent that has not learned; it always takes the action `certain`, if given."""
+  """A checkpoint of an agent that has not learned; it always takes the action `certain`, if any."""
   with tf.Graph().as_default():
     tf.compat.v1.set_random_seed(1)
     agent = nets.build_agent(agent_name, spec)
@@ -162,7 +162,8 @@ def test_atari_has_the_human_normalised_score_beside(tmp_path):
 
 
 @pytest.mark.parametrize('level_name', [
-    'PongNoFrameskip-v4', 'PongNoFrameskip-v0', 'ALE/Pong-v5', 'ale_py:PongNoFrameskip-v4', 'Pong-v4',
+    'PongNoFrameskip-v4', 'PongNoFrameskip-v0', 'Pong-v4', 'ALE/Pong-v5',
+    'ale_py:PongNoFrameskip-v4',
 ])
 def test_human_normalised_score_is_0_for_random_play_and_1_for_people(level_name):
   assert evaluation.human_normalised_score(level_name, -20.7) == 0
