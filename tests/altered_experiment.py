@@ -2,6 +2,7 @@
 
 Alterations:
   flipped: the policy gradient has the wrong sign.
+  slow: a learner rests for a second after each update.
   recorded=FILE: writes to FILE (.npz) the seeds of the environments ('seeds'), and every global
     variable as the first session has it ('session/NAME') and as the checkpoint has it
     ('checkpoint/NAME').
@@ -9,6 +10,7 @@ Alterations:
 
 import os
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -24,6 +26,17 @@ def flip():
 
   loss = learner.policy_gradient_loss
   learner.policy_gradient_loss = lambda *args: -loss(*args)
+
+
+def slow_down():
+  """See above."""
+  on_update = experiment.Role._on_update
+
+  def slow_update(*args):
+    on_update(*args)
+    time.sleep(1)
+
+  experiment.Role._on_update = slow_update
 
 
 def record(path):
@@ -66,6 +79,8 @@ def main(alterations, *flags):
     name, _, path = alteration.partition('=')
     if name == 'flipped':
       flip()
+    elif name == 'slow':
+      slow_down()
     else:
       record(path)
   return experiment.main(['experiment.py', *flags])

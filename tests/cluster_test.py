@@ -36,12 +36,12 @@ class Cluster:
   def names(self):
     return [f'{job}:{i}' for job, hosts in self.hosts.items() for i in range(len(hosts))]
 
-  def start(self, name, *extra):
+  def start(self, name, *extra, program=('experiment.py',)):
     job, task = name.split(':')
     lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in self.hosts.items()]
     role = {'ps': (), 'learner': TRAINING, 'actor': ACTING}[job]
     self.tasks[name] = self.processes.start(
-        'experiment.py', *lists, f'--job_name={job}', f'--task={task}', *self.flags, *role, *extra,
+        *program, *lists, f'--job_name={job}', f'--task={task}', *self.flags, *role, *extra,
         name=name.replace(':', ''),
     )  # fmt: skip
     return self.tasks[name]
@@ -235,22 +235,21 @@ def test_state_files_and_reports_of_all_tasks(new_cluster):
     assert state['phase'] and state['last_seen'] >= state['started']
 
 
-@pytest.mark.parametrize(
-    'slow, sentence',
-    [('actors', 'learners wait'), ('learner', 'the learner is the limit')],
-)
-def test_the_verdict_names_the_slow_side(new_cluster, slow, sentence):
+def test_the_verdict_asks_for_actors_where_learners_wait(new_cluster):
+  # One environment cannot feed a learner.
+  cluster = new_cluster().start_all(actor=['--envs_per_actor=1'])
+  learner = cluster.tasks['learner:0']
+  sentence = r'learners wait \d+% of the time for data: about \d+ more actors? would feed them'
+  eventually(lambda: re.search(sentence, learner.output()), LIMIT_SECS, cluster.logs)
+
+
+def test_the_verdict_names_a_learner_that_is_the_limit(new_cluster):
   cluster = new_cluster()
-  flags = {
-      # One environment cannot feed a learner; a batch of one game cannot keep up with forty.
-      'actors': dict(actor=['--envs_per_actor=1']),
-      'learner': dict(learner=['--batch_size=64', '--agent_name=ResNetLSTMAgent'],
-                      actor=['--envs_per_actor=32', '--num_actors=2']),
-  }[slow]  # fmt: skip
-  cluster.start_all(**flags)
-  eventually(
-      lambda: sentence in cluster.tasks['learner:0'].output(), LIMIT_SECS, cluster.logs
-  )
+  cluster.start('ps:0')
+  cluster.start('actor:0')
+  learner = cluster.start('learner:0', program=('tests/altered_experiment.py', 'slow'))
+  sentence = r'actors wait \d+% of the time: the learner is the limit'
+  eventually(lambda: re.search(sentence, learner.output()), LIMIT_SECS, cluster.logs)
 
 
 def test_a_role_that_is_stuck_says_where_and_leaves_for_a_supervisor(new_cluster):
