@@ -435,18 +435,18 @@ def test_closed_environments_say_so(level_name):
 def test_catch_follows_the_rules():
   env = environments.Catch()
   columns = set()
-  for seed, chase in itertools.product(range(60), [True, False]):
+  for seed, policy in itertools.product(range(60), ['chase', 'left', 'right']):
     board, _ = env.reset(seed=seed)
     assert board.shape == (10, 5, 1) and board[9, 2] == 255
     start = int(board[0].argmax())
     columns.add(start)
     for step in range(1, 10):
       paddle = int(board[9].argmax())
-      toward = int(np.sign(start - paddle))
-      board, reward, terminated, truncated, _ = env.step(1 + (toward if chase else -1))
+      move = {'chase': int(np.sign(start - paddle)), 'left': -1, 'right': 1}[policy]
+      board, reward, terminated, truncated, _ = env.step(1 + move)
       assert terminated == (step == 9) and not truncated
       assert terminated or (reward == 0 and board[step, start] == 255)
-    assert reward == (1 if chase or start == 0 else -1)
+    assert reward == (1 if start == {'chase': start, 'left': 0, 'right': 4}[policy] else -1)
   assert columns == set(range(5))
 
 
@@ -489,3 +489,12 @@ def test_memory_rewards_recall():
       return remembered['cue'] if observation == (0, 0, 1) else 0
 
     assert play_memory(env, seed, policy) == 1
+
+
+@pytest.mark.parametrize('steps', range(environments.Memory.delay))
+def test_memory_ends_at_any_action_before_the_query(steps):
+  env = environments.Memory()
+  env.reset(seed=0)
+  for _ in range(steps):
+    assert env.step(env.wait)[1:4] == (0, False, False)
+  assert env.step(1)[1:4] == (-1, True, False)

@@ -277,10 +277,18 @@ def test_worker_is_small_and_imports_no_tensorflow(worker):
   assert psutil.Process(worker.pid).memory_info().rss < 150e6
 
 
-def test_ctrl_c_is_the_parents_business(worker):
-  assert worker.call('session_id') != os.getsid(0)
-  os.kill(worker.pid, signal.SIGINT)
-  assert worker.call('scaled', 1) == 12
+def test_ctrl_c_is_the_parents_business():
+  # A program in the background of a shell ignores it from the start, and so would the worker.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  worker = py_process.Worker(Example, 10)
+  try:
+    worker.start()
+    assert worker.call('session_id') != os.getsid(0)
+    os.kill(worker.pid, signal.SIGINT)
+    assert worker.call('scaled', 1) == 12
+  finally:
+    worker.close()
+    signal.signal(signal.SIGINT, before)
 
 
 def test_arguments_that_cannot_be_sent_leave_the_worker_alone(worker):
