@@ -82,8 +82,8 @@ def test_an_unroll_has_t_plus_1_entries_of_n_environments():
   assert unroll_v.env_outputs.reward.shape == (N, T + 1)
 
 
-def test_entry_0_is_the_last_entry_of_the_unroll_before():
-  unrolls = counting_unrolls(4)
+def assert_overlap(unrolls):
+  """The last entry of each unroll is the first of the next."""
   for before, after in zip(unrolls, unrolls[1:]):
     for last, first in zip(
         tf.nest.flatten((before.env_outputs, before.agent_outputs)),
@@ -91,6 +91,10 @@ def test_entry_0_is_the_last_entry_of_the_unroll_before():
         strict=True,
     ):
       np.testing.assert_array_equal(last[:, -1], first[:, 0])
+
+
+def test_entry_0_is_the_last_entry_of_the_unroll_before():
+  assert_overlap(counting_unrolls(4))
 
 
 def test_the_first_unroll_begins_with_the_first_observation_and_no_action():
@@ -197,9 +201,11 @@ def test_environments_in_processes_unroll_without_a_gap():
     agent = nets.build_agent(LSTM_AGENT, flow.spec)
     unroll = actor.build_unroll(agent, flow, T, version_variable())
     with session() as a_session:
-      env_outputs, _ = joined([a_session.run(unroll) for _ in range(3)])
+      unrolls = [a_session.run(unroll) for _ in range(3)]
   finally:
     flow.close()
+  assert_overlap(unrolls)
+  env_outputs, _ = joined(unrolls)
   steps = np.arange(3 * T + 1)
   for i in range(2):
     np.testing.assert_array_equal(env_outputs.observation[i, :, 0], steps % 5)
