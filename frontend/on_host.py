@@ -68,7 +68,7 @@ def check(hashes, ports, devices, argument_lists, session, tmux_socket):
 def _outcome(function, arguments):
   try:
     return function(*arguments)
-  except Exception as error:  # pylint: disable=broad-except
+  except Exception as error:
     return False, f'could not be checked: {error or type(error).__name__}'
 
 
@@ -328,7 +328,7 @@ def answer(line):
     return {
       'error': f'the code here does not know this request ({error}); --action=push copies yours'
     }
-  except Exception as error:  # pylint: disable=broad-except
+  except Exception as error:
     return {'error': f'{error}' or type(error).__name__}
 
 

@@ -142,7 +142,7 @@ def _start(spec):
     else:
       environment[name] = value
   # A session of its own: Ctrl-C in the window reaches the task once, through the supervisor.
-  return subprocess.Popen(  # pylint: disable=subprocess-popen-preexec-fn
+  return subprocess.Popen(
     spec.argv,
     env=environment,
     stdin=subprocess.DEVNULL,

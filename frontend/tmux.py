@@ -10,7 +10,7 @@ import subprocess
 
 
 def _server(socket):
-  import libtmux  # pylint: disable=g-import-not-at-top
+  import libtmux
 
   # A frontend started inside tmux would otherwise talk to that server, and the host's supervisor
   # would be somewhere else than after a launch from a plain terminal.

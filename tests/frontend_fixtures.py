@@ -378,6 +378,14 @@ class Network:
       [*self.inside(number), *words], check=check, capture_output=True, text=True
     ).stdout
 
+  def pull_plug(self, number):
+    """Takes a host off the network; its processes stay."""
+    self._run('-n', self._names[number], 'link', 'set', 'eth0', 'down')
+
+  def plug_in(self, number):
+    """Undoes `pull_plug`."""
+    self._run('-n', self._names[number], 'link', 'set', 'eth0', 'up')
+
   def block(self, number, other):
     """Makes one host unable to reach another."""
     self._run('-n', self._names[number], 'route', 'add', 'unreachable', self.ADDRESSES[other])
