@@ -115,6 +115,7 @@ def test_a_cluster_trains_to_its_end_and_everybody_leaves(new_cluster, size):
   assert 'is waiting for ps:0 at localhost:' in cluster.tasks['actor:0'].output()
 
 
+@pytest.mark.timeout(580)  # Five recoveries on a busy machine; alone about a minute.
 @pytest.mark.parametrize('sync', ['true', 'false'])
 def test_any_role_may_be_killed_and_started_again(new_cluster, sync):
   total, save_secs = 10_000_000, 2
