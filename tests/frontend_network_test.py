@@ -17,16 +17,26 @@ from frontend_fixtures import network  # noqa: F401
 
 eventually = conftest.eventually
 
-SECTION = os.path.join(conftest.ROOT, 'docs', 'your_own_servers.md')
 TOTAL_FRAMES = 100000
 STRANGER = 'import time; time.sleep(600)'
 ALL_PASSED = len(actions.CHECK_ITEMS) * ['ok']
 
 
+def section():
+  """The section "Your own servers", from its heading to the next of that level."""
+  for name in ('README.md', 'docs/your_own_servers.md'):
+    path = os.path.join(conftest.ROOT, name)
+    if os.path.exists(path):
+      with open(path, encoding='utf-8') as file:
+        found = re.search(r'^## Your own servers$(.*?)(?=^## |\Z)', file.read(), re.M | re.S)
+      if found:
+        return found[1]
+  raise AssertionError('no file has the section "Your own servers"')
+
+
 def documented(language):
-  """The blocks of one language in the README's section, in order."""
-  with open(SECTION, encoding='utf-8') as file:
-    return re.findall(rf'```{language}\n(.*?)```', file.read(), re.DOTALL)
+  """The blocks of one language in the section, in order."""
+  return re.findall(rf'```{language}\n(.*?)```', section(), re.DOTALL)
 
 
 class Operator:
