@@ -969,22 +969,22 @@ def claim_logdir():
   settings = own_settings()
   path = logdir(settings)
   lock = runtime.lock_folder(path, '--logdir')
-  check_same_run(path, settings)
+  check_same_run(path, settings, 'optimizer')  # Its slots are in the checkpoint.
   reporting.write_run_json(
       path, {name: FLAGS[name].value for name in own_flags()}, {'settings': settings._asdict()}
   )
   return Claim(settings, path, lock)
 
 
-def check_same_run(path, settings):
-  """Refuses a folder of another agent or other spaces.
+def check_same_run(path, settings, *more_fields):
+  """Refuses a folder of another agent, other spaces or other values of `more_fields`.
 
   Raises:
     BadInput: naming the field and both values.
   """
   import reporting
 
-  fields = ('agent_name', *SPACES)
+  fields = ('agent_name', *SPACES, *more_fields)
   ours = {name: getattr(settings, name) for name in fields}
   theirs = reporting.read_run_json(os.path.join(path, 'run.json')).get('settings', {})
   for name in fields:

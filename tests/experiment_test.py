@@ -389,6 +389,8 @@ def test_a_logdir_in_use_or_of_another_agent_is_refused_and_untouched(catch, tmp
   before = run_.snapshot()
   refused = run(CATCH, f'--logdir={run_.logdir}', '--agent_name=SimpleConvNetLSTMAgent')
   assert_refused(refused, run_.logdir, 'SimpleConvNetAgent', 'SimpleConvNetLSTMAgent')
+  refused = run(CATCH, f'--logdir={run_.logdir}', '--optimizer=rmsprop')
+  assert_refused(refused, run_.logdir, 'adam', 'rmsprop')
   assert run_.snapshot() == before
 
   run_.start()
