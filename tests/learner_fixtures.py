@@ -1,5 +1,7 @@
 """A learner as experiment.py wires it, small, in the process of the test."""
 
+import threading
+
 import numpy as np
 import tensorflow as tf
 
@@ -11,6 +13,7 @@ from nets import AgentOutput
 
 LOCAL = runtime.Cluster((), (), (), '', -1)
 TWO_CPUS = ('/cpu:0', '/cpu:1')
+LIMIT_SECS = 100.0
 
 
 def small_settings(**changes):
@@ -110,10 +113,15 @@ class Learner:
   def update(self, times=1):
     """Updates; returns what the learner reported of each update."""
     reports = []
-    self.side.loop.run(
-        self.session, self.side.update, lambda: len(reports) >= times, lambda phase: None,
-        lambda values, wait_secs, busy_secs: reports.append(values),
-    )  # fmt: skip
+    limit = threading.Timer(LIMIT_SECS, self.session.close)  # Cancels an update that hangs.
+    limit.start()
+    try:
+      self.side.loop.run(
+          self.session, self.side.update, lambda: len(reports) >= times, lambda phase: None,
+          lambda values, wait_secs, busy_secs: reports.append(values),
+      )  # fmt: skip
+    finally:
+      limit.cancel()
     return reports
 
   def values(self):

@@ -450,7 +450,7 @@ def update_together(learners, times):
   """Reports of each learner; they update at the same time."""
   with concurrent.futures.ThreadPoolExecutor() as pool:
     futures = [pool.submit(one.update, times) for one in learners]
-    return [future.result(timeout=120) for future in futures]
+    return [future.result() for future in futures]
 
 
 def rows(unrolls, *batches):
