@@ -451,6 +451,8 @@ class LearnerSide:
         **{name: getattr(settings, name) for name in learner.Hyperparameters._fields}
     )
     with tf.device(cluster.own_device):
+      frames = graph.counters.environment_frames.read_value()
+      self.learning_rate = learner.learning_rate(hyperparameters, frames)
       self.loop = learner.LearnerLoop(self.queue, specs, settings.batch_size)
       agent, copy_weights = graph.local_agent(settings.learner_precision)
       optimizer, self.sync = learner.build_optimizer(
@@ -798,13 +800,16 @@ class Reports:
   def run(self, session, should_stop):
     """Sends and listens until told to stop."""
     shared = self._role.graph.shared
+    sends = self._role.cluster.job != 'learner' or not self._role.cluster.is_chief
     while not should_stop():
-      if self._role.cluster.job != 'learner' or not self._role.cluster.is_chief:
+      if sends:
         session.run(shared.send_report, {shared.report: self._next()})
       if not self._role.cluster.is_chief and session.run(shared.is_done):
         self._role.interrupts.set('the run is done')
         return
       time.sleep(1.0)
+    if sends:  # The games of the last second; where a peer was lost, nobody hears of them.
+      session.run(shared.send_report, {shared.report: self._next()})
 
   def _next(self):
     role, now = self._role, time.monotonic()
@@ -846,7 +851,6 @@ class Records:
     )
     self._next_row, self._rows = time.monotonic() + FLAGS.metrics_secs, 0
     self.checkpoint_was_saved()
-    self._latest = None
 
   def begin(self, session, path):
     """Announces the run on a new session: shared settings, and where the frames stand."""
@@ -863,7 +867,6 @@ class Records:
   def add_update(self, values, wait_secs, busy_secs):
     """Takes the numbers of one update."""
     self._statistics.add_update(values, wait_secs, busy_secs)
-    self._latest = values
 
   def checkpoint_is_due(self):
     """Whether --save_checkpoint_secs have gone by since the last one."""
@@ -900,10 +903,10 @@ class Records:
 
   def _write_row(self, session):
     counters, side = self._role.graph.counters, self._role.learner_side
-    frames, updates, depth = runtime.run_within(
-        session, [counters.environment_frames, counters.updates, side.queue_size]
+    frames, updates, rate, depth = runtime.run_within(
+        session,
+        [counters.environment_frames, counters.updates, side.learning_rate, side.queue_size],
     )
-    rate = self._latest['learning_rate'] if self._latest else self._role.settings.learning_rate
     row = self._statistics.row(int(frames), int(updates), float(rate), int(depth))
     self._role.heartbeat.facts.update(
         frames_per_sec=row['frames_per_sec'], environment_frames=int(frames)
