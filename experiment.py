@@ -988,10 +988,10 @@ def check_same_run(path, settings, *more_fields):
   import reporting
 
   fields = ('agent_name', *SPACES, *more_fields)
-  ours = {name: getattr(settings, name) for name in fields}
+  ours = json.loads(json.dumps({name: getattr(settings, name) for name in fields}))
   theirs = reporting.read_run_json(os.path.join(path, 'run.json')).get('settings', {})
   for name in fields:
-    if name in theirs and json.dumps(theirs[name]) != json.dumps(ours[name]):
+    if name in theirs and theirs[name] != ours[name]:
       raise BadInput(
           f'--logdir={path} holds a run with {name} {theirs[name]}, this one has {ours[name]}: '
           'choose another --logdir'
