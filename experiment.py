@@ -444,6 +444,7 @@ class LearnerSide:
     import learner
 
     cluster, settings = graph.cluster, graph.settings
+    self.device_names = ', '.join(d.rpartition('/')[2].removeprefix('device:') for d in devices)
     self.queue, specs = graph.unroll_queue(max(0, cluster.task))
     self.queue_size = self.queue.size()
     self.close_queue = self.queue.close(cancel_pending_enqueues=True)
@@ -862,7 +863,8 @@ class Records:
     session.run(shared.write_settings, {shared.new_settings: json.dumps(settings)})
     self._statistics.start(frames)
     where = f'resumed at {frames} frames from {path}' if path else 'new run'
-    self._writer.message(f'{role.logdir}: {where}')
+    devices = role.learner_side.device_names
+    self._writer.message(f'{role.logdir}: {where}; learns on {devices}')
 
   def add_update(self, values, wait_secs, busy_secs):
     """Takes the numbers of one update."""

@@ -320,6 +320,7 @@ def test_catch_is_not_learned_with_the_sign_of_the_advantage_flipped(catch_runs)
 def test_sigterm_leaves_a_checkpoint_and_a_summary(catch):
   assert catch.checkpoint() * CATCH_UPDATE_FRAMES == catch.frames()
   assert_summary(catch.first_output, 'SIGTERM', catch.frames())
+  assert f'{catch.logdir}: new run; learns on ' in catch.first_output
 
 
 def test_a_run_leaves_its_records(catch):
