@@ -34,8 +34,11 @@ def test_one_window_for_each_command(own_tmux):  # noqa: F811
 
 
 def test_a_window_stays_when_its_command_ends(own_tmux):  # noqa: F811
-  command = [sys.executable, '-c', 'print("last words"); raise SystemExit(3)']
+  # tmux may miss the status of a command that ends while its window is being made.
+  command = [sys.executable, '-c', 'print("last words"); input(); raise SystemExit(3)']
   tmux.start_windows(own_tmux.path, 'imp', [('ps-0', command)])
+  eventually(lambda: 'last words' in screen(own_tmux, 'imp', 'ps-0'))
+  own_tmux('send-keys', '-t', '=imp:=ps-0', 'Enter')
   state = '#{pane_dead} #{pane_dead_status}'
   eventually(
     lambda: own_tmux('display-message', '-p', '-t', '=imp:=ps-0', state).split() == ['1', '3']
