@@ -508,6 +508,7 @@ class Role:
     )
     self.config = runtime.session_config(cluster, FLAGS.threads)
     self.target, self.server = '', None
+    self._look = None  # At the shared state, while connecting.
 
   # Set-up
 
@@ -601,8 +602,38 @@ class Role:
   def _connect(self):
     """A session with everything in place, or None if the end came first."""
     self.heartbeat.phase('connecting')
-    if not self._peers_are_there():
-      return None
+    session = None
+    while session is None:
+      if self.cluster.peers:
+        self._wait_for([name for name in self.cluster.peers if name.startswith('ps')])
+        runtime.wait_for_peers(
+            self.cluster, self.cluster.peers, FLAGS.wait_secs, self._run_is_over
+        )
+        logging.info('%s connects: all its peers are up', self.cluster.name)
+      # Peers may go between the look at them and the session, which then waits for ever.
+      attempt, said = runtime.Attempt(self._open_session), time.monotonic()
+      while not attempt.has_ended(runtime.POLL_SECS) and not self._run_is_over():
+        if time.monotonic() - said >= runtime.WAITING_SECS:
+          said = time.monotonic()
+          logging.info(
+              '%s is waiting for an answer of %s, and for learner:0 to fill the variables',
+              self.cluster.name, ', '.join(self.cluster.peers),
+          )  # fmt: skip
+      if self._run_is_over():
+        logging.info('%s leaves: %s', self.cluster.name, self.interrupts.reason)
+        self._say_goodbye()
+        return None
+      try:
+        session, path = attempt.result()
+      except Exception as e:
+        if self.cluster.is_local or not runtime.lost_peer(e):
+          raise
+        self._remember_loss(e)
+    logging.info('%s is connected%s', self.cluster.name, f', resumed from {path}' if path else '')
+    return session
+
+  def _open_session(self):
+    """(session, path of the checkpoint that the chief resumed from or None)."""
     chief = self.cluster.is_chief
     path = runtime.Checkpoints.latest(self.logdir) if chief else None
     with self.tf_graph.as_default():
@@ -616,38 +647,30 @@ class Role:
         session.run(self.sync_ops.spare_tokens)
     if chief:
       self.records.begin(session, path)
-    logging.info('%s is connected%s', self.cluster.name, f', resumed from {path}' if path else '')
-    return session
+    return session, path
 
-  def _peers_are_there(self):
-    """Waits for the peers; False if told to stop, or the run ended without this task."""
-    if self.cluster.is_local:
-      return True
-    while True:
-      self._wait_for([name for name in self.cluster.peers if name.startswith('ps')])
-      if self.interrupts.is_set():
-        return False
-      if self.cluster.is_chief:
-        return True
+  def _run_is_over(self):
+    """Whether there is nothing left to connect to: ps 0 says so, or a signal came."""
+    if self.cluster.is_chief:  # It connects even after a signal: to tell the others.
+      return self.interrupts.is_set() and bool(
+          runtime.missing_peers(self.cluster, self.cluster.peers)
+      )
+    if self._look is None:
+      self._look = runtime.Attempt(runtime.read_shared_state, self.cluster, self.target)
+    if self._look.has_ended(runtime.POLL_SECS):
+      look, self._look = self._look, None
       try:
-        _, done = runtime.read_shared_state(self.cluster, self.target)
+        if look.result()[1]:
+          self.interrupts.set('the run is done')
       except Exception as e:
         if not runtime.lost_peer(e):
           raise
-        continue
-      if done:
-        self.interrupts.set('the run is done')
-        logging.info('%s leaves: the run is done', self.cluster.name)
-        self._say_goodbye()
-        return False
-      missing = runtime.missing_peers(self.cluster, self.cluster.peers)
-      if not missing:
-        return True
-      logging.log_every_n_seconds(
-          logging.INFO, '%s is waiting for %s', runtime.WAITING_SECS, self.cluster.name,
-          ', '.join(missing),
-      )  # fmt: skip
-      time.sleep(runtime.POLL_SECS)
+    return self.interrupts.is_set()
+
+  def _remember_loss(self, error):
+    reason = runtime.first_line(error)
+    self.heartbeat.facts['last_error'] = reason
+    logging.warning('%s lost a peer and connects again: %s', self.cluster.name, reason)
 
   def _train(self, session):
     """Runs the loops on a session; True at the end of the run, False when a peer was lost."""
@@ -664,9 +687,7 @@ class Role:
     loops.join(5.0)
     if self.cluster.is_local or not runtime.lost_peer(loops.error):
       raise RunFailed(failure(loops.error)) from loops.error
-    reason = runtime.first_line(loops.error)
-    self.heartbeat.facts['last_error'] = reason
-    logging.warning('%s lost a peer and connects again: %s', self.cluster.name, reason)
+    self._remember_loss(loops.error)
     return False
 
   def _was_done_before(self):
@@ -762,8 +783,12 @@ class Role:
 
     if self.cluster.is_local:
       return
+    goodbye = runtime.Attempt(runtime.say_goodbye, self.cluster, self.target)
     try:
-      runtime.say_goodbye(self.cluster, self.target)
+      if goodbye.has_ended(runtime.ANSWER_SECS):
+        goodbye.result()
+      else:
+        logging.info('%s left without a goodbye: no answer from ps:0', self.cluster.name)
     except tf.errors.OpError as e:
       logging.info('%s left without a goodbye: %s', self.cluster.name, runtime.first_line(e))
 
@@ -1029,10 +1054,10 @@ def train(cluster):
   claim = claim_logdir() if cluster.is_chief else None
   runtime.import_tensorflow()
   if cluster.job == 'ps':
-    runtime.run_in_thread(run_ps, cluster, interrupts)
+    runtime.Attempt(run_ps, cluster, interrupts).result()
   else:
     role = Role(cluster, interrupts, claim)
-    runtime.run_in_thread(role.run)
+    runtime.Attempt(role.run).result()
 
 
 def test():

@@ -25,6 +25,7 @@ STATE_SECS = 2.0  # Between two rewrites of a task's state file.
 WAITING_SECS = 10.0  # Between two lines about peers that are waited for.
 POLL_SECS = 0.5
 PATIENCE_SECS = 20.0  # For the chief's last checkpoint, after a signal to a parameter server.
+ANSWER_SECS = 5.0  # For ps 0 to tell how far the run is; it may be gone since it was looked for.
 LATECOMER_SECS = 10.0  # For the others' leave, after the chief's.
 
 EXIT_OK, EXIT_FAILURE, EXIT_BAD_INPUT = 0, 1, 2
@@ -189,7 +190,7 @@ def variables_device(cluster):
   )
 
 
-def session_config(cluster, threads=0, ps_only=False):
+def session_config(cluster, threads=0):
   """tf.compat.v1.ConfigProto: device filters, growing GPU memory, threads per pool (0: all cores).
 
   Without the filters a session waits for every task of the cluster, up or not.
@@ -204,7 +205,7 @@ def session_config(cluster, threads=0, ps_only=False):
   config.gpu_options.allow_growth = True
   if not cluster.is_local:
     filters = ['/job:ps', cluster.own_device]
-    if cluster.job == 'actor' and not ps_only:
+    if cluster.job == 'actor':
       filters.append(cluster.device('learner', cluster.learner_of_actor))
     config.device_filters.extend(filters)
   return config
@@ -385,6 +386,15 @@ class SharedState:
     )
 
 
+def _shared_state_session(cluster, target, graph):
+  """A session that needs no other task than ps 0; its creation waits for ps 0."""
+  import tensorflow as tf
+
+  config = session_config(cluster)
+  config.device_filters[:] = ['/job:ps/task:0', cluster.own_device]
+  return tf.compat.v1.Session(target, graph, config)
+
+
 def read_shared_state(cluster, target):
   """(settings dict or None, whether the run is done), asked of ps 0 without a role's graph.
 
@@ -393,10 +403,9 @@ def read_shared_state(cluster, target):
   """
   import tensorflow as tf
 
-  config = session_config(cluster, ps_only=True)
   with tf.Graph().as_default() as graph:
     state = SharedState(cluster)
-    with tf.compat.v1.Session(target, graph, config) as session:
+    with _shared_state_session(cluster, target, graph) as session:
       try:
         text, done = session.run([state.read_settings, state.is_done])
       except (tf.errors.FailedPreconditionError, tf.errors.NotFoundError):
@@ -410,8 +419,7 @@ def say_goodbye(cluster, target):
 
   with tf.Graph().as_default() as graph:
     state = SharedState(cluster)
-    config = session_config(cluster, ps_only=True)
-    with tf.compat.v1.Session(target, graph, config) as session:
+    with _shared_state_session(cluster, target, graph) as session:
       run_within(session, state.say_goodbye, {state.goodbye_from: cluster.name}, 5.0)
 
 
@@ -425,23 +433,27 @@ def read_shared_settings(cluster, target, wait_secs, should_stop):
   """
   awaited = f'the settings of the run from learner:0 at {cluster.learner[0]}'
   began = said = time.monotonic()
+  look = None
   while not should_stop():
-    try:
-      settings, _ = read_shared_state(cluster, target)
-      if settings:
-        return settings
-    except Exception as e:
-      if not lost_peer(e):
-        raise
-      logging.warning('%s lost ps:0 (%s), trying again', cluster.name, first_line(e))
-      wait_for_peers(cluster, ['ps:0'], wait_secs, should_stop)
+    look = look or Attempt(read_shared_state, cluster, target)
+    if look.has_ended(POLL_SECS):
+      try:
+        settings, _ = look.result()
+        if settings:
+          return settings
+      except Exception as e:
+        if not lost_peer(e):
+          raise
+        logging.warning('%s lost ps:0 (%s), trying again', cluster.name, first_line(e))
+        wait_for_peers(cluster, ['ps:0'], wait_secs, should_stop)
+      look = None
+      time.sleep(POLL_SECS)
     now = time.monotonic()
     if now - said >= WAITING_SECS:
       logging.info('%s is waiting for %s', cluster.name, awaited)
       said = now
     if wait_secs and now - began > wait_secs:
       raise RunFailed(f'{cluster.name} waited {wait_secs} s (--wait_secs) in vain for {awaited}')
-    time.sleep(POLL_SECS)
   return None
 
 
@@ -574,7 +586,7 @@ class Loops:
 
 
 def lost_peer(error):
-  """Whether an exception says that another task went away or has not recovered yet."""
+  """Whether an exception says that another task went away, is frozen or has not recovered yet."""
   import tensorflow as tf
 
   return isinstance(
@@ -583,6 +595,7 @@ def lost_peer(error):
           tf.errors.UnavailableError,
           tf.errors.AbortedError,
           tf.errors.CancelledError,
+          tf.errors.DeadlineExceededError,
           tf.errors.FailedPreconditionError,
           tf.errors.OutOfRangeError,
       ),
@@ -665,26 +678,38 @@ class Interrupts:
     self._event.set()
 
 
-def run_in_thread(function, *args):
-  """Runs `function(*args)` away from the main thread, which stays free to hear signals.
+class Attempt:
+  """`function(*args)` in a thread, which the process does not wait for when it leaves.
 
-  Returns its value; raises what it raised.
+  For what may never return, such as a session whose peers went away; and for a role as a whole, so
+  that the main thread stays free to hear signals.
   """
-  result = {}
 
-  def target():
+  def __init__(self, function, *args):
+    self._value = self._error = None
+    self._thread = threading.Thread(
+        target=self._run, args=(function, args), daemon=True, name=function.__name__
+    )
+    self._thread.start()
+
+  def _run(self, function, args):
     try:
-      result['value'] = function(*args)
+      self._value = function(*args)
     except BaseException as e:
-      result['error'] = e
+      self._error = e
 
-  thread = threading.Thread(target=target, daemon=True, name='role')
-  thread.start()
-  while thread.is_alive():
-    thread.join(POLL_SECS)
-  if 'error' in result:
-    raise result['error']
-  return result['value']
+  def has_ended(self, secs):
+    """Whether it ended, waiting for that for so long at most."""
+    self._thread.join(secs)
+    return not self._thread.is_alive()
+
+  def result(self):
+    """Waits for the end; returns what the function returned, raises what it raised."""
+    while not self.has_ended(POLL_SECS):
+      pass
+    if self._error is not None:
+      raise self._error
+    return self._value
 
 
 # -------------------------------------------------------------------------------------------------
@@ -807,9 +832,8 @@ def run_within(session, fetches, feed=None, secs=20.0):
 def serve_to_the_end(cluster, target, interrupts):
   """Waits, on a parameter server, until the run is done and the others have taken their leave.
 
-  The parameter servers are the last to go: sessions of the others cannot close without them. After
-  a
-  signal the chief has PATIENCE_SECS for its last checkpoint.
+  The parameter servers are the last to go: sessions of the others cannot close without them.
+  After a signal the chief has PATIENCE_SECS for its last checkpoint.
 
   Returns:
     The reason of the end, for the log.
@@ -817,7 +841,8 @@ def serve_to_the_end(cluster, target, interrupts):
   everybody = len(cluster.learner) + len(cluster.actor)
   deadline = None
   while True:
-    phase = _ask_how_far(cluster, target)
+    question = Attempt(_ask_how_far, cluster, target)
+    phase = question.result() if question.has_ended(ANSWER_SECS) else None
     now = time.monotonic()
     if phase is None and interrupts.is_set():
       return f'{interrupts.reason}, and no chief is connected'
@@ -844,12 +869,10 @@ def _ask_how_far(cluster, target):
 
   if cluster.task > 0 and not _is_up(cluster.ps[0]):
     return None
-  config = session_config(cluster, ps_only=True)
-  config.device_filters[:] = ['/job:ps/task:0', cluster.own_device]
   try:
     with tf.Graph().as_default() as graph:
       state = SharedState(cluster)
-      with tf.compat.v1.Session(target, graph, config) as session:
+      with _shared_state_session(cluster, target, graph) as session:
         fetches = [state.is_done, state.chief_is_gone, state.num_goodbyes]
         return _HowFar(*run_within(session, fetches))
   except tf.errors.OpError:

@@ -117,7 +117,6 @@ def test_a_cluster_trains_to_its_end_and_everybody_leaves(new_cluster, size):
     assert f'{name} leaves: ' in task.output()
 
 
-@pytest.mark.skipif('CI' in os.environ, reason='failed once in a while, open: run it by hand')
 @pytest.mark.timeout(580)  # Five recoveries on a busy machine; alone about a minute.
 @pytest.mark.parametrize('sync', ['true', 'false'])
 def test_any_role_may_be_killed_and_started_again(new_cluster, sync):
@@ -156,6 +155,50 @@ def assert_no_step_back_beyond(rows, save_secs, slack_secs=20.0):
   for i in steps_back:
     passed = max((times[j] for j in range(i) if frames[j] <= frames[i]), default=times[0])
     assert times[i - 1] - passed <= save_secs + slack_secs
+
+
+def freeze(cluster, name):
+  """The task answers no more, though its port accepts: so does one that is about to leave."""
+  os.kill(cluster.tasks[name].pid, signal.SIGSTOP)
+
+
+def until_it_connects(cluster, name):
+  """Until the task has found all its peers, of whom one does not answer."""
+  said = f'{name} connects: all its peers are up'
+  eventually(lambda: said in cluster.tasks[name].output(), LIMIT_SECS, cluster.logs)
+
+
+def test_a_role_whose_peer_goes_while_it_connects_leaves_with_the_run(new_cluster):
+  cluster = new_cluster(learner=2, actor=2)
+  training = ['--total_environment_frames=10000000', '--sync_learners=false']
+  cluster.start_all(['ps:0', 'learner:0', 'learner:1', 'actor:0'], learner=training)
+  cluster.until_frames(500)
+  freeze(cluster, 'learner:1')
+  cluster.start('actor:1')
+  until_it_connects(cluster, 'actor:1')
+  os.kill(cluster.tasks['learner:0'].pid, signal.SIGTERM)
+  eventually(lambda: cluster.tasks['actor:1'].poll() is not None, LIMIT_SECS, cluster.logs)
+  assert 'actor:1 leaves: the run is done' in cluster.tasks['actor:1'].output()
+  os.kill(cluster.tasks['learner:1'].pid, signal.SIGKILL)
+  cluster.tasks.pop('learner:1').wait()
+  assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
+
+
+@pytest.mark.parametrize('victim', ['ps:0', 'learner:0'])
+def test_a_signal_ends_an_actor_whose_peer_does_not_answer(new_cluster, victim):
+  cluster = new_cluster()
+  cluster.start_all(['ps:0', 'learner:0'])
+  connected = 'learner:0 is connected'
+  eventually(lambda: connected in cluster.tasks['learner:0'].output(), LIMIT_SECS, cluster.logs)
+  freeze(cluster, victim)
+  actor = cluster.start('actor:0')
+  if victim == 'learner:0':
+    until_it_connects(cluster, 'actor:0')
+  else:
+    eventually(lambda: 'waiting for the settings' in actor.output(), LIMIT_SECS, cluster.logs)
+  os.kill(actor.pid, signal.SIGTERM)
+  eventually(lambda: actor.poll() is not None, LIMIT_SECS, cluster.logs)
+  assert actor.returncode == 0, cluster.logs()
 
 
 def test_a_signal_to_everybody_at_once_still_saves(new_cluster):
