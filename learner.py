@@ -323,7 +323,7 @@ def build_update(
   )
   with tf.control_dependencies([update]):
     frames = counters.environment_frames.read_value()
-    return dict(
+    values = dict(
         updates=counters.updates.read_value(),
         environment_frames=frames,
         learning_rate=learning_rate(hyperparameters, frames),
@@ -335,6 +335,7 @@ def build_update(
         policy_lag_mean=tf.reduce_mean(lag),
         policy_lag_max=tf.reduce_max(lag),
     )
+    return {name: tf.identity(value) for name, value in values.items()}
 
 
 class LearnerLoop:

@@ -329,6 +329,15 @@ def test_an_update_reports_what_it_did():
   assert sorted(changed) == sorted(before)
 
 
+def test_evaluating_any_of_the_reported_values_does_the_update():
+  settings = small_settings()
+  with Learner(settings).open() as one:
+    for done, (name, value) in enumerate(one.side.update.items(), 1):
+      one.put(random_unrolls(settings, settings.batch_size))
+      one.session.run(value)
+      assert one.values()['global_step'] == done, name
+
+
 def test_batches_are_staged_ahead_and_trained_on_in_order():
   settings = small_settings()
   versions = [-10, -20, -30]
