@@ -1,8 +1,8 @@
 """The actor: one unroll of agent and environments after another, in the TensorFlow graph.
 
 IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 3. An actor loop steps N environments
-together
-with one call of the agent and hands every environment's unroll to the learner's queue on its own.
+together with one call of the agent and hands every environment's unroll to the learner's queue on
+its own.
 """
 
 import collections
@@ -67,8 +67,7 @@ def build_unroll(agent, environments, unroll_length, policy_version, level_id=0)
   """One unroll of N environments as graph operations.
 
   Between runs the states live in local variables on the current device, so that the last entry of
-  an
-  unroll is the first of the next.
+  an unroll is the first of the next.
 
   Args:
     agent: `agent((last_action, env_output), core_state) -> (AgentOutput, core_state)`.

@@ -1,8 +1,7 @@
 """The learner: a batch of unrolls becomes one V-trace update.
 
 IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 4 and Table G.1. Losses are sums over time
-and
-batch, so gradients of towers and of learners add up.
+and batch, so gradients of towers and of learners add up.
 
 Shapes: B unrolls per update and learner, T steps per unroll; [T, B] is time-major.
 """
@@ -143,8 +142,7 @@ class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
     counters: `Counters`.
     gradient_clipping: largest global norm of the total gradient.
     scale: what the handed gradients are multiplied by first (the number of learners, where they
-    come
-      averaged).
+      come averaged).
     frames: environment frames behind one application.
   """
 
@@ -202,8 +200,7 @@ def build_optimizer(hyperparameters, counters, num_learners=1, sync=True):
 
   Returns:
     (optimizer, the tf.compat.v1.train.SyncReplicasOptimizer or None). Synchronous learners'
-    gradients are
-    averaged by SyncReplicasOptimizer and multiplied back to their sum.
+    gradients are averaged by SyncReplicasOptimizer and multiplied back to their sum.
   """
   together = num_learners if sync else 1
   frames = (
@@ -234,9 +231,8 @@ class SyncOps:
   Attributes:
     init: operation for every new session of a learner, `chief_init` that of the chief.
     spare_tokens: one token per learner, for the chief of a resumed run: a learner may still wait
-    for one
-      that died with the last chief. A token too many costs one dropped gradient, one too few a
-      deadlock.
+      for one that died with the last chief. A token too many costs one dropped gradient, one too
+      few a deadlock.
     aggregate: applies the summed gradients once all have come; the chief runs it over and over.
   """
 

@@ -162,8 +162,7 @@ class Agent(snt.Module):
   Args:
     num_actions: number of discrete actions, A.
     precision: dtype of the torso's arithmetic, 'float32' or 'bfloat16'. Weights, LSTM, heads and
-    all
-      that the agent returns stay float32.
+      all that the agent returns stay float32.
   """
 
   torso_class = None

@@ -3,16 +3,13 @@
   python benchmarks/random_kills.py --kills=20 --seed=1 --out=docs/results/random_kills
 
 A cluster of 2 parameter servers, 2 learners and 3 actors trains impala/Catch-v0 on this machine. A
-loop
-starts whatever died again, with the same command, as a supervisor would. Who is killed (kill -9),
-and
-when, follows from the seed. A kill counts as recovered once the killed task works again and the
-run has
-trained on frames beyond those at the kill. When all kills are done the chief is asked to finish.
+loop starts whatever died again, with the same command, as a supervisor would. Who is killed (kill
+-9), and when, follows from the seed. A kill counts as recovered once the killed task works again
+and the run has trained on frames beyond those at the kill. When all kills are done the chief is
+asked to finish.
 
-Writes kills.csv (kill, time, role, task, recovery_secs, frames_at_kill, frames_lost),
-summary.json, the
-run's metrics.csv and its picture.
+Writes kills.csv (kill, time, role, task, recovery_secs, frames_at_kill, frames_lost), summary.json,
+the run's metrics.csv and its picture.
 """
 
 import argparse

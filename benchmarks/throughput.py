@@ -3,12 +3,10 @@
   python benchmarks/throughput.py --agent_name=SimpleConvNetAgent --secs=40 --json
 
 All figures are agent steps per second (an Atari agent step is 4 frames). Each part runs alone, in
-every
-setting listed below, and its best counts. `serial_bound` is what a machine would reach that does
-the three
-one after the other without any loss, 1/(1/environment + 1/inference + 1/training); `whole` is a
-real run of
-experiment.py, every step of which is trained on once; `efficiency` is whole/serial_bound.
+every setting listed below, and its best counts. `serial_bound` is what a machine would reach that
+does the three one after the other without any loss, 1/(1/environment + 1/inference + 1/training);
+`whole` is a real run of experiment.py, every step of which is trained on once; `efficiency` is
+whole/serial_bound. Above 1 means that parts which leave a core idle when alone fill it together.
 """
 
 import argparse
@@ -145,9 +143,11 @@ def whole_rate(flags, repeats, secs):
   """A real run of experiment.py, from its metrics.csv."""
   with tempfile.TemporaryDirectory() as logdir:
     command = [sys.executable, os.path.join(ROOT, 'experiment.py'), *flags, *WHOLE]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith('TF_')}
     run = subprocess.Popen(
-        [*command, f'--logdir={logdir}', '--metrics_secs=1'], stdout=subprocess.DEVNULL
-    )
+        [*command, f'--logdir={logdir}', '--metrics_secs=1'], stdout=subprocess.DEVNULL,
+        env=environment,
+    )  # fmt: skip
     try:
       path = os.path.join(logdir, 'metrics.csv')
       rows, first = [], None

@@ -62,8 +62,7 @@ def start_windows(socket, session, commands):
     socket: name or path of the tmux socket, '' for the default.
     session: name of the new session.
     commands: list of (window name, arguments), at least two arguments each: tmux runs those
-    without a
-      shell. They start in the current directory.
+      without a shell. They start in the current directory.
 
   Raises:
     RuntimeError: tmux refused, for example because the session exists.
