@@ -17,6 +17,7 @@ import functools
 import json
 import math
 import os
+import re
 import sys
 import threading
 import time
@@ -472,14 +473,23 @@ class LearnerSide:
 
 
 def learner_devices(cluster):
-  """Where the towers run: --learner_devices, else every GPU, else the CPU."""
+  """Where the towers run: --learner_devices, else every GPU, else the CPU.
+
+  Raises:
+    BadInput: there is no such device here, or the batch cannot be split evenly.
+  """
   import tensorflow as tf
 
-  if FLAGS.learner_devices:
-    names = FLAGS.learner_devices
-  else:
-    gpus = tf.config.list_physical_devices('GPU')
-    names = [f'/device:GPU:{i}' for i in range(len(gpus))] or ['/cpu:0']
+  here = [d.name.rpartition('device:')[2] for d in tf.config.list_physical_devices()]
+  gpus = [f'/device:{name}' for name in here if name.startswith('GPU')]
+  names = FLAGS.learner_devices or gpus or ['/cpu:0']
+  for name in names:
+    known = re.fullmatch(r'/(?:device:)?(\w+:\d+)', name)
+    if not known or known[1].upper() not in here:
+      raise BadInput(
+          f'--learner_devices: there is no {name!r} here, only '
+          + ', '.join(f'/device:{device}' for device in here)
+      )
   if FLAGS.batch_size % len(names):
     raise BadInput(
         f'--batch_size={FLAGS.batch_size} cannot be split evenly over {len(names)} devices'

@@ -1,6 +1,5 @@
 """Clusters of real processes on this machine: every topology trains, survives kills, and ends."""
 
-import csv
 import json
 import os
 import re
@@ -10,99 +9,17 @@ import socket
 
 import pytest
 
+from cluster_fixtures import (  # noqa: F401 (new_cluster is a fixture)
+  LIMIT_SECS,
+  all_zero,
+  assert_no_step_back_beyond,
+  new_cluster,
+)
 from conftest import ROOT, eventually, free_ports
-
-LIMIT_SECS = 240.0
-TRAINING = (
-    '--level_name=impala/Catch-v0', '--batch_size=8', '--unroll_length=9', '--optimizer=adam',
-    '--learning_rate=1e-3', '--epsilon=1e-5', '--metrics_secs=1',
-)  # fmt: skip
-ACTING = ('--num_actors=1', '--envs_per_actor=8')
-
-
-class Cluster:
-  """The tasks of one run; each is started, killed and started again with the same command."""
-
-  def __init__(self, processes, folder, ps=1, learner=1, actor=1, flags=()):
-    self.processes, self.folder = processes, folder
-    self.logdir, self.state_dir = str(folder / 'run'), str(folder / 'state')
-    numbers = {'ps': ps, 'learner': learner, 'actor': actor}
-    ports = iter(free_ports(sum(numbers.values())))
-    self.hosts = {job: [f'localhost:{next(ports)}' for _ in range(n)] for job, n in numbers.items()}
-    self.flags = [f'--logdir={self.logdir}', f'--state_dir={self.state_dir}', *flags]
-    self.tasks = {}
-
-  @property
-  def names(self):
-    return [f'{job}:{i}' for job, hosts in self.hosts.items() for i in range(len(hosts))]
-
-  def start(self, name, *extra, program=('experiment.py',)):
-    job, task = name.split(':')
-    lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in self.hosts.items()]
-    role = {'ps': (), 'learner': TRAINING, 'actor': ACTING}[job]
-    self.tasks[name] = self.processes.start(
-        *program, *lists, f'--job_name={job}', f'--task={task}', *self.flags, *role, *extra,
-        name=name.replace(':', ''),
-    )  # fmt: skip
-    return self.tasks[name]
-
-  def start_all(self, order=None, **extra):
-    for name in order or self.names:
-      self.start(name, *extra.get(name.split(':')[0], ()))
-    return self
-
-  def kill(self, name):
-    os.kill(self.tasks[name].pid, signal.SIGKILL)
-    self.tasks[name].wait()
-
-  def rows(self):
-    path = os.path.join(self.logdir, 'metrics.csv')
-    if not os.path.exists(path):
-      return []
-    with open(path, newline='') as file:
-      return [row for row in csv.DictReader(file) if None not in row.values()]
-
-  def frames(self):
-    rows = self.rows()
-    return int(rows[-1]['environment_frames']) if rows else 0
-
-  def until_frames(self, frames):
-    eventually(lambda: self.frames() >= frames, LIMIT_SECS, self.logs)
-
-  def checkpoint(self):
-    path = os.path.join(self.logdir, 'checkpoint')
-    if not os.path.exists(path):
-      return 0
-    with open(path) as file:
-      return int(file.readline().rsplit('-', 1)[1].strip('"\n'))
-
-  def logs(self):
-    return '\n'.join(f'--- {n}\n{t.output()[-3000:]}' for n, t in self.tasks.items())
-
-  def exit_codes(self, limit_secs=LIMIT_SECS):
-    eventually(
-        lambda: all(t.poll() is not None for t in self.tasks.values()), limit_secs, self.logs
-    )
-    return {name: task.returncode for name, task in self.tasks.items()}
-
-  def frames_in_checkpoint(self):
-    import tensorflow as tf
-
-    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(self.logdir))
-    return int(reader.get_tensor('environment_frames'))
-
-
-@pytest.fixture
-def new_cluster(processes, tmp_path):
-  return lambda **kwargs: Cluster(processes, tmp_path, **kwargs)
-
-
-def all_zero(cluster):
-  return dict.fromkeys(cluster.tasks, 0)
 
 
 @pytest.mark.parametrize('size', [(1, 1, 1), (2, 2, 3)], ids=['1-1-1', '2-2-3'])
-def test_a_cluster_trains_to_its_end_and_everybody_leaves(new_cluster, size):
+def test_a_cluster_trains_to_its_end_and_everybody_leaves(new_cluster, size):  # noqa: F811
   total = 4000
   cluster = new_cluster(ps=size[0], learner=size[1], actor=size[2])
   first, *order = sorted(cluster.names)  # Actors first, parameter servers last.
@@ -119,7 +36,7 @@ def test_a_cluster_trains_to_its_end_and_everybody_leaves(new_cluster, size):
 
 @pytest.mark.timeout(580)  # Five recoveries on a busy machine; alone about a minute.
 @pytest.mark.parametrize('sync', ['true', 'false'])
-def test_any_role_may_be_killed_and_started_again(new_cluster, sync):
+def test_any_role_may_be_killed_and_started_again(new_cluster, sync):  # noqa: F811
   total, save_secs = 10_000_000, 2
   cluster = new_cluster(learner=2, actor=2, flags=['--watchdog_secs=120'])
   flags = [f'--total_environment_frames={total}', f'--save_checkpoint_secs={save_secs}',
@@ -147,16 +64,6 @@ def test_any_role_may_be_killed_and_started_again(new_cluster, sync):
   assert cluster.frames_in_checkpoint() == int(cluster.rows()[-1]['environment_frames'])
 
 
-def assert_no_step_back_beyond(rows, save_secs, slack_secs=20.0):
-  """Where frames step back, the frames they step back to are of the last `save_secs`."""
-  frames = [int(row['environment_frames']) for row in rows]
-  times = [float(row['time']) for row in rows]
-  steps_back = [i for i in range(1, len(rows)) if frames[i] < frames[i - 1]]
-  for i in steps_back:
-    passed = max((times[j] for j in range(i) if frames[j] <= frames[i]), default=times[0])
-    assert times[i - 1] - passed <= save_secs + slack_secs
-
-
 def freeze(cluster, name):
   """The task answers no more, though its port accepts: so does one that is about to leave."""
   os.kill(cluster.tasks[name].pid, signal.SIGSTOP)
@@ -168,7 +75,7 @@ def until_it_connects(cluster, name):
   eventually(lambda: said in cluster.tasks[name].output(), LIMIT_SECS, cluster.logs)
 
 
-def test_a_role_whose_peer_goes_while_it_connects_leaves_with_the_run(new_cluster):
+def test_a_role_whose_peer_goes_while_it_connects_leaves_with_the_run(new_cluster):  # noqa: F811
   cluster = new_cluster(learner=2, actor=2)
   training = ['--total_environment_frames=10000000', '--sync_learners=false']
   cluster.start_all(['ps:0', 'learner:0', 'learner:1', 'actor:0'], learner=training)
@@ -185,7 +92,7 @@ def test_a_role_whose_peer_goes_while_it_connects_leaves_with_the_run(new_cluste
 
 
 @pytest.mark.parametrize('victim', ['ps:0', 'learner:0'])
-def test_a_signal_ends_an_actor_whose_peer_does_not_answer(new_cluster, victim):
+def test_a_signal_ends_an_actor_whose_peer_does_not_answer(new_cluster, victim):  # noqa: F811
   cluster = new_cluster()
   cluster.start_all(['ps:0', 'learner:0'])
   connected = 'learner:0 is connected'
@@ -201,7 +108,7 @@ def test_a_signal_ends_an_actor_whose_peer_does_not_answer(new_cluster, victim):
   assert actor.returncode == 0, cluster.logs()
 
 
-def test_a_signal_to_everybody_at_once_still_saves(new_cluster):
+def test_a_signal_to_everybody_at_once_still_saves(new_cluster):  # noqa: F811
   cluster = new_cluster(learner=2, actor=2).start_all()
   cluster.until_frames(500)
   for task in cluster.tasks.values():
@@ -210,7 +117,7 @@ def test_a_signal_to_everybody_at_once_still_saves(new_cluster):
   assert cluster.frames_in_checkpoint() >= 500
 
 
-def test_a_flag_that_contradicts_the_run_is_refused_by_the_role_it_was_given_to(new_cluster):
+def test_a_flag_that_contradicts_the_run_is_refused_by_the_role_that_has_it(new_cluster, tmp_path):  # noqa: F811
   cluster = new_cluster(actor=2)
   for name in ('ps:0', 'learner:0', 'actor:0'):
     cluster.start(name)
@@ -223,7 +130,7 @@ def test_a_flag_that_contradicts_the_run_is_refused_by_the_role_it_was_given_to(
   cluster.until_frames(500)  # Nobody else minds.
   assert all(cluster.tasks[n].poll() is None for n in ('ps:0', 'learner:0', 'actor:0'))
   # A task with other sources is refused as well.
-  with open(cluster.folder / 'other.py', 'w') as file:
+  with open(tmp_path / 'other.py', 'w') as file:
     file.write(
         'import sys\n'
         f'sys.path.insert(0, {os.getcwd()!r})\n'
@@ -233,13 +140,13 @@ def test_a_flag_that_contradicts_the_run_is_refused_by_the_role_it_was_given_to(
     )
   lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in cluster.hosts.items()]
   other = cluster.processes.start(
-      str(cluster.folder / 'other.py'), *lists, '--job_name=actor', '--task=1', name='other'
+      str(tmp_path / 'other.py'), *lists, '--job_name=actor', '--task=1', name='other'
   )
   assert other.exit_code(LIMIT_SECS) == 2
   assert 'the code here has version another' in other.output()
 
 
-def test_a_port_in_use_is_named_with_its_owner(new_cluster):
+def test_a_port_in_use_is_named_with_its_owner(new_cluster):  # noqa: F811
   cluster = new_cluster()
   holder = cluster.start('ps:0')
   eventually(lambda: 'ps:0 serves' in holder.output(), LIMIT_SECS, holder.output)
@@ -250,7 +157,7 @@ def test_a_port_in_use_is_named_with_its_owner(new_cluster):
   assert f'port {port} of localhost:{port} is in use by process {holder.pid}' in second.output()
 
 
-def test_a_role_whose_peers_never_come_says_so_and_leaves(new_cluster):
+def test_a_role_whose_peers_never_come_says_so_and_leaves(new_cluster):  # noqa: F811
   cluster = new_cluster(flags=['--wait_secs=2'])
   actor = cluster.start('actor:0')
   assert actor.exit_code(LIMIT_SECS) == 1
@@ -258,7 +165,7 @@ def test_a_role_whose_peers_never_come_says_so_and_leaves(new_cluster):
   assert 'waited 2 s (--wait_secs) in vain for ps:0 at ' + cluster.hosts['ps'][0] in last
 
 
-def test_state_files_and_reports_of_all_tasks(new_cluster):
+def test_state_files_and_reports_of_all_tasks(new_cluster):  # noqa: F811
   cluster = new_cluster(actor=2).start_all()
   cluster.until_frames(500)
 
@@ -282,7 +189,7 @@ def test_state_files_and_reports_of_all_tasks(new_cluster):
     assert state['phase'] and state['last_seen'] >= state['started']
 
 
-def test_the_verdict_asks_for_actors_where_learners_wait(new_cluster):
+def test_the_verdict_asks_for_actors_where_learners_wait(new_cluster):  # noqa: F811
   # One environment cannot feed a learner.
   cluster = new_cluster().start_all(actor=['--envs_per_actor=1'])
   learner = cluster.tasks['learner:0']
@@ -290,7 +197,7 @@ def test_the_verdict_asks_for_actors_where_learners_wait(new_cluster):
   eventually(lambda: re.search(sentence, learner.output()), LIMIT_SECS, cluster.logs)
 
 
-def test_the_verdict_names_a_learner_that_is_the_limit(new_cluster):
+def test_the_verdict_names_a_learner_that_is_the_limit(new_cluster):  # noqa: F811
   cluster = new_cluster()
   cluster.start('ps:0')
   cluster.start('actor:0')
@@ -299,7 +206,7 @@ def test_the_verdict_names_a_learner_that_is_the_limit(new_cluster):
   eventually(lambda: re.search(sentence, learner.output()), LIMIT_SECS, cluster.logs)
 
 
-def test_a_role_that_is_stuck_says_where_and_leaves_for_a_supervisor(new_cluster):
+def test_a_role_that_is_stuck_says_where_and_leaves_for_a_supervisor(new_cluster):  # noqa: F811
   # The environment of the actor hangs after its first steps.
   tests = os.path.join(ROOT, 'tests')
   cluster = new_cluster(flags=['--level_name=hanging_env:Hanging-v0'])

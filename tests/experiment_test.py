@@ -456,6 +456,14 @@ def test_the_picture_is_drawn_again_without_tensorflow(catch, tmp_path, processe
   assert os.path.getsize(picture) > 10_000
 
 
+@pytest.mark.parametrize('device', ['/gpu:7', '/cpu:1', 'cpu:0', '/job:learner/cpu:0'])
+def test_a_device_that_is_not_there_is_refused(tmp_path, device):
+  logdir = f'--logdir={tmp_path / "run"}'
+  result = run('--level_name=impala/Catch-v0', logdir, f'--learner_devices=/cpu:0,{device}')
+  assert result.returncode == 2
+  assert f'there is no {device!r} here, only /device:CPU:0' in result.stderr.splitlines()[-1]
+
+
 def test_ctrl_c_before_anything_runs_is_a_clean_end_too(tmp_path, processes):
   early = Run(processes, tmp_path / 'run', CATCH).start()
   eventually(lambda: catches(early.process.pid, signal.SIGTERM), LIMIT_SECS, early.process.output)

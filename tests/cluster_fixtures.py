@@ -1,0 +1,114 @@
+"""A cluster of real processes, on this machine or on the hosts of a test's own network."""
+
+import csv
+import os
+import signal
+
+import pytest
+
+from conftest import eventually, free_ports
+
+LIMIT_SECS = 240.0
+TRAINING = (
+    '--level_name=impala/Catch-v0', '--batch_size=8', '--unroll_length=9', '--optimizer=adam',
+    '--learning_rate=1e-3', '--epsilon=1e-5', '--metrics_secs=1',
+)  # fmt: skip
+ACTING = ('--num_actors=1', '--envs_per_actor=8')
+
+
+class Cluster:
+  """The tasks of one run; each is started, killed and started again with the same command.
+
+  Args:
+    processes: the fixture.
+    folder: for what the run writes, as the tasks see it.
+    ps, learner, actor: how many.
+    flags: of all tasks.
+  """
+
+  def __init__(self, processes, folder, ps=1, learner=1, actor=1, flags=()):
+    self.processes = processes
+    self.logdir, self.state_dir = os.path.join(folder, 'run'), os.path.join(folder, 'state')
+    numbers = {'ps': ps, 'learner': learner, 'actor': actor}
+    ports = iter(free_ports(sum(numbers.values())))
+    self.hosts = {job: [f'localhost:{next(ports)}' for _ in range(n)] for job, n in numbers.items()}
+    self.flags = [f'--logdir={self.logdir}', f'--state_dir={self.state_dir}', *flags]
+    self.tasks = {}
+
+  @property
+  def names(self):
+    return [f'{job}:{i}' for job, hosts in self.hosts.items() for i in range(len(hosts))]
+
+  def start(self, name, *extra, program=('experiment.py',)):
+    job, task = name.split(':')
+    lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in self.hosts.items()]
+    role = {'ps': (), 'learner': TRAINING, 'actor': ACTING}[job]
+    self.tasks[name] = self.processes.start(
+        *program, *lists, f'--job_name={job}', f'--task={task}', *self.flags, *role, *extra,
+        name=name.replace(':', ''),
+    )  # fmt: skip
+    return self.tasks[name]
+
+  def start_all(self, order=None, **extra):
+    for name in order or self.names:
+      self.start(name, *extra.get(name.split(':')[0], ()))
+    return self
+
+  def kill(self, name):
+    os.kill(self.tasks[name].pid, signal.SIGKILL)
+    self.tasks[name].wait()
+
+  def rows(self):
+    path = os.path.join(self.logdir, 'metrics.csv')
+    if not os.path.exists(path):
+      return []
+    with open(path, newline='') as file:
+      return [row for row in csv.DictReader(file) if None not in row.values()]
+
+  def frames(self):
+    rows = self.rows()
+    return int(rows[-1]['environment_frames']) if rows else 0
+
+  def until_frames(self, frames):
+    eventually(lambda: self.frames() >= frames, LIMIT_SECS, self.logs)
+
+  def checkpoint(self):
+    path = os.path.join(self.logdir, 'checkpoint')
+    if not os.path.exists(path):
+      return 0
+    with open(path) as file:
+      return int(file.readline().rsplit('-', 1)[1].strip('"\n'))
+
+  def logs(self):
+    return '\n'.join(f'--- {n}\n{t.output()[-3000:]}' for n, t in self.tasks.items())
+
+  def exit_codes(self, limit_secs=LIMIT_SECS):
+    eventually(
+        lambda: all(t.poll() is not None for t in self.tasks.values()), limit_secs, self.logs
+    )
+    return {name: task.returncode for name, task in self.tasks.items()}
+
+  def frames_in_checkpoint(self):
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(self.logdir))
+    return int(reader.get_tensor('environment_frames'))
+
+
+@pytest.fixture
+def new_cluster(processes, tmp_path):
+  return lambda **kwargs: Cluster(processes, tmp_path, **kwargs)
+
+
+def all_zero(cluster):
+  return dict.fromkeys(cluster.tasks, 0)
+
+
+def assert_no_step_back_beyond(rows, save_secs, slack_secs=20.0):
+  """Where frames step back, the frames they step back to are of the last `save_secs`."""
+  frames = [int(row['environment_frames']) for row in rows]
+  times = [float(row['time']) for row in rows]
+  steps_back = [i for i in range(1, len(rows)) if frames[i] < frames[i - 1]]
+  for i in steps_back:
+    passed = max((times[j] for j in range(i) if frames[j] <= frames[i]), default=times[0])
+    assert times[i - 1] - passed <= save_secs + slack_secs
