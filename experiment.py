@@ -750,14 +750,25 @@ class Role:
     if self.cluster.is_local:
       return 'the queue is full' if phase == 'enqueue' else ''
     needed = list(self.cluster.peers)
-    if phase == 'update' and self.settings.sync_learners:
+    together = phase == 'update' and self.settings.sync_learners
+    if together:
       needed += [f'learner:{i}' for i in range(len(self.cluster.learner))]
     missing = runtime.missing_peers(self.cluster, needed)
+    if together and not missing:
+      missing = self._lost_actors_of_a_learner()
     if missing:
       return 'waiting for ' + ', '.join(missing)
     if phase == 'enqueue' and self.reports.queue_was_full:
       return 'the queue is full'
     return ''
+
+  def _lost_actors_of_a_learner(self):
+    """The missing actors of the first learner that has no other."""
+    for actors in self.cluster.actors_of_learners:
+      missing = runtime.missing_peers(self.cluster, actors)
+      if len(missing) == len(actors):
+        return missing
+    return []
 
   def _leave(self, loops, session):
     """The end: the chief says so to all, queues close, the last checkpoint is written, goodbye."""

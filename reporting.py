@@ -616,7 +616,7 @@ def _processor():
 
 
 def plot_learning_curve(logdirs, path):
-  """Draws returns, waits and loss over environment frames from the CSV files of one or more runs.
+  """Draws returns, waits, policy lag and loss over frames from the CSV files of one or more runs.
 
   Rows that a restart from an earlier checkpoint made void are left out.
 
@@ -630,12 +630,13 @@ def plot_learning_curve(logdirs, path):
   import matplotlib.backends.backend_agg
   import matplotlib.figure
   logdirs = [logdirs] if isinstance(logdirs, (str, os.PathLike)) else list(logdirs)
-  figure = matplotlib.figure.Figure(figsize=(9, 9), layout='constrained')
+  figure = matplotlib.figure.Figure(figsize=(9, 11), layout='constrained')
   matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
-  axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1))
+  axes = figure.subplots(4, 1, sharex=True, height_ratios=(3, 1, 1, 1))
   for number, logdir in enumerate(logdirs):
     _plot_run(axes, logdir, f'C{number}')
-  for axis, label in zip(axes, ('return of a game', 'share of time waiting', 'loss')):
+  labels = ('return of a game', 'share of time waiting', 'policy lag (updates)', 'loss')
+  for axis, label in zip(axes, labels):
     axis.set_ylabel(label)
     axis.grid(alpha=.3)
     axis.legend(fontsize='small')
@@ -657,7 +658,8 @@ def _plot_run(axes, logdir, color):
   axes[1].plot(*_curve(rows, 'learner_wait_fraction'), color=color, label=f'{name}: learner')
   axes[1].plot(*_curve(rows, 'actor_wait_fraction'), color=color, linestyle='--',
                label=f'{name}: actors')
-  axes[2].plot(*_curve(rows, 'total_loss'), color=color, label=name)
+  axes[2].plot(*_curve(rows, 'policy_lag_mean'), color=color, label=name)
+  axes[3].plot(*_curve(rows, 'total_loss'), color=color, label=name)
 
 
 def _curve(rows, column):

@@ -143,6 +143,12 @@ class Cluster(collections.namedtuple('Cluster', 'ps learner actor job task')):
     return self.task % len(self.learner)
 
   @property
+  def actors_of_learners(self):
+    """Names of the actors that feed each learner, a list for each."""
+    step = len(self.learner)
+    return [[f'actor:{a}' for a in range(i, len(self.actor), step)] for i in range(step)]
+
+  @property
   def peers(self):
     """Names of the tasks without which this one can do nothing."""
     if self.is_local or self.job == 'ps':

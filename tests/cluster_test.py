@@ -206,6 +206,21 @@ def test_the_verdict_names_a_learner_that_is_the_limit(new_cluster):  # noqa: F8
   eventually(lambda: re.search(sentence, learner.output()), LIMIT_SECS, cluster.logs)
 
 
+def test_learners_that_wait_for_one_without_actors_wait_and_say_so(new_cluster):  # noqa: F811
+  cluster = new_cluster(learner=2, actor=2, flags=['--watchdog_secs=15'])
+  cluster.start_all(learner=['--total_environment_frames=10000000'])
+  cluster.until_frames(1000)
+  cluster.kill('actor:1')
+  chief = cluster.tasks['learner:0']
+  said = r'learner has been in phase update for \d+ s: waiting for actor:1 at localhost:\d+'
+  eventually(lambda: re.search(said, chief.output()), LIMIT_SECS, cluster.logs)
+  goal = cluster.frames() + 1000
+  cluster.start('actor:1')
+  cluster.until_frames(goal)
+  os.kill(chief.pid, signal.SIGTERM)
+  assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
+
+
 def test_a_role_that_is_stuck_says_where_and_leaves_for_a_supervisor(new_cluster):  # noqa: F811
   # The environment of the actor hangs after its first steps.
   tests = os.path.join(ROOT, 'tests')
