@@ -577,6 +577,7 @@ class Role:
       queue = self.learner_side.queue
     else:
       queue, _ = graph.unroll_queue(self.cluster.learner_of_actor)
+    self.queue_size = queue.size()
     if self.cluster.job != 'learner':
       self.actor_side = ActorSide(graph, queue, self.start_frames)
     v1 = tf.compat.v1
@@ -758,7 +759,7 @@ class Role:
       missing = self._lost_actors_of_a_learner()
     if missing:
       return 'waiting for ' + ', '.join(missing)
-    if phase == 'enqueue' and self.reports.queue_was_full:
+    if phase == 'enqueue' and self.reports.queue_is_full():
       return 'the queue is full'
     return ''
 
@@ -823,7 +824,7 @@ class Reports:
 
   def __init__(self, role):
     self._role, self._lock = role, threading.Lock()
-    self.queue_was_full = False
+    self._seen_full = -math.inf
     self._clear()
     self._sent = time.monotonic()
 
@@ -844,6 +845,10 @@ class Reports:
       self._wait_secs += wait_secs
       self._busy_secs += busy_secs
 
+  def queue_is_full(self):
+    """Whether the queue of unrolls was full when an actor looked, which it does once a second."""
+    return time.monotonic() - self._seen_full < runtime.WAITING_SECS
+
   def run(self, session, should_stop):
     """Sends and listens until told to stop."""
     shared = self._role.graph.shared
@@ -851,6 +856,9 @@ class Reports:
     while not should_stop():
       if sends:
         session.run(shared.send_report, {shared.report: self._next()})
+      if self._role.cluster.job == 'actor':
+        if session.run(self._role.queue_size) >= self._role.settings.queue_capacity:
+          self._seen_full = time.monotonic()
       if not self._role.cluster.is_chief and session.run(shared.is_done):
         self._role.interrupts.set('the run is done')
         return

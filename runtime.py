@@ -728,7 +728,8 @@ class Heartbeat:
   Args:
     cluster: `Cluster`.
     state_dir: folder of the state file, or '' for none.
-    watchdog_secs: a loop that stays in a working phase for longer ends the process; 0 = never.
+    watchdog_secs: a loop that stays in a working phase for longer, without an excuse, ends the
+      process; 0 = never.
     excused: function of a phase; whether a stay in it now is a wait for others, to be reported
     only.
   """
@@ -740,7 +741,7 @@ class Heartbeat:
     self._watchdog_secs, self._excused = watchdog_secs, excused
     self._phases, self._lock = {}, threading.Lock()
     self._started = time.time()
-    self._last_excuse = 0.0
+    self._last_excuses, self._said = {}, 0.0
     self.facts = {'frames_per_sec': None, 'environment_frames': None, 'last_error': ''}
     if state_dir:
       os.makedirs(state_dir, exist_ok=True)
@@ -803,15 +804,19 @@ class Heartbeat:
       if not self._watchdog_secs or phase not in self.WORKING or stuck < self._watchdog_secs:
         continue
       excuse = self._excused(phase)
-      if not excuse:
+      if excuse:
+        self._last_excuses[loop] = now
+      elif now - self._last_excuses.get(loop, since) < self._watchdog_secs:
+        continue  # A peer that is back needs its time, too.
+      else:
         self.die(
             f'{self._cluster.name}: {loop} made no progress for {stuck:.0f} s in phase {phase} '
             '(--watchdog_secs)'
         )
-      if now - self._last_excuse > WAITING_SECS:
+      if now - self._said > WAITING_SECS:
         logging.info('%s: %s has been in phase %s for %.0f s: %s', self._cluster.name, loop, phase,
                      stuck, excuse)  # fmt: skip
-        self._last_excuse = now
+        self._said = now
 
   def die(self, reason):
     """Leaves the process at once with exit 1, the reason last."""
