@@ -620,15 +620,17 @@ class Role:
         runtime.wait_for_peers(
             self.cluster, self.cluster.peers, FLAGS.wait_secs, self._run_is_over
         )
-        logging.info('%s connects: all its peers are up', self.cluster.name)
+        if not self.interrupts.is_set():
+          logging.info('%s connects: all its peers are up', self.cluster.name)
       # Peers may go between the look at them and the session, which then waits for ever.
       attempt, said = runtime.Attempt(self._open_session), time.monotonic()
       while not attempt.has_ended(runtime.POLL_SECS) and not self._run_is_over():
         if time.monotonic() - said >= runtime.WAITING_SECS:
           said = time.monotonic()
           logging.info(
-              '%s is waiting for an answer of %s, and for learner:0 to fill the variables',
-              self.cluster.name, ', '.join(self.cluster.peers),
+              '%s is waiting for an answer of %s%s', self.cluster.name,
+              ', '.join(self.cluster.peers),
+              '' if self.cluster.is_chief else ', and for learner:0 to fill the variables',
           )  # fmt: skip
       if self._run_is_over():
         logging.info('%s leaves: %s', self.cluster.name, self.interrupts.reason)
@@ -640,6 +642,7 @@ class Role:
         if self.cluster.is_local or not runtime.lost_peer(e):
           raise
         self._remember_loss(e)
+        time.sleep(runtime.POLL_SECS)
     logging.info('%s is connected%s', self.cluster.name, f', resumed from {path}' if path else '')
     return session
 
