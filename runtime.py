@@ -850,14 +850,23 @@ def serve_to_the_end(cluster, target, interrupts):
     The reason of the end, for the log.
   """
   everybody = len(cluster.learner) + len(cluster.actor)
-  deadline = None
+  if cluster.task == 0:  # The other parameter servers ask it, so it goes after them.
+    everybody += len(cluster.ps) - 1
+  deadline = question = None
   while True:
-    question = Attempt(_ask_how_far, cluster, target)
-    phase = question.result() if question.has_ended(ANSWER_SECS) else None
-    now = time.monotonic()
+    if question is None:
+      question, asked = Attempt(_ask_how_far, cluster, target), time.monotonic()
+    answered, now = question.has_ended(POLL_SECS), time.monotonic()
+    if not answered and now - asked < ANSWER_SECS:
+      continue
+    phase = None
+    if answered:
+      phase, question = question.result(), None
     if phase is None and interrupts.is_set():
       return f'{interrupts.reason}, and no chief is connected'
     if phase and phase.chief_is_gone and phase.goodbyes >= everybody:
+      if cluster.task > 0:
+        Attempt(say_goodbye, cluster, target).has_ended(ANSWER_SECS)
       return 'the run is done and everybody has left'
     if deadline is None and (interrupts.is_set() or (phase and phase.chief_is_gone)):
       deadline = now + (PATIENCE_SECS if interrupts.is_set() else LATECOMER_SECS)
