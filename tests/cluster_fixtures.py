@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from conftest import eventually, free_ports
+from conftest import eventually, free_ports, updates_of_checkpoint
 
 LIMIT_SECS = 240.0
 TRAINING = (
@@ -73,11 +73,7 @@ class Cluster:
     eventually(lambda: self.frames() >= frames, LIMIT_SECS, self.logs)
 
   def checkpoint(self):
-    path = os.path.join(self.logdir, 'checkpoint')
-    if not os.path.exists(path):
-      return 0
-    with open(path) as file:
-      return int(file.readline().rsplit('-', 1)[1].strip('"\n'))
+    return updates_of_checkpoint(self.logdir)
 
   def logs(self):
     return '\n'.join(f'--- {n}\n{t.output()[-3000:]}' for n, t in self.tasks.items())

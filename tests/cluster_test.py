@@ -194,7 +194,7 @@ def test_the_verdict_asks_for_actors_where_learners_wait(new_cluster):  # noqa: 
   cluster = new_cluster().start_all(actor=['--envs_per_actor=1'])
   learner = cluster.tasks['learner:0']
   sentence = r'learners wait \d+% of the time for data: about \d+ more actors? would feed them'
-  eventually(lambda: re.search(sentence, learner.output()), LIMIT_SECS, cluster.logs)
+  assert eventually(lambda: re.search(sentence, learner.output()), LIMIT_SECS, cluster.logs)
 
 
 def test_the_verdict_names_a_learner_that_is_the_limit(new_cluster):  # noqa: F811
@@ -203,7 +203,7 @@ def test_the_verdict_names_a_learner_that_is_the_limit(new_cluster):  # noqa: F8
   cluster.start('actor:0')
   learner = cluster.start('learner:0', program=('tests/altered_experiment.py', 'slow'))
   sentence = r'actors wait \d+% of the time: the learner is the limit'
-  eventually(lambda: re.search(sentence, learner.output()), LIMIT_SECS, cluster.logs)
+  assert eventually(lambda: re.search(sentence, learner.output()), LIMIT_SECS, cluster.logs)
 
 
 def test_learners_that_wait_for_one_without_actors_wait_and_say_so(new_cluster):  # noqa: F811

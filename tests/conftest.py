@@ -49,6 +49,15 @@ def free_ports(n):
       a_socket.close()
 
 
+def updates_of_checkpoint(logdir):
+  """Updates in the name of the newest checkpoint of a run, 0 where there is none."""
+  path = os.path.join(logdir, 'checkpoint')
+  if not os.path.exists(path):
+    return 0
+  with open(path, encoding='utf-8') as file:
+    return int(file.readline().rsplit('-', 1)[1].strip('"\n'))
+
+
 class Process(subprocess.Popen):
   """A subprocess in a session of its own; what it prints goes to the file `log`."""
 

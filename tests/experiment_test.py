@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from conftest import ROOT, Processes, eventually
+from conftest import ROOT, Processes, eventually, updates_of_checkpoint
 
 LIMIT_SECS = 240.0
 CATCH = '--flagfile=flagfiles/catch.flags'
@@ -254,11 +254,7 @@ class Run:
 
   def checkpoint(self):
     """Updates in the name of the newest checkpoint, 0 where there is none."""
-    path = os.path.join(self.logdir, 'checkpoint')
-    if not os.path.exists(path):
-      return 0
-    with open(path) as file:
-      return int(file.readline().rsplit('-', 1)[1].strip('"\n'))
+    return updates_of_checkpoint(self.logdir)
 
   def snapshot(self, prefix=''):
     """{file name: hash} of the folder, without the lock."""

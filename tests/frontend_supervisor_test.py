@@ -159,7 +159,7 @@ def test_a_task_that_loses_its_supervisor_is_told_to_end(task):
   eventually(lambda: 'ready' in task.log())
   pid = task.record()['pid']
   os.kill(process.pid, signal.SIGKILL)
-  eventually(lambda: not frontend_fixtures.is_alive(pid))
+  assert eventually(lambda: not frontend_fixtures.is_alive(pid))
 
 
 def test_environment_variables_are_set_and_removed(task):

@@ -248,7 +248,7 @@ def test_forgotten_worker_ends():
   worker.start()
   pid = worker.pid
   del worker
-  eventually(lambda: not is_running(pid))
+  assert eventually(lambda: not is_running(pid))
 
 
 def test_recovered_session_has_running_processes(graph):
