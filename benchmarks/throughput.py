@@ -55,14 +55,17 @@ def environment_rate(settings, num_envs, secs):
     batch = environments.create_environment(
         settings.level_name, num_envs, settings.seed, settings.num_action_repeats
     )
-    reset, state = batch.initial()
+    reset = batch.initial()
+    # As in the actor, a run of the graph goes on where the one before stopped.
+    carry = tf.nest.map_structure(lambda t: tf.zeros(t.shape, t.dtype), reset)
 
     def step(carry, _):
       action = tf.random.uniform([num_envs], 0, settings.num_actions, tf.int32)
       return batch.step(action, carry[1])
 
-    last, _ = tf.scan(step, tf.range(settings.unroll_length), (reset, state), parallel_iterations=1)
+    last, _ = tf.scan(step, tf.range(settings.unroll_length), carry, parallel_iterations=1)
     with tf.compat.v1.Session() as session:
+      session.run(reset)
       result = rate(session.make_callable(last.reward), num_envs * settings.unroll_length, secs)
   batch.close()
   return result
