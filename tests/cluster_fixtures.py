@@ -24,10 +24,11 @@ class Cluster:
     folder: for what the run writes, as the tasks see it.
     ps, learner, actor: how many.
     flags: of all tasks.
+    env: environment variables of all tasks.
   """
 
-  def __init__(self, processes, folder, ps=1, learner=1, actor=1, flags=()):
-    self.processes = processes
+  def __init__(self, processes, folder, ps=1, learner=1, actor=1, flags=(), env=None):
+    self.processes, self.env = processes, env
     self.logdir, self.state_dir = os.path.join(folder, 'run'), os.path.join(folder, 'state')
     numbers = {'ps': ps, 'learner': learner, 'actor': actor}
     ports = iter(free_ports(sum(numbers.values())))
@@ -45,7 +46,7 @@ class Cluster:
     role = {'ps': (), 'learner': TRAINING, 'actor': ACTING}[job]
     self.tasks[name] = self.processes.start(
         *program, *lists, f'--job_name={job}', f'--task={task}', *self.flags, *role, *extra,
-        name=name.replace(':', ''),
+        name=name.replace(':', ''), env=self.env,
     )  # fmt: skip
     return self.tasks[name]
 

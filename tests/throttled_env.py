@@ -1,0 +1,23 @@
+"""Catch at a pace that no machine exceeds, until a test opens the throttle."""
+
+import os
+import time
+
+import gymnasium
+
+import environments
+
+OPEN = 'THROTTLED_ENV_OPEN'  # Environment variable: a file; once it exists, the pace is free.
+STEP_SECS = 0.3
+
+
+class Throttled(environments.Catch):
+  """One step takes STEP_SECS."""
+
+  def step(self, action):
+    if not os.path.exists(os.environ[OPEN]):
+      time.sleep(STEP_SECS)
+    return super().step(action)
+
+
+gymnasium.register('ThrottledCatch-v0', entry_point=Throttled)
