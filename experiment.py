@@ -665,6 +665,8 @@ class Role:
 
   def _run_is_over(self):
     """Whether there is nothing left to connect to: ps 0 says so, or a signal came."""
+    if self.cluster.is_local:
+      return self.interrupts.is_set()
     if self.cluster.is_chief:  # It connects even after a signal: to tell the others.
       return self.interrupts.is_set() and bool(
           runtime.missing_peers(self.cluster, self.cluster.peers)
@@ -697,12 +699,18 @@ class Role:
       self._leave(loops, session)
       return True
     loops.stop()
-    runtime.close_session(session)
-    loops.join(5.0)
+    closing = runtime.Attempt(self._close, loops, session)
+    # A session may not close before its peers are back; they will not be if the run is over.
+    while not closing.has_ended(runtime.POLL_SECS) and not self._run_is_over():
+      pass
     if self.cluster.is_local or not runtime.lost_peer(loops.error):
       raise RunFailed(failure(loops.error)) from loops.error
     self._remember_loss(loops.error)
     return False
+
+  def _close(self, loops, session):
+    runtime.close_session(session)
+    loops.join(5.0)
 
   def _was_done_before(self):
     """Whether the checkpoint that was resumed leaves nothing to do."""
@@ -859,15 +867,24 @@ class Reports:
     while not should_stop():
       if sends:
         session.run(shared.send_report, {shared.report: self._next()})
-      if self._role.cluster.job == 'actor':
-        if session.run(self._role.queue_size) >= self._role.settings.queue_capacity:
-          self._seen_full = time.monotonic()
       if not self._role.cluster.is_chief and session.run(shared.is_done):
         self._role.interrupts.set('the run is done')
         return
+      if self._role.cluster.job == 'actor':
+        self._look_at_queue(session)
       time.sleep(1.0)
     if sends:  # The games of the last second; where a peer was lost, nobody hears of them.
       session.run(shared.send_report, {shared.report: self._next()})
+
+  def _look_at_queue(self, session):
+    import tensorflow as tf
+
+    try:
+      size = runtime.run_within(session, self._role.queue_size, secs=runtime.ANSWER_SECS)
+    except tf.errors.DeadlineExceededError:
+      return  # Its learner does not answer; whether the run is done, ps 0 knows.
+    if size >= self._role.settings.queue_capacity:
+      self._seen_full = time.monotonic()
 
   def _next(self):
     role, now = self._role, time.monotonic()

@@ -11,6 +11,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,7 +27,7 @@ WAITING_SECS = 10.0  # Between two lines about peers that are waited for.
 POLL_SECS = 0.5
 PATIENCE_SECS = 20.0  # For the chief's last checkpoint, after a signal to a parameter server.
 ANSWER_SECS = 5.0  # For ps 0 to tell how far the run is; it may be gone since it was looked for.
-LATECOMER_SECS = 10.0  # For the others' leave, after the chief's.
+LATECOMER_SECS = 15.0  # For the others' leave, after the chief's.
 
 EXIT_OK, EXIT_FAILURE, EXIT_BAD_INPUT = 0, 1, 2
 
@@ -465,8 +466,9 @@ def read_shared_settings(cluster, target, wait_secs, should_stop):
 
 def first_line(error):
   """The first telling line of an exception's message."""
-  lines = [line.strip() for line in str(error).splitlines()]
-  telling = [line for line in lines if line and not line.startswith('From /job:')]
+  lines = [line.strip('= ') for line in str(error).splitlines()]
+  empty = re.compile(r'Graph execution error:|(\w+: )?From /job:|$')
+  telling = [line for line in lines if not empty.match(line)]
   return (telling or [type(error).__name__])[0]
 
 
@@ -637,7 +639,7 @@ def open_session(target, config, chief, init_op, local_init_op, ready_op, saver=
   )
 
 
-def close_session(session, secs=10.0):
+def close_session(session, secs=5.0):
   """Closes a session, whose calls in flight are cancelled; gives up on one that does not close."""
   thread = threading.Thread(target=_close_quietly, args=(session,), daemon=True)
   thread.start()

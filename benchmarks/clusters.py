@@ -22,9 +22,10 @@ class Supervised:
     folder: for logs, state files and the run.
     size: {'ps': number, 'learner': number, 'actor': number}.
     flags: of every task.
+    total_frames: where the run ends by itself.
   """
 
-  def __init__(self, folder, size, flags):
+  def __init__(self, folder, size, flags, total_frames=1_000_000_000):
     self.folder, self.logdir = folder, os.path.join(folder, 'run')
     ports = iter(free_ports(sum(size.values())))
     hosts = {job: [f'localhost:{next(ports)}' for _ in range(n)] for job, n in size.items()}
@@ -33,7 +34,7 @@ class Supervised:
         f'{job}-{i}': [
             sys.executable, os.path.join(ROOT, 'experiment.py'), *lists, f'--job_name={job}',
             f'--task={i}', f'--logdir={self.logdir}', f'--state_dir={folder}/state',
-            '--metrics_secs=1', '--total_environment_frames=1000000000', *flags,
+            '--metrics_secs=1', f'--total_environment_frames={total_frames}', *flags,
         ]
         for job, n in size.items() for i in range(n)
     }  # fmt: skip
@@ -91,7 +92,11 @@ class Supervised:
   def finish(self):
     """Asks the chief for the end; the exit codes by task."""
     self.processes['learner-0'].send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + GIVE_UP_SECS
+    return self.exit_codes(GIVE_UP_SECS)
+
+  def exit_codes(self, secs):
+    """Waits for the end without starting anything again; the exit codes by task."""
+    deadline = time.monotonic() + secs
     while any(p.poll() is None for p in self.processes.values()) and time.monotonic() < deadline:
       time.sleep(0.1)
     return {name: process.poll() for name, process in self.processes.items()}

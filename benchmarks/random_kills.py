@@ -1,12 +1,13 @@
 """Kills tasks of a running cluster at random, and measures how long the run needs to recover.
 
-  python benchmarks/random_kills.py --kills=20 --seed=1 --out=docs/results/random_kills
+  python benchmarks/random_kills.py --kills=20 --seed=1 --frames=1000000 \
+      --out=docs/results/random_kills
 
 A cluster of 2 parameter servers, 2 learners and 3 actors trains impala/Catch-v0 on this machine. A
 loop starts whatever died again, with the same command, as a supervisor would. Who is killed (kill
 -9), and when, follows from the seed. A kill counts as recovered once the killed task works again
-and the run has trained on frames beyond those at the kill. When all kills are done the chief is
-asked to finish.
+and the run has trained on frames beyond those at the kill. After the last kill the run goes on to
+`--frames`, where it ends by itself; a run that is there before the last kill is a failure.
 
 Writes kills.csv (kill, time, role, task, recovery_secs, frames_at_kill, frames_lost), summary.json,
 the run's metrics.csv and its picture.
@@ -30,6 +31,7 @@ FLAGS = (
     '--flagfile=' + os.path.join(ROOT, 'flagfiles', 'catch.flags'), '--num_actors=1',
     '--envs_per_actor=8', '--batch_size=8', '--save_checkpoint_secs=10',
 )  # fmt: skip
+END_SECS = 1800.0  # For the frames after the last kill.
 
 
 def kill_one(cluster, number, name):
@@ -79,11 +81,12 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--kills', type=int, default=20)
   parser.add_argument('--seed', type=int, default=1)
+  parser.add_argument('--frames', type=int, required=True, help='environment frames of the run')
   parser.add_argument('--out', required=True, help='folder for the records')
   args = parser.parse_args()
   choice = random.Random(args.seed)
   os.makedirs(args.out, exist_ok=True)
-  cluster = Supervised(tempfile.mkdtemp(prefix='random_kills'), SIZE, FLAGS)
+  cluster = Supervised(tempfile.mkdtemp(prefix='random_kills'), SIZE, FLAGS, args.frames)
   kills = []
   try:
     cluster.wait(lambda: cluster.frames() > 2000, 'the first 2000 frames')
@@ -91,13 +94,15 @@ def main():
       name, pause = choice.choice(sorted(cluster.commands)), choice.uniform(2, 15)
       until = time.monotonic() + pause
       cluster.wait(lambda until=until: time.monotonic() > until, 'a pause')
+      if cluster.frames() >= args.frames:
+        raise SystemExit(f'the run was at its end before kill {number}: raise --frames')
       kills.append(kill_one(cluster, number, name))
       print(kills[-1], flush=True)
       with open(os.path.join(args.out, 'kills.csv'), 'w', newline='') as file:
         writer = csv.DictWriter(file, kills[0].keys(), lineterminator='\n')
         writer.writeheader()
         writer.writerows(kills)
-    result = summary(kills, cluster, cluster.finish())
+    result = summary(kills, cluster, cluster.exit_codes(END_SECS))
   finally:
     cluster.kill_all()
   with open(os.path.join(args.out, 'summary.json'), 'w') as file:
@@ -105,6 +110,8 @@ def main():
   for name in ('metrics.csv', 'learning_curve.png'):
     shutil.copy(os.path.join(cluster.logdir, name), args.out)
   print(json.dumps(result, indent=2))
+  if any(result['exit_codes'].values()) or result['environment_frames'] < args.frames:
+    raise SystemExit(f'the run did not come to its end; logs are in {cluster.folder}')
 
 
 if __name__ == '__main__':

@@ -35,17 +35,24 @@ def test_a_cluster_trains_to_its_end_and_everybody_leaves(new_cluster, size):  #
     assert f'{name} leaves: ' in task.output()
 
 
+THROTTLED = '--level_name=throttled_env:ThrottledCatch-v0'
+
+
+def throttled_cluster(new_cluster, folder, **size):  # noqa: F811
+  """Learners take THROTTLED as a flag; the file `open` in the folder lets the environments run."""
+  env = {'PYTHONPATH': os.path.join(ROOT, 'tests'), throttled_env.OPEN: str(folder / 'open')}
+  return new_cluster(flags=['--watchdog_secs=120'], env=env, **size)
+
+
 @pytest.mark.timeout(580)  # Five recoveries on a busy machine; alone about a minute.
 @pytest.mark.parametrize('sync', ['true', 'false'])
 def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_path, sync):  # noqa: F811
   # Throttled, two actors of 8 environments take longer than this test may for so many frames.
   total, save_secs = 32_000, 2
   assert total / (2 * 8) * throttled_env.STEP_SECS > 580
-  throttle = tmp_path / 'open'
-  env = {'PYTHONPATH': os.path.join(ROOT, 'tests'), throttled_env.OPEN: str(throttle)}
-  cluster = new_cluster(learner=2, actor=2, flags=['--watchdog_secs=120'], env=env)
+  cluster = throttled_cluster(new_cluster, tmp_path, learner=2, actor=2)
   flags = [f'--total_environment_frames={total}', f'--save_checkpoint_secs={save_secs}',
-           f'--sync_learners={sync}', '--level_name=throttled_env:ThrottledCatch-v0']  # fmt: skip
+           f'--sync_learners={sync}', THROTTLED]  # fmt: skip
   cluster.start_all(learner=flags)
   cluster.until_frames(200)
   for victim in ('actor:1', 'learner:1', 'learner:0', 'ps:0'):
@@ -63,7 +70,9 @@ def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_
       assert cluster.tasks[name].pid == pid and cluster.tasks[name].poll() is None, (
           f'{name} did not survive the kill of {victim}\n{cluster.logs()}'
       )
-  throttle.touch()
+  assert 'connects again: ' in cluster.logs()
+  assert 'connects again: Graph execution error' not in cluster.logs()  # That says nothing.
+  (tmp_path / 'open').touch()
   assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
   assert_no_step_back_beyond(cluster.rows(), save_secs)
   final = int(cluster.rows()[-1]['environment_frames'])
@@ -94,6 +103,20 @@ def test_a_role_whose_peer_goes_while_it_connects_leaves_with_the_run(new_cluste
   assert 'actor:1 leaves: the run is done' in cluster.tasks['actor:1'].output()
   os.kill(cluster.tasks['learner:1'].pid, signal.SIGKILL)
   cluster.tasks.pop('learner:1').wait()
+  assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
+
+
+@pytest.mark.parametrize('number', [signal.SIGSTOP, signal.SIGKILL], ids=['frozen', 'killed'])
+def test_an_actor_that_lost_its_learner_leaves_with_the_run(new_cluster, tmp_path, number):  # noqa: F811
+  cluster = throttled_cluster(new_cluster, tmp_path, learner=2, actor=2)
+  cluster.start_all(learner=['--sync_learners=false', THROTTLED])
+  cluster.until_frames(200)
+  actor, learner = cluster.tasks['actor:1'], cluster.tasks.pop('learner:1')
+  os.kill(learner.pid, number)
+  os.kill(cluster.tasks['learner:0'].pid, signal.SIGTERM)
+  eventually(lambda: actor.poll() is not None, LIMIT_SECS, cluster.logs)
+  assert 'actor:1 leaves: the run is done' in actor.output()
+  learner.kill()
   assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
 
 
