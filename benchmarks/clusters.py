@@ -34,7 +34,7 @@ class Supervised:
         f'{job}-{i}': [
             sys.executable, os.path.join(ROOT, 'experiment.py'), *lists, f'--job_name={job}',
             f'--task={i}', f'--logdir={self.logdir}', f'--state_dir={folder}/state',
-            '--metrics_secs=1', f'--total_environment_frames={total_frames}', *flags,
+            '--metrics_secs=1', *flags, f'--total_environment_frames={total_frames}',
         ]
         for job, n in size.items() for i in range(n)
     }  # fmt: skip
