@@ -480,10 +480,17 @@ def test_other_encodings_than_utf8(plain_term):
   assert b'r?sum? ?' in terminal.text()
 
 
-def test_a_closed_stream_does_not_end_training():
+def test_a_closed_stream_does_not_end_training(tmp_path):
   stream = io.StringIO()
   stream.close()
-  shown_on(stream, a_row(), message='hello')
+  writer = reporting.open_run(str(tmp_path), 1000, 10, stream, tensorboard=False)
+  writer.write(a_row(7))
+  writer.message('hello')
+  writer.write(a_row(8))
+  writer.close()
+  header, *rows = (tmp_path / 'metrics.csv').read_text(encoding='utf-8').splitlines()
+  place = header.split(',').index('environment_frames')
+  assert [row.split(',')[place] for row in rows] == ['7', '8']
 
 
 @pytest.mark.parametrize('redirect', ['>&-', '| true'])
