@@ -750,12 +750,20 @@ class Role:
       self.reports.add_wait(wait_secs, busy_secs)
       return
     self.records.add_update(values, wait_secs, busy_secs)
-    if values['environment_frames'] >= self.settings.total_environment_frames:
-      self.interrupts.set(f'all {self.settings.total_environment_frames} frames are done')
-    elif self.records.checkpoint_is_due():
+    if self.all_is_done(values['environment_frames']):
+      return
+    if self.records.checkpoint_is_due():
       enter('save')
       self.checkpoints.save(session, values['updates'])
       self.records.checkpoint_was_saved()
+
+  def all_is_done(self, environment_frames):
+    """Whether so many frames are all; then this is the end of the run."""
+    total = self.settings.total_environment_frames
+    if environment_frames < total:
+      return False
+    self.interrupts.set(f'all {total} frames are done')
+    return True
 
   def _excuse(self, phase):
     """Why a long stay in a phase is a wait for others, or '' if it is not."""
@@ -795,6 +803,7 @@ class Role:
         runtime.run_within(session, self.learner_side.close_queue)
       loops.join(5.0)
       if chief:
+        self._wait_for_last_updates()
         updates = runtime.run_within(session, self.graph.counters.updates)
         self.checkpoints.save(session, updates)
         self.records.close(session)
@@ -810,6 +819,18 @@ class Role:
     finally:
       runtime.close_session(session)
       self._say_goodbye()
+
+  def _wait_for_last_updates(self):
+    """Lets asynchronous learners finish and leave: what they add belongs to the last checkpoint."""
+    others = [f'learner:{i}' for i in range(1, len(self.cluster.learner))]
+    if self.settings.sync_learners or not others:
+      return
+    still_there = runtime.wait_until_gone(self.cluster, others)
+    if still_there:
+      logging.warning(
+          '%s saves without the last updates of %s: still there after %.0f s',
+          self.cluster.name, ', '.join(still_there), runtime.LAST_UPDATES_SECS,
+      )  # fmt: skip
 
   def _say_goodbye(self):
     import tensorflow as tf
@@ -956,6 +977,10 @@ class Records:
     """Collects and writes until told to stop."""
     while not should_stop():
       self._collect(session)
+      # Other learners may reach the last frame while the chief's own waits for data.
+      frames = runtime.run_within(session, self._role.graph.counters.environment_frames)
+      if self._role.all_is_done(frames):
+        return
       now = time.monotonic()
       if now >= self._next_row:
         self._next_row = now + FLAGS.metrics_secs

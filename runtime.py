@@ -27,6 +27,7 @@ WAITING_SECS = 10.0  # Between two lines about peers that are waited for.
 POLL_SECS = 0.5
 PATIENCE_SECS = 20.0  # For the chief's last checkpoint, after a signal to a parameter server.
 ANSWER_SECS = 5.0  # For ps 0 to tell how far the run is; it may be gone since it was looked for.
+LAST_UPDATES_SECS = 10.0  # For the leave of asynchronous learners, before the last checkpoint.
 LATECOMER_SECS = 15.0  # For the others' leave, after the chief's.
 
 EXIT_OK, EXIT_FAILURE, EXIT_BAD_INPUT = 0, 1, 2
@@ -306,6 +307,23 @@ def _is_up(address, timeout_secs=2.0):
 def missing_peers(cluster, names):
   """Those of the named tasks at whose address nobody listens, as 'ps:0 at localhost:8000'."""
   return [f'{n} at {cluster.address(n)}' for n in names if not _is_up(cluster.address(n))]
+
+
+def wait_until_gone(cluster, names):
+  """Returns once none of the named tasks listens any more, or after LAST_UPDATES_SECS.
+
+  Returns:
+    Those that still listen, as 'learner:1 at localhost:8001'.
+  """
+  deadline, told = time.monotonic() + LAST_UPDATES_SECS, False
+  while True:
+    there = [f'{n} at {cluster.address(n)}' for n in names if _is_up(cluster.address(n))]
+    if not there or time.monotonic() > deadline:
+      return there
+    if not told:
+      logging.info('%s waits for %s to leave', cluster.name, ', '.join(there))
+      told = True
+    time.sleep(POLL_SECS)
 
 
 def wait_for_peers(cluster, names, wait_secs, should_stop):

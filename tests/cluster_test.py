@@ -120,6 +120,31 @@ def test_an_actor_that_lost_its_learner_leaves_with_the_run(new_cluster, tmp_pat
   assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
 
 
+def test_the_last_checkpoint_holds_the_last_updates_of_all_learners(new_cluster):  # noqa: F811
+  cluster = new_cluster(learner=2, actor=2)
+  cluster.start_all(learner=['--sync_learners=false'])
+  cluster.until_frames(500)
+  chief, learner = cluster.tasks['learner:0'], cluster.tasks['learner:1']
+  freeze(cluster, 'learner:1')  # Wherever it is: in the middle of an update, too.
+  os.kill(chief.pid, signal.SIGTERM)
+  waits = 'learner:0 waits for learner:1 at '
+  eventually(lambda: waits in chief.output() or chief.poll() is not None, LIMIT_SECS, cluster.logs)
+  assert chief.poll() is None, cluster.logs()
+  os.kill(learner.pid, signal.SIGCONT)
+  assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
+  assert 'saves without' not in chief.output()
+  assert cluster.frames_in_checkpoint() == int(cluster.rows()[-1]['environment_frames'])
+
+
+def test_a_run_ends_though_only_the_other_learner_reaches_the_last_frame(new_cluster):  # noqa: F811
+  total = 4000
+  cluster = new_cluster(learner=2, actor=2)
+  flags = [f'--total_environment_frames={total}', '--sync_learners=false']
+  cluster.start_all(['ps:0', 'learner:0', 'learner:1', 'actor:1'], learner=flags)
+  assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
+  assert cluster.frames_in_checkpoint() >= total
+
+
 @pytest.mark.parametrize('victim', ['ps:0', 'learner:0'])
 def test_a_signal_ends_an_actor_whose_peer_does_not_answer(new_cluster, victim):  # noqa: F811
   cluster = new_cluster()
