@@ -7,6 +7,7 @@ Nothing here knows agents, losses or environments. The engine is distributed Ten
 import collections
 import contextlib
 import fcntl
+import functools
 import glob
 import hashlib
 import json
@@ -411,13 +412,25 @@ class SharedState:
     )
 
 
-def _shared_state_session(cluster, target, graph):
-  """A session that needs no other task than ps 0; its creation waits for ps 0."""
+@functools.lru_cache(maxsize=1)
+def _shared_state_alone(cluster):
+  """(graph, `SharedState`) without a role's graph; kept, since it is asked twice a second."""
+  import tensorflow as tf
+
+  with tf.Graph().as_default() as graph:
+    return graph, SharedState(cluster)
+
+
+@contextlib.contextmanager
+def _shared_state_session(cluster, target):
+  """(session, `SharedState`); needs no other task than ps 0, and waits for ps 0."""
   import tensorflow as tf
 
   config = session_config(cluster)
   config.device_filters[:] = ['/job:ps/task:0', cluster.own_device]
-  return tf.compat.v1.Session(target, graph, config)
+  graph, state = _shared_state_alone(cluster)
+  with tf.compat.v1.Session(target, graph, config) as session:
+    yield session, state
 
 
 def read_shared_state(cluster, target):
@@ -428,24 +441,18 @@ def read_shared_state(cluster, target):
   """
   import tensorflow as tf
 
-  with tf.Graph().as_default() as graph:
-    state = SharedState(cluster)
-    with _shared_state_session(cluster, target, graph) as session:
-      try:
-        text, done = session.run([state.read_settings, state.is_done])
-      except (tf.errors.FailedPreconditionError, tf.errors.NotFoundError):
-        return None, False  # The chief has not been there yet.
+  with _shared_state_session(cluster, target) as (session, state):
+    try:
+      text, done = session.run([state.read_settings, state.is_done])
+    except (tf.errors.FailedPreconditionError, tf.errors.NotFoundError):
+      return None, False  # The chief has not been there yet.
   return (json.loads(text) if text else None), bool(done)
 
 
 def say_goodbye(cluster, target):
   """Tells ps 0 that this task needs the parameter servers no more."""
-  import tensorflow as tf
-
-  with tf.Graph().as_default() as graph:
-    state = SharedState(cluster)
-    with _shared_state_session(cluster, target, graph) as session:
-      run_within(session, state.say_goodbye, {state.goodbye_from: cluster.name}, 5.0)
+  with _shared_state_session(cluster, target) as (session, state):
+    run_within(session, state.say_goodbye, {state.goodbye_from: cluster.name}, 5.0)
 
 
 def read_shared_settings(cluster, target, wait_secs, should_stop):
@@ -910,11 +917,9 @@ def _ask_how_far(cluster, target):
   if cluster.task > 0 and not _is_up(cluster.ps[0]):
     return None
   try:
-    with tf.Graph().as_default() as graph:
-      state = SharedState(cluster)
-      with _shared_state_session(cluster, target, graph) as session:
-        fetches = [state.is_done, state.chief_is_gone, state.num_goodbyes]
-        return _HowFar(*run_within(session, fetches))
+    with _shared_state_session(cluster, target) as (session, state):
+      fetches = [state.is_done, state.chief_is_gone, state.num_goodbyes]
+      return _HowFar(*run_within(session, fetches))
   except tf.errors.OpError:
     return None
 
