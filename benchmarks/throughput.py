@@ -7,6 +7,7 @@ every setting listed below, and its best counts. `serial_bound` is what a machin
 does the three one after the other without any loss, 1/(1/environment + 1/inference + 1/training);
 `whole` is a real run of experiment.py, every step of which is trained on once; `efficiency` is
 whole/serial_bound. Above 1 means that parts which leave a core idle when alone fill it together.
+All is measured in turn, several times over, and medians count: the pace of a machine drifts.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import csv
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ sys.path.insert(0, ROOT)
 NUM_ENVS = (16, 32, 64)  # Tried for environment and inference.
 BATCH_SIZES = (8, 32)  # Tried for training, in unrolls.
 WHOLE = ('--num_actors=2', '--envs_per_actor=32', '--batch_size=32', '--queue_capacity=64')
+ROUNDS = 3
 WARM_UP = 0.2  # Of the time of each measurement, not counted.
 
 
@@ -40,9 +43,11 @@ def rate(call, steps, secs):
   return calls * steps / (time.monotonic() - began)
 
 
-def best(measure, settings):
-  """The largest figure and its setting."""
-  return max((measure(setting), setting) for setting in settings)
+def best(rates):
+  """The setting with the largest median of its rates, and that median."""
+  medians = {setting: statistics.median(values) for setting, values in rates.items()}
+  setting = max(medians, key=medians.get)
+  return setting, medians[setting]
 
 
 def environment_rate(settings, num_envs, secs):
@@ -189,19 +194,23 @@ def measure(args):
   settings = experiment.own_settings()
   import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
 
-  part = args.secs / len(NUM_ENVS)
+  parts = {
+      'environment': (environment_rate, NUM_ENVS),
+      'inference': (inference_rate, NUM_ENVS),
+      'training': (training_rate, BATCH_SIZES),
+  }
+  rates = {name: {choice: [] for choice in choices} for name, (_, choices) in parts.items()}
+  whole, secs = [], args.secs / ROUNDS
+  for _ in range(ROUNDS):
+    for name, (function, choices) in parts.items():
+      for choice in choices:
+        rates[name][choice].append(function(settings, choice, secs / len(choices)))
+    whole.append(whole_rate(flags, settings.num_action_repeats, secs))
   figures, chosen = {}, {}
-  figures['environment'], chosen['environment'] = best(
-      lambda n: environment_rate(settings, n, part), NUM_ENVS
-  )
-  figures['inference'], chosen['inference'] = best(
-      lambda n: inference_rate(settings, n, part), NUM_ENVS
-  )
-  figures['training'], chosen['training'] = best(
-      lambda b: training_rate(settings, b, args.secs / len(BATCH_SIZES)), BATCH_SIZES
-  )
+  for name in parts:
+    chosen[name], figures[name] = best(rates[name])
   figures['serial_bound'] = 1 / sum(1 / figure for figure in figures.values())
-  figures['whole'] = whole_rate(flags, settings.num_action_repeats, args.secs)
+  figures['whole'] = statistics.median(whole)
   figures['efficiency'] = figures['whole'] / figures['serial_bound']
   return {name: round(value, 3) for name, value in figures.items()}, chosen
 
