@@ -423,6 +423,8 @@ class Frontend:
     reply = host.ask('logs', task=name, lines=lines, offset=offset, **self._session())
     for line in reply['lines']:
       self.say(f'{name}: {line}')
+    if offset is None and not reply['lines']:
+      self.say(f'{name}: nothing logged so far')
     return reply['offset']
 
   def logs(self):
@@ -452,9 +454,13 @@ class Frontend:
     """Ends the cluster, gently unless --now; reports every task's exit; returns the exit code."""
     outcomes = self.on_all(lambda host: host.ask('hold', **self._session()))
     silent = {host for host, result in outcomes if isinstance(result, hosts.HostError)}
-    if not self._options.now:
+    launched = silent or any(result['launched'] for _, result in outcomes)
+    if launched and not self._options.now:
       self._ask_chief(silent)
     failed = self._end(self._options.now)
+    if not launched:
+      self.say(f'nothing was launched as session {self._options.tmux_sess}')
+      return 1 if failed else 0
     for row in self.rows():
       self.say(f'{row["task"]:<12} {row["host"]:<20} {row["state"]:<12} {row["last_line"]}')
     return 1 if failed else 0

@@ -247,12 +247,13 @@ def logs(session, task, lines, offset):
 
 
 def hold(session):
-  """Nothing of this session is started again from now on."""
+  """Nothing of this session is started again from now on; returns whether it was ever launched."""
   folder = supervisor.run_folder(session)
-  if os.path.isdir(folder):
+  launched = os.path.isdir(folder)
+  if launched:
     with open(os.path.join(folder, 'stopping'), 'w', encoding='utf-8'):
       pass
-  return {}
+  return {'launched': launched}
 
 
 def ask(session, task):

@@ -216,8 +216,10 @@ def test_before_the_first_launch(local):
   status = local.run('status')
   assert status.returncode == 1
   assert [line.split()[2:4] for line in status.stdout.splitlines()[1:]] == 4 * [['no', 'answer']]
-  assert local.run('logs').stdout == ''
-  assert local.run('stop').returncode == 0
+  assert local.run('logs', '--task=actor-0').stdout == 'actor-0: nothing logged so far\n'
+  stopped = local.run('stop')
+  assert stopped.returncode == 0
+  assert stopped.stdout == 'nothing was launched as session imp\n'
 
 
 def test_attach_shows_the_task(local, tmp_path):
