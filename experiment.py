@@ -750,15 +750,15 @@ class Role:
       self.reports.add_wait(wait_secs, busy_secs)
       return
     self.records.add_update(values, wait_secs, busy_secs)
-    if self.all_is_done(values['environment_frames']):
+    if self.end_if_done(values['environment_frames']):
       return
     if self.records.checkpoint_is_due():
       enter('save')
       self.checkpoints.save(session, values['updates'])
       self.records.checkpoint_was_saved()
 
-  def all_is_done(self, environment_frames):
-    """Whether so many frames are all; then this is the end of the run."""
+  def end_if_done(self, environment_frames):
+    """Asks for the end of the run if so many frames are all; whether they are."""
     total = self.settings.total_environment_frames
     if environment_frames < total:
       return False
@@ -979,7 +979,7 @@ class Records:
       self._collect(session)
       # Other learners may reach the last frame while the chief's own waits for data.
       frames = runtime.run_within(session, self._role.graph.counters.environment_frames)
-      if self._role.all_is_done(frames):
+      if self._role.end_if_done(frames):
         return
       now = time.monotonic()
       if now >= self._next_row:

@@ -307,7 +307,11 @@ def _is_up(address, timeout_secs=2.0):
 
 def missing_peers(cluster, names):
   """Those of the named tasks at whose address nobody listens, as 'ps:0 at localhost:8000'."""
-  return [f'{n} at {cluster.address(n)}' for n in names if not _is_up(cluster.address(n))]
+  return _peers(cluster, names, up=False)
+
+
+def _peers(cluster, names, up):
+  return [f'{n} at {cluster.address(n)}' for n in names if _is_up(cluster.address(n)) == up]
 
 
 def wait_until_gone(cluster, names):
@@ -318,7 +322,7 @@ def wait_until_gone(cluster, names):
   """
   deadline, told = time.monotonic() + LAST_UPDATES_SECS, False
   while True:
-    there = [f'{n} at {cluster.address(n)}' for n in names if _is_up(cluster.address(n))]
+    there = _peers(cluster, names, up=True)
     if not there or time.monotonic() > deadline:
       return there
     if not told:

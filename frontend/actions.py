@@ -458,11 +458,11 @@ class Frontend:
     if launched and not self._options.now:
       self._ask_chief(silent)
     failed = self._end(self._options.now)
-    if not launched:
+    if launched:
+      for row in self.rows():
+        self.say(f'{row["task"]:<12} {row["host"]:<20} {row["state"]:<12} {row["last_line"]}')
+    else:
       self.say(f'nothing was launched as session {self._options.tmux_sess}')
-      return 1 if failed else 0
-    for row in self.rows():
-      self.say(f'{row["task"]:<12} {row["host"]:<20} {row["state"]:<12} {row["last_line"]}')
     return 1 if failed else 0
 
   def _ask_chief(self, silent):
