@@ -101,6 +101,9 @@ def makes_venv(host):
   return where(host)[1] == VENV_PYTHON
 
 
+LOST = (OSError, EOFError)  # What sending on a broken connection raises; the second is paramiko's.
+
+
 # ---- Ways to run a constant script: both give an object with the methods of a socket. ----------
 
 
@@ -152,7 +155,8 @@ class _RemoteScript:
     return data.decode(errors='replace')
 
   def close(self):
-    self.channel.close()
+    with contextlib.suppress(*LOST):  # Nobody is left to be told.
+      self.channel.close()
 
 
 class _Host:
@@ -180,7 +184,7 @@ class _Host:
       reply = self._read_reply()
     except TimeoutError:
       raise HostError('', f'no answer to {request!r} within {timeout_secs} s') from None
-    except OSError:
+    except LOST:
       raise self._ended() from None
     if 'error' in reply:
       raise HostError('', reply['error'])
@@ -189,7 +193,7 @@ class _Host:
   def _begin(self, script, second_line):
     self.connect()
     begun = self._run(script)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*LOST):
       begun.channel.sendall(f'{self.workdir}\n{second_line}\n'.encode())
     return begun
 

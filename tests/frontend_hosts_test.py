@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import socket
 import subprocess
 import sys
 import zipfile
@@ -120,6 +121,24 @@ def test_talking_over_ssh(remote, code):
   host = remote()
   assert isinstance(host, hosts.SshHost)
   assert host.ask('hello') == {'python': sys.executable, 'workdir': code}
+
+
+@pytest.fixture
+def broken(remote):
+  """A host that was talked to, on a connection that takes nothing more."""
+  host = remote()
+  host.ask('hello')
+  host._clients[-1].get_transport().sock.shutdown(socket.SHUT_WR)
+  return host
+
+
+def test_a_broken_connection_is_closed_without_an_error(broken):
+  broken.close()
+  assert broken.ask('hello')  # On a new one.
+
+
+def test_a_connection_that_breaks_is_named(broken):
+  assert failure(broken) == ('', 'the connection was lost')
 
 
 def test_copying_files(remote, opened, tmp_path):
