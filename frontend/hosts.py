@@ -301,7 +301,7 @@ class SshHost(_Host):
 
     try:
       return _RemoteScript(self._clients[-1], script)
-    except (OSError, EOFError, paramiko.SSHException) as error:
+    except (*LOST, paramiko.SSHException) as error:
       raise HostError('', f'the connection was lost: {error}') from None
 
   def close(self):
@@ -313,20 +313,26 @@ class SshHost(_Host):
 
   def put(self, root, names, target=''):
     """Copies files, given relative to `root`, below the workdir; returns how many."""
+    import paramiko
+
     self.connect()
-    with self._clients[-1].open_sftp() as sftp:
-      base = self.workdir
-      if base == '~' or base.startswith('~/'):
-        base = '.' + base[1:]  # SFTP begins in the home folder.
-      base = os.path.join(base, target) if target else base
-      made = set()
-      for name in names:
-        path = os.path.join(base, name)
-        _make_folders(sftp, os.path.dirname(path), made)
-        try:
-          _put_file(sftp, os.path.join(root, name), path)
-        except OSError as error:
-          raise HostError('workdir', f'cannot write {path}: {error}') from None
+    try:
+      with self._clients[-1].open_sftp() as sftp:
+        base = self.workdir
+        if base == '~' or base.startswith('~/'):
+          base = '.' + base[1:]  # SFTP begins in the home folder.
+        base = os.path.join(base, target) if target else base
+        made = set()
+        for name in names:
+          path = os.path.join(base, name)
+          _make_folders(sftp, os.path.dirname(path), made)
+          try:
+            _put_file(sftp, os.path.join(root, name), path)
+          except OSError as error:
+            raise HostError('workdir', f'cannot write {path}: {error}') from None
+    except (*LOST, paramiko.SSHException) as error:
+      reason = str(error) or 'the connection was lost'
+      raise HostError('', f'cannot copy files over SFTP: {reason}') from None
     return len(names)
 
   def attach_arguments(self, arguments):

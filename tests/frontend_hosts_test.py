@@ -156,6 +156,21 @@ def test_copying_files(remote, opened, tmp_path):
   assert opened(workdir=str(source)).put(str(source), ['run']) == 0
 
 
+def test_copying_over_a_connection_that_breaks_is_named(broken, tmp_path):
+  (tmp_path / 'run').write_text('y')
+  with pytest.raises(hosts.HostError, match='^cannot copy files over SFTP: .'):
+    broken.put(str(tmp_path), ['run'])
+
+
+def test_copying_to_a_host_without_sftp_is_named(remote, sshd, tmp_path):  # noqa: F811
+  (tmp_path / 'run').write_text('y')
+  sshd.close()
+  sshd.more_settings = {'Subsystem': 'sftp /bin/false'}
+  sshd.start()
+  with pytest.raises(hosts.HostError, match='^cannot copy files over SFTP: .'):
+    remote(workdir=str(tmp_path / 'target')).put(str(tmp_path), ['run'])
+
+
 def test_ssh_config_is_honoured(remote, sshd, code):  # noqa: F811
   with open(os.path.join(sshd.home, '.ssh', 'config'), 'w', encoding='utf-8') as file:
     file.write(
