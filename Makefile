@@ -3,7 +3,8 @@
 #
 #   make train                            train Pong with flagfiles/pong.flags
 #   make train ARGS="--level_name=..."    the same with further flags
-#   make test                             all tests;  make test ARGS=tests/vtrace_test.py  one file
+#   make test                             all tests, in two processes (see tests/conftest.py)
+#   make test ARGS="-n0 tests/vtrace_test.py"    one file, in one process
 #   make lint                             ruff
 #   make clean                            removes .venv and caches; runs/ stays
 
@@ -24,7 +25,7 @@ train: $(VENV)/.requirements
 	@$(BIN)/python experiment.py --flagfile=flagfiles/pong.flags $(ARGS)
 
 test: $(VENV)/.requirements-dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup $(ARGS)
 
 lint: $(VENV)/.requirements-dev
 	@$(BIN)/python -m ruff check .

@@ -3,7 +3,10 @@
 The helpers can be imported (`from conftest import eventually`) or taken as fixtures.
 """
 
+import contextlib
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -37,16 +40,39 @@ def eventually(predicate, limit_secs=60., message=None):
   return value
 
 
+def pytest_collection_modifyitems(items):
+  """`make test` runs two processes: one for the clusters, half of the time, one for all else.
+
+  What the other files share (installed packages, hosts, tmux servers), the clusters do without.
+  """
+  for item in items:
+    group = 'clusters' if item.path.name == 'cluster_test.py' else 'others'
+    item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _own_ports():
+  """All ports for this test process, in an order of its own.
+
+  They are below those that systems give to outgoing connections, one of which could otherwise take
+  the port of a task that is about to start again. Two test processes have no port in common.
+  """
+  number = int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw')) % 2
+  first = 11_000 + 10_000 * number
+  return random.sample(range(first, first + 10_000), 10_000)
+
+
+_ports = itertools.cycle(_own_ports())
+
+
 def free_ports(n):
   """n different ports of the loopback interface that nobody listens on right now."""
-  sockets = [socket.socket() for _ in range(n)]
-  try:
-    for a_socket in sockets:
-      a_socket.bind(('127.0.0.1', 0))
-    return [a_socket.getsockname()[1] for a_socket in sockets]
-  finally:
-    for a_socket in sockets:
-      a_socket.close()
+  found = []
+  while len(found) < n:
+    port = next(_ports)
+    with socket.socket() as probe, contextlib.suppress(OSError):
+      probe.bind(('127.0.0.1', port))
+      found.append(port)
+  return found
 
 
 def updates_of_checkpoint(logdir):
