@@ -956,7 +956,7 @@ class Records:
         **role.settings._asdict(), 'code_version': runtime.code_version(), 'start_frames': frames
     }  # fmt: skip
     session.run(shared.write_settings, {shared.new_settings: json.dumps(settings)})
-    self._statistics.start(frames)
+    self._statistics.start(frames, self._reporting.last_returns(role.logdir, frames))
     where = f'resumed at {frames} frames from {path}' if path else 'new run'
     devices = role.learner_side.device_names
     self._writer.message(f'{role.logdir}: {where}; learns on {devices}')

@@ -67,15 +67,18 @@ class RunStatistics:
     self._waits = {'learner': [0., 0.], 'actor': [0., 0.]}  # [waiting, busy], seconds.
     self._frames_by_actor = collections.Counter()
 
-  def start(self, environment_frames):
+  def start(self, environment_frames, returns=()):
     """Begins the first interval now.
 
     Args:
       environment_frames: frames that the run had already, from its checkpoint.
+      returns: episode returns that the run had already, the latest last; see `last_returns`.
     """
     with self._lock:
       self._interval_start = self._clock()
       self._frames_at_start = environment_frames
+      self._returns.clear()
+      self._returns.extend(returns)
 
   def add_update(self, update, wait_secs, busy_secs):
     """Takes in one update of a learner.
@@ -270,6 +273,26 @@ def open_run(logdir, total_environment_frames, metrics_secs, stream=None, tensor
   episodes = _CsvFile(os.path.join(logdir, 'episodes.csv'), EPISODE_COLUMNS)
   events = _EventFile(logdir) if tensorboard else None
   return RunWriter(terminal, total_environment_frames, metrics_secs, metrics, episodes, events)
+
+
+def last_returns(logdir, environment_frames, window=100):
+  """Raw returns of the last games in a run's episodes.csv, so that a resumed run goes on from them.
+
+  Args:
+    logdir: the run's folder; without an episodes.csv there were no games.
+    environment_frames: where the run resumes, int; games of frames that were lost do not count.
+    window: how many at most.
+
+  Returns:
+    A list of floats, the latest last.
+  """
+  try:
+    with open(os.path.join(logdir, 'episodes.csv'), newline='', encoding='utf-8') as file:
+      return list(collections.deque(
+          (float(game['episode_return']) for game in csv.DictReader(file)
+           if int(game['environment_frames']) <= environment_frames), maxlen=window))
+  except FileNotFoundError:
+    return []
 
 
 class RunWriter:

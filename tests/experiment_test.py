@@ -381,6 +381,17 @@ def test_the_same_command_resumes_exactly(catch_runs, tmp_path, processes):
     assert len(json.load(file)['starts']) == 1
 
 
+def test_a_run_that_is_done_ends_at_once_and_knows_its_last_games(catch_runs, tmp_path, processes):
+  wrong = catch_runs[1]
+  assert wrong.process.exit_code(LIMIT_SECS) == 0, wrong.process.output()
+  done = wrong.copy(tmp_path / 'run', processes).start()
+  assert done.process.exit_code(LIMIT_SECS) == 0, done.process.output()
+  assert done.frames() == wrong.frames() >= LIMIT_FRAMES
+  games = [float(game['episode_return']) for game in done.rows('episodes.csv')[-100:]]
+  mean = f'mean return of the last 100 games {statistics.mean(games):.2f};'
+  assert mean in done.process.output().splitlines()[-1]
+
+
 def test_a_logdir_in_use_or_of_another_agent_is_refused_and_untouched(catch, tmp_path, processes):
   run_ = catch.copy(tmp_path / 'run', processes)
   before = run_.snapshot()

@@ -114,6 +114,21 @@ def test_the_mean_return_is_that_of_the_window():
   assert statistics.row(0, 0, 1.)['mean_return_100'] == 3.  # Stays until new games end.
 
 
+def test_a_resumed_run_goes_on_from_its_last_games(tmp_path):
+  assert reporting.last_returns(tmp_path, 1000) == []
+  writer = reporting.open_run(str(tmp_path), 1000, 10, io.StringIO(), tensorboard=False)
+  statistics = reporting.RunStatistics(window=3)
+  # Of 300 frames those beyond 200 are lost; 250 comes after the run resumed at 200.
+  for value, frames in ((100., 0), (1., 100), (2., 200), (50., 300), (6., 250)):
+    statistics.add_actor_report(a_report(episodes=[an_episode(value)]))
+    writer.write_episodes(statistics.pop_episodes(frames))
+  writer.close()
+  assert reporting.last_returns(tmp_path, 200) == [100., 1., 2.]
+  assert reporting.last_returns(tmp_path, 250, window=3) == [1., 2., 6.]
+  statistics.start(250, [1., 2., 6.])
+  assert statistics.row(250, 0, 1.)['mean_return_100'] == 3.
+
+
 def test_actor_figures():
   clock = Clock()
   statistics = reporting.RunStatistics(clock=clock)
