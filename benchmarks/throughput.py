@@ -8,6 +8,8 @@ does the three one after the other without any loss, 1/(1/environment + 1/infere
 `whole` is a real run of experiment.py, every step of which is trained on once; `efficiency` is
 whole/serial_bound. Above 1 means that parts which leave a core idle when alone fill it together.
 All is measured in turn, several times over, and medians count: the pace of a machine drifts.
+`stolen` is the share of its processor time that a virtual machine did not get from its host
+meanwhile; figures with more than a few hundredths say little about the machine.
 """
 
 import argparse
@@ -41,6 +43,18 @@ def rate(call, steps, secs):
     call()
     calls += 1
   return calls * steps / (time.monotonic() - began)
+
+
+def processor_times(path='/proc/stat'):
+  """What the processors did so far, in ticks: their times by kind, the eighth of them stolen."""
+  with open(path, encoding='ascii') as file:
+    return [int(word) for word in file.readline().split()[1:9]]
+
+
+def stolen_share(before, after):
+  """Share of the time between two `processor_times` that was stolen, 0 to 1."""
+  passed = [b - a for a, b in zip(before, after)]
+  return passed[7] / sum(passed)
 
 
 def best(rates):
@@ -223,7 +237,9 @@ def main():
   parser.add_argument('--secs', type=float, default=40, help='seconds per figure')
   parser.add_argument('--json', action='store_true', help='print one JSON object and nothing else')
   args = parser.parse_args()
+  before = processor_times()
   figures, chosen = measure(args)
+  figures['stolen'] = round(stolen_share(before, processor_times()), 3)
   if args.json:
     print(json.dumps(figures))
     return

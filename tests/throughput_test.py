@@ -29,3 +29,11 @@ def test_the_environment_figure_counts_steps_and_no_restarts(monkeypatch):
   assert throughput.environment_rate(settings, 2, 0.5) > 0
   assert calls.count('reset') == 1
   assert calls.count('step') >= 2 * settings.unroll_length  # Several runs of the graph.
+
+
+def test_the_share_of_stolen_time(tmp_path):
+  before = [100, 0, 50, 800, 1, 2, 3, 44]
+  (tmp_path / 'stat').write_text('cpu  130 0 70 820 1 2 3 74 9 9\ncpu0 1 1 1 1 1 1 1 1 1 1\n')
+  after = throughput.processor_times(tmp_path / 'stat')
+  assert throughput.stolen_share(before, after) == 30 / (30 + 20 + 20 + 30)
+  assert len(throughput.processor_times()) == 8
