@@ -28,7 +28,6 @@ import sys
 import tempfile
 import time
 
-import psutil
 from clusters import Supervised
 
 AGENTS = ('SimpleConvNetAgent', 'ResNetLSTMAgent')
@@ -63,13 +62,19 @@ def connection_bytes(pids):
   return total
 
 
+def processor_secs(pid):
+  """Seconds of processor time that a process took so far, in user and kernel mode (proc(5))."""
+  with open(f'/proc/{pid}/stat', encoding='ascii') as file:
+    fields = file.read().rpartition(')')[2].split()  # From the third field, the state, on.
+  return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
 def snapshot(cluster):
   """(updates, bytes by pair of tasks, processor seconds of the parameter servers), at a new row."""
   before = len(cluster.rows())
   cluster.wait(lambda: len(cluster.rows()) > before, 'another row of metrics.csv')
   pids = {process.pid: name for name, process in cluster.processes.items()}
-  times = [psutil.Process(pid).cpu_times() for pid, name in pids.items() if name.startswith('ps')]
-  cpu_secs = sum(t.user + t.system for t in times)
+  cpu_secs = sum(processor_secs(pid) for pid, name in pids.items() if name.startswith('ps'))
   return cluster.rows()[-1][2], connection_bytes(pids), cpu_secs
 
 
