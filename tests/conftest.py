@@ -19,6 +19,9 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
+# A shell gives its background jobs an ignored SIGINT, which all that tests start would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # How long the children of a process may take to notice that it is gone.
 _ORPHAN_LIMIT_SECS = 15.
 
