@@ -3,9 +3,7 @@
 import json
 import os
 import re
-import shlex
 import signal
-import socket
 
 import pytest
 
@@ -16,7 +14,7 @@ from cluster_fixtures import (  # noqa: F401 (new_cluster is a fixture)
   assert_no_step_back_beyond,
   new_cluster,
 )
-from conftest import ROOT, eventually, free_ports
+from conftest import ROOT, eventually
 
 
 @pytest.mark.parametrize('size', [(1, 1, 1), (2, 2, 3)], ids=['1-1-1', '2-2-3'])
@@ -295,46 +293,3 @@ def test_a_role_that_is_stuck_says_where_and_leaves_for_a_supervisor(new_cluster
     assert 'in phase unroll' in json.load(file)['last_error']
   # Those who wait for the one that is stuck are not stuck themselves.
   assert cluster.tasks['ps:0'].poll() is None and cluster.tasks['learner:0'].poll() is None
-
-
-def readme_blocks():
-  """The commands of the README's two examples of a cluster, as lists of words."""
-  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
-    text = file.read().replace('\\\n', ' ')
-  text = text.split('### With Native Distributed Tensorflow')[1].split('### With')[0]
-  blocks = re.findall(r'```bash\n# \d learners? \d actors?\n(.*?)```', text, re.S)
-  return [
-      [shlex.split(command) for command in re.split(r'(?m)^(?=python )', block) if command.strip()]
-      for block in blocks
-  ]
-
-
-def other_ports_where_taken(commands):
-  """The commands, with free ports for those printed if somebody listens on one of them."""
-  ports = sorted(set(re.findall(r'localhost:(\d+)', str(commands))))
-  taken = False
-  for port in ports:
-    with socket.socket() as probe:
-      taken |= probe.connect_ex(('127.0.0.1', int(port))) == 0
-  new = dict(zip(ports, map(str, free_ports(len(ports))))) if taken else {}
-  return [
-      [re.sub(r'(?<=localhost:)\d+', lambda m: new.get(m[0], m[0]), word) for word in command]
-      for command in commands
-  ]
-
-
-@pytest.mark.parametrize('block', [0, 1], ids=['1 learner 1 actor', '2 learners 3 actors'])
-def test_the_commands_of_the_readme_as_printed(processes, tmp_path, block):
-  commands = other_ports_where_taken(readme_blocks()[block])
-  assert len(commands) == [3, 6][block]
-  tasks = []
-  for i, (python, program, *flags) in enumerate(commands):
-    assert (python, program) == ('python', 'experiment.py')
-    flags = [f.replace('=10000000000', '=2000') for f in flags]
-    tasks.append(
-        processes.start(os.path.join(ROOT, program), *flags, name=f'task{i}', cwd=tmp_path)
-    )
-  for task in tasks:
-    assert task.exit_code(LIMIT_SECS) == 0, '\n'.join(t.output()[-2000:] for t in tasks)
-  logdir = tmp_path / 'runs' / 'BreakoutNoFrameskip-v4-SimpleConvNetAgent'
-  assert (logdir / 'checkpoint').exists() and (logdir / 'metrics.csv').exists()

@@ -46,7 +46,8 @@ def eventually(predicate, limit_secs=60., message=None):
 def pytest_collection_modifyitems(items):
   """`make test` runs two processes: one for the clusters, half of the time, one for all else.
 
-  What the other files share (installed packages, hosts, tmux servers), the clusters do without.
+  What the other files share (installed packages, hosts, tmux servers, the ports that the README and
+  local_cluster_example.csv print), the clusters do without.
   """
   for item in items:
     group = 'clusters' if item.path.name == 'cluster_test.py' else 'others'
