@@ -286,13 +286,10 @@ def last_returns(logdir, environment_frames, window=100):
   Returns:
     A list of floats, the latest last.
   """
-  try:
-    with open(os.path.join(logdir, 'episodes.csv'), newline='', encoding='utf-8') as file:
-      return list(collections.deque(
-          (float(game['episode_return']) for game in csv.DictReader(file)
-           if int(game['environment_frames']) <= environment_frames), maxlen=window))
-  except FileNotFoundError:
-    return []
+  path = os.path.join(logdir, 'episodes.csv')
+  games = _read_csv(path) if os.path.exists(path) else []
+  return [float(game['episode_return']) for game in games
+          if int(game['environment_frames']) <= environment_frames][-window:]
 
 
 class RunWriter:
