@@ -318,22 +318,25 @@ class SshHost(_Host):
     self.connect()
     try:
       with self._clients[-1].open_sftp() as sftp:
-        base = self.workdir
-        if base == '~' or base.startswith('~/'):
-          base = '.' + base[1:]  # SFTP begins in the home folder.
-        base = os.path.join(base, target) if target else base
-        made = set()
-        for name in names:
-          path = os.path.join(base, name)
-          _make_folders(sftp, os.path.dirname(path), made)
-          try:
-            _put_file(sftp, os.path.join(root, name), path)
-          except OSError as error:
-            raise HostError('workdir', f'cannot write {path}: {error}') from None
+        self._put_files(sftp, root, names, target)
     except (*LOST, paramiko.SSHException) as error:
       reason = str(error) or 'the connection was lost'
       raise HostError('', f'cannot copy files over SFTP: {reason}') from None
     return len(names)
+
+  def _put_files(self, sftp, root, names, target):
+    base = self.workdir
+    if base == '~' or base.startswith('~/'):
+      base = '.' + base[1:]  # SFTP begins in the home folder.
+    base = os.path.join(base, target) if target else base
+    made = set()
+    for name in names:
+      path = os.path.join(base, name)
+      _make_folders(sftp, os.path.dirname(path), made)
+      try:
+        _put_file(sftp, os.path.join(root, name), path)
+      except OSError as error:
+        raise HostError('workdir', f'cannot write {path}: {error}') from None
 
   def attach_arguments(self, arguments):
     """The command line that runs a program of the host in this terminal.
