@@ -25,7 +25,7 @@ train: $(VENV)/.requirements
 	@$(BIN)/python experiment.py --flagfile=flagfiles/pong.flags $(ARGS)
 
 test: $(VENV)/.requirements-dev
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=2 $(ARGS)
 
 lint: $(VENV)/.requirements-dev
 	@$(BIN)/python -m ruff check .

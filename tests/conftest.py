@@ -15,6 +15,7 @@ import time
 
 import psutil
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -43,15 +44,23 @@ def eventually(predicate, limit_secs=60., message=None):
   return value
 
 
-def pytest_collection_modifyitems(items):
-  """`make test` runs two processes: one for the clusters, half of the time, one for all else.
+class _TwoGroups(LoadScopeScheduling):
+  """One test process for the clusters, which take half of the time, and one for all else.
 
   What the other files share (installed packages, hosts, tmux servers, the ports that the README and
   local_cluster_example.csv print), the clusters do without.
   """
-  for item in items:
-    group = 'clusters' if item.path.name == 'cluster_test.py' else 'others'
-    item.add_marker(pytest.mark.xdist_group(group))
+
+  def _split_scope(self, nodeid):
+    return 'clusters' if nodeid.startswith('tests/cluster_test.py::') else 'others'
+
+
+def pytest_xdist_make_scheduler(config, log):
+  """Groups by file: the marks of `--dist=loadgroup` are without effect from pytest 9.2 on.
+
+  See https://github.com/pytest-dev/pytest-xdist/issues/1386.
+  """
+  return _TwoGroups(config, log)
 
 
 def _own_ports():

@@ -1,6 +1,7 @@
 """The shared helpers keep what they promise: above all, no process outlives its test."""
 
 import os
+import re
 import socket
 import sys
 
@@ -65,3 +66,27 @@ def test_free_ports_can_be_bound():
   for port in ports:
     with socket.socket() as a_socket:
       a_socket.bind(('127.0.0.1', port))
+
+
+def test_two_test_processes_share_no_port(processes):
+  program = 'import conftest; print(*conftest._own_ports())'
+  asked = [
+      processes.start(sys.executable, '-c', program, cwd=os.path.dirname(conftest.__file__),
+                      env={'PYTEST_XDIST_WORKER': worker})
+      for worker in ['gw0', 'gw1']
+  ]
+  assert [process.exit_code() for process in asked] == [0, 0]
+  ports = [set(process.output().split()) for process in asked]
+  assert min(map(len, ports)) == 10_000 and not ports[0] & ports[1]
+
+
+def test_all_but_the_clusters_share_a_test_process(processes):
+  """With the flags of `make test`; 49 tests that take a second."""
+  with open(os.path.join(conftest.ROOT, 'Makefile'), encoding='utf-8') as file:
+    flags = re.search(r'-m pytest (.*) \$\(ARGS\)', file.read())[1].split()
+  run = processes.start(
+      sys.executable, '-m', 'pytest', *flags, '-v', '-p', 'no:cacheprovider',
+      'tests/frontend_cluster_test.py')
+  assert run.exit_code() == 0, run.output()
+  workers = re.findall(r'\[(gw\d)\] .* PASSED tests/', run.output())
+  assert len(workers) > 40 and len(set(workers)) == 1
