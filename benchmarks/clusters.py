@@ -1,9 +1,11 @@
 """Clusters on this machine that benchmarks start, watch and end."""
 
 import collections
+import contextlib
 import csv
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -110,11 +112,15 @@ class Supervised:
 
 
 def free_ports(n):
-  """n ports that nobody listens on."""
-  sockets = [socket.socket() for _ in range(n)]
-  for s in sockets:
-    s.bind(('127.0.0.1', 0))
-  ports = [s.getsockname()[1] for s in sockets]
-  for s in sockets:
-    s.close()
+  """n ports that nobody listens on, below those that systems give to outgoing connections.
+
+  One of those connections could take the port of a task between its end and its next start.
+  """
+  ports = []
+  candidates = iter(random.sample(range(10_000, 32_000), 22_000))
+  while len(ports) < n:
+    port = next(candidates)
+    with socket.socket() as probe, contextlib.suppress(OSError):
+      probe.bind(('127.0.0.1', port))
+      ports.append(port)
   return ports
