@@ -234,7 +234,10 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--agent_name', default='SimpleConvNetAgent')
   parser.add_argument('--level_name', default='PongNoFrameskip-v4')
-  parser.add_argument('--secs', type=float, default=40, help='seconds per figure')
+  parser.add_argument(
+      '--secs', type=float, default=40,
+      help='seconds per figure; 150 for the ResNet agents, whose updates take seconds each',
+  )  # fmt: skip
   parser.add_argument('--json', action='store_true', help='print one JSON object and nothing else')
   args = parser.parse_args()
   before = processor_times()
