@@ -286,9 +286,7 @@ def last_returns(logdir, environment_frames, window=100):
   Returns:
     A list of floats, the latest last.
   """
-  path = os.path.join(logdir, 'episodes.csv')
-  games = _read_csv(path) if os.path.exists(path) else []
-  return [float(game['episode_return']) for game in games
+  return [float(game['episode_return']) for game in _read_games(logdir)
           if int(game['environment_frames']) <= environment_frames][-window:]
 
 
@@ -670,10 +668,8 @@ def _plot_run(axes, logdir, color):
   if not rows:
     raise ValueError(f'{os.path.join(logdir, "metrics.csv")} has no rows yet: nothing to plot.')
   name = os.path.basename(os.path.abspath(logdir))
-  episodes_path = os.path.join(logdir, 'episodes.csv')
-  if os.path.exists(episodes_path):
-    axes[0].plot(*_curve(_read_csv(episodes_path), 'episode_return'), '.', color=color,
-                 markersize=2, alpha=.25)
+  axes[0].plot(*_curve(_read_games(logdir), 'episode_return'), '.', color=color, markersize=2,
+               alpha=.25)
   axes[0].plot(*_curve(rows, 'mean_return_100'), color=color, label=f'{name}: mean of 100')
   axes[1].plot(*_curve(rows, 'learner_wait_fraction'), color=color, label=f'{name}: learner')
   axes[1].plot(*_curve(rows, 'actor_wait_fraction'), color=color, linestyle='--',
@@ -686,6 +682,12 @@ def _curve(rows, column):
   """Million frames and values of a column, as two lists; empty cells become gaps."""
   return ([float(row['environment_frames']) / 1e6 for row in rows],
           [float(row[column] or 'nan') for row in rows])
+
+
+def _read_games(logdir):
+  """Rows of a run's episodes.csv, as `_read_csv` gives them; none where it is missing."""
+  path = os.path.join(logdir, 'episodes.csv')
+  return _read_csv(path) if os.path.exists(path) else []
 
 
 def _read_csv(path):
