@@ -5,7 +5,8 @@
 #   make train ARGS="--level_name=..."    the same with further flags
 #   make test                             all tests, in two processes (see tests/conftest.py)
 #   make test ARGS="-n0 tests/vtrace_test.py"    one file, in one process
-#   make lint                             ruff
+#   make lint                             ruff: the linter, and whether the formatter agrees
+#   make format                           ruff: formats every file
 #   make clean                            removes .venv and caches; runs/ stays
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHELL := /bin/sh
 
-.PHONY: help train test lint clean
+.PHONY: help train test lint format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,6 +30,11 @@ test: $(VENV)/.requirements-dev
 
 lint: $(VENV)/.requirements-dev
 	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check --quiet . || { \
+	  $(BIN)/python -m ruff format --diff . >&2; echo "make format mends this." >&2; exit 1; }
+
+format: $(VENV)/.requirements-dev
+	@$(BIN)/python -m ruff format .
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

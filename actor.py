@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 Unroll = collections.namedtuple(
-    'Unroll', 'level_id policy_version core_state env_outputs agent_outputs'
+  'Unroll', 'level_id policy_version core_state env_outputs agent_outputs'
 )
 Unroll.__doc__ = """T steps of one environment, as they travel from actor to learner.
 
@@ -44,22 +44,20 @@ def unroll_specs(agent, agent_output_class, step_output_classes, spec, unroll_le
     return tf.TensorSpec([steps, *shape], dtype)
 
   return Unroll(
-      level_id=tf.TensorSpec([], tf.int32),
-      policy_version=tf.TensorSpec([], tf.int64),
-      core_state=tf.nest.map_structure(
-          lambda t: tf.TensorSpec(t.shape[1:], t.dtype), agent.initial_state(1)
-      ),
-      env_outputs=step_output(
-          reward=over_time(tf.float32),
-          info=step_output_info(
-              over_time(tf.float32), over_time(tf.int32), over_time(tf.bool)
-          ),
-          done=over_time(tf.bool),
-          observation=over_time(spec.observation_dtype, *spec.observation_shape),
-      ),
-      agent_outputs=agent_output_class(
-          over_time(tf.int32), over_time(tf.float32, spec.num_actions), over_time(tf.float32)
-      ),
+    level_id=tf.TensorSpec([], tf.int32),
+    policy_version=tf.TensorSpec([], tf.int64),
+    core_state=tf.nest.map_structure(
+      lambda t: tf.TensorSpec(t.shape[1:], t.dtype), agent.initial_state(1)
+    ),
+    env_outputs=step_output(
+      reward=over_time(tf.float32),
+      info=step_output_info(over_time(tf.float32), over_time(tf.int32), over_time(tf.bool)),
+      done=over_time(tf.bool),
+      observation=over_time(spec.observation_dtype, *spec.observation_shape),
+    ),
+    agent_outputs=agent_output_class(
+      over_time(tf.int32), over_time(tf.float32, spec.num_actions), over_time(tf.float32)
+    ),
   )
 
 
@@ -101,26 +99,25 @@ def build_unroll(agent, environments, unroll_length, policy_version, level_id=0)
   after = tf.nest.map_structure(lambda t: t[-1], over_time)
   with tf.control_dependencies(tf.nest.flatten(before)):
     saves = [
-        v.assign(t)
-        for v, t in zip(tf.nest.flatten(variables), tf.nest.flatten(after), strict=True)
+      v.assign(t) for v, t in zip(tf.nest.flatten(variables), tf.nest.flatten(after), strict=True)
     ]
   with tf.control_dependencies(saves):
     return Unroll(
-        level_id=tf.fill([num_envs], level_id),
-        policy_version=tf.fill([num_envs], policy_version.read_value()),
-        core_state=tf.nest.map_structure(tf.identity, before[0]),
-        env_outputs=_with_first(before[2], over_time[2]),
-        agent_outputs=_with_first(before[3], over_time[3]),
+      level_id=tf.fill([num_envs], level_id),
+      policy_version=tf.fill([num_envs], policy_version.read_value()),
+      core_state=tf.nest.map_structure(tf.identity, before[0]),
+      env_outputs=_with_first(before[2], over_time[2]),
+      agent_outputs=_with_first(before[3], over_time[3]),
     )
 
 
 def _local_variable(initial_value):
   return tf.compat.v1.Variable(
-      initial_value,
-      trainable=False,
-      use_resource=True,
-      collections=[tf.compat.v1.GraphKeys.LOCAL_VARIABLES],
-      name='actor_state',
+    initial_value,
+    trainable=False,
+    use_resource=True,
+    collections=[tf.compat.v1.GraphKeys.LOCAL_VARIABLES],
+    name='actor_state',
   )
 
 
@@ -210,10 +207,10 @@ class EpisodeTracker:
 
   def _game(self, i, episode_return, episode_step):
     return dict(
-        level_name=self._level_name,
-        episode_return=float(episode_return),
-        clipped_return=float(self._clipped_returns[i]),
-        episode_frames=int(episode_step) * self._num_action_repeats,
+      level_name=self._level_name,
+      episode_return=float(episode_return),
+      clipped_return=float(self._clipped_returns[i]),
+      episode_frames=int(episode_step) * self._num_action_repeats,
     )
 
 
@@ -250,7 +247,7 @@ class ActorLoop:
         busy_secs and episodes, after every unroll.
     """
     refresh, unroll, enqueue = (
-        session.make_callable(f) for f in (self._refresh, self._unroll, self._enqueue)
+      session.make_callable(f) for f in (self._refresh, self._unroll, self._enqueue)
     )
     while not should_stop():
       began = time.monotonic()
@@ -262,10 +259,10 @@ class ActorLoop:
       enter('enqueue')
       enqueue()
       report(
-          dict(
-              steps=self._steps,
-              busy_secs=played - began,
-              wait_secs=time.monotonic() - played,
-              episodes=self._tracker.add(clipped_rewards, infos),
-          )
+        dict(
+          steps=self._steps,
+          busy_secs=played - began,
+          wait_secs=time.monotonic() - played,
+          episodes=self._tracker.add(clipped_rewards, infos),
+        )
       )

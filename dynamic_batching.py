@@ -66,8 +66,8 @@ def batch_fn_with_options(minimum_batch_size=1, maximum_batch_size=1024, timeout
   """
   if not 1 <= minimum_batch_size <= maximum_batch_size:
     raise ValueError(
-        f'minimum_batch_size {minimum_batch_size} must be between 1 and maximum_batch_size '
-        f'{maximum_batch_size}'
+      f'minimum_batch_size {minimum_batch_size} must be between 1 and maximum_batch_size '
+      f'{maximum_batch_size}'
     )
   if timeout_ms < 0:
     raise ValueError(f'timeout_ms must not be negative, but it is {timeout_ms}')
@@ -109,14 +109,14 @@ class _Batcher:
       # The operation knows a time and a size at which a batch leaves, but no minimum beside a
       # larger maximum. So rows leave this queue in groups of the minimum, and merge in the other.
       self._gather = _Queue(
-          lambda *flat: self._run(flat, None),
-          tf.nest.flatten(specs),
-          maximum_batch_size,
-          num_batch_threads=_NUM_GATHERING_THREADS,
-          batch_timeout_micros=int(1000 * timeout_ms),
-          # All sizes are allowed, so nothing is padded; the last one is where a group is complete.
-          allowed_batch_sizes=list(range(1, minimum_batch_size + 1)),
-          enable_large_batch_splitting=True,
+        lambda *flat: self._run(flat, None),
+        tf.nest.flatten(specs),
+        maximum_batch_size,
+        num_batch_threads=_NUM_GATHERING_THREADS,
+        batch_timeout_micros=int(1000 * timeout_ms),
+        # All sizes are allowed, so nothing is padded; the last one is where a group is complete.
+        allowed_batch_sizes=list(range(1, minimum_batch_size + 1)),
+        enable_large_batch_splitting=True,
       )
 
   def __call__(self, flat, rows):
@@ -126,9 +126,9 @@ class _Batcher:
   def _call(self, flat, rows):
     if rows is None and self._minimum > 1:
       return tf.cond(
-          tf.shape(flat[0])[0] >= self._minimum,
-          lambda: self._run(flat, rows),
-          lambda: self._gather(flat, rows),
+        tf.shape(flat[0])[0] >= self._minimum,
+        lambda: self._run(flat, rows),
+        lambda: self._gather(flat, rows),
       )
     return (self._run if self._minimum == 1 or rows >= self._minimum else self._gather)(flat, rows)
 
@@ -151,18 +151,18 @@ class _Queue:
       return function(*flat_and_time[:-1])
 
     self._function = tf.function(with_time, autograph=False).get_concrete_function(
-        *specs, tf.TensorSpec([], tf.float64)
+      *specs, tf.TensorSpec([], tf.float64)
     )
     _check_outputs(self._function.outputs)
     self._attributes = dict(
-        f=self._function,
-        Tout=[output.dtype for output in self._function.outputs],
-        max_batch_size=maximum_batch_size,
-        batch_timeout_micros=batch_timeout_micros,
-        max_enqueued_batches=_MAX_ENQUEUED_BATCHES,
-        # Sessions of one server share their queues by name, so no other graph may have this one.
-        shared_name=f'dynamic_batching_{uuid.uuid4().hex}',
-        **options,
+      f=self._function,
+      Tout=[output.dtype for output in self._function.outputs],
+      max_batch_size=maximum_batch_size,
+      batch_timeout_micros=batch_timeout_micros,
+      max_enqueued_batches=_MAX_ENQUEUED_BATCHES,
+      # Sessions of one server share their queues by name, so no other graph may have this one.
+      shared_name=f'dynamic_batching_{uuid.uuid4().hex}',
+      **options,
     )
 
   def __call__(self, flat, rows):
@@ -171,13 +171,13 @@ class _Queue:
     # for all when the inputs are constant, and once for calls that are alike. The time is not used,
     # but it is not constant either, and each call has its own.
     outputs = tf.raw_ops.BatchFunction(
-        in_tensors=flat,
-        captured_tensors=[tf.timestamp(), *self._function.captured_inputs],
-        **self._attributes,
+      in_tensors=flat,
+      captured_tensors=[tf.timestamp(), *self._function.captured_inputs],
+      **self._attributes,
     )
     return [
-        tf.ensure_shape(output, tf.TensorShape([rows]).concatenate(static.shape[1:]))
-        for output, static in zip(outputs, self._function.outputs, strict=True)
+      tf.ensure_shape(output, tf.TensorShape([rows]).concatenate(static.shape[1:]))
+      for output, static in zip(outputs, self._function.outputs, strict=True)
     ]
 
 
@@ -202,13 +202,13 @@ def _static_rows(inputs, maximum_batch_size):
   known = {tensor.shape[0] for tensor in inputs if tensor.shape.rank} - {None}
   if len(known) > 1:
     raise ValueError(
-        'the inputs of a batched function must have the same number of rows, but they are of shape '
-        + ', '.join(str(tensor.shape) for tensor in inputs)
+      'the inputs of a batched function must have the same number of rows, but they are of shape '
+      + ', '.join(str(tensor.shape) for tensor in inputs)
     )
   rows = known.pop() if known else None
   if rows is not None and rows > maximum_batch_size:
     raise ValueError(
-        f'a call of {rows} rows is larger than the maximum_batch_size {maximum_batch_size}'
+      f'a call of {rows} rows is larger than the maximum_batch_size {maximum_batch_size}'
     )
   return rows
 
@@ -221,6 +221,6 @@ def _check_outputs(outputs):
       raise ValueError(f'an output of a batched function must have a batch dimension: {tensor}')
     if tensor.shape.rank and tensor.shape[0] is not None:
       raise ValueError(
-          'an output of a batched function must have as many rows as the inputs, but it always has '
-          f'{tensor.shape[0]}: {tensor}'
+        'an output of a batched function must have as many rows as the inputs, but it always has '
+        f'{tensor.shape[0]}: {tensor}'
       )

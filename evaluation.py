@@ -135,15 +135,15 @@ def summary(level_name, games, num_action_repeats):
   """
   scores = games.scores
   result = dict(
-      level_name=level_name,
-      num_episodes=len(scores),
-      mean=float(np.mean(scores)),
-      median=float(np.median(scores)),
-      std=float(np.std(scores)),
-      min=min(scores),
-      max=max(scores),
-      returns=scores,
-      frames=games.steps * num_action_repeats,
+    level_name=level_name,
+    num_episodes=len(scores),
+    mean=float(np.mean(scores)),
+    median=float(np.median(scores)),
+    std=float(np.std(scores)),
+    min=min(scores),
+    max=max(scores),
+    returns=scores,
+    frames=games.steps * num_action_repeats,
   )
   normalised = human_normalised_score(level_name, result['mean'])
   if normalised is not None:
@@ -160,9 +160,9 @@ def write(logdir, result, checkpoint):
     f.write('\n')
   os.replace(path + '.new', path)
   line = (
-      f'{result["level_name"]}: {result["num_episodes"]} games, mean {result["mean"]:.2f}, '
-      f'median {result["median"]:.2f}, std {result["std"]:.2f}, min {result["min"]:.2f}, '
-      f'max {result["max"]:.2f}'
+    f'{result["level_name"]}: {result["num_episodes"]} games, mean {result["mean"]:.2f}, '
+    f'median {result["median"]:.2f}, std {result["std"]:.2f}, min {result["min"]:.2f}, '
+    f'max {result["max"]:.2f}'
   )
   if 'human_normalised_score' in result:
     line += f', human-normalised {result["human_normalised_score"]:.1%}'

@@ -32,13 +32,13 @@ import runtime
 from runtime import BadInput, RunFailed
 
 AGENT_NAMES = (
-    'auto',
-    'SimpleConvNetAgent',
-    'SimpleConvNetLSTMAgent',
-    'ResNetAgent',
-    'ResNetLSTMAgent',
-    'MLPAgent',
-    'MLPLSTMAgent',
+  'auto',
+  'SimpleConvNetAgent',
+  'SimpleConvNetLSTMAgent',
+  'ResNetAgent',
+  'ResNetLSTMAgent',
+  'MLPAgent',
+  'MLPLSTMAgent',
 )
 
 FLAGS = flags.FLAGS
@@ -46,7 +46,7 @@ FLAGS = flags.FLAGS
 # What is run.
 flags.DEFINE_enum('mode', 'train', ['train', 'test', 'plot'], 'train, test (play) or plot.')
 flags.DEFINE_string(
-    'level_name', 'BreakoutNoFrameskip-v4', 'Gym id of the environment; module:Id imports first.'
+  'level_name', 'BreakoutNoFrameskip-v4', 'Gym id of the environment; module:Id imports first.'
 )
 flags.DEFINE_enum(
     'agent_name', 'auto', AGENT_NAMES, 'Network; auto picks by the observations.',
@@ -55,7 +55,7 @@ flags.DEFINE_enum(
 flags.DEFINE_string('logdir', '', 'Folder of the run; runs/<level>-<agent> if empty.')
 flags.DEFINE_integer('seed', 1, 'Of weights, actions and environments.', lower_bound=0)
 flags.DEFINE_integer(
-    'total_environment_frames', int(1e9), 'Environment frames to train on.', lower_bound=1
+  'total_environment_frames', int(1e9), 'Environment frames to train on.', lower_bound=1
 )
 flags.DEFINE_integer('test_num_episodes', 30, 'Games that --mode=test plays.', lower_bound=1)
 
@@ -83,12 +83,12 @@ flags.DEFINE_integer(
 flags.DEFINE_integer('envs_per_actor', 16, 'Environments per actor loop.', lower_bound=1)
 flags.DEFINE_integer('unroll_length', 20, 'Agent steps per unroll.', lower_bound=1)
 flags.DEFINE_integer(
-    'num_action_repeats', 0, 'Frames per agent step; 0 = 4 for Atari, else 1.', lower_bound=0
+  'num_action_repeats', 0, 'Frames per agent step; 0 = 4 for Atari, else 1.', lower_bound=0
 )
 flags.DEFINE_integer('width', 84, 'Pixels of an Atari observation.', lower_bound=1)
 flags.DEFINE_integer('height', 84, 'Pixels of an Atari observation.', lower_bound=1)
 flags.DEFINE_integer(
-    'queue_capacity', 0, 'Unrolls that a learner keeps waiting; 0 = two batches.', lower_bound=0
+  'queue_capacity', 0, 'Unrolls that a learner keeps waiting; 0 = two batches.', lower_bound=0
 )
 flags.DEFINE_enum(
     'dynamic_batching', 'auto', ['auto', 'true', 'false'],
@@ -108,10 +108,10 @@ flags.DEFINE_float('baseline_cost', 0.5, 'Weight of the baseline loss.')
 flags.DEFINE_float('discounting', 0.99, 'Discount per agent step.')
 flags.DEFINE_float('vtrace_lambda', 1.0, 'Of the V-trace coefficients.')
 flags.DEFINE_enum(
-    'reward_clipping', 'abs_one', ['abs_one', 'soft_asymmetric', 'none'], 'Of learned rewards.'
+  'reward_clipping', 'abs_one', ['abs_one', 'soft_asymmetric', 'none'], 'Of learned rewards.'
 )
 flags.DEFINE_enum(
-    'learner_precision', 'float32', ['float32', 'bfloat16'], 'Of the torso in the learner.'
+  'learner_precision', 'float32', ['float32', 'bfloat16'], 'Of the torso in the learner.'
 )
 
 # Records.
@@ -163,22 +163,22 @@ def parse_args(argv):
   cluster = _parse_cluster()
   if FLAGS.mode == 'train' and FLAGS.queue_capacity and FLAGS.queue_capacity < FLAGS.batch_size:
     raise BadInput(
-        f'--batch_size={FLAGS.batch_size} can never be filled from --queue_capacity='
-        f'{FLAGS.queue_capacity}; the capacity must be at least the batch size'
+      f'--batch_size={FLAGS.batch_size} can never be filled from --queue_capacity='
+      f'{FLAGS.queue_capacity}; the capacity must be at least the batch size'
     )
   devices = max(1, len(FLAGS.learner_devices))
   if FLAGS.batch_size % devices:
     raise BadInput(
-        f'--batch_size={FLAGS.batch_size} cannot be split evenly over {devices} --learner_devices'
+      f'--batch_size={FLAGS.batch_size} cannot be split evenly over {devices} --learner_devices'
     )
   return cluster
 
 
 def _check_numbers():
   checks = (
-      [(n, lambda x: x > 0, 'a positive number') for n in _POSITIVE]
-      + [(n, lambda x: x >= 0, 'a number of at least 0') for n in _NOT_NEGATIVE]
-      + [(n, lambda x: 0 <= x <= 1, 'a number from 0 to 1') for n in _FRACTIONS]
+    [(n, lambda x: x > 0, 'a positive number') for n in _POSITIVE]
+    + [(n, lambda x: x >= 0, 'a number of at least 0') for n in _NOT_NEGATIVE]
+    + [(n, lambda x: 0 <= x <= 1, 'a number from 0 to 1') for n in _FRACTIONS]
   )
   for name, good, wanted in checks:
     value = FLAGS[name].value
@@ -207,14 +207,14 @@ def _parse_cluster():
       seen[host] = job
   if len(FLAGS.actor_hosts) < len(FLAGS.learner_hosts):
     raise BadInput(
-        f'--learner_hosts names {len(FLAGS.learner_hosts)} learners, but --actor_hosts only '
-        f'{len(FLAGS.actor_hosts)}: every learner needs an actor of its own'
+      f'--learner_hosts names {len(FLAGS.learner_hosts)} learners, but --actor_hosts only '
+      f'{len(FLAGS.actor_hosts)}: every learner needs an actor of its own'
     )
   hosts = jobs[FLAGS.job_name]
   if not 0 <= FLAGS.task < len(hosts):
     raise BadInput(
-        f'--task={FLAGS.task} is outside --{FLAGS.job_name}_hosts, which has the tasks 0 to '
-        f'{len(hosts) - 1}'
+      f'--task={FLAGS.task} is outside --{FLAGS.job_name}_hosts, which has the tasks 0 to '
+      f'{len(hosts) - 1}'
     )
   return runtime.Cluster(*(tuple(jobs[j]) for j in jobs), FLAGS.job_name, FLAGS.task)
 
@@ -243,7 +243,7 @@ def own_settings():
 
   try:
     spec = environments.environment_spec(
-        FLAGS.level_name, FLAGS.num_action_repeats, FLAGS.width, FLAGS.height
+      FLAGS.level_name, FLAGS.num_action_repeats, FLAGS.width, FLAGS.height
     )
   except ValueError as e:
     raise BadInput(f'--level_name={FLAGS.level_name}: {e}') from None
@@ -262,8 +262,8 @@ def _fitting_agent(agent_name, observation_shape):
     return default
   if agent_name.startswith('MLP') == is_image:
     raise BadInput(
-        f'--agent_name={agent_name} takes {"vectors" if is_image else "images"}, but those of '
-        f'{FLAGS.level_name} are of shape {tuple(observation_shape)}; {default} would fit'
+      f'--agent_name={agent_name} takes {"vectors" if is_image else "images"}, but those of '
+      f'{FLAGS.level_name} are of shape {tuple(observation_shape)}; {default} would fit'
     )
   return agent_name
 
@@ -279,8 +279,8 @@ def adopt_settings(shared):
   """
   if shared['code_version'] != runtime.code_version():
     raise BadInput(
-        f'the code here has version {runtime.code_version()}, but the run has '
-        f'{shared["code_version"]}: bring the same code to every host'
+      f'the code here has version {runtime.code_version()}, but the run has '
+      f'{shared["code_version"]}: bring the same code to every host'
     )
   for name in SHARED_FLAGS:
     flag, theirs = FLAGS[name], shared[name]
@@ -330,19 +330,19 @@ class Graph:
     import nets
 
     specs = actor.unroll_specs(
-        self.agent,
-        nets.AgentOutput,
-        (environments.StepOutput, environments.StepOutputInfo),
-        self.settings,
-        self.settings.unroll_length,
+      self.agent,
+      nets.AgentOutput,
+      (environments.StepOutput, environments.StepOutputInfo),
+      self.settings,
+      self.settings.unroll_length,
     )
     flat = tf.nest.flatten(specs)
     with tf.device(self.cluster.device('learner', learner_task)):
       queue = tf.queue.FIFOQueue(
-          self.settings.queue_capacity,
-          [spec.dtype for spec in flat],
-          [spec.shape for spec in flat],
-          shared_name='unrolls',
+        self.settings.queue_capacity,
+        [spec.dtype for spec in flat],
+        [spec.shape for spec in flat],
+        shared_name='unrolls',
       )
     return queue, specs
 
@@ -375,7 +375,7 @@ class ActorSide:
   def _agents(self):
     """(agent, refresh, version of its weights) for each loop."""
     merge = FLAGS.dynamic_batching == 'true' or (
-        FLAGS.dynamic_batching == 'auto' and FLAGS.num_actors > 1 and FLAGS.envs_per_actor <= 4
+      FLAGS.dynamic_batching == 'auto' and FLAGS.num_actors > 1 and FLAGS.envs_per_actor <= 4
     )
     if not merge:
       return [self._versioned_agent() for _ in range(FLAGS.num_actors)]
@@ -384,7 +384,7 @@ class ActorSide:
 
     agent, refresh, version = self._versioned_agent()
     batched = actor.BatchedAgent(
-        agent, dynamic_batching.batch_fn_with_options(minimum_batch_size=1, timeout_ms=1)
+      agent, dynamic_batching.batch_fn_with_options(minimum_batch_size=1, timeout_ms=1)
     )
     return [(batched, refresh, version)] * FLAGS.num_actors
 
@@ -402,22 +402,20 @@ class ActorSide:
     settings = self._graph.settings
     entropy = [settings.seed, max(0, self._graph.cluster.task), index, start_frames]
     batch = environments.create_environment(
-        settings.level_name,
-        FLAGS.envs_per_actor,
-        runtime.derived_seed(*entropy),
-        settings.num_action_repeats,
-        settings.width,
-        settings.height,
+      settings.level_name,
+      FLAGS.envs_per_actor,
+      runtime.derived_seed(*entropy),
+      settings.num_action_repeats,
+      settings.width,
+      settings.height,
     )
     self._environments.append(batch)
     return actor.ActorLoop(
-        refresh,
-        actor.build_unroll(agent, batch, settings.unroll_length, version),
-        self._queue,
-        lambda rewards: learner.clip_rewards(rewards, settings.reward_clipping),
-        actor.EpisodeTracker(
-            FLAGS.envs_per_actor, settings.level_name, settings.num_action_repeats
-        ),
+      refresh,
+      actor.build_unroll(agent, batch, settings.unroll_length, version),
+      self._queue,
+      lambda rewards: learner.clip_rewards(rewards, settings.reward_clipping),
+      actor.EpisodeTracker(FLAGS.envs_per_actor, settings.level_name, settings.num_action_repeats),
     )
 
   @property
@@ -450,7 +448,7 @@ class LearnerSide:
     self.queue_size = self.queue.size()
     self.close_queue = self.queue.close(cancel_pending_enqueues=True)
     hyperparameters = learner.Hyperparameters(
-        **{name: getattr(settings, name) for name in learner.Hyperparameters._fields}
+      **{name: getattr(settings, name) for name in learner.Hyperparameters._fields}
     )
     with tf.device(cluster.own_device):
       frames = graph.counters.environment_frames.read_value()
@@ -458,17 +456,17 @@ class LearnerSide:
       self.loop = learner.LearnerLoop(self.queue, specs, settings.batch_size)
       agent, copy_weights = graph.local_agent(settings.learner_precision)
       optimizer, self.sync = learner.build_optimizer(
-          hyperparameters, graph.counters, max(1, len(cluster.learner)), settings.sync_learners
+        hyperparameters, graph.counters, max(1, len(cluster.learner)), settings.sync_learners
       )
       self.update = learner.build_update(
-          graph.agent,
-          agent,
-          copy_weights(),
-          self.loop.batch,
-          hyperparameters,
-          graph.counters,
-          optimizer,
-          devices,
+        graph.agent,
+        agent,
+        copy_weights(),
+        self.loop.batch,
+        hyperparameters,
+        graph.counters,
+        optimizer,
+        devices,
       )
 
 
@@ -487,12 +485,12 @@ def learner_devices(cluster):
     known = re.fullmatch(r'/(?:device:)?(\w+:\d+)', name)
     if not known or known[1].upper() not in here:
       raise BadInput(
-          f'--learner_devices: there is no {name!r} here, only '
-          + ', '.join(f'/device:{device}' for device in here)
+        f'--learner_devices: there is no {name!r} here, only '
+        + ', '.join(f'/device:{device}' for device in here)
       )
   if FLAGS.batch_size % len(names):
     raise BadInput(
-        f'--batch_size={FLAGS.batch_size} cannot be split evenly over {len(names)} devices'
+      f'--batch_size={FLAGS.batch_size} cannot be split evenly over {len(names)} devices'
     )
   return [cluster.own_device + name for name in names]
 
@@ -513,9 +511,7 @@ class Role:
   def __init__(self, cluster, interrupts, claim=None):
     self.cluster, self.interrupts, self.claim = cluster, interrupts, claim
     self.learner_side = self.actor_side = self.records = self.reports = None
-    self.heartbeat = runtime.Heartbeat(
-        cluster, FLAGS.state_dir, FLAGS.watchdog_secs, self._excuse
-    )
+    self.heartbeat = runtime.Heartbeat(cluster, FLAGS.state_dir, FLAGS.watchdog_secs, self._excuse)
     self.config = runtime.session_config(cluster, FLAGS.threads)
     self.target, self.server = '', None
     self._look = None  # At the shared state, while connecting.
@@ -551,7 +547,7 @@ class Role:
       return None if self.interrupts.is_set() else self.claim.settings
     self._wait_for(['ps:0'])
     shared = runtime.read_shared_settings(
-        self.cluster, self.target, FLAGS.wait_secs, self.interrupts.is_set
+      self.cluster, self.target, FLAGS.wait_secs, self.interrupts.is_set
     )
     if not shared:
       return None
@@ -617,9 +613,7 @@ class Role:
     while session is None:
       if self.cluster.peers:
         self._wait_for([name for name in self.cluster.peers if name.startswith('ps')])
-        runtime.wait_for_peers(
-            self.cluster, self.cluster.peers, FLAGS.wait_secs, self._run_is_over
-        )
+        runtime.wait_for_peers(self.cluster, self.cluster.peers, FLAGS.wait_secs, self._run_is_over)
         if not self.interrupts.is_set():
           logging.info('%s connects: all its peers are up', self.cluster.name)
       # Peers may go between the look at them and the session, which then waits for ever.
@@ -669,7 +663,7 @@ class Role:
       return self.interrupts.is_set()
     if self.cluster.is_chief:  # It connects even after a signal: to tell the others.
       return self.interrupts.is_set() and bool(
-          runtime.missing_peers(self.cluster, self.cluster.peers)
+        runtime.missing_peers(self.cluster, self.cluster.peers)
       )
     if self._look is None:
       self._look = runtime.Attempt(runtime.read_shared_state, self.cluster, self.target)
@@ -813,9 +807,7 @@ class Role:
         raise
       logging.warning('%s could not take leave: %s', self.cluster.name, runtime.first_line(e))
       if chief:
-        raise RunFailed(
-            f'the last checkpoint could not be written: {runtime.first_line(e)}'
-        ) from e
+        raise RunFailed(f'the last checkpoint could not be written: {runtime.first_line(e)}') from e
     finally:
       runtime.close_session(session)
       self._say_goodbye()
@@ -912,14 +904,14 @@ class Reports:
     with self._lock:
       frames = self._steps * role.settings.num_action_repeats
       report = dict(
-          job=role.cluster.job or 'actor',
-          task=max(0, role.cluster.task),
-          pid=os.getpid(),
-          frames=frames,
-          wait_secs=self._wait_secs,
-          busy_secs=self._busy_secs,
-          episodes=self._episodes,
-          crashes=role.actor_side.crashes if role.actor_side else 0,
+        job=role.cluster.job or 'actor',
+        task=max(0, role.cluster.task),
+        pid=os.getpid(),
+        frames=frames,
+        wait_secs=self._wait_secs,
+        busy_secs=self._busy_secs,
+        episodes=self._episodes,
+        crashes=role.actor_side.crashes if role.actor_side else 0,
       )
       self._clear()
     if role.cluster.job == 'actor':
@@ -943,7 +935,7 @@ class Records:
     self._role, self._reporting = role, reporting
     self._statistics = reporting.RunStatistics()
     self._writer = reporting.open_run(
-        role.logdir, role.settings.total_environment_frames, FLAGS.metrics_secs
+      role.logdir, role.settings.total_environment_frames, FLAGS.metrics_secs
     )
     self._next_row, self._rows = time.monotonic() + FLAGS.metrics_secs, 0
     self.checkpoint_was_saved()
@@ -1005,12 +997,12 @@ class Records:
   def _write_row(self, session):
     counters, side = self._role.graph.counters, self._role.learner_side
     frames, updates, rate, depth = runtime.run_within(
-        session,
-        [counters.environment_frames, counters.updates, side.learning_rate, side.queue_size],
+      session,
+      [counters.environment_frames, counters.updates, side.learning_rate, side.queue_size],
     )
     row = self._statistics.row(int(frames), int(updates), float(rate), int(depth))
     self._role.heartbeat.facts.update(
-        frames_per_sec=row['frames_per_sec'], environment_frames=int(frames)
+      frames_per_sec=row['frames_per_sec'], environment_frames=int(frames)
     )
     self._writer.write(row)
     self._writer.write_episodes(self._statistics.pop_episodes(int(frames)))
@@ -1022,9 +1014,7 @@ class Records:
       actors = row['connected_actors']
     else:
       actors = FLAGS.num_actors
-    text = self._reporting.verdict(
-        row['learner_wait_fraction'], row['actor_wait_fraction'], actors
-    )
+    text = self._reporting.verdict(row['learner_wait_fraction'], row['actor_wait_fraction'], actors)
     if text:
       self._writer.message(text)
 
@@ -1035,9 +1025,9 @@ class Records:
     games = row['mean_return_100']
     self._writer.close()
     self._writer.message(
-        f'{self._role.interrupts.reason}: {row["environment_frames"]} frames, {row["updates"]} '
-        f'updates, mean return of the last 100 games '
-        f'{"unknown" if games is None else format(games, ".2f")}; checkpoint in {self._role.logdir}'
+      f'{self._role.interrupts.reason}: {row["environment_frames"]} frames, {row["updates"]} '
+      f'updates, mean return of the last 100 games '
+      f'{"unknown" if games is None else format(games, ".2f")}; checkpoint in {self._role.logdir}'
     )
     path = os.path.join(self._role.logdir, 'learning_curve.png')
     self._reporting.plot_learning_curve(self._role.logdir, path)
@@ -1075,7 +1065,7 @@ def claim_logdir():
   lock = runtime.lock_folder(path, '--logdir')
   check_same_run(path, settings, 'optimizer')  # Its slots are in the checkpoint.
   reporting.write_run_json(
-      path, {name: FLAGS[name].value for name in own_flags()}, {'settings': settings._asdict()}
+    path, {name: FLAGS[name].value for name in own_flags()}, {'settings': settings._asdict()}
   )
   return Claim(settings, path, lock)
 
@@ -1094,8 +1084,8 @@ def check_same_run(path, settings, *more_fields):
   for name in fields:
     if name in theirs and theirs[name] != ours[name]:
       raise BadInput(
-          f'--logdir={path} holds a run with {name} {theirs[name]}, this one has {ours[name]}: '
-          'choose another --logdir'
+        f'--logdir={path} holds a run with {name} {theirs[name]}, this one has {ours[name]}: '
+        'choose another --logdir'
       )
 
 
@@ -1151,21 +1141,21 @@ def test():
   with tf.Graph().as_default():
     tf.compat.v1.set_random_seed(settings.seed)
     batch = environments.create_environment(
-        settings.level_name,
-        min(FLAGS.test_num_episodes, evaluation.MAX_ENVIRONMENTS),
-        runtime.derived_seed(settings.seed, 20_000),
-        settings.num_action_repeats,
-        settings.width,
-        settings.height,
+      settings.level_name,
+      min(FLAGS.test_num_episodes, evaluation.MAX_ENVIRONMENTS),
+      runtime.derived_seed(settings.seed, 20_000),
+      settings.num_action_repeats,
+      settings.width,
+      settings.height,
     )
     try:
       games = evaluation.play(
-          checkpoint,
-          settings.agent_name,
-          settings,
-          FLAGS.test_num_episodes,
-          batch,
-          interrupts.is_set,
+        checkpoint,
+        settings.agent_name,
+        settings,
+        FLAGS.test_num_episodes,
+        batch,
+        interrupts.is_set,
       )
     finally:
       batch.close()

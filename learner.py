@@ -15,10 +15,10 @@ import tensorflow as tf
 import vtrace
 
 Hyperparameters = collections.namedtuple(
-    'Hyperparameters',
-    'batch_size unroll_length num_action_repeats total_environment_frames discounting '
-    'reward_clipping baseline_cost entropy_cost gradient_clipping learning_rate optimizer decay '
-    'momentum epsilon vtrace_lambda',
+  'Hyperparameters',
+  'batch_size unroll_length num_action_repeats total_environment_frames discounting '
+  'reward_clipping baseline_cost entropy_cost gradient_clipping learning_rate optimizer decay '
+  'momentum epsilon vtrace_lambda',
 )
 Losses = collections.namedtuple('Losses', 'total policy baseline entropy')
 Losses.__doc__ = """float32 scalars; `baseline` and `entropy` before their costs, `total` after."""
@@ -31,11 +31,11 @@ environment frames trained on, float32 norm of the last total gradient before cl
 def create_counters():
   """The counters of a run, as global variables on the device scope's choice."""
   return Counters(
-      updates=tf.compat.v1.train.get_or_create_global_step(),
-      environment_frames=tf.Variable(
-          tf.zeros([], tf.int64), trainable=False, name='environment_frames'
-      ),
-      gradient_norm=tf.Variable(0.0, trainable=False, name='gradient_norm'),
+    updates=tf.compat.v1.train.get_or_create_global_step(),
+    environment_frames=tf.Variable(
+      tf.zeros([], tf.int64), trainable=False, name='environment_frames'
+    ),
+    gradient_norm=tf.Variable(0.0, trainable=False, name='gradient_norm'),
   )
 
 
@@ -98,23 +98,21 @@ def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters)
   learner_outputs = tf.nest.map_structure(lambda t: t[:-1], learner_outputs)
 
   returns = vtrace.from_logits(
-      behaviour_policy_logits=agent_outputs.policy_logits,
-      target_policy_logits=learner_outputs.policy_logits,
-      actions=agent_outputs.action,
-      discounts=tf.cast(~done, tf.float32) * hyperparameters.discounting,
-      rewards=clip_rewards(rewards, hyperparameters.reward_clipping),
-      values=learner_outputs.baseline,
-      bootstrap_value=bootstrap_value,
-      lambda_=hyperparameters.vtrace_lambda,
+    behaviour_policy_logits=agent_outputs.policy_logits,
+    target_policy_logits=learner_outputs.policy_logits,
+    actions=agent_outputs.action,
+    discounts=tf.cast(~done, tf.float32) * hyperparameters.discounting,
+    rewards=clip_rewards(rewards, hyperparameters.reward_clipping),
+    values=learner_outputs.baseline,
+    bootstrap_value=bootstrap_value,
+    lambda_=hyperparameters.vtrace_lambda,
   )
   policy = policy_gradient_loss(
-      learner_outputs.policy_logits, agent_outputs.action, returns.pg_advantages
+    learner_outputs.policy_logits, agent_outputs.action, returns.pg_advantages
   )
   baseline = baseline_loss(returns.vs - learner_outputs.baseline)
   entropy = entropy_loss(learner_outputs.policy_logits)
-  total = (
-      policy + hyperparameters.baseline_cost * baseline + hyperparameters.entropy_cost * entropy
-  )
+  total = policy + hyperparameters.baseline_cost * baseline + hyperparameters.entropy_cost * entropy
   return Losses(total, policy, baseline, entropy)
 
 
@@ -128,7 +126,7 @@ def _inner_optimizer(hyperparameters, rate):
   if hyperparameters.optimizer == 'adam':
     return tf.compat.v1.train.AdamOptimizer(rate, epsilon=hyperparameters.epsilon)
   return tf.compat.v1.train.RMSPropOptimizer(
-      rate, hyperparameters.decay, hyperparameters.momentum, hyperparameters.epsilon
+    rate, hyperparameters.decay, hyperparameters.momentum, hyperparameters.epsilon
   )
 
 
@@ -156,8 +154,8 @@ class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
     gradients, variables = zip(*grads_and_vars, strict=True)
     norm = self._norm(gradients, variables)
     finite = tf.debugging.Assert(
-        tf.math.is_finite(norm),
-        ['the loss or its gradient is not finite at update', self._counters.updates.read_value()],
+      tf.math.is_finite(norm),
+      ['the loss or its gradient is not finite at update', self._counters.updates.read_value()],
     )
     factor = self._scale * self._clipping / tf.maximum(norm, self._clipping)
     with tf.control_dependencies([finite]):
@@ -170,8 +168,8 @@ class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
     # Not before: the learning rate of this update is that of the frames so far.
     with tf.control_dependencies([apply]):
       return tf.group(
-          self._counters.environment_frames.assign_add(self._frames),
-          self._counters.gradient_norm.assign(norm),
+        self._counters.environment_frames.assign_add(self._frames),
+        self._counters.gradient_norm.assign(norm),
       )
 
   def _norm(self, gradients, variables):
@@ -204,23 +202,23 @@ def build_optimizer(hyperparameters, counters, num_learners=1, sync=True):
   """
   together = num_learners if sync else 1
   frames = (
-      hyperparameters.batch_size
-      * hyperparameters.unroll_length
-      * hyperparameters.num_action_repeats
-      * together
+    hyperparameters.batch_size
+    * hyperparameters.unroll_length
+    * hyperparameters.num_action_repeats
+    * together
   )
   rate = learning_rate(hyperparameters, counters.environment_frames.read_value())
   total = TotalGradientOptimizer(
-      _inner_optimizer(hyperparameters, rate),
-      counters,
-      hyperparameters.gradient_clipping,
-      float(together),
-      frames,
+    _inner_optimizer(hyperparameters, rate),
+    counters,
+    hyperparameters.gradient_clipping,
+    float(together),
+    frames,
   )
   if together == 1:
     return total, None
   sync_optimizer = tf.compat.v1.train.SyncReplicasOptimizer(
-      total, replicas_to_aggregate=together, total_num_replicas=together
+    total, replicas_to_aggregate=together, total_num_replicas=together
   )
   return sync_optimizer, sync_optimizer
 
@@ -257,7 +255,7 @@ def _tower(agent, batch, hyperparameters):
     return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
 
   env_outputs, agent_outputs = tf.nest.map_structure(
-      time_major, (batch.env_outputs, batch.agent_outputs)
+    time_major, (batch.env_outputs, batch.agent_outputs)
   )
   learner_outputs, _ = agent.unroll(agent_outputs.action, env_outputs, batch.core_state)
   losses = compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters)
@@ -291,7 +289,7 @@ def _add(rows):
 
 
 def build_update(
-    global_agent, agent, refresh, batch, hyperparameters, counters, optimizer, devices
+  global_agent, agent, refresh, batch, hyperparameters, counters, optimizer, devices
 ):
   """One update as graph operations.
 
@@ -314,22 +312,22 @@ def build_update(
     losses, gradients = build_gradients(agent, batch, hyperparameters, devices)
   lag = tf.cast(updates_before - batch.policy_version, tf.float32)
   update = optimizer.apply_gradients(
-      list(zip(gradients, global_agent.trainable_variables, strict=True)),
-      global_step=counters.updates,
+    list(zip(gradients, global_agent.trainable_variables, strict=True)),
+    global_step=counters.updates,
   )
   with tf.control_dependencies([update]):
     frames = counters.environment_frames.read_value()
     values = dict(
-        updates=counters.updates.read_value(),
-        environment_frames=frames,
-        learning_rate=learning_rate(hyperparameters, frames),
-        gradient_norm=counters.gradient_norm.read_value(),
-        total_loss=losses.total,
-        policy_loss=losses.policy,
-        baseline_loss=losses.baseline,
-        entropy_loss=losses.entropy,
-        policy_lag_mean=tf.reduce_mean(lag),
-        policy_lag_max=tf.reduce_max(lag),
+      updates=counters.updates.read_value(),
+      environment_frames=frames,
+      learning_rate=learning_rate(hyperparameters, frames),
+      gradient_norm=counters.gradient_norm.read_value(),
+      total_loss=losses.total,
+      policy_loss=losses.policy,
+      baseline_loss=losses.baseline,
+      entropy_loss=losses.entropy,
+      policy_lag_mean=tf.reduce_mean(lag),
+      policy_lag_max=tf.reduce_max(lag),
     )
     return {name: tf.identity(value) for name, value in values.items()}
 
@@ -345,7 +343,7 @@ class LearnerLoop:
 
   def __init__(self, queue, structure, batch_size):
     staged = tf.queue.FIFOQueue(
-        1, queue.dtypes, [[batch_size, *shape] for shape in queue.shapes], name='staged'
+      1, queue.dtypes, [[batch_size, *shape] for shape in queue.shapes], name='staged'
     )
     self._stage = staged.enqueue(queue.dequeue_many(batch_size))
     self.batch = tf.nest.pack_sequence_as(structure, staged.dequeue())

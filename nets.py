@@ -122,7 +122,7 @@ class _ResNetTorso(snt.Module):
     super().__init__(name=name)
     self._precision = precision
     self._sections = [
-        _ResidualSection(channels, scale) for channels, scale in [(16, 1 / 255), (32, 1), (32, 1)]
+      _ResidualSection(channels, scale) for channels, scale in [(16, 1 / 255), (32, 1), (32, 1)]
     ]
     self._linear = _Linear(256)
 
@@ -232,7 +232,7 @@ class Agent(snt.Module):
   def _core_over_time(self, features, done, core_state):
     outputs = []
     for features_t, done_t in zip(
-        tf.unstack(_split_time(features, done)), tf.unstack(done), strict=True
+      tf.unstack(_split_time(features, done)), tf.unstack(done), strict=True
     ):
       output, core_state = self._core(features_t, done_t, core_state)
       outputs.append(output)
@@ -292,15 +292,15 @@ class MLPLSTMAgent(MLPAgent):
 
 
 _AGENTS = {
-    cls.__name__.lower(): cls
-    for cls in (
-        SimpleConvNetAgent,
-        SimpleConvNetLSTMAgent,
-        ResNetAgent,
-        ResNetLSTMAgent,
-        MLPAgent,
-        MLPLSTMAgent,
-    )
+  cls.__name__.lower(): cls
+  for cls in (
+    SimpleConvNetAgent,
+    SimpleConvNetLSTMAgent,
+    ResNetAgent,
+    ResNetLSTMAgent,
+    MLPAgent,
+    MLPLSTMAgent,
+  )
 }
 
 
@@ -337,14 +337,14 @@ def build_agent(agent_name, spec, precision='float32'):
   if cls.observation_rank != len(spec.observation_shape):
     kinds = {1: 'vectors', 3: 'images'}
     raise ValueError(
-        f'{cls.__name__} takes {kinds[cls.observation_rank]}, but the observations are of shape '
-        f'{tuple(spec.observation_shape)}; {default_agent_name(spec.observation_shape)} would fit'
+      f'{cls.__name__} takes {kinds[cls.observation_rank]}, but the observations are of shape '
+      f'{tuple(spec.observation_shape)}; {default_agent_name(spec.observation_shape)} would fit'
     )
   agent = cls(spec.num_actions, precision)
   step = collections.namedtuple('Step', 'reward done observation')(
-      tf.zeros([1]),
-      tf.zeros([1], tf.bool),
-      tf.zeros([1, *spec.observation_shape], spec.observation_dtype),
+    tf.zeros([1]),
+    tf.zeros([1], tf.bool),
+    tf.zeros([1, *spec.observation_shape], spec.observation_dtype),
   )
   agent((tf.zeros([1], tf.int32), step), agent.initial_state(1))
   return agent

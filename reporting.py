@@ -21,21 +21,53 @@ import threading
 import time
 
 METRIC_COLUMNS = (
-    'time', 'environment_frames', 'updates', 'frames_per_sec', 'mean_return_100',
-    'policy_lag_mean', 'policy_lag_max', 'learner_wait_fraction', 'actor_wait_fraction',
-    'total_loss', 'policy_loss', 'baseline_loss', 'entropy_loss', 'gradient_norm', 'learning_rate')
+  'time',
+  'environment_frames',
+  'updates',
+  'frames_per_sec',
+  'mean_return_100',
+  'policy_lag_mean',
+  'policy_lag_max',
+  'learner_wait_fraction',
+  'actor_wait_fraction',
+  'total_loss',
+  'policy_loss',
+  'baseline_loss',
+  'entropy_loss',
+  'gradient_norm',
+  'learning_rate',
+)
 EPISODE_COLUMNS = (
-    'time', 'environment_frames', 'level_name', 'episode_return', 'clipped_return',
-    'episode_frames')
+  'time',
+  'environment_frames',
+  'level_name',
+  'episode_return',
+  'clipped_return',
+  'episode_frames',
+)
 
-_UPDATE_MEANS = ('total_loss', 'policy_loss', 'baseline_loss', 'entropy_loss', 'gradient_norm',
-                 'policy_lag_mean')
-_LINE_SECS = 30.       # Without a terminal: at most one line in this time.
-_SMOOTHING_SECS = 60.  # The speed that "time left" is based on is averaged over about this time.
-_CONNECTED_SECS = 60.  # An actor that has not reported for longer does not count as connected.
-_WAIT_THRESHOLD = .1   # A share of waiting below this one is not worth a word.
-_DISTRIBUTIONS = ('tensorflow', 'dm-sonnet', 'gymnasium', 'ale-py', 'gym', 'numpy',
-                  'opencv-python-headless', 'tensorboard')
+_UPDATE_MEANS = (
+  'total_loss',
+  'policy_loss',
+  'baseline_loss',
+  'entropy_loss',
+  'gradient_norm',
+  'policy_lag_mean',
+)
+_LINE_SECS = 30.0  # Without a terminal: at most one line in this time.
+_SMOOTHING_SECS = 60.0  # The speed that "time left" is based on is averaged over about this time.
+_CONNECTED_SECS = 60.0  # An actor that has not reported for longer does not count as connected.
+_WAIT_THRESHOLD = 0.1  # A share of waiting below this one is not worth a word.
+_DISTRIBUTIONS = (
+  'tensorflow',
+  'dm-sonnet',
+  'gymnasium',
+  'ale-py',
+  'gym',
+  'numpy',
+  'opencv-python-headless',
+  'tensorboard',
+)
 
 
 class RunStatistics:
@@ -51,10 +83,10 @@ class RunStatistics:
     self._lock = threading.Lock()
     self._clock = clock
     self._returns = collections.deque(maxlen=window)
-    self._episodes = []   # (time, report's dict) of games not handed out yet.
+    self._episodes = []  # (time, report's dict) of games not handed out yet.
     self._last_report = {}  # task -> clock at its latest report.
-    self._pids = {}       # task -> pid in its latest report.
-    self._crashes = {}    # (task, pid) -> environments rebuilt so far.
+    self._pids = {}  # task -> pid in its latest report.
+    self._crashes = {}  # (task, pid) -> environments rebuilt so far.
     self._restarts = 0
     self._interval_start = clock()
     self._frames_at_start = 0
@@ -64,7 +96,7 @@ class RunStatistics:
     self._sums = collections.defaultdict(float)
     self._num_updates = 0
     self._lag_max = None
-    self._waits = {'learner': [0., 0.], 'actor': [0., 0.]}  # [waiting, busy], seconds.
+    self._waits = {'learner': [0.0, 0.0], 'actor': [0.0, 0.0]}  # [waiting, busy], seconds.
     self._frames_by_actor = collections.Counter()
 
   def start(self, environment_frames, returns=()):
@@ -150,15 +182,16 @@ class RunStatistics:
       new_frames = max(environment_frames - self._frames_at_start, 0)
       row = dict.fromkeys(METRIC_COLUMNS)
       row.update(
-          time=time.time(),
-          environment_frames=int(environment_frames),
-          updates=int(updates),
-          frames_per_sec=new_frames / secs,
-          mean_return_100=_mean(self._returns),
-          policy_lag_max=self._lag_max,
-          learner_wait_fraction=_fraction(*self._waits['learner']),
-          actor_wait_fraction=_fraction(*self._waits['actor']),
-          learning_rate=float(learning_rate))
+        time=time.time(),
+        environment_frames=int(environment_frames),
+        updates=int(updates),
+        frames_per_sec=new_frames / secs,
+        mean_return_100=_mean(self._returns),
+        policy_lag_max=self._lag_max,
+        learner_wait_fraction=_fraction(*self._waits['learner']),
+        actor_wait_fraction=_fraction(*self._waits['actor']),
+        learning_rate=float(learning_rate),
+      )
       if self._num_updates:
         row.update({name: self._sums[name] / self._num_updates for name in _UPDATE_MEANS})
       row.update(self._cluster_figures(now, secs), queue_depth=queue_depth)
@@ -169,11 +202,13 @@ class RunStatistics:
   def _cluster_figures(self, now, secs):
     connected = [task for task, seen in self._last_report.items() if now - seen <= _CONNECTED_SECS]
     return dict(
-        connected_actors=len(connected),
-        actor_restarts=self._restarts,
-        environment_crashes=sum(self._crashes.values()),
-        frames_per_sec_by_actor={
-            task: self._frames_by_actor[task] / secs for task in sorted(connected)})
+      connected_actors=len(connected),
+      actor_restarts=self._restarts,
+      environment_crashes=sum(self._crashes.values()),
+      frames_per_sec_by_actor={
+        task: self._frames_by_actor[task] / secs for task in sorted(connected)
+      },
+    )
 
   def pop_episodes(self, environment_frames):
     """Hands out the games that ended since the last call.
@@ -186,13 +221,17 @@ class RunStatistics:
     """
     with self._lock:
       episodes, self._episodes = self._episodes, []
-    return [dict(
+    return [
+      dict(
         time=seen,
         environment_frames=int(environment_frames),
         level_name=episode['level_name'],
         episode_return=float(episode['episode_return']),
         clipped_return=float(episode['clipped_return']),
-        episode_frames=int(episode['episode_frames'])) for seen, episode in episodes]
+        episode_frames=int(episode['episode_frames']),
+      )
+      for seen, episode in episodes
+    ]
 
 
 def _mean(values):
@@ -216,23 +255,29 @@ def verdict(learner_wait_fraction, actor_wait_fraction, num_actors):
   """
   if learner_wait_fraction is None:
     return ''
-  learner, actor = learner_wait_fraction, actor_wait_fraction or 0.
+  learner, actor = learner_wait_fraction, actor_wait_fraction or 0.0
   if not num_actors:
     return f'learners wait {learner:.0%} of the time for data: no actor is connected'
   if learner < _WAIT_THRESHOLD and actor < _WAIT_THRESHOLD:
     return f'balanced: learners wait {learner:.0%} and actors {actor:.0%} of the time'
-  if learner >= _WAIT_THRESHOLD and actor >= _WAIT_THRESHOLD and (
-      max(learner, actor) < 2 * min(learner, actor)):
-    return (f'learners wait {learner:.0%} and actors {actor:.0%} of the time: what lies between '
-            'them is the limit (network, parameter servers, weights)')
+  if (
+    learner >= _WAIT_THRESHOLD
+    and actor >= _WAIT_THRESHOLD
+    and (max(learner, actor) < 2 * min(learner, actor))
+  ):
+    return (
+      f'learners wait {learner:.0%} and actors {actor:.0%} of the time: what lies between '
+      'them is the limit (network, parameter servers, weights)'
+    )
   if actor > learner:
     return f'actors wait {actor:.0%} of the time: the learner is the limit'
   # n actors keep the learners busy for a share 1 - w of the time; n / (1 - w) would for all of it.
-  share = min(learner, .99)
-  more = max(round(num_actors * share / (1. - share)), 1)
+  share = min(learner, 0.99)
+  more = max(round(num_actors * share / (1.0 - share)), 1)
   actors = 'actor' if more == 1 else 'actors'
-  return (f'learners wait {learner:.0%} of the time for data: about {more} more {actors} would '
-          'feed them')
+  return (
+    f'learners wait {learner:.0%} of the time for data: about {more} more {actors} would feed them'
+  )
 
 
 def cluster_line(row):
@@ -245,8 +290,10 @@ def cluster_line(row):
     One line: frames/s by actor, connected actors, restarts and environment crashes.
   """
   rates = ', '.join(f'{task}: {rate:.0f}' for task, rate in row['frames_per_sec_by_actor'].items())
-  return (f'frames/s by actor: {rates or "none"}  connected {row["connected_actors"]}  '
-          f'restarts {row["actor_restarts"]}  environment crashes {row["environment_crashes"]}')
+  return (
+    f'frames/s by actor: {rates or "none"}  connected {row["connected_actors"]}  '
+    f'restarts {row["actor_restarts"]}  environment crashes {row["environment_crashes"]}'
+  )
 
 
 def open_run(logdir, total_environment_frames, metrics_secs, stream=None, tensorboard=True):
@@ -286,20 +333,24 @@ def last_returns(logdir, environment_frames, window=100):
   Returns:
     A list of floats, the latest last.
   """
-  return [float(game['episode_return']) for game in _read_games(logdir)
-          if int(game['environment_frames']) <= environment_frames][-window:]
+  return [
+    float(game['episode_return'])
+    for game in _read_games(logdir)
+    if int(game['environment_frames']) <= environment_frames
+  ][-window:]
 
 
 class RunWriter:
   """Writes rows to the terminal and to the files of a run; see `open_run`. Thread-safe."""
 
-  def __init__(self, terminal, total_environment_frames, metrics_secs, metrics=None, episodes=None,
-               events=None):
+  def __init__(
+    self, terminal, total_environment_frames, metrics_secs, metrics=None, episodes=None, events=None
+  ):
     """Takes over the opened files, each of which may be missing (None)."""
     self._lock = threading.RLock()
     self._terminal = terminal
     self._total_frames = total_environment_frames
-    self._smoothing = min(1., metrics_secs / _SMOOTHING_SECS)
+    self._smoothing = min(1.0, metrics_secs / _SMOOTHING_SECS)
     self._speed = None
     self._metrics, self._episodes, self._events = metrics, episodes, events
 
@@ -311,10 +362,12 @@ class RunWriter:
       if self._events:
         self._events.write(row['time'], row['environment_frames'], _row_scalars(row))
       rate = row['frames_per_sec']
-      self._speed = rate if self._speed is None else (
-          self._speed + self._smoothing * (rate - self._speed))
+      self._speed = (
+        rate if self._speed is None else (self._speed + self._smoothing * (rate - self._speed))
+      )
       self._terminal.show(
-          *(_live_line(row, self._total_frames, self._speed, short) for short in (False, True)))
+        *(_live_line(row, self._total_frames, self._speed, short) for short in (False, True))
+      )
 
   def write_episodes(self, episodes):
     """Writes the games of `RunStatistics.pop_episodes`."""
@@ -323,9 +376,14 @@ class RunWriter:
         self._episodes.write(episodes)
       if self._events:
         for episode in episodes:
-          self._events.write(episode['time'], episode['environment_frames'], {
+          self._events.write(
+            episode['time'],
+            episode['environment_frames'],
+            {
               f'episodes/{episode["level_name"]}/{name}': episode[name]
-              for name in ('episode_return', 'clipped_return', 'episode_frames')})
+              for name in ('episode_return', 'clipped_return', 'episode_frames')
+            },
+          )
 
   def message(self, text):
     """Prints a line of its own to the terminal; the live line goes on below it."""
@@ -359,8 +417,10 @@ def _live_line(row, total_frames, speed, short):
   frames = row['environment_frames']
   rate, lag, loss = row['frames_per_sec'], row['policy_lag_mean'], row['total_loss']
   game_return, depth = row['mean_return_100'], row.get('queue_depth')
-  parts = [f'{_count(frames)}/{_count(total_frames)}' + ('' if short else ' frames'),
-           f'{rate:.0f}/s' if short else f'{rate:.0f} frames/s']
+  parts = [
+    f'{_count(frames)}/{_count(total_frames)}' + ('' if short else ' frames'),
+    f'{rate:.0f}/s' if short else f'{rate:.0f} frames/s',
+  ]
   if speed > 0 and frames < total_frames:
     parts.append(f'{_duration((total_frames - frames) / speed)} left')
   if game_return is not None:
@@ -371,9 +431,14 @@ def _live_line(row, total_frames, speed, short):
     parts.append(f'lag {lag:.3g}')
   if depth is not None and not short:
     parts.append(f'queue {depth}')
-  waits = [(name[0].upper() + share if short else f'{name} {share}')
-           for name, share in (('learner', _percent(row['learner_wait_fraction'])),
-                               ('actors', _percent(row['actor_wait_fraction']))) if share]
+  waits = [
+    (name[0].upper() + share if short else f'{name} {share}')
+    for name, share in (
+      ('learner', _percent(row['learner_wait_fraction'])),
+      ('actors', _percent(row['actor_wait_fraction'])),
+    )
+    if share
+  ]
   if waits:
     parts.append(('wait ' if short else 'waits: ') + ' '.join(waits))
   return '  '.join(parts)
@@ -394,8 +459,11 @@ def _count(number):
 def _duration(secs):
   """3900 -> '1h05m'."""
   secs = int(secs)
-  for size, unit, part, part_unit in ((86400, 'd', 3600, 'h'), (3600, 'h', 60, 'm'),
-                                      (60, 'm', 1, 's')):
+  for size, unit, part, part_unit in (
+    (86400, 'd', 3600, 'h'),
+    (3600, 'h', 60, 'm'),
+    (60, 'm', 1, 's'),
+  ):
     if secs >= size:
       return f'{secs // size}{unit}{secs % size // part:02d}{part_unit}'
   return f'{secs}s'
@@ -487,8 +555,9 @@ class _CsvFile:
     header = _read_header(path)
     if header and header != list(columns):
       raise ValueError(
-          f'{path} has the columns {",".join(header)}, but this version writes '
-          f'{",".join(columns)}: move the file away or choose another --logdir.')
+        f'{path} has the columns {",".join(header)}, but this version writes '
+        f'{",".join(columns)}: move the file away or choose another --logdir.'
+      )
     self._file = open(path, 'a', newline='', encoding='utf-8')
     self._writer = csv.writer(self._file, lineterminator='\n')
     if not header:
@@ -533,6 +602,7 @@ class _EventFile:
   def __init__(self, logdir):
     from tensorboard.compat.proto import event_pb2, summary_pb2
     from tensorboard.summary.writer import record_writer
+
     self._event, self._summary = event_pb2.Event, summary_pb2.Summary
     now = time.time()
     name = f'events.out.tfevents.{now:017.6f}.{platform.node()}.{os.getpid()}'
@@ -569,8 +639,13 @@ def write_run_json(logdir, flags, extra):
   earlier = read_run_json(path)
   starts = earlier.pop('starts', []) + ([earlier] if earlier else [])
   start = dict(
-      started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
-      flags=flags, versions=_versions(), git_commit=_git_commit(), machine=_machine(), **extra)
+    started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
+    flags=flags,
+    versions=_versions(),
+    git_commit=_git_commit(),
+    machine=_machine(),
+    **extra,
+  )
   with open(path + '.new', 'w', encoding='utf-8') as file:
     json.dump(dict(start, starts=starts), file, indent=2, default=str)
     file.write('\n')
@@ -611,16 +686,24 @@ def _git_commit():
   folder = os.path.dirname(os.path.abspath(__file__))
   try:
     return subprocess.run(
-        ['git', '-C', folder, 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'],
-        capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+      ['git', '-C', folder, 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'],
+      capture_output=True,
+      text=True,
+      timeout=10,
+      check=True,
+    ).stdout.strip()
   except (OSError, subprocess.SubprocessError):
     return None
 
 
 def _machine():
-  return dict(system=f'{platform.system()} {platform.release()}', architecture=platform.machine(),
-              processor=_processor(), cores=os.cpu_count(),
-              memory_bytes=os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'))
+  return dict(
+    system=f'{platform.system()} {platform.release()}',
+    architecture=platform.machine(),
+    processor=_processor(),
+    cores=os.cpu_count(),
+    memory_bytes=os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'),
+  )
 
 
 def _processor():
@@ -647,6 +730,7 @@ def plot_learning_curve(logdirs, path):
   """
   import matplotlib.backends.backend_agg
   import matplotlib.figure
+
   logdirs = [logdirs] if isinstance(logdirs, (str, os.PathLike)) else list(logdirs)
   figure = matplotlib.figure.Figure(figsize=(9, 11), layout='constrained')
   matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
@@ -656,7 +740,7 @@ def plot_learning_curve(logdirs, path):
   labels = ('return of a game', 'share of time waiting', 'policy lag (updates)', 'loss')
   for axis, label in zip(axes, labels):
     axis.set_ylabel(label)
-    axis.grid(alpha=.3)
+    axis.grid(alpha=0.3)
     axis.legend(fontsize='small')
   axes[1].set_ylim(0, 1)
   axes[-1].set_xlabel('environment frames (million)')
@@ -668,20 +752,24 @@ def _plot_run(axes, logdir, color):
   if not rows:
     raise ValueError(f'{os.path.join(logdir, "metrics.csv")} has no rows yet: nothing to plot.')
   name = os.path.basename(os.path.abspath(logdir))
-  axes[0].plot(*_curve(_read_games(logdir), 'episode_return'), '.', color=color, markersize=2,
-               alpha=.25)
+  axes[0].plot(
+    *_curve(_read_games(logdir), 'episode_return'), '.', color=color, markersize=2, alpha=0.25
+  )
   axes[0].plot(*_curve(rows, 'mean_return_100'), color=color, label=f'{name}: mean of 100')
   axes[1].plot(*_curve(rows, 'learner_wait_fraction'), color=color, label=f'{name}: learner')
-  axes[1].plot(*_curve(rows, 'actor_wait_fraction'), color=color, linestyle='--',
-               label=f'{name}: actors')
+  axes[1].plot(
+    *_curve(rows, 'actor_wait_fraction'), color=color, linestyle='--', label=f'{name}: actors'
+  )
   axes[2].plot(*_curve(rows, 'policy_lag_mean'), color=color, label=name)
   axes[3].plot(*_curve(rows, 'total_loss'), color=color, label=name)
 
 
 def _curve(rows, column):
   """Million frames and values of a column, as two lists; empty cells become gaps."""
-  return ([float(row['environment_frames']) / 1e6 for row in rows],
-          [float(row[column] or 'nan') for row in rows])
+  return (
+    [float(row['environment_frames']) / 1e6 for row in rows],
+    [float(row[column] or 'nan') for row in rows],
+  )
 
 
 def _read_games(logdir):

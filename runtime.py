@@ -44,8 +44,8 @@ class RunFailed(RuntimeError):
 
 # What TensorFlow's libraries print when they are loaded, before any log level applies.
 _LOADING_NOISE = (
-    r'before absl::InitializeLog|oneDNN custom operations are on|Could not find cuda drivers'
-    r'|cpu_feature_guard|To enable the following instructions'
+  r'before absl::InitializeLog|oneDNN custom operations are on|Could not find cuda drivers'
+  r'|cpu_feature_guard|To enable the following instructions'
 )
 
 
@@ -76,11 +76,11 @@ def _stderr_without(pattern):
   stderr = os.dup(2)
   # A session of its own: Ctrl-C is not for the filter.
   with subprocess.Popen(
-      ['grep', '-vE', pattern],
-      env={**os.environ, 'LC_ALL': 'C'},  # Any byte is text.
-      stdin=subprocess.PIPE,
-      stdout=stderr,
-      start_new_session=True,
+    ['grep', '-vE', pattern],
+    env={**os.environ, 'LC_ALL': 'C'},  # Any byte is text.
+    stdin=subprocess.PIPE,
+    stdout=stderr,
+    start_new_session=True,
   ) as grep:
     os.dup2(grep.stdin.fileno(), 2)
     try:
@@ -193,9 +193,9 @@ def variables_device(cluster):
   if cluster.is_local:
     return ''
   return tf.compat.v1.train.replica_device_setter(
-      cluster=cluster.tf_spec(),
-      worker_device=cluster.own_device,
-      ps_strategy=byte_balanced(len(cluster.ps)),
+    cluster=cluster.tf_spec(),
+    worker_device=cluster.own_device,
+    ps_strategy=byte_balanced(len(cluster.ps)),
   )
 
 
@@ -207,9 +207,9 @@ def session_config(cluster, threads=0):
   import tensorflow as tf
 
   config = tf.compat.v1.ConfigProto(
-      allow_soft_placement=True,
-      inter_op_parallelism_threads=threads,
-      intra_op_parallelism_threads=threads,
+    allow_soft_placement=True,
+    inter_op_parallelism_threads=threads,
+    intra_op_parallelism_threads=threads,
   )
   config.gpu_options.allow_growth = True
   if not cluster.is_local:
@@ -231,7 +231,7 @@ def check_resolves(flag, address):
     socket.getaddrinfo(host, None)
   except OSError as e:
     raise BadInput(
-        f'{flag}: the host name of {address!r} does not resolve ({e.strerror})'
+      f'{flag}: the host name of {address!r} does not resolve ({e.strerror})'
     ) from None
 
 
@@ -355,7 +355,7 @@ def wait_for_peers(cluster, names, wait_secs, should_stop):
       said, first = now, False
     if wait_secs and now - began > wait_secs:
       raise RunFailed(
-          f'{cluster.name} waited {wait_secs} s (--wait_secs) in vain for {", ".join(missing)}'
+        f'{cluster.name} waited {wait_secs} s (--wait_secs) in vain for {", ".join(missing)}'
       )
     time.sleep(POLL_SECS)
 
@@ -386,9 +386,9 @@ class SharedState:
       self.dropped = self._variable(tf, tf.zeros([], tf.int64), 'dropped_reports')
       self.report = tf.compat.v1.placeholder(tf.string, [], 'report')
       self.send_report = tf.cond(
-          self._reports.size() < self.REPORTS,
-          lambda: tf.group(self._reports.enqueue(self.report)),
-          lambda: tf.group(self.dropped.assign_add(1)),
+        self._reports.size() < self.REPORTS,
+        lambda: tf.group(self._reports.enqueue(self.report)),
+        lambda: tf.group(self.dropped.assign_add(1)),
       )
       self.num_reports = self._reports.size()
       self.how_many = tf.compat.v1.placeholder(tf.int32, [], 'how_many')
@@ -398,10 +398,10 @@ class SharedState:
       self.num_goodbyes = self._tokens.size()
       self.new_settings = tf.compat.v1.placeholder(tf.string, [], 'new_settings')
       self.write_settings = tf.group(
-          self.settings.assign(self.new_settings),
-          self.done.assign(False),
-          self.chief_left.assign(False),
-          self.dropped.assign(0),
+        self.settings.assign(self.new_settings),
+        self.done.assign(False),
+        self.chief_left.assign(False),
+        self.dropped.assign(0),
       )
       self.mark_done = tf.group(self.done.assign(True))
       self.mark_chief_left = tf.group(self.chief_left.assign(True))
@@ -412,7 +412,7 @@ class SharedState:
   @staticmethod
   def _variable(tf, value, name):
     return tf.compat.v1.Variable(
-        value, trainable=False, use_resource=True, collections=['shared_state'], name=name
+      value, trainable=False, use_resource=True, collections=['shared_state'], name=name
     )
 
 
@@ -534,7 +534,7 @@ class Checkpoints:
     self._logdir = logdir
     with tf.device(device + '/cpu:0' if device else '/cpu:0'):
       self.saver = tf.compat.v1.train.Saver(
-          tf.compat.v1.global_variables(), sharded=False, max_to_keep=3, save_relative_paths=True
+        tf.compat.v1.global_variables(), sharded=False, max_to_keep=3, save_relative_paths=True
       )
     state = tf.train.get_checkpoint_state(logdir)
     if state:  # An earlier process's checkpoints grow old too.
@@ -627,15 +627,15 @@ def lost_peer(error):
   import tensorflow as tf
 
   return isinstance(
-      error,
-      (
-          tf.errors.UnavailableError,
-          tf.errors.AbortedError,
-          tf.errors.CancelledError,
-          tf.errors.DeadlineExceededError,
-          tf.errors.FailedPreconditionError,
-          tf.errors.OutOfRangeError,
-      ),
+    error,
+    (
+      tf.errors.UnavailableError,
+      tf.errors.AbortedError,
+      tf.errors.CancelledError,
+      tf.errors.DeadlineExceededError,
+      tf.errors.FailedPreconditionError,
+      tf.errors.OutOfRangeError,
+    ),
   )
 
 
@@ -655,16 +655,16 @@ def open_session(target, config, chief, init_op, local_init_op, ready_op, saver=
   import tensorflow as tf
 
   manager = tf.compat.v1.train.SessionManager(
-      local_init_op=local_init_op,
-      ready_op=ready_op,
-      ready_for_local_init_op=ready_op,
-      graph=tf.compat.v1.get_default_graph(),
-      recovery_wait_secs=1,
+    local_init_op=local_init_op,
+    ready_op=ready_op,
+    ready_for_local_init_op=ready_op,
+    graph=tf.compat.v1.get_default_graph(),
+    recovery_wait_secs=1,
   )
   if not chief:
     return manager.wait_for_session(target, config=config)
   return manager.prepare_session(
-      target, init_op=init_op, saver=saver, checkpoint_filename_with_path=path, config=config
+    target, init_op=init_op, saver=saver, checkpoint_filename_with_path=path, config=config
   )
 
 
@@ -725,7 +725,7 @@ class Attempt:
   def __init__(self, function, *args):
     self._value = self._error = None
     self._thread = threading.Thread(
-        target=self._run, args=(function, args), daemon=True, name=function.__name__
+      target=self._run, args=(function, args), daemon=True, name=function.__name__
     )
     self._thread.start()
 
@@ -810,13 +810,13 @@ class Heartbeat:
     with self._lock:
       phases = '+'.join(sorted({phase for phase, _ in self._phases.values()}))
     state = dict(
-        job=self._cluster.job or 'local',
-        task=self._cluster.task,
-        pid=os.getpid(),
-        phase=phases,
-        last_seen=time.time(),
-        started=self._started,
-        **self.facts,
+      job=self._cluster.job or 'local',
+      task=self._cluster.task,
+      pid=os.getpid(),
+      phase=phases,
+      last_seen=time.time(),
+      started=self._started,
+      **self.facts,
     )
     path = os.path.join(self._state_dir, f'{state["job"]}-{max(0, state["task"])}.json')
     try:
@@ -841,8 +841,8 @@ class Heartbeat:
         continue  # A peer that is back needs its time, too.
       else:
         self.die(
-            f'{self._cluster.name}: {loop} made no progress for {stuck:.0f} s in phase {phase} '
-            '(--watchdog_secs)'
+          f'{self._cluster.name}: {loop} made no progress for {stuck:.0f} s in phase {phase} '
+          '(--watchdog_secs)'
         )
       if now - self._said > WAITING_SECS:
         logging.info('%s: %s has been in phase %s for %.0f s: %s', self._cluster.name, loop, phase,

@@ -25,8 +25,8 @@ Attributes:
 """
 
 VTraceFromLogitsReturns = collections.namedtuple(
-    'VTraceFromLogitsReturns',
-    'vs pg_advantages log_rhos behaviour_action_log_probs target_action_log_probs',
+  'VTraceFromLogitsReturns',
+  'vs pg_advantages log_rhos behaviour_action_log_probs target_action_log_probs',
 )
 VTraceFromLogitsReturns.__doc__ = """The targets, and the log probabilities they were computed from.
 
@@ -59,17 +59,17 @@ def log_probs_from_logits_and_actions(policy_logits, actions):
 
 
 def from_logits(
-    behaviour_policy_logits,
-    target_policy_logits,
-    actions,
-    discounts,
-    rewards,
-    values,
-    bootstrap_value,
-    clip_rho_threshold=1.0,
-    clip_pg_rho_threshold=1.0,
-    name='vtrace_from_logits',
-    lambda_=1.0,
+  behaviour_policy_logits,
+  target_policy_logits,
+  actions,
+  discounts,
+  rewards,
+  values,
+  bootstrap_value,
+  clip_rho_threshold=1.0,
+  clip_pg_rho_threshold=1.0,
+  name='vtrace_from_logits',
+  lambda_=1.0,
 ):
   """V-trace for softmax policies.
 
@@ -97,36 +97,36 @@ def from_logits(
     target_policy_logits = _to_float('target_policy_logits', target_policy_logits)
     actions = tf.convert_to_tensor(actions, name='actions')
     _check_logits_and_actions(
-        actions,
-        behaviour_policy_logits=behaviour_policy_logits,
-        target_policy_logits=target_policy_logits,
+      actions,
+      behaviour_policy_logits=behaviour_policy_logits,
+      target_policy_logits=target_policy_logits,
     )
     behaviour = log_probs_from_logits_and_actions(behaviour_policy_logits, actions)
     target = log_probs_from_logits_and_actions(target_policy_logits, actions)
     log_rhos = target - behaviour
     returns = from_importance_weights(
-        log_rhos,
-        discounts,
-        rewards,
-        values,
-        bootstrap_value,
-        clip_rho_threshold,
-        clip_pg_rho_threshold,
-        lambda_=lambda_,
+      log_rhos,
+      discounts,
+      rewards,
+      values,
+      bootstrap_value,
+      clip_rho_threshold,
+      clip_pg_rho_threshold,
+      lambda_=lambda_,
     )
     return VTraceFromLogitsReturns(*returns, log_rhos, behaviour, target)
 
 
 def from_importance_weights(
-    log_rhos,
-    discounts,
-    rewards,
-    values,
-    bootstrap_value,
-    clip_rho_threshold=1.0,
-    clip_pg_rho_threshold=1.0,
-    name='vtrace_from_importance_weights',
-    lambda_=1.0,
+  log_rhos,
+  discounts,
+  rewards,
+  values,
+  bootstrap_value,
+  clip_rho_threshold=1.0,
+  clip_pg_rho_threshold=1.0,
+  name='vtrace_from_importance_weights',
+  lambda_=1.0,
 ):
   """V-trace from the importance weights of the actions taken.
 

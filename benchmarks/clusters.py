@@ -69,12 +69,12 @@ class Supervised:
     except OSError:
       return []
     return [
-        (
-            int(row['environment_frames']),
-            float(row['mean_return_100'] or 'nan'),
-            int(row['updates']),
-        )
-        for row in rows
+      (
+        int(row['environment_frames']),
+        float(row['mean_return_100'] or 'nan'),
+        int(row['updates']),
+      )
+      for row in rows
     ]
 
   def frames(self):

@@ -48,13 +48,13 @@ def kill_one(cluster, number, name):
   cluster.wait(recovered, f'recovery from the kill of {name}')
   after = [row[0] for row in cluster.rows()[rows_before:]]
   return dict(
-      kill=number,
-      time=round(time.time(), 1),
-      role=name.split('-')[0],
-      task=name.split('-')[1],
-      recovery_secs=round(time.monotonic() - began, 1),
-      frames_at_kill=frames,
-      frames_lost=max(0, frames - min(after)),
+    kill=number,
+    time=round(time.time(), 1),
+    role=name.split('-')[0],
+    task=name.split('-')[1],
+    recovery_secs=round(time.monotonic() - began, 1),
+    frames_at_kill=frames,
+    frames_lost=max(0, frames - min(after)),
   )
 
 
@@ -65,14 +65,14 @@ def summary(kills, cluster, exit_codes):
     by_role[kill['role']].append(kill['recovery_secs'])
   rows = cluster.rows()
   return dict(
-      recovery_secs={
-          role: dict(kills=len(secs), median=statistics.median(secs), worst=max(secs))
-          for role, secs in sorted(by_role.items())
-      },
-      starts=dict(cluster.starts),
-      exit_codes=exit_codes,
-      environment_frames=rows[-1][0],
-      mean_return_100=rows[-1][1],
+    recovery_secs={
+      role: dict(kills=len(secs), median=statistics.median(secs), worst=max(secs))
+      for role, secs in sorted(by_role.items())
+    },
+    starts=dict(cluster.starts),
+    exit_codes=exit_codes,
+    environment_frames=rows[-1][0],
+    mean_return_100=rows[-1][1],
   )
 
 

@@ -72,7 +72,7 @@ def environment_rate(settings, num_envs, secs):
 
   with tf.Graph().as_default():
     batch = environments.create_environment(
-        settings.level_name, num_envs, settings.seed, settings.num_action_repeats
+      settings.level_name, num_envs, settings.seed, settings.num_action_repeats
     )
     reset = batch.initial()
     # As in the actor, a run of the graph goes on where the one before stopped.
@@ -102,7 +102,7 @@ def inference_rate(settings, num_envs, secs):
     agent = nets.build_agent(settings.agent_name, settings)
     observation = tf.Variable(random_observation(settings, num_envs, np), trainable=False)
     output = environments.StepOutput(
-        tf.zeros([num_envs]), None, tf.zeros([num_envs], tf.bool), observation.read_value()
+      tf.zeros([num_envs]), None, tf.zeros([num_envs], tf.bool), observation.read_value()
     )
     state = agent.initial_state(num_envs)
     action = agent((tf.zeros([num_envs], tf.int32), output), state)[0].action
@@ -130,8 +130,8 @@ def training_rate(settings, batch_size, secs):
     graph = experiment.Graph(settings, cluster)
     side = experiment.LearnerSide(graph, [''])
     unroll = [
-        random_tensor(tf, dtype, [batch_size, *shape])
-        for dtype, shape in zip(side.queue.dtypes, side.queue.shapes, strict=True)
+      random_tensor(tf, dtype, [batch_size, *shape])
+      for dtype, shape in zip(side.queue.dtypes, side.queue.shapes, strict=True)
     ]
     fill = tf.group(side.queue.enqueue_many([variable.read_value() for variable in unroll]))
     with tf.compat.v1.Session() as session:
@@ -157,7 +157,7 @@ def random_tensor(tf, dtype, shape):
   else:
     noise = tf.random.uniform(shape, dtype=dtype)
   return tf.compat.v1.Variable(
-      noise, trainable=False, use_resource=True, collections=['local_variables']
+    noise, trainable=False, use_resource=True, collections=['local_variables']
   )
 
 
@@ -209,9 +209,9 @@ def measure(args):
   import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
 
   parts = {
-      'environment': (environment_rate, NUM_ENVS),
-      'inference': (inference_rate, NUM_ENVS),
-      'training': (training_rate, BATCH_SIZES),
+    'environment': (environment_rate, NUM_ENVS),
+    'inference': (inference_rate, NUM_ENVS),
+    'training': (training_rate, BATCH_SIZES),
   }
   rates = {name: {choice: [] for choice in choices} for name, (_, choices) in parts.items()}
   whole, secs = [], args.secs / ROUNDS

@@ -43,7 +43,7 @@ def connection_bytes(pids):
     pids: {process id: task name}.
   """
   listing = subprocess.run(
-      ['ss', '-tinpHO', 'state', 'established'], check=True, capture_output=True, text=True
+    ['ss', '-tinpHO', 'state', 'established'], check=True, capture_output=True, text=True
   ).stdout
   owners, sent = {}, []
   for line in listing.splitlines():

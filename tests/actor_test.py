@@ -86,9 +86,9 @@ def assert_overlap(unrolls):
   """The last entry of each unroll is the first of the next."""
   for before, after in zip(unrolls, unrolls[1:]):
     for last, first in zip(
-        tf.nest.flatten((before.env_outputs, before.agent_outputs)),
-        tf.nest.flatten((after.env_outputs, after.agent_outputs)),
-        strict=True,
+      tf.nest.flatten((before.env_outputs, before.agent_outputs)),
+      tf.nest.flatten((after.env_outputs, after.agent_outputs)),
+      strict=True,
     ):
       np.testing.assert_array_equal(last[:, -1], first[:, 0])
 
@@ -120,14 +120,14 @@ def test_reward_and_done_came_with_the_observation():
     np.testing.assert_array_equal(env_outputs.done[i], step == 0)
     # The step that a reward tells is the one just done, also when the observation is a new game's.
     np.testing.assert_array_equal(
-        env_outputs.reward[i, 1:], np.where(step == 0, game_steps, step)[1:])
+      env_outputs.reward[i, 1:], np.where(step == 0, game_steps, step)[1:]
+    )
     np.testing.assert_array_equal(env_outputs.info.game_over[i, 1:], env_outputs.done[i, 1:])
 
 
 def test_action_t_led_to_observation_t():
   env_outputs, agent_outputs = joined(counting_unrolls(5))
-  np.testing.assert_array_equal(
-      agent_outputs.action[:, 1:], env_outputs.observation[:, 1:, 2])
+  np.testing.assert_array_equal(agent_outputs.action[:, 1:], env_outputs.observation[:, 1:, 2])
   assert len(np.unique(agent_outputs.action)) == counting_worlds.NUM_ACTIONS
 
 
@@ -172,18 +172,19 @@ def test_policy_version_and_level_travel():
 
 def assert_learner_agrees(agent, unrolls, a_session):
   """The agent, run over unrolls as a learner does, says what the actor's agent said."""
-  inputs = tf.nest.map_structure(
-      lambda x: tf.compat.v1.placeholder(x.dtype, x.shape), unrolls[0])
+  inputs = tf.nest.map_structure(lambda x: tf.compat.v1.placeholder(x.dtype, x.shape), unrolls[0])
   env_outputs, agent_outputs = tf.nest.map_structure(
-      lambda x: tf.transpose(x, [1, 0, *range(2, x.shape.rank)]),
-      (inputs.env_outputs, inputs.agent_outputs))
+    lambda x: tf.transpose(x, [1, 0, *range(2, x.shape.rank)]),
+    (inputs.env_outputs, inputs.agent_outputs),
+  )
   outputs, _ = agent.unroll(agent_outputs.action, env_outputs, inputs.core_state)
   for unroll in unrolls:
     feed = dict(zip(tf.nest.flatten(inputs), tf.nest.flatten(unroll), strict=True))
     outputs_v, agent_outputs_v = a_session.run((outputs, agent_outputs), feed)
     for name in ('policy_logits', 'baseline'):
       np.testing.assert_allclose(
-          getattr(outputs_v, name)[:-1], getattr(agent_outputs_v, name)[1:], rtol=1e-4, atol=1e-5)
+        getattr(outputs_v, name)[:-1], getattr(agent_outputs_v, name)[1:], rtol=1e-4, atol=1e-5
+      )
 
 
 def test_a_learner_computes_the_same_from_an_unroll_as_the_actor_did():
@@ -212,7 +213,8 @@ def test_environments_in_processes_unroll_without_a_gap():
     np.testing.assert_array_equal(env_outputs.done[i], steps % 5 == 0)
     np.testing.assert_array_equal(env_outputs.reward[i, 1:], (steps[1:] - 1) % 5 + 1)
     np.testing.assert_array_equal(
-        env_outputs.info.episode_return[i, env_outputs.info.game_over[i]], [15, 15])
+      env_outputs.info.episode_return[i, env_outputs.info.game_over[i]], [15, 15]
+    )
 
 
 # Acting weights.
@@ -255,9 +257,7 @@ def test_version_and_acting_state_are_local():
 def tracked(unrolls, repeats=4):
   """Every unroll's list of games."""
   tracker = actor.EpisodeTracker(N, 'a level', repeats)
-  return [
-      tracker.add(np.clip(u.env_outputs.reward, -1, 1), u.env_outputs.info) for u in unrolls
-  ]
+  return [tracker.add(np.clip(u.env_outputs.reward, -1, 1), u.env_outputs.info) for u in unrolls]
 
 
 def test_games_have_raw_and_clipped_returns_of_the_whole_game():
@@ -322,11 +322,11 @@ def actor_loop(queue):
   version = version_variable(2)
   refresh, acting_version = actor.versioned_refresh(tf.no_op, version)
   return actor.ActorLoop(
-      refresh,
-      actor.build_unroll(CountingAgent(), CountingWorlds(GAME_STEPS), T, acting_version),
-      queue,
-      lambda rewards: learner.clip_rewards(rewards, 'abs_one'),
-      actor.EpisodeTracker(N, 'a level', 4),
+    refresh,
+    actor.build_unroll(CountingAgent(), CountingWorlds(GAME_STEPS), T, acting_version),
+    queue,
+    lambda rewards: learner.clip_rewards(rewards, 'abs_one'),
+    actor.EpisodeTracker(N, 'a level', 4),
   )
 
 
@@ -334,7 +334,8 @@ def test_a_full_queue_blocks_and_loses_nothing():
   queue = unroll_queue(2 * N)
   loop, size, take = actor_loop(queue), queue.size(), queue.dequeue_many(N)
   structure = actor.unroll_specs(
-      CountingAgent(), nets.AgentOutput, (StepOutput, StepOutputInfo), SPEC, T)
+    CountingAgent(), nets.AgentOutput, (StepOutput, StepOutputInfo), SPEC, T
+  )
   with session() as a_session:
     running = RunningLoop(loop, a_session)
     eventually(lambda: running.phases.count('enqueue') == 3)
@@ -354,7 +355,8 @@ def test_a_full_queue_blocks_and_loses_nothing():
   env_outputs, _ = joined(taken)
   for i, game_steps in enumerate(GAME_STEPS):
     np.testing.assert_array_equal(
-        env_outputs.observation[i, :, 0], np.arange(4 * T + 1) % game_steps)
+      env_outputs.observation[i, :, 0], np.arange(4 * T + 1) % game_steps
+    )
   assert {u.policy_version[0] for u in taken} == {2}
 
 
@@ -389,14 +391,14 @@ def test_closing_the_queue_ends_a_loop_that_waits():
 def test_a_loop_goes_on_after_its_session_was_lost_before_queueing():
   # Only a server keeps anything from one session to the next.
   server = tf.distribute.Server(
-      {'local': [f'localhost:{free_ports(1)[0]}']}, job_name='local', task_index=0)
+    {'local': [f'localhost:{free_ports(1)[0]}']}, job_name='local', task_index=0
+  )
   queue = unroll_queue(1000 * N)
   loop = actor_loop(queue)
   init = [tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()]
   lost = tf.compat.v1.Session(server.target)
   lost.run(init)
-  running = RunningLoop(
-      loop, lost, lambda phase: lost.close() if phase == 'enqueue' else None)
+  running = RunningLoop(loop, lost, lambda phase: lost.close() if phase == 'enqueue' else None)
   eventually(running.ended)
   assert running.error
   with tf.compat.v1.Session(server.target) as a_session:
@@ -413,8 +415,8 @@ def test_a_loop_goes_on_after_its_session_was_lost_before_queueing():
 def test_a_batched_agent_plays_exactly_the_same():
   def loops(agents):
     return [
-        actor.build_unroll(agent, CountingWorlds(steps), T, version_variable())
-        for agent, steps in zip(agents, (GAME_STEPS, [2]), strict=True)
+      actor.build_unroll(agent, CountingWorlds(steps), T, version_variable())
+      for agent, steps in zip(agents, (GAME_STEPS, [2]), strict=True)
     ]
 
   batched = actor.BatchedAgent(CountingAgent(), dynamic_batching.batch_fn)
@@ -430,8 +432,8 @@ def test_a_learner_agrees_with_a_batched_agent():
   agent = nets.build_agent(LSTM_AGENT, SPEC)
   batched = actor.BatchedAgent(agent, dynamic_batching.batch_fn)
   loops = [
-      actor.build_unroll(batched, CountingWorlds([steps] * N), T, version_variable())
-      for steps in (3, 6)
+    actor.build_unroll(batched, CountingWorlds([steps] * N), T, version_variable())
+    for steps in (3, 6)
   ]
   with session() as a_session:
     unrolls = [unroll for _ in range(3) for unroll in a_session.run(loops)]

@@ -81,7 +81,10 @@ def test_a_checkpoint_holds_all_global_variables_in_one_file_and_nothing_else(tm
   for name, value in values.items():
     np.testing.assert_array_equal(saver.value(path, name), value)
   assert sorted(os.listdir(tmp_path)) == [
-      'checkpoint', 'model.ckpt-7.data-00000-of-00001', 'model.ckpt-7.index']
+    'checkpoint',
+    'model.ckpt-7.data-00000-of-00001',
+    'model.ckpt-7.index',
+  ]
 
 
 def kept(folder):

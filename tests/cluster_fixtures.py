@@ -81,7 +81,7 @@ class Cluster:
 
   def exit_codes(self, limit_secs=LIMIT_SECS):
     eventually(
-        lambda: all(t.poll() is not None for t in self.tasks.values()), limit_secs, self.logs
+      lambda: all(t.poll() is not None for t in self.tasks.values()), limit_secs, self.logs
     )
     return {name: task.returncode for name, task in self.tasks.items()}
 

@@ -66,7 +66,7 @@ def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_
                LIMIT_SECS, cluster.logs)  # fmt: skip
     for name, pid in pids.items():
       assert cluster.tasks[name].pid == pid and cluster.tasks[name].poll() is None, (
-          f'{name} did not survive the kill of {victim}\n{cluster.logs()}'
+        f'{name} did not survive the kill of {victim}\n{cluster.logs()}'
       )
   assert 'connects again: ' in cluster.logs()
   assert 'connects again: Graph execution error' not in cluster.logs()  # That says nothing.
@@ -176,23 +176,23 @@ def test_a_flag_that_contradicts_the_run_is_refused_by_the_role_that_has_it(new_
   refused = cluster.start('actor:1', '--unroll_length=5')
   assert refused.exit_code(LIMIT_SECS) == 2
   assert (
-      '--unroll_length=5 contradicts the run, which has unroll_length=9'
-      in refused.output().splitlines()[-1]
+    '--unroll_length=5 contradicts the run, which has unroll_length=9'
+    in refused.output().splitlines()[-1]
   )
   cluster.until_frames(500)  # Nobody else minds.
   assert all(cluster.tasks[n].poll() is None for n in ('ps:0', 'learner:0', 'actor:0'))
   # A task with other sources is refused as well.
   with open(tmp_path / 'other.py', 'w') as file:
     file.write(
-        'import sys\n'
-        f'sys.path.insert(0, {os.getcwd()!r})\n'
-        'import experiment, runtime\n'
-        "runtime.code_version = lambda: 'another'\n"
-        'runtime.leave(experiment.main(sys.argv))\n'
+      'import sys\n'
+      f'sys.path.insert(0, {os.getcwd()!r})\n'
+      'import experiment, runtime\n'
+      "runtime.code_version = lambda: 'another'\n"
+      'runtime.leave(experiment.main(sys.argv))\n'
     )
   lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in cluster.hosts.items()]
   other = cluster.processes.start(
-      str(tmp_path / 'other.py'), *lists, '--job_name=actor', '--task=1', name='other'
+    str(tmp_path / 'other.py'), *lists, '--job_name=actor', '--task=1', name='other'
   )
   assert other.exit_code(LIMIT_SECS) == 2
   assert 'the code here has version another' in other.output()
@@ -231,9 +231,9 @@ def test_state_files_and_reports_of_all_tasks(new_cluster):  # noqa: F811
     return found
 
   eventually(
-      lambda: all((states().get(f'actor:{i}') or {}).get('frames_per_sec') for i in range(2)),
-      LIMIT_SECS,
-      cluster.logs,
+    lambda: all((states().get(f'actor:{i}') or {}).get('frames_per_sec') for i in range(2)),
+    LIMIT_SECS,
+    cluster.logs,
   )
   for name, state in states().items():
     assert f'{state["job"]}:{state["task"]}' == name

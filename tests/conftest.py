@@ -24,10 +24,10 @@ sys.path.insert(0, ROOT)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long the children of a process may take to notice that it is gone.
-_ORPHAN_LIMIT_SECS = 15.
+_ORPHAN_LIMIT_SECS = 15.0
 
 
-def eventually(predicate, limit_secs=60., message=None):
+def eventually(predicate, limit_secs=60.0, message=None):
   """Polls until `predicate()` is true and returns its value; gives up with an AssertionError.
 
   Args:
@@ -40,7 +40,7 @@ def eventually(predicate, limit_secs=60., message=None):
     if time.monotonic() > deadline:
       text = message() if callable(message) else message
       raise AssertionError(f'not within {limit_secs} s: {text or predicate}')
-    time.sleep(.05)
+    time.sleep(0.05)
   return value
 
 
@@ -103,18 +103,27 @@ class Process(subprocess.Popen):
   def __init__(self, args, log, **kwargs):
     self.log = log
     with open(log, 'ab') as file:
-      super().__init__(args, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                       start_new_session=True, **kwargs)
+      super().__init__(
+        args,
+        stdin=subprocess.DEVNULL,
+        stdout=file,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        **kwargs,
+      )
 
   def output(self):
     """What it printed so far, standard output and errors together."""
     with open(self.log, encoding='utf-8', errors='replace') as file:
       return file.read()
 
-  def exit_code(self, limit_secs=60.):
+  def exit_code(self, limit_secs=60.0):
     """Waits for the end; an AssertionError with the output if it does not come."""
-    eventually(lambda: self.poll() is not None, limit_secs,
-               lambda: f'{self.args} did not end:\n{self.output()}')
+    eventually(
+      lambda: self.poll() is not None,
+      limit_secs,
+      lambda: f'{self.args} did not end:\n{self.output()}',
+    )
     return self.returncode
 
 
@@ -159,7 +168,7 @@ class Processes:
     sessions = {process.pid for process in self._started}
     deadline = time.monotonic() + _ORPHAN_LIMIT_SECS
     while (orphans := _alive(family, sessions)) and time.monotonic() < deadline:
-      time.sleep(.05)
+      time.sleep(0.05)
     for orphan in orphans:
       _kill(orphan)
     names = [f'{orphan.pid}: {command}' for orphan, command in orphans.items()]

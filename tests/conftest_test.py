@@ -10,12 +10,12 @@ import pytest
 
 import conftest
 
-_PARENT = '''
+_PARENT = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], {options})
 print(child.pid, flush=True)
 {end}
-'''
+"""
 
 
 def _started_child(processes, options='', end='child.wait()'):
@@ -32,10 +32,11 @@ def test_what_still_runs_is_killed(tmp_path):
   assert not psutil.pid_exists(process.pid)
 
 
-@pytest.mark.parametrize('options, end', [
-    ('', 'child.wait()'), ('start_new_session=True', 'child.wait()'), ('', '')])
+@pytest.mark.parametrize(
+  'options, end', [('', 'child.wait()'), ('start_new_session=True', 'child.wait()'), ('', '')]
+)
 def test_an_orphan_fails_the_test_and_is_killed(tmp_path, monkeypatch, options, end):
-  monkeypatch.setattr(conftest, '_ORPHAN_LIMIT_SECS', .1)
+  monkeypatch.setattr(conftest, '_ORPHAN_LIMIT_SECS', 0.1)
   started = conftest.Processes(tmp_path)
   parent, child = _started_child(started, options, end)
   if not end:
@@ -47,8 +48,12 @@ def test_an_orphan_fails_the_test_and_is_killed(tmp_path, monkeypatch, options, 
 
 def test_output_and_exit_code(processes):
   process = processes.start(
-      sys.executable, '-c', 'import os, sys; print(os.environ["A"]); sys.exit("no")',
-      name='a', env={'A': 'yes'})
+    sys.executable,
+    '-c',
+    'import os, sys; print(os.environ["A"]); sys.exit("no")',
+    name='a',
+    env={'A': 'yes'},
+  )
   assert process.exit_code(30) == 1
   assert process.output().split() == ['yes', 'no']
   assert os.path.basename(process.log) == 'a.log'
@@ -56,7 +61,7 @@ def test_output_and_exit_code(processes):
 
 def test_eventually_gives_up_with_the_message():
   with pytest.raises(AssertionError, match='the moon'):
-    conftest.eventually(lambda: False, .1, lambda: 'the moon')
+    conftest.eventually(lambda: False, 0.1, lambda: 'the moon')
   assert conftest.eventually(lambda: 7) == 7
 
 
@@ -71,9 +76,14 @@ def test_free_ports_can_be_bound():
 def test_two_test_processes_share_no_port(processes):
   program = 'import conftest; print(*conftest._own_ports())'
   asked = [
-      processes.start(sys.executable, '-c', program, cwd=os.path.dirname(conftest.__file__),
-                      env={'PYTEST_XDIST_WORKER': worker})
-      for worker in ['gw0', 'gw1']
+    processes.start(
+      sys.executable,
+      '-c',
+      program,
+      cwd=os.path.dirname(conftest.__file__),
+      env={'PYTEST_XDIST_WORKER': worker},
+    )
+    for worker in ['gw0', 'gw1']
   ]
   assert [process.exit_code() for process in asked] == [0, 0]
   ports = [set(process.output().split()) for process in asked]
@@ -85,8 +95,15 @@ def test_all_but_the_clusters_share_a_test_process(processes):
   with open(os.path.join(conftest.ROOT, 'Makefile'), encoding='utf-8') as file:
     flags = re.search(r'-m pytest (.*) \$\(ARGS\)', file.read())[1].split()
   run = processes.start(
-      sys.executable, '-m', 'pytest', *flags, '-v', '-p', 'no:cacheprovider',
-      'tests/frontend_cluster_test.py')
+    sys.executable,
+    '-m',
+    'pytest',
+    *flags,
+    '-v',
+    '-p',
+    'no:cacheprovider',
+    'tests/frontend_cluster_test.py',
+  )
   assert run.exit_code() == 0, run.output()
   workers = re.findall(r'\[(gw\d)\] .* PASSED tests/', run.output())
   assert len(workers) > 40 and len(set(workers)) == 1

@@ -22,7 +22,8 @@ Pair = collections.namedtuple('Pair', 'left right')
 def session():
   with tf.Graph().as_default():
     config = tf.compat.v1.ConfigProto(
-        inter_op_parallelism_threads=2, intra_op_parallelism_threads=1)
+      inter_op_parallelism_threads=2, intra_op_parallelism_threads=1
+    )
     with tf.compat.v1.Session(config=config) as session:
       yield session
 
@@ -47,8 +48,7 @@ def _in_threads(functions):
     except Exception as error:
       results[i] = error
 
-  threads = [
-      threading.Thread(target=call, args=(i,), daemon=True) for i in range(len(functions))]
+  threads = [threading.Thread(target=call, args=(i,), daemon=True) for i in range(len(functions))]
   for thread in threads:
     thread.start()
   for thread in threads:
@@ -72,8 +72,10 @@ def test_nests_in_and_out(session):
     return {'pair': Pair(pair.right * scale[:, None], [pair.left]), 'none': (), 'sum': extra['x']}
 
   output = swap(
-      Pair(np.float32([[1, 2], [3, 4]]), tf.constant([[5.0], [6.0]])),
-      scale=tf.constant([10.0, 100.0]), extra={'x': tf.constant([7, 8])})
+    Pair(np.float32([[1, 2], [3, 4]]), tf.constant([[5.0], [6.0]])),
+    scale=tf.constant([10.0, 100.0]),
+    extra={'x': tf.constant([7, 8])},
+  )
   assert isinstance(output['pair'], Pair) and output['none'] == ()
   values = session.run(output)
   np.testing.assert_array_equal(values['pair'].left, [[50], [600]])
@@ -227,7 +229,10 @@ def test_calls_of_different_shapes_and_dtypes_keep_apart(session):
   inputs = tf.zeros([1, 2]), tf.zeros([1, 3]), tf.zeros([1], tf.int64)
   outputs = session.run([add(x) for x in inputs])
   assert [(value.shape, value.dtype) for value, _ in outputs] == [
-      ((1, 2), np.float32), ((1, 3), np.float32), ((1,), np.int64)]
+    ((1, 2), np.float32),
+    ((1, 3), np.float32),
+    ((1,), np.int64),
+  ]
 
 
 def test_constant_inputs_are_computed_at_every_run(session):
@@ -269,7 +274,8 @@ def test_loops_of_several_threads_share_runs(session):
   linear(tf.zeros([1, 2]))
   scale = linear.b + 0.5  # Computed once, before the loops.
   step = dynamic_batching.batch_fn_with_options(4, timeout_ms=FOR_EVER_MS)(
-      lambda x: (tf.nn.tanh(linear(x) * scale), _add_size(x)[1]))
+    lambda x: (tf.nn.tanh(linear(x) * scale), _add_size(x)[1])
+  )
 
   def loop(first):
     return tf.scan(lambda carry, _: step(carry[0]), tf.range(10), (first, tf.zeros([2], tf.int32)))
@@ -297,22 +303,28 @@ def test_an_error_of_the_function_reaches_the_caller_and_passes(session):
   assert session.run(good) == 1
 
 
-@pytest.mark.parametrize('f, message', [
+@pytest.mark.parametrize(
+  'f, message',
+  [
     (lambda a: tf.constant(1), 'must have a batch dimension'),
     (lambda a: tf.constant([1, 2]), 'as many rows as the inputs'),
     (lambda a: (), 'at least one tensor'),
-])
+  ],
+)
 def test_outputs_known_to_be_wrong_are_refused_while_the_graph_is_built(session, f, message):
   with pytest.raises(ValueError, match=message):
     dynamic_batching.batch_fn(f)(_row())
 
 
-@pytest.mark.parametrize('inputs, message', [
+@pytest.mark.parametrize(
+  'inputs, message',
+  [
     ((), 'at least one input'),
     ((np.float32(1),), 'must have a batch dimension'),
     ((np.zeros([1, 2]), np.zeros([2, 2])), r'same number of rows.*\(1, 2\), \(2, 2\)'),
     ((np.zeros([5]),), 'a call of 5 rows is larger than the maximum_batch_size 4'),
-])
+  ],
+)
 def test_inputs_known_to_be_wrong_are_refused_while_the_graph_is_built(session, inputs, message):
   f = dynamic_batching.batch_fn_with_options(maximum_batch_size=4)(lambda *args: args)
   with pytest.raises(ValueError, match=message):
@@ -348,11 +360,14 @@ def test_outputs_that_turn_out_wrong_are_reported_to_the_caller(session):
     session.run(f(_row()))
 
 
-@pytest.mark.parametrize('options, message', [
+@pytest.mark.parametrize(
+  'options, message',
+  [
     ({'minimum_batch_size': 0}, 'minimum_batch_size 0 must be between 1 and'),
     ({'minimum_batch_size': 3, 'maximum_batch_size': 2}, 'minimum_batch_size 3 must be between'),
     ({'timeout_ms': -1}, 'timeout_ms must not be negative'),
-])
+  ],
+)
 def test_impossible_options_are_refused(options, message):
   with pytest.raises(ValueError, match=message):
     dynamic_batching.batch_fn_with_options(**options)

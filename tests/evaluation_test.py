@@ -45,8 +45,10 @@ def play_in_graph(folder, game_steps, num_episodes, certain=None, **kwargs):
 # Quotas.
 
 
-@pytest.mark.parametrize('num_episodes, num_envs, expected', [
-    (30, 16, [2] * 14 + [1] * 2), (3, 3, [1, 1, 1]), (10, 4, [3, 3, 2, 2]), (1, 1, [1])])
+@pytest.mark.parametrize(
+  'num_episodes, num_envs, expected',
+  [(30, 16, [2] * 14 + [1] * 2), (3, 3, [1, 1, 1]), (10, 4, [3, 3, 2, 2]), (1, 1, [1])],
+)
 def test_quotas_are_even(num_episodes, num_envs, expected):
   assert evaluation.quotas(num_episodes, num_envs) == expected
 
@@ -161,10 +163,16 @@ def test_atari_has_the_human_normalised_score_beside(tmp_path):
   assert 'human-normalised 50.0%' in evaluation.write(str(tmp_path), result, 'model.ckpt-1')
 
 
-@pytest.mark.parametrize('level_name', [
-    'PongNoFrameskip-v4', 'PongNoFrameskip-v0', 'Pong-v4', 'ALE/Pong-v5',
+@pytest.mark.parametrize(
+  'level_name',
+  [
+    'PongNoFrameskip-v4',
+    'PongNoFrameskip-v0',
+    'Pong-v4',
+    'ALE/Pong-v5',
     'ale_py:PongNoFrameskip-v4',
-])
+  ],
+)
 def test_human_normalised_score_is_0_for_random_play_and_1_for_people(level_name):
   assert evaluation.human_normalised_score(level_name, -20.7) == 0
   assert evaluation.human_normalised_score(level_name, 14.6) == 1

@@ -27,13 +27,11 @@ HOSTS = (
     '--ps_hosts=localhost:8000', '--learner_hosts=localhost:8001', '--actor_hosts=localhost:8002',
 )  # fmt: skip
 METRIC_COLUMNS = (
-    'time,environment_frames,updates,frames_per_sec,mean_return_100,policy_lag_mean,'
-    'policy_lag_max,learner_wait_fraction,actor_wait_fraction,total_loss,policy_loss,'
-    'baseline_loss,entropy_loss,gradient_norm,learning_rate'
+  'time,environment_frames,updates,frames_per_sec,mean_return_100,policy_lag_mean,'
+  'policy_lag_max,learner_wait_fraction,actor_wait_fraction,total_loss,policy_loss,'
+  'baseline_loss,entropy_loss,gradient_norm,learning_rate'
 )
-EPISODE_COLUMNS = (
-    'time,environment_frames,level_name,episode_return,clipped_return,episode_frames'
-)
+EPISODE_COLUMNS = 'time,environment_frames,level_name,episode_return,clipped_return,episode_frames'
 SECRET = 'not-to-be-recorded-anywhere'
 
 
@@ -172,11 +170,11 @@ def test_help_lists_the_flags_without_tensorflow(flag, no_tensorflow):
 
 def test_agents_have_the_names_that_the_command_line_offers():
   code = (
-      'import experiment, nets\n'
-      'names = [nets.agent_factory(name).__name__ for name in experiment.AGENT_NAMES[1:]]\n'
-      'assert names == list(experiment.AGENT_NAMES[1:]), names\n'
-      'try:\n  nets.agent_factory("none")\n'
-      'except ValueError as e:\n  print(str(e).split("there are ")[1])'
+    'import experiment, nets\n'
+    'names = [nets.agent_factory(name).__name__ for name in experiment.AGENT_NAMES[1:]]\n'
+    'assert names == list(experiment.AGENT_NAMES[1:]), names\n'
+    'try:\n  nets.agent_factory("none")\n'
+    'except ValueError as e:\n  print(str(e).split("there are ")[1])'
   )
   result = subprocess.run(
       [sys.executable, '-c', code + '\nprint(*experiment.AGENT_NAMES[1:], sep=", ")'],
@@ -422,7 +420,7 @@ def test_a_run_whose_frames_are_done_says_so_and_trains_no_further(catch, tmp_pa
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
-    catch, tmp_path, processes
+  catch, tmp_path, processes
 ):
   broken = catch.copy(tmp_path / 'run', processes)
   before = broken.snapshot('model.ckpt')

@@ -13,41 +13,60 @@ import pytest
 
 from conftest import ROOT
 
-TRAINER = {'vtrace', 'nets', 'py_process', 'dynamic_batching', 'reporting', 'environments', 'actor',
-           'learner', 'runtime', 'evaluation'}
+TRAINER = {
+  'vtrace',
+  'nets',
+  'py_process',
+  'dynamic_batching',
+  'reporting',
+  'environments',
+  'actor',
+  'learner',
+  'runtime',
+  'evaluation',
+}
 
 # Module -> the project's other modules that it may import, anywhere in its code.
 ALLOWED = {
-    # Level 0.
-    'vtrace': set(),
-    'nets': set(),
-    'py_process': set(),
-    'dynamic_batching': set(),
-    'reporting': set(),
-    'frontend': set(),
-    # Level 1.
-    'environments': {'py_process'},
-    'actor': {'dynamic_batching'},
-    'learner': {'vtrace'},
-    'runtime': set(),
-    # Level 2.
-    'evaluation': {'nets', 'environments', 'actor', 'reporting', 'runtime'},
-    # Level 3.
-    'experiment': TRAINER,
-    'run_experiment_mm_raw': {'frontend'},
+  # Level 0.
+  'vtrace': set(),
+  'nets': set(),
+  'py_process': set(),
+  'dynamic_batching': set(),
+  'reporting': set(),
+  'frontend': set(),
+  # Level 1.
+  'environments': {'py_process'},
+  'actor': {'dynamic_batching'},
+  'learner': {'vtrace'},
+  'runtime': set(),
+  # Level 2.
+  'evaluation': {'nets', 'environments', 'actor', 'reporting', 'runtime'},
+  # Level 3.
+  'experiment': TRAINER,
+  'run_experiment_mm_raw': {'frontend'},
 }
 READS_FLAGS = {'experiment', 'run_experiment_mm_raw'}
 FRONTEND = {'run_experiment_mm_raw', 'frontend'}
 IMPORTED_WITHOUT_TENSORFLOW = FRONTEND | {
-    'experiment', 'environments', 'py_process', 'runtime', 'reporting'}
+  'experiment',
+  'environments',
+  'py_process',
+  'runtime',
+  'reporting',
+}
 TENSORFLOW = {'tensorflow', 'sonnet', 'keras'}
 
 
 def python_files(*folders):
   """Paths below the root of the Python files that lie directly in these folders."""
-  return [os.path.join(folder, name) for folder in folders
-          if os.path.isdir(os.path.join(ROOT, folder))
-          for name in sorted(os.listdir(os.path.join(ROOT, folder))) if name.endswith('.py')]
+  return [
+    os.path.join(folder, name)
+    for folder in folders
+    if os.path.isdir(os.path.join(ROOT, folder))
+    for name in sorted(os.listdir(os.path.join(ROOT, folder)))
+    if name.endswith('.py')
+  ]
 
 
 PRODUCT = python_files('', 'frontend')
@@ -90,6 +109,7 @@ def test_the_table_has_no_cycle():
     assert name not in path
     for other in ALLOWED[name]:
       reached(other, (*path, name))
+
   for name in ALLOWED:
     reached(name)
 
@@ -104,25 +124,32 @@ def test_reporting_never_imports_tensorflow():
 
 
 @pytest.mark.parametrize(
-    'path', [path for path in PRODUCT if room(path) in IMPORTED_WITHOUT_TENSORFLOW])
+  'path', [path for path in PRODUCT if room(path) in IMPORTED_WITHOUT_TENSORFLOW]
+)
 def test_importing_it_does_not_import_tensorflow(path):
   module = path.removesuffix('.py').replace(os.sep, '.').removesuffix('.__init__')
-  program = (f'import sys, {module}; '
-             f'print(*sorted(set({sorted(TENSORFLOW)}) & set(sys.modules)))')
-  result = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True,
-                          timeout=120)
+  program = f'import sys, {module}; print(*sorted(set({sorted(TENSORFLOW)}) & set(sys.modules)))'
+  result = subprocess.run(
+    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=120
+  )
   assert (result.returncode, result.stdout.split()) == (0, []), result.stderr
 
 
 @pytest.mark.parametrize('path', PRODUCT)
 def test_only_the_two_command_lines_read_flags(path):
-  reads = [node.lineno for node in ast.walk(parsed(path))
-           if isinstance(node, ast.Name) and node.id == 'FLAGS'
-           or isinstance(node, ast.Attribute) and node.attr == 'FLAGS'
-           or isinstance(node, ast.ImportFrom) and node.module == 'absl'
-           and 'flags' in {alias.name for alias in node.names}
-           or isinstance(node, ast.Import)
-           and 'absl.flags' in {alias.name for alias in node.names}]
+  reads = [
+    node.lineno
+    for node in ast.walk(parsed(path))
+    if isinstance(node, ast.Name)
+    and node.id == 'FLAGS'
+    or isinstance(node, ast.Attribute)
+    and node.attr == 'FLAGS'
+    or isinstance(node, ast.ImportFrom)
+    and node.module == 'absl'
+    and 'flags' in {alias.name for alias in node.names}
+    or isinstance(node, ast.Import)
+    and 'absl.flags' in {alias.name for alias in node.names}
+  ]
   assert bool(reads) == (room(path) in READS_FLAGS), f'lines {reads}'
 
 
@@ -132,9 +159,13 @@ def test_there_are_benchmarks():
 
 def calls_the_product(path):
   """Whether a benchmark imports or runs the product, itself or through a benchmark it imports."""
-  programs = {node.value for node in ast.walk(parsed(path))
-              if isinstance(node, ast.Constant) and isinstance(node.value, str)
-              and node.value.endswith(('experiment.py', 'run_experiment_mm_raw.py'))}
+  programs = {
+    node.value
+    for node in ast.walk(parsed(path))
+    if isinstance(node, ast.Constant)
+    and isinstance(node.value, str)
+    and node.value.endswith(('experiment.py', 'run_experiment_mm_raw.py'))
+  }
   siblings = [other for other in BENCHMARKS if room(os.path.basename(other)) in imported(path)]
   return bool(imported(path) & set(ALLOWED) or programs) or any(map(calls_the_product, siblings))
 

@@ -38,7 +38,7 @@ def random_unrolls(settings, number, seed=0, policy_version=0):
 
   info = StepOutputInfo(normal(), rng.integers(0, 9, shape, np.int32), rng.random(shape) < 0.2)
   env_outputs = StepOutput(
-      normal(scale=2.0), info, rng.random(shape) < 0.2, normal(*settings.observation_shape)
+    normal(scale=2.0), info, rng.random(shape) < 0.2, normal(*settings.observation_shape)
   )
   action = rng.integers(0, settings.num_actions, shape, np.int32)
   agent_outputs = AgentOutput(action, normal(settings.num_actions), normal())
@@ -65,13 +65,13 @@ class Learner:
       v1.set_random_seed(settings.seed)
       self.graph = experiment.Graph(settings, cluster)
       self.side = experiment.LearnerSide(
-          self.graph, [cluster.own_device + device for device in devices]
+        self.graph, [cluster.own_device + device for device in devices]
       )
       self.variables = v1.global_variables()
       queue = self.side.queue
       self._elements = [
-          v1.placeholder(dtype, [None, *shape])
-          for dtype, shape in zip(queue.dtypes, queue.shapes, strict=True)
+        v1.placeholder(dtype, [None, *shape])
+        for dtype, shape in zip(queue.dtypes, queue.shapes, strict=True)
       ]
       self._put = queue.enqueue_many(self._elements)
       self._ready = v1.report_uninitialized_variables(self.variables)
@@ -85,7 +85,7 @@ class Learner:
     self._loops = runtime.Loops()
     with self.tf_graph.as_default():
       self.session = runtime.open_session(
-          target, config, self._cluster.is_chief, *self._init, self._ready, saver, path
+        target, config, self._cluster.is_chief, *self._init, self._ready, saver, path
       )
     self._start('staging', self.side.loop.run_staging, lambda phase: None)
     if self._sync_ops:

@@ -76,7 +76,8 @@ def unroll_arrays(seed=3):
 
   logits, values = normal(NUM_ACTIONS), normal()
   acting = AgentOutput(
-      rng.integers(0, NUM_ACTIONS, (T + 1, B), np.int32), logits + normal(NUM_ACTIONS), normal())
+    rng.integers(0, NUM_ACTIONS, (T + 1, B), np.int32), logits + normal(NUM_ACTIONS), normal()
+  )
   return logits, values, acting, normal(scale=2.0), rng.random((T + 1, B)) < 0.3
 
 
@@ -85,10 +86,10 @@ def losses_and_gradients(logits, values, acting, reward, done, **changes):
   settings = small_settings(entropy_cost=0.03, vtrace_lambda=0.9, **changes)
   logits, values = tf.constant(logits), tf.constant(values)
   losses = learner.compute_losses(
-      AgentOutput(tf.constant(acting.action), logits, values),
-      tf.nest.map_structure(tf.constant, acting),
-      StepOutput(tf.constant(reward), (), tf.constant(done), ()),
-      settings,
+    AgentOutput(tf.constant(acting.action), logits, values),
+    tf.nest.map_structure(tf.constant, acting),
+    StepOutput(tf.constant(reward), (), tf.constant(done), ()),
+    settings,
   )
   return run((losses, tf.gradients(losses.total, [logits, values])))
 
@@ -98,7 +99,8 @@ def expected_targets(logits, values, acting, reward, done):
   actions = acting.action[1:]
   rhos = np.exp(log_prob(logits[:-1], actions) - log_prob(acting.policy_logits[1:], actions))
   return v_trace(
-      rhos, np.where(done[1:], 0, 0.9), np.clip(reward[1:], -1, 1), values[:-1], values[-1], 0.9)
+    rhos, np.where(done[1:], 0, 0.9), np.clip(reward[1:], -1, 1), values[:-1], values[-1], 0.9
+  )
 
 
 def test_losses_are_those_of_the_paper(graph):
@@ -110,7 +112,8 @@ def test_losses_are_those_of_the_paper(graph):
   probabilities = softmax(logits[:-1])
   entropy = np.sum(probabilities * np.log(probabilities))
   np.testing.assert_allclose(
-      losses, (policy + 0.5 * baseline + 0.03 * entropy, policy, baseline, entropy), **CLOSE)
+    losses, (policy + 0.5 * baseline + 0.03 * entropy, policy, baseline, entropy), **CLOSE
+  )
 
 
 def test_gradients_are_those_of_the_paper(graph):
@@ -197,9 +200,11 @@ def apply_once(gradients, clipping, scale=1.0):
   counters = learner.create_counters()
   variables = [tf.Variable(tf.zeros(np.shape(g))) for g in gradients]
   optimizer = learner.TotalGradientOptimizer(
-      tf.compat.v1.train.GradientDescentOptimizer(1.0), counters, clipping, scale, 640)
+    tf.compat.v1.train.GradientDescentOptimizer(1.0), counters, clipping, scale, 640
+  )
   update = optimizer.apply_gradients(
-      [(tf.constant(g), v) for g, v in zip(gradients, variables, strict=True)], counters.updates)
+    [(tf.constant(g), v) for g, v in zip(gradients, variables, strict=True)], counters.updates
+  )
   with tf.compat.v1.Session() as session:
     session.run(tf.compat.v1.global_variables_initializer())
     session.run(update)
@@ -262,7 +267,8 @@ def rmsprop(settings, gradient, rates):
   for rate in rates:
     mean_square = settings.decay * mean_square + (1 - settings.decay) * gradient**2
     momentum = settings.momentum * momentum + rate * gradient / np.sqrt(
-        mean_square + settings.epsilon)
+      mean_square + settings.epsilon
+    )
     weight -= momentum
   return weight
 
@@ -356,8 +362,9 @@ def test_a_learner_waits_for_a_whole_batch():
   phases, stop = [], threading.Event()
   with Learner(settings).open() as one:
     thread = threading.Thread(
-        target=one.side.loop.run,
-        args=(one.session, one.side.update, stop.is_set, phases.append, lambda *report: None))
+      target=one.side.loop.run,
+      args=(one.session, one.side.update, stop.is_set, phases.append, lambda *report: None),
+    )
     thread.start()
     one.put(random_unrolls(settings, settings.batch_size - 1))
     eventually(lambda: phases == ['wait'])
@@ -379,8 +386,9 @@ def test_a_batch_that_was_lost_with_its_session_is_waited_for_again():
   phases, stop = [], threading.Event()
   with one.open():
     thread = threading.Thread(
-        target=one.side.loop.run,
-        args=(one.session, one.side.update, stop.is_set, phases.append, lambda *report: None))
+      target=one.side.loop.run,
+      args=(one.session, one.side.update, stop.is_set, phases.append, lambda *report: None),
+    )
     thread.start()
     eventually(lambda: phases)
     stop.set()
@@ -403,7 +411,8 @@ def test_a_non_finite_update_is_named_and_changes_nothing(field, poison):
     assert_same(one.values(), before)
     assert before['global_step'] == 1
   assert experiment.failure(error.value) == (
-      'the loss or its gradient is not finite at update 1; the last checkpoint before it is kept')
+    'the loss or its gradient is not finite at update 1; the last checkpoint before it is kept'
+  )
 
 
 # Towers.

@@ -17,8 +17,7 @@ ATARI = Spec((84, 84, 4), 'uint8', 6)
 VECTORS = Spec((5,), 'float32', 3)
 T, B = 6, 3
 
-IMAGE_AGENTS = [
-    'SimpleConvNetAgent', 'SimpleConvNetLSTMAgent', 'ResNetAgent', 'ResNetLSTMAgent']
+IMAGE_AGENTS = ['SimpleConvNetAgent', 'SimpleConvNetLSTMAgent', 'ResNetAgent', 'ResNetLSTMAgent']
 VECTOR_AGENTS = ['MLPAgent', 'MLPLSTMAgent']
 ALL_AGENTS = IMAGE_AGENTS + VECTOR_AGENTS
 LSTM_AGENTS = [name for name in ALL_AGENTS if 'LSTM' in name]
@@ -38,7 +37,8 @@ def _inputs(spec, done, seed=0):
     observation = np.float32(rng.normal(size=(*shape, *spec.observation_shape)))
   reward = np.float32(rng.normal(scale=3.0, size=shape))
   info = StepOutputInfo(
-      np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.zeros(shape, bool))
+    np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.zeros(shape, bool)
+  )
   actions = rng.integers(0, spec.num_actions, shape, np.int32)
   env_outputs = StepOutput(reward, info, done, observation)
   return tf.nest.map_structure(tf.constant, (actions, env_outputs))
@@ -47,8 +47,9 @@ def _inputs(spec, done, seed=0):
 def _random_state(agent, seed=1):
   """A core state as it is in the middle of an episode."""
   return tf.nest.map_structure(
-      lambda t: tf.constant(np.float32(np.random.default_rng(seed).normal(size=t.shape))),
-      agent.initial_state(B))
+    lambda t: tf.constant(np.float32(np.random.default_rng(seed).normal(size=t.shape))),
+    agent.initial_state(B),
+  )
 
 
 def _dones(*steps_and_environments):
@@ -88,10 +89,10 @@ def test_unroll_equals_repeated_steps_across_resets(name):
   agent = nets.build_agent(name, _spec(name))
   actions, env_outputs = _inputs(_spec(name), SOME_DONE)
   state = _random_state(agent)
-  unroll, steps = _run([
-      agent.unroll(actions, env_outputs, state),
-      _step_by_step(agent, actions, env_outputs, state)])
-  for (output, last_state) in (unroll, steps):
+  unroll, steps = _run(
+    [agent.unroll(actions, env_outputs, state), _step_by_step(agent, actions, env_outputs, state)]
+  )
+  for output, last_state in (unroll, steps):
     assert output.action.shape == (T, B) and output.action.dtype == np.int32
     assert output.policy_logits.shape == (T, B, _spec(name).num_actions)
     assert output.baseline.shape == (T, B)
@@ -120,7 +121,8 @@ def test_an_unroll_of_unknown_batch_size(name):
   agent = nets.build_agent(name, _spec(name))
   inputs = _inputs(_spec(name), SOME_DONE)
   placeholders = tf.nest.map_structure(
-      lambda t: tf.compat.v1.placeholder(t.dtype, [T, None, *t.shape[2:]]), inputs)
+    lambda t: tf.compat.v1.placeholder(t.dtype, [T, None, *t.shape[2:]]), inputs
+  )
   state = _random_state(agent)
   known, _ = agent.unroll(*inputs, state)
   unknown, _ = agent.unroll(*placeholders, state)
@@ -157,16 +159,19 @@ def test_the_last_action_and_the_clipped_reward_are_seen(name):
     now = now._replace(reward=tf.fill([B], reward))
     return agent((tf.fill([B], action), now), state)[0].baseline
 
-  first, other_action, other_reward, big, bigger = _run([
-      baseline(0, 0.5), baseline(1, 0.5), baseline(0, -0.5), baseline(0, 1.0), baseline(0, 20.0)])
+  first, other_action, other_reward, big, bigger = _run(
+    [baseline(0, 0.5), baseline(1, 0.5), baseline(0, -0.5), baseline(0, 1.0), baseline(0, 20.0)]
+  )
   assert (first != other_action).all() and (first != other_reward).all()
   np.testing.assert_array_equal(big, bigger)
 
 
 def test_actions_are_sampled_from_the_policy():
   agent = nets.build_agent('MLPAgent', VECTORS)
-  inputs = (tf.zeros([3000], tf.int32), StepOutput(
-      tf.zeros([3000]), (), tf.zeros([3000], tf.bool), tf.zeros([3000, 5])))
+  inputs = (
+    tf.zeros([3000], tf.int32),
+    StepOutput(tf.zeros([3000]), (), tf.zeros([3000], tf.bool), tf.zeros([3000, 5])),
+  )
   output, _ = agent(inputs, ())
   bias = next(v for v in agent.variables if v.name.endswith('policy/b:0'))
   with tf.compat.v1.Session() as session:
@@ -210,15 +215,26 @@ def test_the_paper_s_sizes():
 
   extra = 1 + ATARI.num_actions  # Reward and last action.
   heads = [ATARI.num_actions, 1]
-  assert shapes('SimpleConvNetAgent', ATARI) == sorted([
-      (8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64), (7 * 7 * 64, 512),
-      *((512 + extra, size) for size in heads)])
+  assert shapes('SimpleConvNetAgent', ATARI) == sorted(
+    [
+      (8, 8, 4, 32),
+      (4, 4, 32, 64),
+      (3, 3, 64, 64),
+      (7 * 7 * 64, 512),
+      *((512 + extra, size) for size in heads),
+    ]
+  )
   sections = [(4, 16), (16, 32), (32, 32)]
-  assert shapes('ResNetLSTMAgent', ATARI) == sorted([
+  assert shapes('ResNetLSTMAgent', ATARI) == sorted(
+    [
       *((3, 3, before, after) for before, after in sections),
       *((3, 3, after, after) for _, after in sections for _ in range(4)),
-      (11 * 11 * 32, 256), (256 + extra, 4 * 256), (256, 4 * 256),
-      *((256, size) for size in heads)])
+      (11 * 11 * 32, 256),
+      (256 + extra, 4 * 256),
+      (256, 4 * 256),
+      *((256, size) for size in heads),
+    ]
+  )
 
 
 @pytest.mark.parametrize('shape', [(10, 10, 1), (10, 5, 1), (8, 8, 3), (36, 36, 3), (84, 84, 4)])
@@ -246,8 +262,10 @@ def test_the_default_fits_the_observations():
   assert nets.default_agent_name(VECTORS.observation_shape) == 'MLPAgent'
 
 
-@pytest.mark.parametrize('name, spec, fitting', [
-    ('MLPAgent', ATARI, 'SimpleConvNetAgent'), ('ResNetAgent', VECTORS, 'MLPAgent')])
+@pytest.mark.parametrize(
+  'name, spec, fitting',
+  [('MLPAgent', ATARI, 'SimpleConvNetAgent'), ('ResNetAgent', VECTORS, 'MLPAgent')],
+)
 def test_observations_of_the_wrong_kind_are_refused(name, spec, fitting):
   message = f'{name} takes .*{re.escape(str(spec.observation_shape))}; {fitting} would fit'
   with pytest.raises(ValueError, match=message):
@@ -280,8 +298,9 @@ def test_a_local_copy_is_local_and_follows_its_original(graph):
   locals_ = {v.ref() for v in tf.compat.v1.local_variables()}
   assert {v.ref() for v in copy.variables} <= locals_
   with tf.compat.v1.Session() as session:
-    session.run([
-        tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()])
+    session.run(
+      [tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()]
+    )
     assert not any(np.any(value) for value in session.run(copy.variables))
     session.run(copy_weights())
     values, copied = session.run([agent.variables, copy.variables])

@@ -34,7 +34,8 @@ def build_learner(cluster, **changes):
   with tf.Graph().as_default() as graph:
     settings = small_settings(**CATCH, **changes)
     side = experiment.LearnerSide(
-        experiment.Graph(settings, cluster), [cluster.own_device + '/cpu:0'])
+      experiment.Graph(settings, cluster), [cluster.own_device + '/cpu:0']
+    )
     if side.sync:
       learner.SyncOps(side.sync)
     return Built(graph, side, side.sync, tf.compat.v1.global_variables())
@@ -97,7 +98,8 @@ def test_a_learner_has_its_queue_and_copies_and_all_else_is_on_the_ps(sync_learn
   assert_shared_state_is_on_ps_0(places)
   assert on_ps(places.pop(name) for name in global_names(sync_learner))
   assert places.pop('sync_token_q') == task_of(
-      sync_learner.graph.get_operation_by_name('global_step').device)
+    sync_learner.graph.get_operation_by_name('global_step').device
+  )
   accumulators = {name: places.pop(name) for name in list(places) if 'grad_accum' in name or
                   'conditional_accumulator' in name}  # fmt: skip
   assert len(accumulators) == len(weights(sync_learner)) and on_ps(accumulators.values())

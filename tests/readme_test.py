@@ -24,16 +24,23 @@ def section(title):
 
 def test_the_table_of_flags_is_complete():
   help_text = subprocess.run(
-      [sys.executable, 'experiment.py', '--help'], cwd=ROOT, capture_output=True, text=True,
-      timeout=120, check=True).stdout
+    [sys.executable, 'experiment.py', '--help'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=True,
+  ).stdout
   flags = set(re.findall(r'^ *--(?:\[no\])?(\w+)', help_text, re.M)) - {'only_check_args'}
   table = [line for line in section('Flags of `experiment.py`').splitlines() if line[:1] == '|']
   assert set(re.findall(r'`(\w+)`', '\n'.join(table))) - VALUES == flags
 
 
 def test_the_table_of_files_is_complete():
-  names = re.findall(r'`([^`]+)`', ' '.join(
-      line.split('|')[1] for line in section('Files').splitlines() if line[:1] == '|'))
+  names = re.findall(
+    r'`([^`]+)`',
+    ' '.join(line.split('|')[1] for line in section('Files').splitlines() if line[:1] == '|'),
+  )
   assert [name for name in names if not os.path.exists(os.path.join(ROOT, name))] == []
   programs = {name for name in os.listdir(ROOT) if name.endswith('.py')}
   assert programs <= set(names)
@@ -46,8 +53,8 @@ def readme_blocks():
   text = text.split('### With Native Distributed Tensorflow')[1].split('### With')[0]
   blocks = re.findall(r'```bash\n# \d learners? \d actors?\n(.*?)```', text, re.S)
   return [
-      [shlex.split(command) for command in re.split(r'(?m)^(?=python )', block) if command.strip()]
-      for block in blocks
+    [shlex.split(command) for command in re.split(r'(?m)^(?=python )', block) if command.strip()]
+    for block in blocks
   ]
 
 
@@ -60,8 +67,8 @@ def other_ports_where_taken(commands):
       taken |= probe.connect_ex(('127.0.0.1', int(port))) == 0
   new = dict(zip(ports, map(str, free_ports(len(ports))))) if taken else {}
   return [
-      [re.sub(r'(?<=localhost:)\d+', lambda m: new.get(m[0], m[0]), word) for word in command]
-      for command in commands
+    [re.sub(r'(?<=localhost:)\d+', lambda m: new.get(m[0], m[0]), word) for word in command]
+    for command in commands
   ]
 
 
@@ -74,7 +81,7 @@ def test_the_commands_of_the_readme_as_printed(processes, tmp_path, block):
     assert (python, program) == ('python', 'experiment.py')
     flags = [f.replace('=10000000000', '=2000') for f in flags]
     tasks.append(
-        processes.start(os.path.join(ROOT, program), *flags, name=f'task{i}', cwd=tmp_path)
+      processes.start(os.path.join(ROOT, program), *flags, name=f'task{i}', cwd=tmp_path)
     )
   for task in tasks:
     assert task.exit_code(LIMIT_SECS) == 0, '\n'.join(t.output()[-2000:] for t in tasks)

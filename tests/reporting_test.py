@@ -22,37 +22,70 @@ class Clock:
   """A clock that tests move by hand."""
 
   def __init__(self):
-    self.now = 100.
+    self.now = 100.0
 
   def __call__(self):
     return self.now
 
 
 def an_update(**changes):
-  return dict(dict(total_loss=3., policy_loss=1., baseline_loss=2., entropy_loss=-.5,
-                   gradient_norm=40., policy_lag_mean=1., policy_lag_max=2.), **changes)
+  return dict(
+    dict(
+      total_loss=3.0,
+      policy_loss=1.0,
+      baseline_loss=2.0,
+      entropy_loss=-0.5,
+      gradient_norm=40.0,
+      policy_lag_mean=1.0,
+      policy_lag_max=2.0,
+    ),
+    **changes,
+  )
 
 
 def a_report(task=0, **changes):
-  return dict(dict(task=task, frames=800, wait_secs=1., busy_secs=3., crashes=0, pid=10,
-                   episodes=[]), **changes)
+  return dict(
+    dict(task=task, frames=800, wait_secs=1.0, busy_secs=3.0, crashes=0, pid=10, episodes=[]),
+    **changes,
+  )
 
 
-def an_episode(episode_return=5., **changes):
-  return dict(dict(level_name='impala/Catch-v0', episode_return=episode_return, clipped_return=1.,
-                   episode_frames=9), **changes)
+def an_episode(episode_return=5.0, **changes):
+  return dict(
+    dict(
+      level_name='impala/Catch-v0',
+      episode_return=episode_return,
+      clipped_return=1.0,
+      episode_frames=9,
+    ),
+    **changes,
+  )
 
 
 def a_row(frames=12_300_000, **changes):
   row = dict.fromkeys(reporting.METRIC_COLUMNS)
-  row.update(time=1e9, environment_frames=frames, updates=4000, frames_per_sec=7012.,
-             learning_rate=1e-4, queue_depth=None, connected_actors=0, actor_restarts=0,
-             environment_crashes=0, frames_per_sec_by_actor={})
+  row.update(
+    time=1e9,
+    environment_frames=frames,
+    updates=4000,
+    frames_per_sec=7012.0,
+    learning_rate=1e-4,
+    queue_depth=None,
+    connected_actors=0,
+    actor_restarts=0,
+    environment_crashes=0,
+    frames_per_sec_by_actor={},
+  )
   return dict(row, **changes)
 
 
-FULL = {'mean_return_100': 14.2, 'policy_lag_mean': 4.2, 'total_loss': 3.1,
-        'learner_wait_fraction': .12, 'actor_wait_fraction': .35}
+FULL = {
+  'mean_return_100': 14.2,
+  'policy_lag_mean': 4.2,
+  'total_loss': 3.1,
+  'learner_wait_fraction': 0.12,
+  'actor_wait_fraction': 0.35,
+}
 
 
 def rows_of(folder, name):
@@ -67,7 +100,12 @@ def test_the_first_row_knows_only_the_counters():
   row = reporting.RunStatistics().row(0, 0, 6e-4)
   unknown = {name for name in reporting.METRIC_COLUMNS if row[name] is None}
   assert unknown == set(reporting.METRIC_COLUMNS) - {
-      'time', 'environment_frames', 'updates', 'frames_per_sec', 'learning_rate'}
+    'time',
+    'environment_frames',
+    'updates',
+    'frames_per_sec',
+    'learning_rate',
+  }
 
 
 def test_a_row_sums_up_its_interval_only():
@@ -75,25 +113,27 @@ def test_a_row_sums_up_its_interval_only():
   statistics = reporting.RunStatistics(clock=clock)
   statistics.start(1000)
   clock.now += 10
-  statistics.add_update(an_update(total_loss=2., policy_lag_max=7.), wait_secs=1., busy_secs=2.)
-  statistics.add_update(an_update(total_loss=4., policy_lag_mean=3.), wait_secs=1., busy_secs=4.)
+  statistics.add_update(an_update(total_loss=2.0, policy_lag_max=7.0), wait_secs=1.0, busy_secs=2.0)
+  statistics.add_update(
+    an_update(total_loss=4.0, policy_lag_mean=3.0), wait_secs=1.0, busy_secs=4.0
+  )
   row = statistics.row(3000, 2, 6e-4)
-  assert row['frames_per_sec'] == 200.
-  assert (row['total_loss'], row['policy_lag_mean'], row['policy_lag_max']) == (3., 2., 7.)
-  assert row['learner_wait_fraction'] == .25
+  assert row['frames_per_sec'] == 200.0
+  assert (row['total_loss'], row['policy_lag_mean'], row['policy_lag_max']) == (3.0, 2.0, 7.0)
+  assert row['learner_wait_fraction'] == 0.25
   assert row['time'] == pytest.approx(time.time(), abs=60)
   clock.now += 5
   row = statistics.row(3500, 2, 6e-4)
-  assert row['frames_per_sec'] == 100.
+  assert row['frames_per_sec'] == 100.0
   assert row['total_loss'] is row['policy_lag_max'] is row['learner_wait_fraction'] is None
 
 
 def test_all_learners_waits_count():
   statistics = reporting.RunStatistics()
-  statistics.add_update(an_update(), wait_secs=1., busy_secs=3.)
-  statistics.add_learner_wait(wait_secs=3., busy_secs=1.)
-  assert statistics.row(0, 1, 1.)['learner_wait_fraction'] == .5
-  assert statistics.row(0, 1, 1.)['learner_wait_fraction'] is None
+  statistics.add_update(an_update(), wait_secs=1.0, busy_secs=3.0)
+  statistics.add_learner_wait(wait_secs=3.0, busy_secs=1.0)
+  assert statistics.row(0, 1, 1.0)['learner_wait_fraction'] == 0.5
+  assert statistics.row(0, 1, 1.0)['learner_wait_fraction'] is None
 
 
 def test_frames_that_step_back_are_no_negative_speed():
@@ -101,17 +141,17 @@ def test_frames_that_step_back_are_no_negative_speed():
   statistics = reporting.RunStatistics(clock=clock)
   statistics.start(1000)
   clock.now += 10
-  assert statistics.row(400, 1, 1.)['frames_per_sec'] == 0
+  assert statistics.row(400, 1, 1.0)['frames_per_sec'] == 0
   clock.now += 10
-  assert statistics.row(600, 1, 1.)['frames_per_sec'] == 20
+  assert statistics.row(600, 1, 1.0)['frames_per_sec'] == 20
 
 
 def test_the_mean_return_is_that_of_the_window():
   statistics = reporting.RunStatistics(window=3)
-  for value in (100., 1., 2., 6.):
+  for value in (100.0, 1.0, 2.0, 6.0):
     statistics.add_actor_report(a_report(episodes=[an_episode(value)]))
-  assert statistics.row(0, 0, 1.)['mean_return_100'] == 3.
-  assert statistics.row(0, 0, 1.)['mean_return_100'] == 3.  # Stays until new games end.
+  assert statistics.row(0, 0, 1.0)['mean_return_100'] == 3.0
+  assert statistics.row(0, 0, 1.0)['mean_return_100'] == 3.0  # Stays until new games end.
 
 
 def test_a_resumed_run_goes_on_from_its_last_games(tmp_path):
@@ -119,14 +159,14 @@ def test_a_resumed_run_goes_on_from_its_last_games(tmp_path):
   writer = reporting.open_run(str(tmp_path), 1000, 10, io.StringIO(), tensorboard=False)
   statistics = reporting.RunStatistics(window=3)
   # Of 300 frames those beyond 200 are lost; 250 comes after the run resumed at 200.
-  for value, frames in ((100., 0), (1., 100), (2., 200), (50., 300), (6., 250)):
+  for value, frames in ((100.0, 0), (1.0, 100), (2.0, 200), (50.0, 300), (6.0, 250)):
     statistics.add_actor_report(a_report(episodes=[an_episode(value)]))
     writer.write_episodes(statistics.pop_episodes(frames))
   writer.close()
-  assert reporting.last_returns(tmp_path, 200) == [100., 1., 2.]
-  assert reporting.last_returns(tmp_path, 250, window=3) == [1., 2., 6.]
-  statistics.start(250, [1., 2., 6.])
-  assert statistics.row(250, 0, 1.)['mean_return_100'] == 3.
+  assert reporting.last_returns(tmp_path, 200) == [100.0, 1.0, 2.0]
+  assert reporting.last_returns(tmp_path, 250, window=3) == [1.0, 2.0, 6.0]
+  statistics.start(250, [1.0, 2.0, 6.0])
+  assert statistics.row(250, 0, 1.0)['mean_return_100'] == 3.0
 
 
 def test_actor_figures():
@@ -136,14 +176,15 @@ def test_actor_figures():
   statistics.add_actor_report(a_report(0, frames=1000, crashes=2, pid=10))
   statistics.add_actor_report(a_report(0, frames=1000, crashes=3, pid=10))
   statistics.add_actor_report(a_report(0, frames=1000, crashes=1, pid=11))  # Restarted.
-  statistics.add_actor_report(a_report(1, frames=500, wait_secs=5., busy_secs=3., pid=12))
-  row = statistics.row(0, 0, 1., queue_depth=4)
-  assert row['frames_per_sec_by_actor'] == {0: 300., 1: 50.}
-  assert row['actor_wait_fraction'] == .4
+  statistics.add_actor_report(a_report(1, frames=500, wait_secs=5.0, busy_secs=3.0, pid=12))
+  row = statistics.row(0, 0, 1.0, queue_depth=4)
+  assert row['frames_per_sec_by_actor'] == {0: 300.0, 1: 50.0}
+  assert row['actor_wait_fraction'] == 0.4
   assert (row['connected_actors'], row['actor_restarts'], row['environment_crashes']) == (2, 1, 4)
   assert row['queue_depth'] == 4
   assert reporting.cluster_line(row) == (
-      'frames/s by actor: 0: 300, 1: 50  connected 2  restarts 1  environment crashes 4')
+    'frames/s by actor: 0: 300, 1: 50  connected 2  restarts 1  environment crashes 4'
+  )
 
 
 def test_a_silent_actor_does_not_count_as_connected():
@@ -152,16 +193,16 @@ def test_a_silent_actor_does_not_count_as_connected():
   statistics.add_actor_report(a_report(0))
   clock.now += 61
   statistics.add_actor_report(a_report(1))
-  row = statistics.row(0, 0, 1.)
+  row = statistics.row(0, 0, 1.0)
   assert row['connected_actors'] == 1
   assert list(row['frames_per_sec_by_actor']) == [1]
 
 
 def test_episodes_are_handed_out_once():
   statistics = reporting.RunStatistics()
-  statistics.add_actor_report(a_report(episodes=[an_episode(5.), an_episode(6.)]))
+  statistics.add_actor_report(a_report(episodes=[an_episode(5.0), an_episode(6.0)]))
   episodes = statistics.pop_episodes(77)
-  assert [episode['episode_return'] for episode in episodes] == [5., 6.]
+  assert [episode['episode_return'] for episode in episodes] == [5.0, 6.0]
   assert all(set(episode) == set(reporting.EPISODE_COLUMNS) for episode in episodes)
   assert all(episode['environment_frames'] == 77 for episode in episodes)
   assert statistics.pop_episodes(78) == []
@@ -189,23 +230,31 @@ def test_no_report_of_many_threads_is_lost():
   popped += statistics.pop_episodes(0)
   clock.now += 1
   assert len(popped) == 8 * 10_000
-  assert statistics.row(0, 0, 1.)['frames_per_sec_by_actor'] == {0: 8 * 10_000}
+  assert statistics.row(0, 0, 1.0)['frames_per_sec_by_actor'] == {0: 8 * 10_000}
 
 
 # Verdict.
 
 
-@pytest.mark.parametrize('learner, actor, num_actors, expected', [
-    (None, .5, 3, ''),
-    (.71, 0., 5, 'learners wait 71% of the time for data: about 12 more actors would feed them'),
-    (.12, None, 3, 'learners wait 12% of the time for data: about 1 more actor would feed them'),
-    (1., 0., 1, 'learners wait 100% of the time for data: about 99 more actors would feed them'),
-    (.5, .05, 0, 'learners wait 50% of the time for data: no actor is connected'),
-    (.02, .4, 3, 'actors wait 40% of the time: the learner is the limit'),
-    (.03, .04, 3, 'balanced: learners wait 3% and actors 4% of the time'),
-    (.5, .6, 3, 'learners wait 50% and actors 60% of the time: what lies between them is the limit '
-     '(network, parameter servers, weights)'),
-])
+@pytest.mark.parametrize(
+  'learner, actor, num_actors, expected',
+  [
+    (None, 0.5, 3, ''),
+    (0.71, 0.0, 5, 'learners wait 71% of the time for data: about 12 more actors would feed them'),
+    (0.12, None, 3, 'learners wait 12% of the time for data: about 1 more actor would feed them'),
+    (1.0, 0.0, 1, 'learners wait 100% of the time for data: about 99 more actors would feed them'),
+    (0.5, 0.05, 0, 'learners wait 50% of the time for data: no actor is connected'),
+    (0.02, 0.4, 3, 'actors wait 40% of the time: the learner is the limit'),
+    (0.03, 0.04, 3, 'balanced: learners wait 3% and actors 4% of the time'),
+    (
+      0.5,
+      0.6,
+      3,
+      'learners wait 50% and actors 60% of the time: what lies between them is the limit '
+      '(network, parameter servers, weights)',
+    ),
+  ],
+)
 def test_verdict(learner, actor, num_actors, expected):
   assert reporting.verdict(learner, actor, num_actors) == expected
 
@@ -215,22 +264,31 @@ def test_verdict(learner, actor, num_actors, expected):
 
 def test_columns_are_the_documented_ones():
   assert ','.join(reporting.METRIC_COLUMNS) == (
-      'time,environment_frames,updates,frames_per_sec,mean_return_100,policy_lag_mean,'
-      'policy_lag_max,learner_wait_fraction,actor_wait_fraction,total_loss,policy_loss,'
-      'baseline_loss,entropy_loss,gradient_norm,learning_rate')
+    'time,environment_frames,updates,frames_per_sec,mean_return_100,policy_lag_mean,'
+    'policy_lag_max,learner_wait_fraction,actor_wait_fraction,total_loss,policy_loss,'
+    'baseline_loss,entropy_loss,gradient_norm,learning_rate'
+  )
   assert ','.join(reporting.EPISODE_COLUMNS) == (
-      'time,environment_frames,level_name,episode_return,clipped_return,episode_frames')
+    'time,environment_frames,level_name,episode_return,clipped_return,episode_frames'
+  )
 
 
 def test_each_row_is_in_the_file_at_once_and_a_resumed_run_appends(tmp_path):
   folder = tmp_path / 'runs' / 'a'
   writer = reporting.open_run(str(folder), 1000, 10, io.StringIO())
   writer.write(a_row(100, total_loss=1.5))
-  writer.write_episodes([dict(an_episode(5.), time=2.5, environment_frames=100)])
+  writer.write_episodes([dict(an_episode(5.0), time=2.5, environment_frames=100)])
   assert [row['total_loss'] for row in rows_of(folder, 'metrics.csv')] == ['1.5']
-  assert rows_of(folder, 'episodes.csv') == [{
-      'time': '2.500', 'environment_frames': '100', 'level_name': 'impala/Catch-v0',
-      'episode_return': '5', 'clipped_return': '1', 'episode_frames': '9'}]
+  assert rows_of(folder, 'episodes.csv') == [
+    {
+      'time': '2.500',
+      'environment_frames': '100',
+      'level_name': 'impala/Catch-v0',
+      'episode_return': '5',
+      'clipped_return': '1',
+      'episode_frames': '9',
+    }
+  ]
   writer.close()
   writer.close()
   with reporting_run(folder) as writer:
@@ -276,24 +334,25 @@ def test_writing_nowhere_is_valid(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   with reporting_run(None) as writer:
     writer.write(a_row(100))
-    writer.write_episodes([dict(an_episode(), time=1., environment_frames=1)])
+    writer.write_episodes([dict(an_episode(), time=1.0, environment_frames=1)])
     writer.message('hello')
   assert os.listdir(tmp_path) == []
 
 
 def test_tensorboard_reads_the_events_back(tmp_path):
   from tensorboard.backend.event_processing import event_accumulator
+
   with reporting_run(tmp_path) as writer:
-    writer.write(a_row(100, total_loss=1.5, queue_depth=3, frames_per_sec_by_actor={2: 50.}))
+    writer.write(a_row(100, total_loss=1.5, queue_depth=3, frames_per_sec_by_actor={2: 50.0}))
     writer.write(a_row(200, total_loss=2.5))
-    writer.write_episodes([dict(an_episode(5.), time=1., environment_frames=150)])
+    writer.write_episodes([dict(an_episode(5.0), time=1.0, environment_frames=150)])
   accumulator = event_accumulator.EventAccumulator(str(tmp_path))
   accumulator.Reload()
   losses = accumulator.Scalars('metrics/total_loss')
   assert [(event.step, event.value) for event in losses] == [(100, 1.5), (200, 2.5)]
   assert accumulator.Scalars('cluster/queue_depth')[0].value == 3
   assert accumulator.Scalars('cluster/frames_per_sec_by_actor/2')[0].value == 50
-  episode, = accumulator.Scalars('episodes/impala/Catch-v0/episode_return')
+  (episode,) = accumulator.Scalars('episodes/impala/Catch-v0/episode_return')
   assert (episode.step, episode.value) == (150, 5)
 
 
@@ -304,7 +363,7 @@ def test_tensorboard_can_be_left_out(tmp_path):
 
 
 def test_no_part_of_reporting_imports_tensorflow(tmp_path):
-  program = f'''
+  program = f"""
 import sys, reporting
 lazy = ('tensorflow', 'tensorboard', 'matplotlib')
 assert not any(name in sys.modules for name in lazy)
@@ -313,9 +372,9 @@ row = reporting.RunStatistics().row(5, 1, 1e-4)
 writer.write(row)
 writer.close()
 reporting.write_run_json({str(tmp_path)!r}, {{}}, {{}})
-reporting.plot_learning_curve({str(tmp_path)!r}, {str(tmp_path / "a.png")!r})
+reporting.plot_learning_curve({str(tmp_path)!r}, {str(tmp_path / 'a.png')!r})
 assert 'tensorflow' not in sys.modules and 'matplotlib.pyplot' not in sys.modules
-'''
+"""
   subprocess.run([sys.executable, '-c', program], cwd=conftest.ROOT, check=True, timeout=120)
 
 
@@ -359,7 +418,7 @@ def test_the_picture_of_one_and_of_two_runs(tmp_path):
     with reporting_run(tmp_path / name) as writer:
       writer.write(a_row(100))  # Most is not known yet.
       writer.write(a_row(200, **FULL))
-      writer.write_episodes([dict(an_episode(), time=1., environment_frames=150)])
+      writer.write_episodes([dict(an_episode(), time=1.0, environment_frames=150)])
   one, two = str(tmp_path / 'one'), str(tmp_path / 'two')
   reporting.plot_learning_curve(one, str(tmp_path / 'one.png'))
   reporting.plot_learning_curve([one, two], str(tmp_path / 'both.png'))
@@ -377,9 +436,13 @@ def test_rows_that_a_restart_made_void_are_not_drawn(tmp_path):
   assert frames == [1e-4, 1.5e-4, 2.5e-4] and all(map(math.isnan, values))
 
 
-@pytest.mark.parametrize('opened, expected', [
+@pytest.mark.parametrize(
+  'opened, expected',
+  [
     (False, 'metrics.csv does not exist: nothing to plot.'),
-    (True, 'metrics.csv has no rows yet: nothing to plot.')])
+    (True, 'metrics.csv has no rows yet: nothing to plot.'),
+  ],
+)
 def test_nothing_to_plot_is_one_sentence(tmp_path, opened, expected):
   if opened:
     with reporting_run(tmp_path):
@@ -405,13 +468,14 @@ def test_the_line():
   stream = io.StringIO()
   shown_on(stream, a_row(**FULL))
   assert stream.getvalue() == (
-      '12.3M/40.0M frames  7012 frames/s  1h05m left  return(100) 14.2  loss 3.1  lag 4.2  '
-      'waits: learner 12% actors 35%\n')
+    '12.3M/40.0M frames  7012 frames/s  1h05m left  return(100) 14.2  loss 3.1  lag 4.2  '
+    'waits: learner 12% actors 35%\n'
+  )
 
 
 def test_what_is_not_known_is_left_out_of_the_line():
   stream = io.StringIO()
-  shown_on(stream, a_row(0, frames_per_sec=0.))
+  shown_on(stream, a_row(0, frames_per_sec=0.0))
   assert stream.getvalue() == '0/40.0M frames  0 frames/s\n'
 
 
@@ -510,7 +574,7 @@ def test_a_closed_stream_does_not_end_training(tmp_path):
 
 @pytest.mark.parametrize('redirect', ['>&-', '| true'])
 def test_nobody_reads_standard_output(tmp_path, redirect):
-  program = f'''
+  program = f"""
 import sys
 sys.path.insert(0, {conftest.ROOT!r})
 import reporting
@@ -520,22 +584,29 @@ for _ in range(2000):
   writer.write(row)
   writer.message('x' * 500)
 writer.close()
-'''
+"""
   result = subprocess.run(
-      ['bash', '-c', f'set -o pipefail; "$0" -c "$1" {redirect}', sys.executable, program],
-      env={name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'},
-      timeout=120, capture_output=True, text=True)
+    ['bash', '-c', f'set -o pipefail; "$0" -c "$1" {redirect}', sys.executable, program],
+    env={name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'},
+    timeout=120,
+    capture_output=True,
+    text=True,
+  )
   assert (result.returncode, result.stderr) == (0, '')
   assert len(rows_of(tmp_path, 'metrics.csv')) == 2000
 
 
-@pytest.mark.parametrize('secs, expected', [
-    (0, '0s'), (59.9, '59s'), (61, '1m01s'), (3900, '1h05m'), (2 * 86400 + 3 * 3600, '2d03h')])
+@pytest.mark.parametrize(
+  'secs, expected',
+  [(0, '0s'), (59.9, '59s'), (61, '1m01s'), (3900, '1h05m'), (2 * 86400 + 3 * 3600, '2d03h')],
+)
 def test_durations(secs, expected):
   assert reporting._duration(secs) == expected
 
 
-@pytest.mark.parametrize('number, expected', [
-    (999, '999'), (1000, '1.0k'), (12_300_000, '12.3M'), (10_000_000_000, '10.0G')])
+@pytest.mark.parametrize(
+  'number, expected',
+  [(999, '999'), (1000, '1.0k'), (12_300_000, '12.3M'), (10_000_000_000, '10.0G')],
+)
 def test_counts(number, expected):
   assert reporting._count(number) == expected

@@ -19,8 +19,9 @@ def _case(shape=(6, 4), seed=0):
   log_rhos = rng.normal(scale=1.5, size=shape)  # Weights from about 1/20 to 20: all clips matter.
   discounts = np.where(rng.random(shape) < 0.2, 0.0, 0.9)  # Some episodes end.
   rewards, values = rng.normal(size=(2, *shape))
-  return Case(*(np.float32(x) for x in (
-      log_rhos, discounts, rewards, values, rng.normal(size=shape[1:]))))
+  return Case(
+    *(np.float32(x) for x in (log_rhos, discounts, rewards, values, rng.normal(size=shape[1:])))
+  )
 
 
 def _truth(case, clip_rho_threshold, clip_pg_rho_threshold, lambda_=1.0):
@@ -36,8 +37,9 @@ def _truth(case, clip_rho_threshold, clip_pg_rho_threshold, lambda_=1.0):
   for s in range(num_steps):
     for t in range(s, num_steps):
       trace = np.prod(discounts[s:t] * cs[s:t], axis=0)
-      vs[s] += trace * clipped_rhos[t] * (
-          rewards[t] + discounts[t] * all_values[t + 1] - all_values[t])
+      vs[s] += (
+        trace * clipped_rhos[t] * (rewards[t] + discounts[t] * all_values[t + 1] - all_values[t])
+      )
   pg_advantages = clipped_pg * (rewards + discounts * vs[1:] - values)
   return vtrace.VTraceReturns(vs[:-1], pg_advantages)
 
@@ -76,8 +78,11 @@ CLIPS = (None, 0.5, 1.0, 3.7)
 @pytest.mark.parametrize('clip, pg_clip', list(itertools.product(CLIPS, CLIPS)))
 def test_importance_weights_equal_the_double_sum(clip, pg_clip):
   case = _case()
-  returns = _run(lambda: vtrace.from_importance_weights(
-      *case, clip_rho_threshold=clip, clip_pg_rho_threshold=pg_clip))
+  returns = _run(
+    lambda: vtrace.from_importance_weights(
+      *case, clip_rho_threshold=clip, clip_pg_rho_threshold=pg_clip
+    )
+  )
   _assert_close(returns, _truth(case, clip, pg_clip))
 
 
@@ -104,7 +109,8 @@ def test_any_length(num_steps):
 
 def test_on_policy_without_ends_is_the_n_step_return():
   case = _case()._replace(
-      log_rhos=np.zeros([6, 4], np.float32), discounts=np.full([6, 4], 0.9, np.float32))
+    log_rhos=np.zeros([6, 4], np.float32), discounts=np.full([6, 4], 0.9, np.float32)
+  )
   returns = _run(lambda: vtrace.from_importance_weights(*case))
   expected = case.bootstrap_value
   for t in reversed(range(6)):
@@ -133,12 +139,26 @@ def test_further_dimensions():
 @pytest.mark.parametrize('shape', [(7, 3), (4, 3, 2)])
 def test_logits_equal_the_double_sum(shape, clip, pg_clip):
   behaviour, target, actions, case = _logits_case(shape)
-  returns = _run(lambda: vtrace.from_logits(
-      behaviour, target, actions, *case[1:],
-      clip_rho_threshold=clip, clip_pg_rho_threshold=pg_clip, lambda_=0.9))
-  _assert_close(returns, vtrace.VTraceFromLogitsReturns(
+  returns = _run(
+    lambda: vtrace.from_logits(
+      behaviour,
+      target,
+      actions,
+      *case[1:],
+      clip_rho_threshold=clip,
+      clip_pg_rho_threshold=pg_clip,
+      lambda_=0.9,
+    )
+  )
+  _assert_close(
+    returns,
+    vtrace.VTraceFromLogitsReturns(
       *_truth(case, clip, pg_clip, 0.9),
-      case.log_rhos, _log_probs(behaviour, actions), _log_probs(target, actions)))
+      case.log_rhos,
+      _log_probs(behaviour, actions),
+      _log_probs(target, actions),
+    ),
+  )
 
 
 @pytest.mark.parametrize('shape', [(7, 3), (7, 3, 2)])
@@ -151,8 +171,8 @@ def test_log_probs(shape):
 def test_log_probs_of_extreme_logits_stay_finite():
   logits = np.float32([[[0, 1e4, -1e4]]])
   log_probs = [
-      _run(lambda a=action: vtrace.log_probs_from_logits_and_actions(logits, np.int32([[a]])))
-      for action in range(3)
+    _run(lambda a=action: vtrace.log_probs_from_logits_and_actions(logits, np.int32([[a]])))
+    for action in range(3)
   ]
   np.testing.assert_allclose(np.ravel(log_probs), [-1e4, 0, -2e4])
 
@@ -166,15 +186,15 @@ def test_unknown_static_shapes(static_shape):
     placeholders = [tf.compat.v1.placeholder(tf.float32, shape) for shape in shapes]
     returns = vtrace.from_importance_weights(*placeholders)
     _assert_close(
-        session.run(returns, dict(zip(placeholders, case, strict=True))), _truth(case, 1.0, 1.0))
+      session.run(returns, dict(zip(placeholders, case, strict=True))), _truth(case, 1.0, 1.0)
+    )
 
 
 def test_unknown_static_shapes_of_logits():
   behaviour, target, actions, case = _logits_case((7, 3))
   arrays = [behaviour, target, actions, *case[1:]]
   with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-    placeholders = [
-        tf.compat.v1.placeholder(array.dtype, [None] * array.ndim) for array in arrays]
+    placeholders = [tf.compat.v1.placeholder(array.dtype, [None] * array.ndim) for array in arrays]
     returns = vtrace.from_logits(*placeholders)
     returns = session.run(returns, dict(zip(placeholders, arrays, strict=True)))
   _assert_close(returns[:2], _truth(case, 1.0, 1.0))
@@ -186,14 +206,17 @@ def test_static_shapes_are_kept():
     assert [t.shape.as_list() for t in returns] == [[6, 4], [6, 4]]
 
 
-@pytest.mark.parametrize('field, shape, rank', [
+@pytest.mark.parametrize(
+  'field, shape, rank',
+  [
     ('log_rhos', [6], 2),
     ('discounts', [6], 2),
     ('rewards', [6, 4, 1], 2),
     ('values', [6, 4, 1], 2),
     ('bootstrap_value', [6, 4], 1),
     ('bootstrap_value', [], 1),
-])
+  ],
+)
 def test_a_wrong_rank_is_refused_while_the_graph_is_built(field, shape, rank):
   with tf.Graph().as_default():
     case = _case()._replace(**{field: tf.compat.v1.placeholder(tf.float32, shape)})
@@ -209,24 +232,29 @@ def test_the_bootstrap_value_of_higher_ranks_is_checked_too():
       vtrace.from_importance_weights(sequence, sequence, sequence, sequence, bootstrap_value)
 
 
-@pytest.mark.parametrize('wrong, rank', [
+@pytest.mark.parametrize(
+  'wrong, rank',
+  [
     ({'behaviour_policy_logits': [7, 3]}, 3),
     ({'target_policy_logits': [7, 3]}, 3),
     ({'actions': [7, 3, 1]}, 2),
-])
+  ],
+)
 def test_a_wrong_rank_of_logits_or_actions_is_refused(wrong, rank):
-  (name, shape), = wrong.items()
+  ((name, shape),) = wrong.items()
   behaviour, target, actions, case = _logits_case((7, 3))
   inputs = {
-      'behaviour_policy_logits': behaviour, 'target_policy_logits': target, 'actions': actions}
+    'behaviour_policy_logits': behaviour,
+    'target_policy_logits': target,
+    'actions': actions,
+  }
   with tf.Graph().as_default():
     inputs[name] = tf.compat.v1.placeholder(inputs[name].dtype, shape)
     with pytest.raises(ValueError, match=f'{name} must have rank {rank}'):
       vtrace.from_logits(*inputs.values(), *case[1:])
 
 
-@pytest.mark.parametrize(
-    'name', ['clip_rho_threshold', 'clip_pg_rho_threshold', 'lambda_'])
+@pytest.mark.parametrize('name', ['clip_rho_threshold', 'clip_pg_rho_threshold', 'lambda_'])
 def test_thresholds_are_scalars(name):
   with tf.Graph().as_default(), pytest.raises(ValueError, match=f'{name} must have rank 0'):
     vtrace.from_importance_weights(*_case(), **{name: [1.0]})
@@ -252,8 +280,13 @@ def test_gradients_flow_through_log_probabilities_only():
 
 def test_numpy_float64_and_int64_are_accepted():
   behaviour, target, actions, case = _logits_case((7, 3))
-  returns = _run(lambda: vtrace.from_logits(
-      np.float64(behaviour), np.float64(target), np.int64(actions),
-      *(np.float64(x) for x in case[1:])))
+  returns = _run(
+    lambda: vtrace.from_logits(
+      np.float64(behaviour),
+      np.float64(target),
+      np.int64(actions),
+      *(np.float64(x) for x in case[1:]),
+    )
+  )
   assert returns.vs.dtype == np.float32
   _assert_close(vtrace.VTraceReturns(*returns[:2]), _truth(case, 1.0, 1.0))
