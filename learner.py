@@ -228,9 +228,10 @@ class SyncOps:
 
   Attributes:
     init: operation for every new session of a learner, `chief_init` that of the chief.
-    spare_tokens: one token per learner, for the chief of a resumed run: a learner may still wait
-      for one that died with the last chief. A token too many costs one dropped gradient, one too
-      few a deadlock.
+    spare_tokens: one more of SyncReplicasOptimizer's sync tokens (each lets a learner begin its
+      next update) per learner, for the chief of a resumed run: a learner may still wait for one
+      that died with the last chief. A token too many costs one dropped gradient, one too few a
+      deadlock.
     aggregate: applies the summed gradients once all have come; the chief runs it over and over.
   """
 

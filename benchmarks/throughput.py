@@ -121,14 +121,14 @@ def training_rate(settings, batch_size, secs):
   """Updates on a batch that lies ready."""
   import tensorflow as tf
 
-  import experiment
-  import runtime
+  from roles import wiring
+  from runtime.cluster import Cluster
 
   settings = settings._replace(batch_size=batch_size, queue_capacity=2 * batch_size)
-  cluster = runtime.Cluster((), (), (), '', -1)
+  cluster = Cluster((), (), (), '', -1)
   with tf.Graph().as_default():
-    graph = experiment.Graph(settings, cluster)
-    side = experiment.LearnerSide(graph, [''])
+    graph = wiring.Graph(settings, cluster)
+    side = wiring.LearnerSide(graph, [''])
     unroll = [
       random_tensor(tf, dtype, [batch_size, *shape])
       for dtype, shape in zip(side.queue.dtypes, side.queue.shapes, strict=True)
@@ -198,9 +198,9 @@ def read_frames(path):
 
 def measure(args):
   """The figures, a dict, and the settings that won, a dict."""
-  import runtime
+  from runtime import process
 
-  runtime.import_tensorflow()
+  process.import_tensorflow()
   import experiment
 
   flags = [f'--agent_name={args.agent_name}', f'--level_name={args.level_name}']

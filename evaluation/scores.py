@@ -1,14 +1,7 @@
-"""A checkpoint plays whole games: its scores, and what they mean beside those of people."""
-
-import json
-import os
-import time
-
-import numpy as np
+"""Scores of random play and of people on Atari, and what a score means beside them."""
 
 # Game: (random play, professional human tester). Wang et al. 2016 (arXiv 1511.06581), Table 2, and
-# for
-# the games that are not in it, the figures in use since Agent57 (Badia et al. 2020, arXiv
+# for the games that are not in it, the figures in use since Agent57 (Badia et al. 2020, arXiv
 # 2003.13350).
 ATARI_SCORES = {
     'Alien': (227.8, 7127.7), 'Amidar': (5.8, 1719.5), 'Assault': (222.4, 742.0),
@@ -33,9 +26,6 @@ ATARI_SCORES = {
     'WizardOfWor': (563.5, 4756.5), 'YarsRevenge': (3092.9, 54576.9), 'Zaxxon': (32.5, 9173.3),
 }  # fmt: skip
 
-MAX_ENVIRONMENTS = 16
-_STEPS_PER_CALL = 20
-
 
 def human_normalised_score(level_name, score):
   """(score - random) / (human - random) of an Atari game, or None where no human score is known.
@@ -50,120 +40,3 @@ def human_normalised_score(level_name, score):
     return None
   random, human = ATARI_SCORES[game]
   return (score - random) / (human - random)
-
-
-def quotas(num_episodes, num_envs):
-  """Games per environment, fixed beforehand so that short games are not favoured."""
-  return [num_episodes // num_envs + (i < num_episodes % num_envs) for i in range(num_envs)]
-
-
-class GameCollector:
-  """The scores of each environment's first games, up to its quota.
-
-  Args:
-    num_episodes: games in total.
-    num_envs: N.
-  """
-
-  def __init__(self, num_episodes, num_envs):
-    self._quotas = quotas(num_episodes, num_envs)
-    self._scores = [[] for _ in range(num_envs)]
-    self._steps = 0
-
-  def add(self, infos):
-    """Takes StepOutputInfo of [N, T+1] whose entry 0 was taken before; True once all are played."""
-    for i, t in zip(*np.nonzero(infos.game_over[:, 1:]), strict=True):
-      if len(self._scores[i]) < self._quotas[i]:
-        self._scores[i].append(float(infos.episode_return[i, t + 1]))
-        self._steps += int(infos.episode_step[i, t + 1])
-    return all(len(s) == q for s, q in zip(self._scores, self._quotas, strict=True))
-
-  @property
-  def scores(self):
-    """All games' raw returns."""
-    return [score for scores in self._scores for score in scores]
-
-  @property
-  def steps(self):
-    """Agent steps of these games."""
-    return self._steps
-
-
-def play(checkpoint, agent_name, spec, num_episodes, environments, should_stop=lambda: False):
-  """Plays whole games with the policy of a checkpoint, actions sampled as in training.
-
-  Args:
-    checkpoint: path of a checkpoint.
-    agent_name: see nets.agent_factory.
-    spec: environments.EnvironmentSpec.
-    num_episodes: games to play.
-    environments: environments.FlowEnvironment of N environments, N <= num_episodes.
-    should_stop: function without arguments.
-
-  Returns:
-    `GameCollector`; not complete if told to stop.
-  """
-  import tensorflow as tf
-
-  import actor
-  import nets
-
-  agent = nets.build_agent(agent_name, spec)
-  saver = tf.compat.v1.train.Saver(agent.variables)
-  version = tf.compat.v1.Variable(
-      tf.zeros([], tf.int64), trainable=False, use_resource=True,
-      collections=[tf.compat.v1.GraphKeys.LOCAL_VARIABLES],
-  )  # fmt: skip
-  infos = actor.build_unroll(agent, environments, _STEPS_PER_CALL, version).env_outputs.info
-  games = GameCollector(num_episodes, environments.num_envs)
-  with tf.compat.v1.Session() as session:
-    saver.restore(session, checkpoint)
-    session.run(tf.compat.v1.local_variables_initializer())
-    unroll = session.make_callable(infos)
-    while not should_stop() and not games.add(unroll()):
-      pass
-  return games
-
-
-def summary(level_name, games, num_action_repeats):
-  """What is written to evaluation.json, as a dict.
-
-  Args:
-    level_name: a Gym id.
-    games: complete `GameCollector`.
-    num_action_repeats: frames per agent step.
-  """
-  scores = games.scores
-  result = dict(
-    level_name=level_name,
-    num_episodes=len(scores),
-    mean=float(np.mean(scores)),
-    median=float(np.median(scores)),
-    std=float(np.std(scores)),
-    min=min(scores),
-    max=max(scores),
-    returns=scores,
-    frames=games.steps * num_action_repeats,
-  )
-  normalised = human_normalised_score(level_name, result['mean'])
-  if normalised is not None:
-    result['human_normalised_score'] = normalised
-  return result
-
-
-def write(logdir, result, checkpoint):
-  """Writes evaluation.json; returns the line for the terminal."""
-  path = os.path.join(logdir, 'evaluation.json')
-  with open(path + '.new', 'w') as f:
-    record = {**result, 'checkpoint': os.path.basename(checkpoint), 'time': time.time()}
-    json.dump(record, f, indent=2)
-    f.write('\n')
-  os.replace(path + '.new', path)
-  line = (
-    f'{result["level_name"]}: {result["num_episodes"]} games, mean {result["mean"]:.2f}, '
-    f'median {result["median"]:.2f}, std {result["std"]:.2f}, min {result["min"]:.2f}, '
-    f'max {result["max"]:.2f}'
-  )
-  if 'human_normalised_score' in result:
-    line += f', human-normalised {result["human_normalised_score"]:.1%}'
-  return f'{line}; written to {path}'

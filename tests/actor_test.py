@@ -12,10 +12,10 @@ import dynamic_batching
 import environments
 import learner
 import nets
-import runtime
 from conftest import eventually, free_ports
 from counting_worlds import SPEC, CountingAgent, CountingWorlds
 from environments import StepOutput, StepOutputInfo
+from runtime import sessions
 
 T = 4
 GAME_STEPS = [3, 5, 7]
@@ -385,7 +385,7 @@ def test_closing_the_queue_ends_a_loop_that_waits():
     a_session.run(close)
     eventually(running.ended)
   assert isinstance(running.error, tf.errors.CancelledError)
-  assert runtime.lost_peer(running.error)
+  assert sessions.lost_peer(running.error)
 
 
 def test_a_loop_goes_on_after_its_session_was_lost_before_queueing():

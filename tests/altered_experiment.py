@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 
 import experiment
-import runtime
+from runtime import process
 
 
 def flip():
@@ -30,20 +30,23 @@ def flip():
 
 def slow_down():
   """See above."""
-  on_update = experiment.Role._on_update
+  from roles.parts import Learning
+
+  on_update = Learning._on_update
 
   def slow_update(*args):
     on_update(*args)
     time.sleep(1)
 
-  experiment.Role._on_update = slow_update
+  Learning._on_update = slow_update
 
 
 def record(path):
   """See above."""
   import environments
+  from runtime import sessions
 
-  create_environment, open_session = environments.create_environment, runtime.open_session
+  create_environment, open_session = environments.create_environment, sessions.open_session
   seeds = []
 
   def recording_create(level_name, num_envs, seed, *args):
@@ -57,7 +60,7 @@ def record(path):
     return session
 
   environments.create_environment = recording_create
-  runtime.open_session = recording_open
+  sessions.open_session = recording_open
 
 
 def _variables(session, checkpoint):
@@ -74,7 +77,7 @@ def _variables(session, checkpoint):
 
 def main(alterations, *flags):
   """The program; returns its exit code."""
-  runtime.import_tensorflow()
+  process.import_tensorflow()
   for alteration in alterations.split(','):
     name, _, path = alteration.partition('=')
     if name == 'flipped':
@@ -87,4 +90,4 @@ def main(alterations, *flags):
 
 
 if __name__ == '__main__':
-  runtime.leave(main(*sys.argv[1:]))
+  process.leave(main(*sys.argv[1:]))

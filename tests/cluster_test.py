@@ -186,9 +186,10 @@ def test_a_flag_that_contradicts_the_run_is_refused_by_the_role_that_has_it(new_
     file.write(
       'import sys\n'
       f'sys.path.insert(0, {os.getcwd()!r})\n'
-      'import experiment, runtime\n'
-      "runtime.code_version = lambda: 'another'\n"
-      'runtime.leave(experiment.main(sys.argv))\n'
+      'import experiment\n'
+      'from roles import settings\n'
+      "settings.code_version = lambda: 'another'\n"
+      'experiment.process.leave(experiment.main(sys.argv))\n'
     )
   lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in cluster.hosts.items()]
   other = cluster.processes.start(

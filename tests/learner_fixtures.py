@@ -7,25 +7,35 @@ import tensorflow as tf
 
 import experiment
 import learner
-import runtime
 from environments import StepOutput, StepOutputInfo
 from nets import AgentOutput
+from roles import wiring
+from roles.settings import SHARED_FLAGS, Options, Settings
+from runtime import placement, sessions
+from runtime.cluster import Cluster
 
-LOCAL = runtime.Cluster((), (), (), '', -1)
+LOCAL = Cluster((), (), (), '', -1)
 TWO_CPUS = ('/cpu:0', '/cpu:1')
 LIMIT_SECS = 100.0
 
 
 def small_settings(**changes):
-  """`experiment.Settings` of a small agent, the flags' defaults otherwise."""
+  """`roles.settings.Settings` of a small agent, the flags' defaults otherwise."""
   small = dict(
       level_name='impala/Catch-v0', agent_name='MLPLSTMAgent', unroll_length=4,
       num_action_repeats=2, total_environment_frames=1000, queue_capacity=100, batch_size=4,
       learning_rate=0.05, decay=0.9, momentum=0.5, epsilon=0.1, discounting=0.9,
       observation_shape=(3,), observation_dtype='float32', num_actions=5,
   )  # fmt: skip
-  defaults = {name: experiment.FLAGS[name].default for name in experiment.SHARED_FLAGS}
-  return experiment.Settings(**{**defaults, **small, **changes})
+  defaults = {name: experiment.FLAGS[name].default for name in SHARED_FLAGS}
+  return Settings(**{**defaults, **small, **changes})
+
+
+def small_options(**changes):
+  """`roles.settings.Options` with the flags' defaults, but for the changes."""
+  names = [name for name in Options._fields if name in experiment.FLAGS]
+  defaults = {name: experiment.FLAGS[name].default for name in names}
+  return Options(**{**defaults, 'shared': {}, 'given': set(), 'all_flags': {}, **changes})
 
 
 def random_unrolls(settings, number, seed=0, policy_version=0):
@@ -53,8 +63,8 @@ class Learner:
   """Graph and session of one learner; `put` feeds it, `update` lets it learn.
 
   Args:
-    settings: `experiment.Settings`.
-    cluster: `runtime.Cluster`.
+    settings: `roles.settings.Settings`.
+    cluster: `runtime.cluster.Cluster`.
     devices: of the towers.
   """
 
@@ -63,8 +73,8 @@ class Learner:
     self._cluster = cluster
     with tf.Graph().as_default() as self.tf_graph:
       v1.set_random_seed(settings.seed)
-      self.graph = experiment.Graph(settings, cluster)
-      self.side = experiment.LearnerSide(
+      self.graph = wiring.Graph(settings, cluster)
+      self.side = wiring.LearnerSide(
         self.graph, [cluster.own_device + device for device in devices]
       )
       self.variables = v1.global_variables()
@@ -80,11 +90,11 @@ class Learner:
     self._loops = self.session = None
 
   def open(self, target='', config=None, saver=None, path=None):
-    """Opens a session, as `experiment.Role` does, and begins to stage batches."""
-    config = config or two_cpus(runtime.session_config(self._cluster))
-    self._loops = runtime.Loops()
+    """Opens a session, as `roles.connection.Connection` does, and begins to stage batches."""
+    config = config or two_cpus(placement.session_config(self._cluster))
+    self._loops = sessions.Loops()
     with self.tf_graph.as_default():
-      self.session = runtime.open_session(
+      self.session = sessions.open_session(
         target, config, self._cluster.is_chief, *self._init, self._ready, saver, path
       )
     self._start('staging', self.side.loop.run_staging, lambda phase: None)
@@ -103,7 +113,7 @@ class Learner:
 
   def __exit__(self, *unused):
     self._loops.stop()
-    runtime.close_session(self.session)
+    sessions.close_session(self.session)
     assert self._loops.join(60.0)
 
   def put(self, unrolls):

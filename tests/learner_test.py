@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import experiment
 import learner
-import runtime
 from conftest import eventually, free_ports
 from environments import StepOutput
 from learner_fixtures import (
@@ -23,6 +21,9 @@ from learner_fixtures import (
   two_cpus,
 )
 from nets import AgentOutput
+from roles.role import failure
+from runtime import placement, sessions
+from runtime.cluster import Cluster
 
 T, B, NUM_ACTIONS = 5, 3, 4
 CLOSE = dict(rtol=1e-5, atol=1e-6)
@@ -410,7 +411,7 @@ def test_a_non_finite_update_is_named_and_changes_nothing(field, poison):
       one.update()
     assert_same(one.values(), before)
     assert before['global_step'] == 1
-  assert experiment.failure(error.value) == (
+  assert failure(error.value) == (
     'the loss or its gradient is not finite at update 1; the last checkpoint before it is kept'
   )
 
@@ -447,7 +448,7 @@ def two_learners(settings, devices=('/cpu:0',)):
   """A parameter server and two learners, each with its own server, graph and session.
 
   Args:
-    settings: `experiment.Settings` of each.
+    settings: `roles.settings.Settings` of each.
     devices: of each learner's towers.
   """
   addresses = [f'localhost:{port}' for port in free_ports(4)]
@@ -455,9 +456,9 @@ def two_learners(settings, devices=('/cpu:0',)):
   with contextlib.ExitStack() as stack:
     learners = []
     for job, task in [('ps', 0), ('learner', 0), ('learner', 1)]:
-      cluster = runtime.Cluster(*hosts, job, task)
-      config = two_cpus(runtime.session_config(cluster, threads=2))
-      server = runtime.start_server(cluster, config)
+      cluster = Cluster(*hosts, job, task)
+      config = two_cpus(placement.session_config(cluster, threads=2))
+      server = sessions.start_server(cluster, config)
       if job == 'learner':
         one = Learner(settings, cluster, devices)
         learners.append(stack.enter_context(one.open(server.target, config)))

@@ -1,4 +1,4 @@
-"""evaluation: fixed quotas, the policy of a checkpoint on whole games, scores, evaluation.json."""
+"""evaluation.play: fixed quotas, the policy of a checkpoint on whole games, play.json."""
 
 import json
 import os
@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 import environments
-import evaluation
 import nets
 from counting_worlds import SPEC, CountingWorlds
 from environments import StepOutputInfo
+from evaluation import play
 
 BEST = 2
 CATCH = 'impala/Catch-v0'
@@ -39,10 +39,7 @@ def play_in_graph(folder, game_steps, num_episodes, certain=None, **kwargs):
   with tf.Graph().as_default():
     tf.compat.v1.set_random_seed(1)
     worlds = CountingWorlds(game_steps, reward=lambda step, action: tf.equal(action, BEST))
-    return evaluation.play(path, 'MLPAgent', SPEC, num_episodes, worlds, **kwargs)
-
-
-# Quotas.
+    return play.play(path, 'MLPAgent', SPEC, num_episodes, worlds, **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +47,7 @@ def play_in_graph(folder, game_steps, num_episodes, certain=None, **kwargs):
   [(30, 16, [2] * 14 + [1] * 2), (3, 3, [1, 1, 1]), (10, 4, [3, 3, 2, 2]), (1, 1, [1])],
 )
 def test_quotas_are_even(num_episodes, num_envs, expected):
-  assert evaluation.quotas(num_episodes, num_envs) == expected
+  assert play.quotas(num_episodes, num_envs) == expected
 
 
 def test_short_games_are_not_favoured(tmp_path):
@@ -61,7 +58,7 @@ def test_short_games_are_not_favoured(tmp_path):
 
 
 def test_the_first_games_of_each_environment_count():
-  games = evaluation.GameCollector(num_episodes=3, num_envs=2)
+  games = play.GameCollector(num_episodes=3, num_envs=2)
   steps = np.full([2, 4], 7, np.int32)
 
   def infos(scores, over):
@@ -74,9 +71,6 @@ def test_the_first_games_of_each_environment_count():
   assert games.add(infos([[9, 1, 2, 3], [9, 8, 7, 6]], [[0, 0, 0, 1], [0, 1, 0, 1]]))
   assert games.scores == [2, 3, 8]
   assert games.steps == 21
-
-
-# Playing.
 
 
 def test_the_policy_of_the_checkpoint_plays(tmp_path):
@@ -104,7 +98,7 @@ def catch_games(folder, num_episodes, num_envs):
   with tf.Graph().as_default():
     flow = environments.create_environment(CATCH, num_envs, seed=1)
     try:
-      games = evaluation.play(path, 'SimpleConvNetLSTMAgent', flow.spec, num_episodes, flow)
+      games = play.play(path, 'SimpleConvNetLSTMAgent', flow.spec, num_episodes, flow)
     finally:
       flow.close()
     names = {v.op.name for v in tf.compat.v1.global_variables()}
@@ -130,13 +124,10 @@ def test_variables_have_the_names_of_the_checkpoint(catch):
   assert names == set(tf.train.load_checkpoint(path).get_variable_to_shape_map())
 
 
-# Scores.
-
-
 def test_evaluation_json_has_its_keys(catch, tmp_path):
   path, games, _ = catch
-  result = evaluation.summary(CATCH, games, num_action_repeats=4)
-  line = evaluation.write(str(tmp_path), result, path)
+  result = play.summary(CATCH, games, num_action_repeats=4)
+  line = play.write(str(tmp_path), result, path)
   written = json.loads((tmp_path / 'evaluation.json').read_text())
   assert set(written) == {*KEYS, 'checkpoint', 'time'}
   assert written['returns'] == games.scores
@@ -157,33 +148,7 @@ class Played:
 
 
 def test_atari_has_the_human_normalised_score_beside(tmp_path):
-  result = evaluation.summary('PongNoFrameskip-v4', Played, 4)
+  result = play.summary('PongNoFrameskip-v4', Played, 4)
   assert result['human_normalised_score'] == pytest.approx(0.5)
   assert set(result) == {*KEYS, 'human_normalised_score'}
-  assert 'human-normalised 50.0%' in evaluation.write(str(tmp_path), result, 'model.ckpt-1')
-
-
-@pytest.mark.parametrize(
-  'level_name',
-  [
-    'PongNoFrameskip-v4',
-    'PongNoFrameskip-v0',
-    'Pong-v4',
-    'ALE/Pong-v5',
-    'ale_py:PongNoFrameskip-v4',
-  ],
-)
-def test_human_normalised_score_is_0_for_random_play_and_1_for_people(level_name):
-  assert evaluation.human_normalised_score(level_name, -20.7) == 0
-  assert evaluation.human_normalised_score(level_name, 14.6) == 1
-  assert evaluation.human_normalised_score(level_name, 21) == pytest.approx(1.18, abs=0.01)
-
-
-def test_other_levels_have_no_human_score():
-  for level_name in (CATCH, 'CartPole-v1', 'counting_env:Counting-v0'):
-    assert evaluation.human_normalised_score(level_name, 1) is None
-
-
-def test_the_57_games_of_the_benchmark_have_scores_of_people_better_than_chance():
-  assert len(evaluation.ATARI_SCORES) == 57
-  assert all(human > random for random, human in evaluation.ATARI_SCORES.values())
+  assert 'human-normalised 50.0%' in play.write(str(tmp_path), result, 'model.ckpt-1')

@@ -1,166 +1,8 @@
-"""evaluation: fixed quotas, the policy of a checkpoint on whole games, scores, evaluation.json."""
+"""evaluation.scores: human-normalised scores."""
 
-import json
-import os
-
-import numpy as np
 import pytest
-import tensorflow as tf
 
-import environments
-import evaluation
-import nets
-from counting_worlds import SPEC, CountingWorlds
-from environments import StepOutputInfo
-
-BEST = 2
-CATCH = 'impala/Catch-v0'
-# The keys that are promised, and what is recorded beside them.
-KEYS = ['level_name', 'num_episodes', 'mean', 'median', 'std', 'min', 'max', 'returns', 'frames']
-
-
-def checkpoint(folder, agent_name, spec, certain=None):
-  """A checkpoint of an agent that has not learned; it always takes the action `certain`, if any."""
-  with tf.Graph().as_default():
-    tf.compat.v1.set_random_seed(1)
-    agent = nets.build_agent(agent_name, spec)
-    saver = tf.compat.v1.train.Saver()
-    bias = next(v for v in agent.variables if v.op.name == 'agent/policy/b')
-    with tf.compat.v1.Session() as session:
-      session.run(tf.compat.v1.global_variables_initializer())
-      if certain is not None:
-        session.run(bias.assign(1000.0 * tf.one_hot(certain, spec.num_actions)))
-      return saver.save(session, os.path.join(folder, 'model.ckpt'), global_step=3)
-
-
-def play_in_graph(folder, game_steps, num_episodes, certain=None, **kwargs):
-  """Plays counting games whose reward is 1 for each action BEST, 0 for others."""
-  path = checkpoint(folder, 'MLPAgent', SPEC, certain)
-  with tf.Graph().as_default():
-    tf.compat.v1.set_random_seed(1)
-    worlds = CountingWorlds(game_steps, reward=lambda step, action: tf.equal(action, BEST))
-    return evaluation.play(path, 'MLPAgent', SPEC, num_episodes, worlds, **kwargs)
-
-
-# Quotas.
-
-
-@pytest.mark.parametrize(
-  'num_episodes, num_envs, expected',
-  [(30, 16, [2] * 14 + [1] * 2), (3, 3, [1, 1, 1]), (10, 4, [3, 3, 2, 2]), (1, 1, [1])],
-)
-def test_quotas_are_even(num_episodes, num_envs, expected):
-  assert evaluation.quotas(num_episodes, num_envs) == expected
-
-
-def test_short_games_are_not_favoured(tmp_path):
-  # Until a game of 47 steps is over, 23 games of 2 steps are.
-  games = play_in_graph(tmp_path, [2, 47, 2, 30], num_episodes=10, certain=BEST)
-  assert games.scores == [2] * 3 + [47] * 3 + [2] * 2 + [30] * 2
-  assert games.steps == sum(games.scores)
-
-
-def test_the_first_games_of_each_environment_count():
-  games = evaluation.GameCollector(num_episodes=3, num_envs=2)
-  steps = np.full([2, 4], 7, np.int32)
-
-  def infos(scores, over):
-    return StepOutputInfo(np.array(scores, np.float32), steps, np.array(over, bool))
-
-  # Entry 0 was counted with the call before.
-  assert not games.add(infos([[9, 1, 2, 3], [9, 8, 7, 6]], [[1, 0, 1, 0], [1, 1, 0, 1]]))
-  assert games.scores == [2, 8]
-  assert not games.add(infos([[9, 1, 2, 3], [9, 8, 7, 6]], [[0, 0, 0, 0], [0, 1, 0, 1]]))
-  assert games.add(infos([[9, 1, 2, 3], [9, 8, 7, 6]], [[0, 0, 0, 1], [0, 1, 0, 1]]))
-  assert games.scores == [2, 3, 8]
-  assert games.steps == 21
-
-
-# Playing.
-
-
-def test_the_policy_of_the_checkpoint_plays(tmp_path):
-  best = play_in_graph(tmp_path, [10] * 4, 8, certain=BEST)
-  assert best.scores == [10] * 8
-  worst = play_in_graph(tmp_path, [10] * 4, 8, certain=BEST + 1)
-  assert worst.scores == [0] * 8
-
-
-def test_actions_are_sampled(tmp_path):
-  # The first weights give every action about the same probability: the reward is that of a fifth.
-  scores = play_in_graph(tmp_path, [100] * 4, 8).scores
-  assert len(set(scores)) > 1
-  assert 10 < np.mean(scores) < 30
-
-
-def test_told_to_stop_it_ends_before_all_are_played(tmp_path):
-  games = play_in_graph(tmp_path, [2, 47], 4, should_stop=lambda: True)
-  assert games.scores == []
-
-
-def catch_games(folder, num_episodes, num_envs):
-  spec = environments.environment_spec(CATCH)
-  path = checkpoint(folder, 'SimpleConvNetLSTMAgent', spec, certain=1)
-  with tf.Graph().as_default():
-    flow = environments.create_environment(CATCH, num_envs, seed=1)
-    try:
-      games = evaluation.play(path, 'SimpleConvNetLSTMAgent', flow.spec, num_episodes, flow)
-    finally:
-      flow.close()
-    names = {v.op.name for v in tf.compat.v1.global_variables()}
-  return path, games, names
-
-
-@pytest.fixture(scope='module')
-def catch(tmp_path_factory):
-  return catch_games(str(tmp_path_factory.mktemp('catch')), num_episodes=20, num_envs=3)
-
-
-def test_catch_is_played_to_the_end(catch):
-  _, games, _ = catch
-  assert len(games.scores) == 20
-  assert games.steps == 20 * 9
-  # The paddle stays in the middle, so a ball in one of five columns is caught.
-  assert set(games.scores) == {-1, 1}
-  assert -1 < np.mean(games.scores) < 0.2
-
-
-def test_variables_have_the_names_of_the_checkpoint(catch):
-  path, _, names = catch
-  assert names == set(tf.train.load_checkpoint(path).get_variable_to_shape_map())
-
-
-# Scores.
-
-
-def test_evaluation_json_has_its_keys(catch, tmp_path):
-  path, games, _ = catch
-  result = evaluation.summary(CATCH, games, num_action_repeats=4)
-  line = evaluation.write(str(tmp_path), result, path)
-  written = json.loads((tmp_path / 'evaluation.json').read_text())
-  assert set(written) == {*KEYS, 'checkpoint', 'time'}
-  assert written['returns'] == games.scores
-  assert written['mean'] == pytest.approx(np.mean(games.scores))
-  assert written['std'] == pytest.approx(np.std(games.scores))
-  assert (written['median'], written['min'], written['max']) == (-1, -1, 1)
-  assert (written['level_name'], written['num_episodes']) == (CATCH, 20)
-  assert written['frames'] == 20 * 9 * 4
-  assert written['checkpoint'] == 'model.ckpt-3'
-  for words in (CATCH, '20 games', f'mean {written["mean"]:.2f}', 'median -1.00', 'max 1.00'):
-    assert words in line
-  assert 'human' not in line
-  assert os.listdir(tmp_path) == ['evaluation.json']
-
-
-class Played:
-  scores, steps = [-20.7, 14.6], 10
-
-
-def test_atari_has_the_human_normalised_score_beside(tmp_path):
-  result = evaluation.summary('PongNoFrameskip-v4', Played, 4)
-  assert result['human_normalised_score'] == pytest.approx(0.5)
-  assert set(result) == {*KEYS, 'human_normalised_score'}
-  assert 'human-normalised 50.0%' in evaluation.write(str(tmp_path), result, 'model.ckpt-1')
+from evaluation import scores
 
 
 @pytest.mark.parametrize(
@@ -174,16 +16,16 @@ def test_atari_has_the_human_normalised_score_beside(tmp_path):
   ],
 )
 def test_human_normalised_score_is_0_for_random_play_and_1_for_people(level_name):
-  assert evaluation.human_normalised_score(level_name, -20.7) == 0
-  assert evaluation.human_normalised_score(level_name, 14.6) == 1
-  assert evaluation.human_normalised_score(level_name, 21) == pytest.approx(1.18, abs=0.01)
+  assert scores.human_normalised_score(level_name, -20.7) == 0
+  assert scores.human_normalised_score(level_name, 14.6) == 1
+  assert scores.human_normalised_score(level_name, 21) == pytest.approx(1.18, abs=0.01)
 
 
 def test_other_levels_have_no_human_score():
-  for level_name in (CATCH, 'CartPole-v1', 'counting_env:Counting-v0'):
-    assert evaluation.human_normalised_score(level_name, 1) is None
+  for level_name in ('impala/Catch-v0', 'CartPole-v1', 'counting_env:Counting-v0'):
+    assert scores.human_normalised_score(level_name, 1) is None
 
 
 def test_the_57_games_of_the_benchmark_have_scores_of_people_better_than_chance():
-  assert len(evaluation.ATARI_SCORES) == 57
-  assert all(human > random for random, human in evaluation.ATARI_SCORES.values())
+  assert len(scores.ATARI_SCORES) == 57
+  assert all(human > random for random, human in scores.ATARI_SCORES.values())

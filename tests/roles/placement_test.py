@@ -1,15 +1,15 @@
-"""experiment's wiring: what lives on which task, what crosses, the same names for all roles."""
+"""roles.wiring, runtime.placement: what lives where, what crosses, the same names in all roles."""
 
 import collections
 
 import pytest
 import tensorflow as tf
-from absl.testing import flagsaver
 
-import experiment
 import learner
-import runtime
-from learner_fixtures import LOCAL, small_settings
+from learner_fixtures import LOCAL, small_options, small_settings
+from roles import wiring
+from runtime.checkpoints import Checkpoints
+from runtime.cluster import Cluster
 
 PS = tuple(f'ps{i}:1' for i in range(3))
 LEARNERS = ('learner0:1', 'learner1:1')
@@ -26,16 +26,14 @@ Built = collections.namedtuple('Built', 'graph side optimizer variables')
 
 
 def place(job, task, num_ps=3):
-  return runtime.Cluster(PS[:num_ps], LEARNERS, ACTORS, job, task)
+  return Cluster(PS[:num_ps], LEARNERS, ACTORS, job, task)
 
 
 def build_learner(cluster, **changes):
   """The graph of a learner, or that of local training without its actors."""
   with tf.Graph().as_default() as graph:
     settings = small_settings(**CATCH, **changes)
-    side = experiment.LearnerSide(
-      experiment.Graph(settings, cluster), [cluster.own_device + '/cpu:0']
-    )
+    side = wiring.LearnerSide(wiring.Graph(settings, cluster), [cluster.own_device + '/cpu:0'])
     if side.sync:
       learner.SyncOps(side.sync)
     return Built(graph, side, side.sync, tf.compat.v1.global_variables())
@@ -45,15 +43,13 @@ def build_learner(cluster, **changes):
 def actor(request):
   """The graph of actor 3, with two loops."""
   cluster = place('actor', 3)
-  with flagsaver.flagsaver():
-    experiment.FLAGS(['experiment.py', '--num_actors=2', '--envs_per_actor=1',
-                      f'--dynamic_batching={request.param}'])  # fmt: skip
-    with tf.Graph().as_default() as graph:
-      wiring = experiment.Graph(small_settings(**CATCH), cluster)
-      queue, _ = wiring.unroll_queue(cluster.learner_of_actor)
-      side = experiment.ActorSide(wiring, queue, 0)
-      side.close()
-      return Built(graph, side, None, tf.compat.v1.global_variables())
+  options = small_options(num_actors=2, envs_per_actor=1, dynamic_batching=request.param)
+  with tf.Graph().as_default() as graph:
+    wired = wiring.Graph(small_settings(**CATCH), cluster)
+    queue, _ = wired.unroll_queue(cluster.learner_of_actor)
+    side = wiring.ActorSide(wired, queue, options, 0)
+    side.close()
+    return Built(graph, side, None, tf.compat.v1.global_variables())
 
 
 @pytest.fixture(scope='module')
@@ -253,7 +249,7 @@ def test_only_the_chief_writes_and_reads_checkpoints():
   cluster = place('learner', 0)
   built = build_learner(cluster)
   with built.graph.as_default():
-    runtime.Checkpoints('/nowhere', cluster.own_device)
+    Checkpoints('/nowhere', cluster.own_device)
   ops = [op for op in built.graph.get_operations() if op.type in ('SaveV2', 'RestoreV2')]
   assert sorted(op.type for op in ops) == ['RestoreV2', 'SaveV2']
   assert {task_of(op.device) for op in ops} == {'learner:0'}

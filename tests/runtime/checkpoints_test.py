@@ -1,17 +1,17 @@
-"""runtime.Checkpoints: after a restore, weights, slots, counters and learning rate are exact."""
+"""runtime.checkpoints: after a restore, weights, slots, counters and learning rate are exact."""
 
 import os
 
 import numpy as np
 import pytest
 
-import runtime
 from learner_fixtures import Learner, assert_same, random_unrolls, small_settings
+from runtime.checkpoints import Checkpoints
 
 
 def checkpoints(one, folder):
   with one.tf_graph.as_default():
-    return runtime.Checkpoints(str(folder), '')
+    return Checkpoints(str(folder), '')
 
 
 def batch(settings, seed):
@@ -113,5 +113,5 @@ def test_a_folder_can_be_moved_with_its_checkpoints(tmp_path):
 
 
 def test_without_a_checkpoint_there_is_no_latest(tmp_path):
-  assert runtime.Checkpoints.latest(str(tmp_path)) is None
-  assert not runtime.Checkpoints.exist(str(tmp_path))
+  assert Checkpoints.latest(str(tmp_path)) is None
+  assert not Checkpoints.exist(str(tmp_path))
