@@ -1,0 +1,66 @@
+"""A run folder that an earlier version wrote is resumed, tested and drawn by this one.
+
+`data/earlier_run` is what commit a4944ee left after 3,000 frames:
+experiment.py --flagfile=flagfiles/cartpole.flags --total_environment_frames=3000
+"""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from conftest import ROOT
+
+LIMIT_SECS = 240.0
+PRESET = '--flagfile=flagfiles/cartpole.flags'
+FRAMES, UPDATES, UPDATE_FRAMES = 3072, 24, 128
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A copy of the run's folder."""
+  source = os.path.join(ROOT, 'tests', 'data', 'earlier_run')
+  return shutil.copytree(source, tmp_path / 'earlier_run')
+
+
+def variables(folder):
+  """{name: value} of the newest checkpoint."""
+  reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(folder)))
+  return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def test_it_is_resumed_where_it_stood(folder, processes):
+  before, lines = variables(folder), (folder / 'metrics.csv').read_text().splitlines()
+  games = (folder / 'episodes.csv').read_text().splitlines()
+  frames = FRAMES + 2 * UPDATE_FRAMES
+  run = processes.start(
+    'experiment.py', PRESET, f'--logdir={folder}', f'--total_environment_frames={frames}'
+  )
+  assert run.exit_code(LIMIT_SECS) == 0, run.output()
+  assert f'resumed at {FRAMES} frames from ' in run.output()
+  after = variables(folder)
+  assert {name: value.shape for name, value in after.items()} == {
+    name: value.shape for name, value in before.items()
+  }
+  assert (after['environment_frames'], after['global_step']) == (frames, UPDATES + 2)
+  # Two updates at the end of a rate that falls to 0 change the weights a little, and not nothing.
+  change = np.abs(after['agent/policy/w'] - before['agent/policy/w']).max()
+  assert 0 < change < 1e-3
+  assert (folder / 'metrics.csv').read_text().splitlines()[: len(lines)] == lines
+  assert (folder / 'episodes.csv').read_text().splitlines()[: len(games)] == games
+  starts = json.loads((folder / 'run.json').read_text())['starts']
+  assert [start['settings']['total_environment_frames'] for start in starts] == [3000]
+
+
+def test_it_plays_and_is_drawn(folder, processes):
+  flags = PRESET, f'--logdir={folder}'
+  played = processes.start('experiment.py', *flags, '--mode=test', '--test_num_episodes=3')
+  assert played.exit_code(LIMIT_SECS) == 0, played.output()
+  evaluation = json.loads((folder / 'evaluation.json').read_text())
+  assert len(evaluation['returns']) == 3 and min(evaluation['returns']) >= 8
+  drawn = processes.start('experiment.py', *flags, '--mode=plot')
+  assert drawn.exit_code(LIMIT_SECS) == 0, drawn.output()
+  assert (folder / 'learning_curve.png').stat().st_size > 10_000
