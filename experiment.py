@@ -57,6 +57,7 @@ flags.DEFINE_integer(
   'total_environment_frames', int(1e9), 'Environment frames to train on.', lower_bound=1
 )
 flags.DEFINE_integer('test_num_episodes', 30, 'Games that --mode=test plays.', lower_bound=1)
+flags.DEFINE_bool('deterministic', False, 'Test with the likeliest action; else it is sampled.')
 
 # Where it is run.
 flags.DEFINE_integer('task', -1, "Index in the job's host list; -1 trains in this process.")
@@ -102,7 +103,15 @@ flags.DEFINE_float('decay', 0.99, 'Of RMSProp.')
 flags.DEFINE_float('momentum', 0.0, 'Of RMSProp.')
 flags.DEFINE_float('epsilon', 0.01, 'Of RMSProp or Adam.')
 flags.DEFINE_float('gradient_clipping', 40.0, 'Largest global norm of the gradient.')
-flags.DEFINE_float('entropy_cost', 0.01, 'Weight of the entropy.')
+flags.DEFINE_enum(
+    'observation_scaling', 'unit', ['unit', 'centred', 'running'],
+    'What the network sees: x/255, (x-128)/128, or (x-mean)/std of what was learned from.',
+)  # fmt: skip
+flags.DEFINE_float('entropy_cost', 0.01, 'Weight of the entropy, at the start.')
+flags.DEFINE_float('entropy_cost_final', 0.0, 'Weight of the entropy after its decay.')
+flags.DEFINE_integer(
+  'entropy_decay_frames', 0, 'Frames of the linear decay; 0 = the weight stays.', lower_bound=0
+)
 flags.DEFINE_float('baseline_cost', 0.5, 'Weight of the baseline loss.')
 flags.DEFINE_float('discounting', 0.99, 'Discount per agent step.')
 flags.DEFINE_float('vtrace_lambda', 1.0, 'Of the V-trace coefficients.')
@@ -120,7 +129,7 @@ flags.DEFINE_float('metrics_secs', 10, 'Seconds between rows of metrics.csv.')
 _POSITIVE = (
     'learning_rate', 'epsilon', 'gradient_clipping', 'save_checkpoint_secs', 'metrics_secs'
 )  # fmt: skip
-_NOT_NEGATIVE = ('entropy_cost', 'baseline_cost', 'momentum')
+_NOT_NEGATIVE = ('entropy_cost', 'entropy_cost_final', 'baseline_cost', 'momentum')
 _FRACTIONS = ('decay', 'discounting', 'vtrace_lambda')
 
 
@@ -272,7 +281,7 @@ def train(cluster):
 def test():
   """Plays --test_num_episodes whole games with the last checkpoint of a run."""
   interrupts = process.Interrupts()
-  settings = own_settings()
+  settings = settings_lib.own_settings(settings_lib.as_recorded(options()))
   folder = settings_lib.run_folder(settings, FLAGS.logdir)
   if not Checkpoints.exist(folder):
     raise BadInput(f'--logdir={folder} has no checkpoint to test; train first')
@@ -301,12 +310,14 @@ def test():
         FLAGS.test_num_episodes,
         batch,
         interrupts.is_set,
+        FLAGS.deterministic,
       )
     finally:
       batch.close()
   if interrupts.is_set():
     raise RunFailed(f'{interrupts.reason}: not all games were played, nothing is written')
   result = play.summary(settings.level_name, games, settings.num_action_repeats)
+  result['deterministic'] = FLAGS.deterministic
   print(play.write(folder, result, checkpoint))
 
 

@@ -17,8 +17,8 @@ import vtrace
 Hyperparameters = collections.namedtuple(
   'Hyperparameters',
   'batch_size unroll_length num_action_repeats total_environment_frames discounting '
-  'reward_clipping baseline_cost entropy_cost gradient_clipping learning_rate optimizer decay '
-  'momentum epsilon vtrace_lambda',
+  'reward_clipping baseline_cost entropy_cost entropy_cost_final entropy_decay_frames '
+  'gradient_clipping learning_rate optimizer decay momentum epsilon vtrace_lambda',
 )
 Losses = collections.namedtuple('Losses', 'total policy baseline entropy')
 Losses.__doc__ = """float32 scalars; `baseline` and `entropy` before their costs, `total` after."""
@@ -78,7 +78,7 @@ def entropy_loss(policy_logits):
   return tf.reduce_sum(policy * log_policy)
 
 
-def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters):
+def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters, entropy_weight):
   """V-trace losses of a batch.
 
   Args:
@@ -87,6 +87,7 @@ def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters)
     observation t.
     env_outputs: StepOutput of [T+1, B, ...]; reward and done of entry t came with observation t.
     hyperparameters: `Hyperparameters`.
+    entropy_weight: what the entropy counts in the total, see `entropy_cost`.
 
   Returns:
     `Losses`.
@@ -112,7 +113,7 @@ def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters)
   )
   baseline = baseline_loss(returns.vs - learner_outputs.baseline)
   entropy = entropy_loss(learner_outputs.policy_logits)
-  total = policy + hyperparameters.baseline_cost * baseline + hyperparameters.entropy_cost * entropy
+  total = policy + hyperparameters.baseline_cost * baseline + entropy_weight * entropy
   return Losses(total, policy, baseline, entropy)
 
 
@@ -120,6 +121,19 @@ def learning_rate(hyperparameters, environment_frames):
   """float32 scalar: falls linearly from its first value to 0 at `total_environment_frames`."""
   done = tf.cast(environment_frames, tf.float32) / hyperparameters.total_environment_frames
   return hyperparameters.learning_rate * tf.maximum(0.0, 1.0 - done)
+
+
+def entropy_cost(hyperparameters, environment_frames):
+  """The weight of the entropy: a float, or a float32 scalar where it changes with the frames.
+
+  It goes linearly from `entropy_cost` to `entropy_cost_final` over the first
+  `entropy_decay_frames` environment frames; 0 of them: it stays.
+  """
+  first, final = hyperparameters.entropy_cost, hyperparameters.entropy_cost_final
+  if not hyperparameters.entropy_decay_frames:
+    return first
+  done = tf.cast(environment_frames, tf.float32) / hyperparameters.entropy_decay_frames
+  return first + (final - first) * tf.minimum(1.0, done)
 
 
 def _inner_optimizer(hyperparameters, rate):
@@ -248,7 +262,7 @@ class SyncOps:
       aggregate()
 
 
-def _tower(agent, batch, hyperparameters):
+def _tower(agent, batch, hyperparameters, entropy_weight):
   """Losses and gradients of an `Unroll` of [B, ...], for the variables of `agent`."""
 
   def time_major(tensor):
@@ -259,17 +273,20 @@ def _tower(agent, batch, hyperparameters):
     time_major, (batch.env_outputs, batch.agent_outputs)
   )
   learner_outputs, _ = agent.unroll(agent_outputs.action, env_outputs, batch.core_state)
-  losses = compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters)
+  losses = compute_losses(
+    learner_outputs, agent_outputs, env_outputs, hyperparameters, entropy_weight
+  )
   return losses, tf.gradients(losses.total, agent.trainable_variables)
 
 
-def build_gradients(agent, batch, hyperparameters, devices=('',)):
+def build_gradients(agent, batch, hyperparameters, entropy_weight, devices=('',)):
   """Losses and gradients summed over towers, one per device, each with its share of the batch.
 
   Args:
     agent: the learner's own copy, read by every tower.
     batch: `Unroll` of [B, ...]; B is a multiple of the number of devices.
     hyperparameters: `Hyperparameters`.
+    entropy_weight: see `entropy_cost`.
     devices: device names.
 
   Returns:
@@ -280,7 +297,7 @@ def build_gradients(agent, batch, hyperparameters, devices=('',)):
   for device, share in zip(devices, zip(*flat_shares, strict=True), strict=True):
     with tf.device(device):
       share = tf.nest.pack_sequence_as(batch, share)
-      towers.append(_tower(agent, share, hyperparameters))
+      towers.append(_tower(agent, share, hyperparameters, entropy_weight))
   losses, gradients = zip(*towers, strict=True)
   return Losses(*_add(losses)), _add(gradients)
 
@@ -310,12 +327,18 @@ def build_update(
   with tf.control_dependencies([refresh, updates_before]):
     # Only reads that are created here see the refreshed copy.
     batch = tf.nest.map_structure(tf.identity, batch)
-    losses, gradients = build_gradients(agent, batch, hyperparameters, devices)
+    weight = entropy_cost(hyperparameters, counters.environment_frames.read_value())
+    losses, gradients = build_gradients(agent, batch, hyperparameters, weight, devices)
   lag = tf.cast(updates_before - batch.policy_version, tf.float32)
   update = optimizer.apply_gradients(
     list(zip(gradients, global_agent.trainable_variables, strict=True)),
     global_step=counters.updates,
   )
+  if global_agent.running_scaling:
+    # [B, T+1, ...] -> [B * T, ...]: entry 0 was taken in with the unroll before.
+    seen = batch.env_outputs.observation[:, 1:]
+    with tf.control_dependencies([update]):
+      update = global_agent.running_scaling.add(tf.reshape(seen, [-1, *seen.shape[2:]]))
   with tf.control_dependencies([update]):
     frames = counters.environment_frames.read_value()
     values = dict(

@@ -13,6 +13,8 @@ import math
 import sonnet as snt
 import tensorflow as tf
 
+from observation_scaling import SCALES, RunningScaling
+
 snt.Module()  # Sonnet 2 wants its first module built eagerly; later ones may be built in graphs.
 
 AgentOutput = collections.namedtuple('AgentOutput', 'action policy_logits baseline')
@@ -70,21 +72,33 @@ class _Conv2D(_Weights):
     return tf.nn.bias_add(tf.nn.conv2d(inputs, w, self._stride, self._padding), b)
 
 
-class _NatureTorso(snt.Module):
+class _ImageTorso(snt.Module):
+  """What the torsos for images have in common: how they take in the pixels."""
+
+  def __init__(self, precision, scale, name):
+    super().__init__(name=name)
+    self._precision, self._scale = precision, scale
+
+  def _pixels(self, observation):
+    """The image in the torso's precision; its first layer multiplies by the scale's factor."""
+    image = tf.cast(observation, self._precision)
+    return image - self._scale.offset if self._scale.offset else image
+
+
+class _NatureTorso(_ImageTorso):
   """Convolutions 32-64-64 and a linear layer of 512 (Mnih et al. 2015), finer on small images."""
 
-  def __init__(self, precision, name='nature_torso'):
-    super().__init__(name=name)
-    self._precision = precision
+  def __init__(self, precision, scale, name='nature_torso'):
+    super().__init__(precision, scale, name)
     self._convolutions = None
     self._linear = _Linear(512)
 
   @snt.Module.with_name_scope
   def __call__(self, observation):
-    """uint8 [N, H, W, C] -> float32 [N, 512]."""
+    """uint8 or float32 [N, H, W, C] -> float32 [N, 512]."""
     if self._convolutions is None:
       self._convolutions = self._build(min(observation.shape[1:3]))
-    out = tf.cast(observation, self._precision)
+    out = self._pixels(observation)
     for conv in self._convolutions:
       out = tf.nn.relu(conv(out))
     out = tf.nn.relu(self._linear(snt.flatten(out)))
@@ -94,7 +108,7 @@ class _NatureTorso(snt.Module):
     small = size < _SMALL_IMAGE
     layers = [(32, 3, 1), (64, 3, 2), (64, 3, 1)] if small else [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
     padding = 'SAME' if small else 'VALID'
-    scales = [1 / 255, 1, 1]
+    scales = [self._scale.factor, 1, 1]
     return [_Conv2D(*layer, padding, scale) for layer, scale in zip(layers, scales, strict=True)]
 
 
@@ -115,21 +129,19 @@ class _ResidualSection(snt.Module):
     return out
 
 
-class _ResNetTorso(snt.Module):
+class _ResNetTorso(_ImageTorso):
   """The paper's large network (figure 3, right): sections of 16, 32 and 32 channels, linear 256."""
 
-  def __init__(self, precision, name='resnet_torso'):
-    super().__init__(name=name)
-    self._precision = precision
-    self._sections = [
-      _ResidualSection(channels, scale) for channels, scale in [(16, 1 / 255), (32, 1), (32, 1)]
-    ]
+  def __init__(self, precision, scale, name='resnet_torso'):
+    super().__init__(precision, scale, name)
+    layers = [(16, scale.factor), (32, 1), (32, 1)]
+    self._sections = [_ResidualSection(channels, factor) for channels, factor in layers]
     self._linear = _Linear(256)
 
   @snt.Module.with_name_scope
   def __call__(self, observation):
-    """uint8 [N, H, W, C] -> float32 [N, 256]."""
-    out = tf.cast(observation, self._precision)
+    """uint8 or float32 [N, H, W, C] -> float32 [N, 256]."""
+    out = self._pixels(observation)
     for section in self._sections:
       out = section(out)
     out = tf.nn.relu(self._linear(snt.flatten(tf.nn.relu(out))))
@@ -139,8 +151,9 @@ class _ResNetTorso(snt.Module):
 class _MLPTorso(snt.Module):
   """Two hidden layers of 64 with tanh, for vector observations."""
 
-  def __init__(self, precision, name='mlp_torso'):
+  def __init__(self, precision, scale, name='mlp_torso'):
     super().__init__(name=name)
+    del scale  # Elements of vectors are taken as they are.
     self._precision = precision
     self._layers = [_Linear(64), _Linear(64)]
 
@@ -163,16 +176,20 @@ class Agent(snt.Module):
     num_actions: number of discrete actions, A.
     precision: dtype of the torso's arithmetic, 'float32' or 'bfloat16'. Weights, LSTM, heads and
       all that the agent returns stay float32.
+    scaling: what the torso sees of an observation, a key of `observation_scaling.SCALES`.
+      Images: x / 255, (x - 128) / 128 or `RunningScaling`; vectors: as they are, or
+      `RunningScaling`.
   """
 
   torso_class = None
   observation_rank = None  # Of a single observation: 3 for images, 1 for vectors.
   lstm_size = None
 
-  def __init__(self, num_actions, precision='float32', name='agent'):
+  def __init__(self, num_actions, precision='float32', scaling='unit', name='agent'):
     super().__init__(name=name)
-    self._num_actions = num_actions
-    self._torso = self.torso_class(tf.dtypes.as_dtype(precision))
+    self._num_actions, self._scaling = num_actions, scaling
+    self.running_scaling = None  # Or a `RunningScaling`, once the first observation is seen.
+    self._torso = self.torso_class(tf.dtypes.as_dtype(precision), SCALES[scaling])
     self._lstm = snt.LSTM(self.lstm_size) if self.lstm_size else None
     # A near-uniform first policy: a near-deterministic one hardly explores.
     self._policy = _Linear(num_actions, gain=0.01, name='policy')
@@ -221,7 +238,14 @@ class Agent(snt.Module):
   def _features(self, last_action, reward, observation):
     one_hot = tf.one_hot(last_action, self._num_actions)
     clipped_reward = tf.clip_by_value(reward, -1, 1)[:, None]
-    return tf.concat([self._torso(observation), clipped_reward, one_hot], axis=1)
+    return tf.concat([self._torso(self._scaled(observation)), clipped_reward, one_hot], axis=1)
+
+  def _scaled(self, observation):
+    if self._scaling != 'running':
+      return observation
+    if self.running_scaling is None:
+      self.running_scaling = RunningScaling(observation.shape[1:], observation.dtype)
+    return self.running_scaling(observation)
 
   def _core(self, features, done, core_state):
     if not self._lstm:
@@ -322,13 +346,13 @@ def default_agent_name(observation_shape):
   return (SimpleConvNetAgent if len(observation_shape) == 3 else MLPAgent).__name__
 
 
-def build_agent(agent_name, spec, precision='float32'):
+def build_agent(agent_name, spec, precision='float32', scaling='unit'):
   """An agent whose variables exist: it is run once on zeros.
 
   Args:
     agent_name: a name for `agent_factory`.
     spec: has `observation_shape` (H, W, C) or (D,), `observation_dtype` and `num_actions`.
-    precision: see `Agent`.
+    precision, scaling: see `Agent`.
 
   Raises:
     ValueError: the agent does not take observations of this rank.
@@ -340,7 +364,7 @@ def build_agent(agent_name, spec, precision='float32'):
       f'{cls.__name__} takes {kinds[cls.observation_rank]}, but the observations are of shape '
       f'{tuple(spec.observation_shape)}; {default_agent_name(spec.observation_shape)} would fit'
     )
-  agent = cls(spec.num_actions, precision)
+  agent = cls(spec.num_actions, precision, scaling)
   step = collections.namedtuple('Step', 'reward done observation')(
     tf.zeros([1]),
     tf.zeros([1], tf.bool),
@@ -350,7 +374,7 @@ def build_agent(agent_name, spec, precision='float32'):
   return agent
 
 
-def local_copy(agent, agent_name, spec, precision='float32'):
+def local_copy(agent, agent_name, spec, precision='float32', scaling='unit'):
   """A second agent with its own local variables, and a function that copies the weights into them.
 
   Roles act and learn on such copies: a variable on a parameter server that is read in a loop would
@@ -362,7 +386,7 @@ def local_copy(agent, agent_name, spec, precision='float32'):
     concerned.
   """
   with tf.variable_creator_scope(_zero):  # Random values would cost time, and are never read.
-    copy = build_agent(agent_name, spec, precision)
+    copy = build_agent(agent_name, spec, precision, scaling)
   graph = tf.compat.v1.get_default_graph()
   keys = tf.compat.v1.GraphKeys
   for variable in copy.variables:

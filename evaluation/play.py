@@ -52,27 +52,55 @@ class GameCollector:
     return self._steps
 
 
-def play(checkpoint, agent_name, spec, num_episodes, environments, should_stop=lambda: False):
-  """Plays whole games with the policy of a checkpoint, actions sampled as in training.
+class _LikeliestActions:
+  """An agent that takes the likeliest action of another agent's policy.
+
+  Args:
+    agent: as of `nets.build_agent`.
+  """
+
+  def __init__(self, agent):
+    self._agent, self.initial_state = agent, agent.initial_state
+
+  def __call__(self, inputs, core_state):
+    """As the agent."""
+    output, core_state = self._agent(inputs, core_state)
+    action = tf.argmax(output.policy_logits, axis=-1, output_type=tf.int32)
+    return output._replace(action=action), core_state
+
+
+def play(
+  checkpoint,
+  agent_name,
+  spec,
+  num_episodes,
+  environments,
+  should_stop=lambda: False,
+  deterministic=False,
+):
+  """Plays whole games with the policy of a checkpoint.
 
   Args:
     checkpoint: path of a checkpoint.
     agent_name: see nets.agent_factory.
-    spec: environments.EnvironmentSpec.
+    spec: environments.EnvironmentSpec, or a run's settings; those say the scaling of observations.
     num_episodes: games to play.
     environments: environments.FlowEnvironment of N environments, N <= num_episodes.
     should_stop: function without arguments.
+    deterministic: whether to take the likeliest action; it is sampled, as in training, if not.
 
   Returns:
     `GameCollector`; not complete if told to stop.
   """
-  agent = nets.build_agent(agent_name, spec)
+  scaling = getattr(spec, 'observation_scaling', 'unit')
+  agent = nets.build_agent(agent_name, spec, scaling=scaling)
   saver = tf.compat.v1.train.Saver(agent.variables)
   version = tf.compat.v1.Variable(
       tf.zeros([], tf.int64), trainable=False, use_resource=True,
       collections=[tf.compat.v1.GraphKeys.LOCAL_VARIABLES],
   )  # fmt: skip
-  infos = actor.build_unroll(agent, environments, _STEPS_PER_CALL, version).env_outputs.info
+  player = _LikeliestActions(agent) if deterministic else agent
+  infos = actor.build_unroll(player, environments, _STEPS_PER_CALL, version).env_outputs.info
   games = GameCollector(num_episodes, environments.num_envs)
   with tf.compat.v1.Session() as session:
     saver.restore(session, checkpoint)

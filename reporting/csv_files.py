@@ -12,6 +12,8 @@ class CsvFile:
     self._columns = columns
     _repair_last_line(path)
     header = _read_header(path)
+    if header and header == list(columns[: len(header)]) != list(columns):
+      header = _add_columns(path, columns)
     if header and header != list(columns):
       raise ValueError(
         f'{path} has the columns {",".join(header)}, but this version writes '
@@ -38,6 +40,18 @@ def _repair_last_line(path):
   if os.path.exists(path):
     with open(path, 'rb+') as file:
       file.truncate(file.read().rfind(b'\n') + 1)
+
+
+def _add_columns(path, columns):
+  """Gives a file of an earlier version, which had fewer columns, empty cells in the new ones."""
+  with open(path, newline='', encoding='utf-8') as file:
+    rows = list(csv.reader(file))[1:]
+  with open(path + '.new', 'w', newline='', encoding='utf-8') as file:
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow(columns)
+    writer.writerows([*row, *[''] * (len(columns) - len(row))] for row in rows)
+  os.replace(path + '.new', path)
+  return list(columns)
 
 
 def _read_header(path):

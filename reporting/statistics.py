@@ -23,6 +23,7 @@ METRIC_COLUMNS = (
   'entropy_loss',
   'gradient_norm',
   'learning_rate',
+  'entropy_cost',
 )
 EPISODE_COLUMNS = (
   'time',
@@ -125,7 +126,7 @@ class RunStatistics:
     self._waits[who][0] += float(wait_secs)
     self._waits[who][1] += float(busy_secs)
 
-  def row(self, environment_frames, updates, learning_rate, queue_depth=None):
+  def row(self, environment_frames, updates, learning_rate, queue_depth=None, entropy_cost=None):
     """Sums up the interval since the row before and begins the next one.
 
     Args:
@@ -133,6 +134,7 @@ class RunStatistics:
       updates: updates done so far, int.
       learning_rate: the current one, float.
       queue_depth: unrolls waiting on the learners' queues, or None.
+      entropy_cost: the current weight of the entropy, float or None.
 
     Returns:
       A dict with METRIC_COLUMNS, and queue_depth, connected_actors, actor_restarts,
@@ -155,6 +157,7 @@ class RunStatistics:
         learner_wait_fraction=_fraction(*self._waits['learner']),
         actor_wait_fraction=_fraction(*self._waits['actor']),
         learning_rate=float(learning_rate),
+        entropy_cost=entropy_cost,
       )
       if self._num_updates:
         row.update({name: self._sums[name] / self._num_updates for name in _UPDATE_MEANS})

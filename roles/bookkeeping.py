@@ -173,11 +173,19 @@ class Records:
 
   def _write_row(self, session):
     counters, side = self._graph.counters, self._side
-    frames, updates, rate, depth = run_within(
+    frames, updates, rate, entropy_cost, depth = run_within(
       session,
-      [counters.environment_frames, counters.updates, side.learning_rate, side.queue_size],
+      [
+        counters.environment_frames,
+        counters.updates,
+        side.learning_rate,
+        side.entropy_cost,
+        side.queue_size,
+      ],
     )
-    row = self._statistics.row(int(frames), int(updates), float(rate), int(depth))
+    row = self._statistics.row(
+      int(frames), int(updates), float(rate), int(depth), float(entropy_cost)
+    )
     self._task.heartbeat.facts.update(
       frames_per_sec=row['frames_per_sec'], environment_frames=int(frames)
     )

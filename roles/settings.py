@@ -18,8 +18,8 @@ SHARED_FLAGS = (
   'level_name', 'agent_name', 'unroll_length', 'num_action_repeats', 'width', 'height',
   'reward_clipping', 'total_environment_frames', 'seed', 'queue_capacity', 'batch_size',
   'learning_rate', 'optimizer', 'decay', 'momentum', 'epsilon', 'gradient_clipping',
-  'entropy_cost', 'baseline_cost', 'discounting', 'vtrace_lambda', 'learner_precision',
-  'sync_learners',
+  'entropy_cost', 'entropy_cost_final', 'entropy_decay_frames', 'baseline_cost', 'discounting',
+  'vtrace_lambda', 'learner_precision', 'sync_learners', 'observation_scaling',
 )  # fmt: skip
 SPACES = ('observation_shape', 'observation_dtype', 'num_actions')
 # Values of flags that stand for "what fits", so that they contradict nothing.
@@ -66,6 +66,11 @@ def own_settings(shared):
     )
   except ValueError as e:
     raise BadInput(f'--level_name={level_name}: {e}') from None
+  if shared['observation_scaling'] == 'centred' and spec.observation_dtype != 'uint8':
+    raise BadInput(
+      f'--observation_scaling=centred is for images of bytes, but the observations of {level_name} '
+      f'are {spec.observation_dtype}: unit takes them as they are, running scales them'
+    )
   fitting = dict(
     num_action_repeats=spec.num_action_repeats,
     queue_capacity=shared['queue_capacity'] or 2 * shared['batch_size'],
@@ -73,6 +78,22 @@ def own_settings(shared):
   )
   spaces = (tuple(spec.observation_shape), spec.observation_dtype, spec.num_actions)
   return Settings(**{**shared, **fitting}, **dict(zip(SPACES, spaces, strict=True)))
+
+
+def as_recorded(options):
+  """The shared flags of this command line; what it leaves open is that of the run in its logdir.
+
+  Args:
+    options: `Options`.
+
+  Returns:
+    dict of `SHARED_FLAGS`; without a record in the logdir those of the command line.
+  """
+  if not options.logdir:
+    return options.shared
+  recorded = run_record.read_run_json(os.path.join(options.logdir, 'run.json')).get('settings', {})
+  adopted_names = [name for name in recorded if name in SHARED_FLAGS and name not in options.given]
+  return {**options.shared, **{name: recorded[name] for name in adopted_names}}
 
 
 def _fitting_agent(agent_name, level_name, observation_shape):
@@ -173,9 +194,11 @@ def check_same_run(folder, settings, *more_fields):
   Raises:
     BadInput: naming the field and both values.
   """
-  fields = ('agent_name', *SPACES, *more_fields)
+  fields = ('agent_name', 'observation_scaling', *SPACES, *more_fields)
   ours = json.loads(json.dumps({name: getattr(settings, name) for name in fields}))
   theirs = run_record.read_run_json(os.path.join(folder, 'run.json')).get('settings', {})
+  if theirs:  # Runs of before there was a choice have no record of it.
+    theirs = {'observation_scaling': 'unit', **theirs}
   for name in fields:
     if name in theirs and theirs[name] != ours[name]:
       raise BadInput(

@@ -37,7 +37,9 @@ class Graph:
   def __init__(self, settings, cluster):
     self.settings, self.cluster = settings, cluster
     with tf.compat.v1.device(placement.variables_device(cluster)):
-      self.agent = nets.build_agent(settings.agent_name, settings)
+      self.agent = nets.build_agent(
+        settings.agent_name, settings, scaling=settings.observation_scaling
+      )
       self.counters = learner.create_counters()
     self.shared = SharedState(cluster)
 
@@ -66,7 +68,10 @@ class Graph:
 
   def local_agent(self, precision='float32'):
     """A copy of the agent on this task's device, and the function that copies the weights."""
-    return nets.local_copy(self.agent, self.settings.agent_name, self.settings, precision)
+    settings = self.settings
+    return nets.local_copy(
+      self.agent, settings.agent_name, settings, precision, settings.observation_scaling
+    )
 
 
 class ActorSide:
@@ -146,7 +151,7 @@ class LearnerSide:
     loop: `learner.LearnerLoop`.
     update: dict of tensors, see `learner.build_update`.
     sync: tf.compat.v1.train.SyncReplicasOptimizer, or None where learners update on their own.
-    learning_rate: float32 scalar, that of the frames so far.
+    learning_rate, entropy_cost: float32 scalars, those of the frames so far.
     device_names: of the towers, for people.
   """
 
@@ -162,6 +167,7 @@ class LearnerSide:
     with tf.device(cluster.own_device):
       frames = graph.counters.environment_frames.read_value()
       self.learning_rate = learner.learning_rate(hyperparameters, frames)
+      self.entropy_cost = tf.convert_to_tensor(learner.entropy_cost(hyperparameters, frames))
       self.loop = learner.LearnerLoop(self.queue, specs, settings.batch_size)
       agent, copy_weights = graph.local_agent(settings.learner_precision)
       optimizer, self.sync = learner.build_optimizer(

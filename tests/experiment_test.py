@@ -29,7 +29,7 @@ HOSTS = (
 METRIC_COLUMNS = (
   'time,environment_frames,updates,frames_per_sec,mean_return_100,policy_lag_mean,'
   'policy_lag_max,learner_wait_fraction,actor_wait_fraction,total_loss,policy_loss,'
-  'baseline_loss,entropy_loss,gradient_norm,learning_rate'
+  'baseline_loss,entropy_loss,gradient_norm,learning_rate,entropy_cost'
 )
 EPISODE_COLUMNS = 'time,environment_frames,level_name,episode_return,clipped_return,episode_frames'
 SECRET = 'not-to-be-recorded-anywhere'
@@ -91,6 +91,8 @@ def assert_refused(result, *words):
      ['MLPAgent', '(10, 5, 1)', 'SimpleConvNetAgent']),
     (['--level_name=impala/Memory-v0', '--agent_name=resnetagent'],
      ['ResNetAgent', '(3,)', 'MLPAgent']),
+    (['--level_name=impala/Memory-v0', '--observation_scaling=centred'],
+     ['observation_scaling=centred', 'impala/Memory-v0', 'float32', 'running']),
     # Clusters.
     (['--task=0'], ['task=0', 'job_name']),
     (['--task=-2'], ['task=-2']),
@@ -397,6 +399,8 @@ def test_a_logdir_in_use_or_of_another_agent_is_refused_and_untouched(catch, tmp
   assert_refused(refused, run_.logdir, 'SimpleConvNetAgent', 'SimpleConvNetLSTMAgent')
   refused = run(CATCH, f'--logdir={run_.logdir}', '--optimizer=rmsprop')
   assert_refused(refused, run_.logdir, 'adam', 'rmsprop')
+  refused = run(CATCH, f'--logdir={run_.logdir}', '--observation_scaling=centred')
+  assert_refused(refused, run_.logdir, 'observation_scaling unit', 'centred')
   assert run_.snapshot() == before
 
   run_.start()

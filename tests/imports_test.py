@@ -30,7 +30,8 @@ TRAINER = {
 ALLOWED = {
   # Level 0.
   'vtrace': set(),
-  'nets': set(),
+  'observation_scaling': set(),
+  'nets': {'observation_scaling'},
   'py_process': set(),
   'dynamic_batching': set(),
   'reporting': set(),

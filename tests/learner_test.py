@@ -91,6 +91,7 @@ def losses_and_gradients(logits, values, acting, reward, done, **changes):
     tf.nest.map_structure(tf.constant, acting),
     StepOutput(tf.constant(reward), (), tf.constant(done), ()),
     settings,
+    settings.entropy_cost,
   )
   return run((losses, tf.gradients(losses.total, [logits, values])))
 
@@ -262,6 +263,30 @@ def test_the_learning_rate_falls_linearly_over_the_frames(graph, frames, expecte
 # The optimizers.
 
 
+@pytest.mark.parametrize(
+  'decay_frames, frames, expected',
+  [(0, 500, 0.02), (1000, 0, 0.02), (1000, 250, 0.0155), (1000, 1000, 0.002), (1000, 9000, 0.002)],
+)
+def test_the_weight_of_the_entropy_falls_linearly_and_then_stays(
+  graph, decay_frames, frames, expected
+):
+  settings = small_settings(
+    entropy_cost=0.02, entropy_cost_final=0.002, entropy_decay_frames=decay_frames
+  )
+  cost = learner.entropy_cost(settings, tf.constant(frames, tf.int64))
+  assert run(tf.convert_to_tensor(cost)) == pytest.approx(expected)
+
+
+def test_an_update_weighs_the_entropy_by_the_frames_so_far():
+  settings = small_settings(
+    entropy_cost=0.5, entropy_cost_final=0.1, entropy_decay_frames=64, learning_rate=1e-9
+  )
+  _, _, reports = learned(settings, random_unrolls(settings, 8), times=2)
+  for report, weight in zip(reports, [0.5, 0.3], strict=True):  # 32 frames an update.
+    parts = report['policy_loss'] + settings.baseline_cost * report['baseline_loss']
+    assert report['total_loss'] - parts == pytest.approx(weight * report['entropy_loss'], rel=1e-3)
+
+
 def rmsprop(settings, gradient, rates):
   """A weight that was 0, after TensorFlow's RMSProp, whose mean of squares begins at 1."""
   weight, mean_square, momentum = 0.0, 1.0, 0.0
@@ -414,6 +439,26 @@ def test_a_non_finite_update_is_named_and_changes_nothing(field, poison):
   assert failure(error.value) == (
     'the loss or its gradient is not finite at update 1; the last checkpoint before it is kept'
   )
+
+
+# Statistics of observations.
+
+
+def test_the_statistics_are_the_moments_of_what_was_learned_from_each_step_once():
+  settings = small_settings(observation_scaling='running')
+  unrolls = random_unrolls(settings, 8)
+  observation = next(t for t in unrolls if t.ndim == 3 and t.shape[-1] == 3)
+  one, values, _ = learned(settings, unrolls, times=2)
+  seen = observation[:, 1:].reshape(-1, 3).astype(np.float64)
+  name = 'agent/observation_statistics/'
+  assert values[name + 'count'] == len(seen) == 8 * settings.unroll_length
+  np.testing.assert_allclose(values[name + 'sum'], seen.sum(0), rtol=1e-6)
+  np.testing.assert_allclose(values[name + 'sum_of_squares'], (seen**2).sum(0), rtol=1e-6)
+
+
+def test_without_running_statistics_there_are_no_variables_for_them():
+  _, values, _ = learned(small_settings(), random_unrolls(small_settings(), 8))
+  assert not [name for name in values if 'statistics' in name]
 
 
 # Towers.

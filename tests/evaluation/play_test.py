@@ -19,8 +19,8 @@ CATCH = 'impala/Catch-v0'
 KEYS = ['level_name', 'num_episodes', 'mean', 'median', 'std', 'min', 'max', 'returns', 'frames']
 
 
-def checkpoint(folder, agent_name, spec, certain=None):
-  """A checkpoint of an agent that has not learned; it always takes the action `certain`, if any."""
+def checkpoint(folder, agent_name, spec, certain=None, strength=1000.0):
+  """A checkpoint of an agent that has not learned; it prefers the action `certain`, if any."""
   with tf.Graph().as_default():
     tf.compat.v1.set_random_seed(1)
     agent = nets.build_agent(agent_name, spec)
@@ -29,13 +29,13 @@ def checkpoint(folder, agent_name, spec, certain=None):
     with tf.compat.v1.Session() as session:
       session.run(tf.compat.v1.global_variables_initializer())
       if certain is not None:
-        session.run(bias.assign(1000.0 * tf.one_hot(certain, spec.num_actions)))
+        session.run(bias.assign(strength * tf.one_hot(certain, spec.num_actions)))
       return saver.save(session, os.path.join(folder, 'model.ckpt'), global_step=3)
 
 
-def play_in_graph(folder, game_steps, num_episodes, certain=None, **kwargs):
+def play_in_graph(folder, game_steps, num_episodes, certain=None, strength=1000.0, **kwargs):
   """Plays counting games whose reward is 1 for each action BEST, 0 for others."""
-  path = checkpoint(folder, 'MLPAgent', SPEC, certain)
+  path = checkpoint(folder, 'MLPAgent', SPEC, certain, strength)
   with tf.Graph().as_default():
     tf.compat.v1.set_random_seed(1)
     worlds = CountingWorlds(game_steps, reward=lambda step, action: tf.equal(action, BEST))
@@ -85,6 +85,17 @@ def test_actions_are_sampled(tmp_path):
   scores = play_in_graph(tmp_path, [100] * 4, 8).scores
   assert len(set(scores)) > 1
   assert 10 < np.mean(scores) < 30
+
+
+def test_the_likeliest_action_is_taken_if_told(tmp_path):
+  # BEST has a probability of about .4, each other action .15.
+  leaning = dict(num_episodes=4, certain=BEST, strength=1.0)
+  for folder in ('sampled', 'likeliest'):
+    (tmp_path / folder).mkdir()
+  sampled = play_in_graph(tmp_path / 'sampled', [50] * 2, **leaning).scores
+  assert 10 < np.mean(sampled) < 30
+  games = play_in_graph(tmp_path / 'likeliest', [50] * 2, deterministic=True, **leaning)
+  assert games.scores == [50] * 4
 
 
 def test_told_to_stop_it_ends_before_all_are_played(tmp_path):

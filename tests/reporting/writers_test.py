@@ -17,7 +17,7 @@ def test_columns_are_the_documented_ones():
   assert ','.join(METRIC_COLUMNS) == (
     'time,environment_frames,updates,frames_per_sec,mean_return_100,policy_lag_mean,'
     'policy_lag_max,learner_wait_fraction,actor_wait_fraction,total_loss,policy_loss,'
-    'baseline_loss,entropy_loss,gradient_norm,learning_rate'
+    'baseline_loss,entropy_loss,gradient_norm,learning_rate,entropy_cost'
   )
   assert ','.join(EPISODE_COLUMNS) == (
     'time,environment_frames,level_name,episode_return,clipped_return,episode_frames'
@@ -66,6 +66,21 @@ def test_a_file_with_other_columns_is_not_touched(tmp_path):
   with pytest.raises(ValueError, match='metrics.csv has the columns a,b, but'):
     writers.open_run(str(tmp_path), 1000, 10, io.StringIO())
   assert (tmp_path / 'metrics.csv').read_text() == 'a,b\n1,2\n'
+
+
+def test_a_file_of_an_earlier_version_gets_the_new_columns_empty(tmp_path):
+  with reporting_run(tmp_path) as writer:
+    writer.write(a_row(100, entropy_cost=0.5))
+  path = tmp_path / 'metrics.csv'
+  earlier = [line.rpartition(',')[0] for line in path.read_text().splitlines()]
+  assert earlier[0].endswith(',learning_rate')
+  path.write_text('\n'.join(earlier) + '\n')
+  with reporting_run(tmp_path) as writer:
+    writer.write(a_row(200, entropy_cost=0.25))
+  assert path.read_text().splitlines()[1] == earlier[1] + ','
+  rows = rows_of(tmp_path, 'metrics.csv')
+  assert [row['entropy_cost'] for row in rows] == ['', '0.25']
+  assert [row['environment_frames'] for row in rows] == ['100', '200']
 
 
 def test_writing_nowhere_is_valid(tmp_path, monkeypatch):

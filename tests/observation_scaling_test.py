@@ -1,0 +1,93 @@
+"""observation_scaling: what the network sees, against numpy, and statistics that go along."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import nets
+from environments import StepOutput
+from observation_scaling import RunningScaling
+
+SPEC = nets.collections.namedtuple('Spec', 'observation_shape observation_dtype num_actions')
+IMAGES, VECTORS = SPEC((84, 84, 4), 'uint8', 3), SPEC((5,), 'float32', 3)
+
+
+@pytest.fixture
+def session():
+  with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    yield session
+
+
+def images(n, seed=0):
+  return np.random.default_rng(seed).integers(0, 256, (n, 84, 84, 4), np.uint8)
+
+
+def logits(agent, observation):
+  n = len(observation)
+  step = StepOutput(tf.zeros([n]), (), tf.zeros([n], tf.bool), tf.constant(observation))
+  output, _ = agent((tf.zeros([n], tf.int32), step), agent.initial_state(n))
+  return output.policy_logits
+
+
+@pytest.mark.parametrize('name', ['SimpleConvNetAgent', 'ResNetAgent'])
+def test_unit_and_centred_are_linear_maps_of_the_pixels(session, name):
+  agents = {s: nets.build_agent(name, IMAGES, scaling=s) for s in ('unit', 'centred')}
+  # An agent that takes its observations as they are: `running` without its statistics.
+  plain = nets.build_agent(name, IMAGES, scaling='running')
+  plain.running_scaling = lambda observation: observation
+  session.run(tf.compat.v1.global_variables_initializer())
+  for agent in agents.values():
+    weights = zip(agent.trainable_variables, plain.trainable_variables, strict=True)
+    session.run([a.assign(b) for a, b in weights])
+  pixels = images(2)
+  scaled = {'unit': np.float32(pixels) / 255, 'centred': (np.float32(pixels) - 128) / 128}
+  for scaling, agent in agents.items():
+    ours, expected = session.run([logits(agent, pixels), logits(plain, scaled[scaling])])
+    np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-6)
+    assert np.abs(expected).max() > 1e-4
+
+
+def test_running_scaling_uses_the_moments_of_all_it_was_given(session):
+  scaling = RunningScaling([5], tf.float32)
+  stream = np.random.default_rng(1).normal([1, 2, 3, -9, 0], [1, 5, 0.1, 2, 0], (300, 5))
+  stream = np.float32(stream)
+  session.run(tf.compat.v1.global_variables_initializer())
+  batch = tf.compat.v1.placeholder(tf.float32, [None, 5])
+  add = scaling.add(batch)
+  for part in np.split(stream, [10, 200]):
+    session.run(add, {batch: part})
+  mean, std = session.run(scaling.moments())
+  np.testing.assert_allclose(mean, stream.mean(0), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(std[:4], stream.std(0)[:4], rtol=1e-4)
+  assert std[4] == pytest.approx(1e-4)  # Never moved: not divided by nothing.
+  seen = session.run(scaling(tf.constant(stream)))
+  expected = np.clip((stream - mean) / std, -5, 5)
+  np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-4)
+  assert session.run(scaling(tf.constant(1e9, shape=[1, 5]))).tolist() == [[5] * 5]
+
+
+@pytest.mark.parametrize(
+  'dtype, value, expected', [('uint8', 192, 0.5), ('uint8', 0, -1), ('float32', 0.25, 0.25)]
+)
+def test_before_the_first_update_it_is_a_fixed_map(session, dtype, value, expected):
+  scaling = RunningScaling([2], dtype)
+  session.run(tf.compat.v1.global_variables_initializer())
+  assert session.run(scaling(tf.constant(value, dtype, [1, 2]))).tolist() == [[expected] * 2]
+
+
+@pytest.mark.parametrize('name, spec', [('SimpleConvNetAgent', IMAGES), ('MLPLSTMAgent', VECTORS)])
+def test_statistics_go_with_the_weights_and_are_not_trained(session, name, spec):
+  agent = nets.build_agent(name, spec, scaling='running')
+  copy, copy_weights = nets.local_copy(agent, name, spec, scaling='running')
+  observation = tf.ones([4, *spec.observation_shape], spec.observation_dtype)
+  add = agent.running_scaling.add(observation)
+  v1 = tf.compat.v1
+  session.run([v1.global_variables_initializer(), v1.local_variables_initializer()])
+  session.run(add)
+  session.run(copy_weights())
+  count, total = session.run([copy.running_scaling.count, copy.running_scaling.sum])
+  assert count == 4 and total.shape == spec.observation_shape and (total == 4).all()
+  assert not [v for v in agent.trainable_variables if 'statistics' in v.name]
+  assert agent.running_scaling.count in agent.variables
+  unscaled = nets.build_agent(name, spec)
+  assert len(agent.trainable_variables) == len(unscaled.trainable_variables)
