@@ -31,6 +31,7 @@ ALLOWED = {
   # Level 0.
   'vtrace': set(),
   'nets': set(),
+  'worker_process': set(),
   'py_process': set(),
   'dynamic_batching': set(),
   'reporting': set(),
@@ -52,6 +53,7 @@ IMPORTED_WITHOUT_TENSORFLOW = FRONTEND | {
   'experiment',
   'environments',
   'py_process',
+  'worker_process',
   'runtime',
   'reporting',
 }
