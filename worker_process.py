@@ -1,14 +1,22 @@
-"""A Python object in a process of its own, called by graph operations or directly.
+"""A Python object in a process of its own, called directly and without TensorFlow on either side.
 
-The interface is that of the original IMPALA release (Espeholt et al. 2018, arXiv 1802.01561). The
-processes are fresh interpreters: they import what the object needs, never the program's main module
-nor TensorFlow, and they end with their parent, however it ends. Linux only.
+The processes are fresh interpreters: they import what the object needs, never the program's main
+module nor TensorFlow, and they end with their parent, however it ends. Linux only. For methods as
+graph operations see `py_process`.
+
+Both ends are in this one file because the process runs it as its program, before it can import
+anything of the project. They talk over a pair of connected sockets; a message is 8 bytes of its
+size, then a pickle:
+
+  parent: (sys.path, file of the main module or None), then (class, args, kwargs), then requests
+    (method, args, kwargs).
+  process: an answer to the class and to every request, (True, result) or
+    (False, name of the exception's type, its message, traceback).
 """
 
 import contextlib
 import faulthandler
 import fcntl
-import inspect
 import io
 import os
 import pickle
@@ -30,8 +38,6 @@ CLOSE_SECS = 3.0
 
 # A worker is one of many on a machine: no thread pools of its own.
 _SINGLE_THREADED = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
-
-_HEADER = struct.Struct('<Q')
 
 
 class WorkerError(RuntimeError):
@@ -290,6 +296,11 @@ def _describe_end(returncode):
   return f'was killed by signal {-returncode}{name}'
 
 
+# What both sides use to talk.
+
+_HEADER = struct.Struct('<Q')  # The size of the message that follows, in bytes.
+
+
 def _dumps(message):
   return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
 
@@ -311,169 +322,6 @@ def _read_exactly(sock, size):
       raise EOFError('the other side has closed the connection')
     data = data + part if data else part
   return data
-
-
-# Graph operations.
-
-_graph_processes = weakref.WeakKeyDictionary()  # tf.Graph -> list of PyProcess.
-
-
-class PyProcess:
-  """A Python object in its own process whose methods are operations of the current graph.
-
-  Example:
-    class Zeros:
-      def __init__(self, size): self._size = size
-      def get(self, factor): return np.zeros(self._size, np.float32) * factor
-
-      @staticmethod
-      def _tensor_specs(method_name, kwargs, constructor_kwargs):
-        return tf.TensorSpec([constructor_kwargs['size']], tf.float32)
-
-    process = PyProcess(Zeros, 3)
-    zeros = process.proxy.get(2.0)  # A tensor of shape [3].
-    with tf.compat.v1.train.SingularMonitoredSession(hooks=[PyProcessHook()]) as session:
-      session.run(zeros)
-
-  Args:
-    type_: importable class. Its static `_tensor_specs(method_name, kwargs, constructor_kwargs)`
-      gives the nest of tf.TensorSpec that a method returns; both dicts hold arguments by name.
-    *args: for its constructor.
-    **kwargs: for its constructor.
-  """
-
-  def __init__(self, type_, *args, **kwargs):
-    import tensorflow as tf
-
-    bound = inspect.signature(type_).bind(*args, **kwargs)
-    bound.apply_defaults()
-    self._worker = Worker(type_, *args, **kwargs)
-    self._proxy = _Proxy(type_, dict(bound.arguments), self._worker)
-    _graph_processes.setdefault(tf.compat.v1.get_default_graph(), []).append(self)
-
-  @property
-  def proxy(self):
-    """Has the object's methods; called with tensors, each becomes an operation that waits for it.
-
-    A failure of the method, or of its process, is a tf.errors.OpError with the traceback. The
-    operation occupies a thread of the session while it waits: for many workers see `call_all`.
-    """
-    return self._proxy
-
-  @property
-  def pid(self):
-    """Process id, None while none runs."""
-    return self._worker.pid
-
-  def start(self):
-    """Starts the process; see `Worker.start`."""
-    self._worker.start()
-
-  def close(self):
-    """Ends the process; may be called twice."""
-    self._worker.close()
-
-
-class _Proxy:
-  def __init__(self, type_, constructor_kwargs, worker):
-    self._type, self._constructor_kwargs, self._worker = type_, constructor_kwargs, worker
-
-  def __getattr__(self, method):
-    signature = inspect.signature(getattr(self._type, method))
-
-    def call(*args, **kwargs):
-      bound = signature.bind(None, *args, **kwargs)  # None stands for self.
-      bound.apply_defaults()
-      named = dict(list(bound.arguments.items())[1:])
-      specs = self._type._tensor_specs(method, named, self._constructor_kwargs)
-      if specs is None:
-        raise ValueError(
-          f'{self._type.__name__}._tensor_specs names no specification for {method!r}'
-        )
-      return _operation(self._worker, method, args, kwargs, specs)
-
-    return call
-
-
-def _operation(worker, method, args, kwargs, specs):
-  import tensorflow as tf
-
-  flat_specs = tf.nest.flatten(specs)
-
-  def run(*flat_inputs):
-    args_v, kwargs_v = tf.nest.pack_sequence_as((args, kwargs), flat_inputs)
-    result = worker.call(method, *args_v, **kwargs_v)
-    if not flat_specs:
-      return []
-    tf.nest.assert_same_structure(specs, result)
-    return [_checked(method, r, s) for r, s in zip(tf.nest.flatten(result), flat_specs)]
-
-  outputs = tf.numpy_function(
-    run, tf.nest.flatten((args, kwargs)), [s.dtype for s in flat_specs], name=method
-  )
-  if not flat_specs:
-    return outputs
-  for output, spec in zip(outputs, flat_specs):
-    output.set_shape(spec.shape)
-  return tf.nest.pack_sequence_as(specs, outputs)
-
-
-def _checked(method, value, spec):
-  import numpy as np
-
-  array = np.asarray(value)
-  fits = spec.shape.is_compatible_with(array.shape)
-  # Strings travel as objects; int64 and float64 are what Python's numbers become.
-  if not fits or not np.can_cast(array.dtype, spec.dtype.as_numpy_dtype, 'same_kind'):
-    raise ValueError(
-      f'{method} returned {array.dtype} of shape {array.shape} where _tensor_specs promises '
-      f'{spec.dtype.name} of shape {spec.shape}'
-    )
-  return array
-
-
-def _hook_class():
-  import tensorflow as tf
-
-  class PyProcessHook(tf.compat.v1.train.SessionRunHook):
-    """Starts all `PyProcess` of the graph before a monitored session and closes them with it.
-
-    They are closed after the normal end, after an error, and where one of them fails to start. A
-    session that recovers from a lost peer starts them anew, after its initialisers have run. Where
-    TensorFlow fails to create the session at all it tells no hook: they end with the program then.
-    """
-
-    def begin(self):
-      """Starts all processes; raises `WorkerError` where a constructor fails."""
-      self._workers = [
-        p._worker for p in _graph_processes.get(tf.compat.v1.get_default_graph(), [])
-      ]
-      start_all(self._workers)
-
-    def after_create_session(self, session, coord):
-      """Has the processes closed when the session's coordinator stops, for whatever reason."""
-      start_all([w for w in self._workers if w.pid is None])
-      closer = threading.Thread(target=self._close_at_stop, args=[coord], daemon=True)
-      closer.start()
-      coord.register_thread(closer)
-
-    def end(self, session):
-      """Closes all processes."""
-      close_all(self._workers)
-
-    def _close_at_stop(self, coord):
-      coord.wait_for_stop()
-      close_all(self._workers)
-
-  return PyProcessHook
-
-
-def __getattr__(name):
-  # A session hook must derive from a class of TensorFlow, which this module does not import.
-  if name != 'PyProcessHook':
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  globals()[name] = _hook_class()
-  return globals()[name]
 
 
 # The worker's side.

@@ -32,11 +32,11 @@ ALLOWED = {
   'vtrace': set(),
   'nets': set(),
   'worker_process': set(),
-  'py_process': set(),
   'dynamic_batching': set(),
   'reporting': set(),
   'frontend': set(),
   # Level 1.
+  'py_process': {'worker_process'},
   'environments': {'py_process'},
   'actor': {'dynamic_batching'},
   'learner': {'vtrace'},
