@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -16,9 +15,8 @@ import tensorflow as tf
 
 import counting_env
 import environments
-from conftest import eventually
+from conftest import ROOT, eventually
 
-ROOT = pathlib.Path(__file__).parent.parent
 KILL, RAISE = counting_env.KILL, counting_env.RAISE
 
 
