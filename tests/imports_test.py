@@ -37,13 +37,15 @@ ALLOWED = {
   'frontend': set(),
   # Level 1.
   'py_process': {'worker_process'},
-  'environments': {'py_process'},
+  'envs': {'worker_process'},
   'actor': {'dynamic_batching'},
   'learner': {'vtrace'},
   'runtime': set(),
   # Level 2.
-  'evaluation': {'nets', 'environments', 'actor', 'reporting', 'runtime'},
+  'environments': {'envs'},
   # Level 3.
+  'evaluation': {'nets', 'environments', 'actor', 'reporting', 'runtime'},
+  # Level 4.
   'experiment': TRAINER,
   'run_experiment_mm_raw': {'frontend'},
 }
@@ -52,6 +54,7 @@ FRONTEND = {'run_experiment_mm_raw', 'frontend'}
 IMPORTED_WITHOUT_TENSORFLOW = FRONTEND | {
   'experiment',
   'environments',
+  'envs',
   'py_process',
   'worker_process',
   'runtime',
@@ -71,7 +74,7 @@ def python_files(*folders):
   ]
 
 
-PRODUCT = python_files('', 'frontend')
+PRODUCT = python_files('', 'frontend', 'envs')
 BENCHMARKS = python_files('benchmarks')
 
 
