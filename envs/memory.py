@@ -10,8 +10,9 @@ class Memory(gymnasium.Env):
   Actions are wait, first cue, second cue. Before the query anything but wait ends the game with -1;
   at the query the shown cue gives +1, all else -1. An agent sees its last action, which could serve
   as its memory; as waiting is the only action that keeps the game going, it carries nothing, and
-  without memory the expected return is 0 at best. Observation: float32 [first cue, second cue,
-  query].
+  without memory the expected return is 0 at best.
+
+  Observation: float32 [first cue, second cue, query].
   """
 
   delay = 5
