@@ -1,8 +1,8 @@
 """The actor: one unroll of agent and environments after another, in the TensorFlow graph.
 
 IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 3. An actor loop steps N environments
-together with one call of the agent and hands every environment's unroll to the learner's queue on
-its own.
+together with one call of the agent, and enqueues the unroll of each environment as a separate
+element of the learner's queue.
 """
 
 import collections
@@ -14,7 +14,7 @@ import tensorflow as tf
 Unroll = collections.namedtuple(
   'Unroll', 'level_id policy_version core_state env_outputs agent_outputs'
 )
-Unroll.__doc__ = """T steps of one environment, as they travel from actor to learner.
+Unroll.__doc__ = """T agent steps of one environment, as actors send them to learners.
 
 Leading axes: none in the queue's element, [N] in an actor, [B] in a batch; then time where given.
 
@@ -64,8 +64,8 @@ def unroll_specs(agent, agent_output_class, step_output_classes, spec, unroll_le
 def build_unroll(agent, environments, unroll_length, policy_version, level_id=0):
   """One unroll of N environments as graph operations.
 
-  Between runs the states live in local variables on the current device, so that the last entry of
-  an unroll is the first of the next.
+  Local variables on the current device keep the states from one run of the graph to the next, so
+  that the last entry of an unroll is the first of the next.
 
   Args:
     agent: `agent((last_action, env_output), core_state) -> (AgentOutput, core_state)`.
@@ -80,7 +80,7 @@ def build_unroll(agent, environments, unroll_length, policy_version, level_id=0)
   num_envs = environments.num_envs
   first_env_output, first_env_state = environments.initial()
   zero_state = agent.initial_state(num_envs)
-  # The action before the first is 0; its logits and baseline are never learned from.
+  # The action before the first is 0; the learner never uses its logits and baseline.
   action = tf.zeros([num_envs], tf.int32)
   first_agent_output, _ = agent((action, first_env_output), zero_state)
   first_agent_output = tf.nest.map_structure(tf.zeros_like, first_agent_output)
@@ -94,7 +94,7 @@ def build_unroll(agent, environments, unroll_length, policy_version, level_id=0)
     env_output, env_state = environments.step(agent_output.action, env_state)
     return core_state, env_state, env_output, agent_output
 
-  # Loop bodies lose nothing of what an operation's static shape says only if they are told.
+  # One iteration at a time: every step needs the action and the states of the one before.
   over_time = tf.scan(step, tf.range(unroll_length), initializer=before, parallel_iterations=1)
   after = tf.nest.map_structure(lambda t: t[-1], over_time)
   with tf.control_dependencies(tf.nest.flatten(before)):
@@ -132,10 +132,10 @@ def _with_first(first, rest):
 
 
 def versioned_refresh(copy_weights, updates):
-  """Makes a refresh of acting weights remember their age, and do nothing while they are fresh.
+  """An operation that copies the weights for acting only if they changed, and their version.
 
   Args:
-    copy_weights: operation that copies the weights.
+    copy_weights: function that builds and returns the operation that copies the weights.
     updates: int64 variable, updates done so far.
 
   Returns:
@@ -197,7 +197,7 @@ class EpisodeTracker:
     games = []
     for t in range(1, clipped_rewards.shape[1]):
       self._clipped_returns += clipped_rewards[:, t]
-      # A crashed game is not counted, but its sum must not leak into the next one.
+      # A crashed game is not counted; its sum must not be added to that of the next one.
       for i in np.flatnonzero(infos.episode_step[:, t] == 0):
         self._clipped_returns[i] = 0
       for i in np.flatnonzero(infos.game_over[:, t]):
@@ -226,7 +226,7 @@ class ActorLoop:
   """
 
   def __init__(self, refresh, unroll, queue, clip_rewards, tracker):
-    # The unroll waits here between two calls, so that playing and queueing are timed apart.
+    # Holds the unroll between two calls, so that playing and enqueueing are timed separately.
     flat = tf.nest.flatten(unroll)
     held = tf.queue.FIFOQueue(1, [t.dtype for t in flat], [t.shape for t in flat], name='held')
     self._refresh = refresh

@@ -21,7 +21,7 @@ Hyperparameters = collections.namedtuple(
   'gradient_clipping learning_rate optimizer decay momentum epsilon vtrace_lambda',
 )
 Losses = collections.namedtuple('Losses', 'total policy baseline entropy')
-Losses.__doc__ = """float32 scalars; `baseline` and `entropy` before their costs, `total` after."""
+Losses.__doc__ = """float32 scalars; `baseline` and `entropy` without their costs, `total` with."""
 
 Counters = collections.namedtuple('Counters', 'updates environment_frames gradient_norm')
 Counters.__doc__ = """Variables on the parameter server: int64 updates done (the global step), int64
@@ -29,7 +29,7 @@ environment frames trained on, float32 norm of the last total gradient before cl
 
 
 def create_counters():
-  """The counters of a run, as global variables on the device scope's choice."""
+  """The counters of a run, as global variables on the device that the current scope chooses."""
   return Counters(
     updates=tf.compat.v1.train.get_or_create_global_step(),
     environment_frames=tf.Variable(
@@ -44,8 +44,7 @@ def clip_rewards(rewards, clipping):
 
   Args:
     rewards: float32 tensor of any shape.
-    clipping: 'abs_one' (to [-1, 1]), 'soft_asymmetric' (tanh(r/5), times .3 where negative, times
-    5) or
+    clipping: 'abs_one' (to [-1, 1]), 'soft_asymmetric' (5 tanh(r / 5), times 0.3 where r < 0) or
       'none'.
 
   Raises:
@@ -62,7 +61,7 @@ def clip_rewards(rewards, clipping):
 
 
 def policy_gradient_loss(policy_logits, actions, advantages):
-  """Sum over [T, B] of -log pi(a) * advantage; nothing flows back through the advantages."""
+  """Sum over [T, B] of -log pi(a) * advantage; no gradient flows through the advantages."""
   log_probs = vtrace.log_probs_from_logits_and_actions(policy_logits, actions)
   return -tf.reduce_sum(log_probs * tf.stop_gradient(advantages))
 
@@ -83,8 +82,8 @@ def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters,
 
   Args:
     learner_outputs: AgentOutput of [T+1, B, ...], the learner's policy on the actor's steps.
-    agent_outputs: AgentOutput of [T+1, B, ...], what the actor computed; entry t led to
-    observation t.
+    agent_outputs: AgentOutput of [T+1, B, ...], what the actor computed; the action of entry t led
+      to observation t.
     env_outputs: StepOutput of [T+1, B, ...]; reward and done of entry t came with observation t.
     hyperparameters: `Hyperparameters`.
     entropy_weight: what the entropy counts in the total, see `entropy_cost`.
@@ -118,7 +117,7 @@ def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters,
 
 
 def learning_rate(hyperparameters, environment_frames):
-  """float32 scalar: falls linearly from its first value to 0 at `total_environment_frames`."""
+  """float32 scalar: decays linearly from its initial value to 0 at `total_environment_frames`."""
   done = tf.cast(environment_frames, tf.float32) / hyperparameters.total_environment_frames
   return hyperparameters.learning_rate * tf.maximum(0.0, 1.0 - done)
 
@@ -147,14 +146,14 @@ def _inner_optimizer(hyperparameters, rate):
 class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
   """Checks and clips the total gradient once, applies it, and counts the frames behind it.
 
-  Everything happens where the variables live; for the norm only scalars travel.
+  Everything runs on the devices of the variables; for the norm only scalars are sent.
 
   Args:
-    optimizer: the tf.compat.v1.train.Optimizer that applies.
+    optimizer: the tf.compat.v1.train.Optimizer that applies the clipped gradient.
     counters: `Counters`.
     gradient_clipping: largest global norm of the total gradient.
-    scale: what the handed gradients are multiplied by first (the number of learners, where they
-      come averaged).
+    scale: factor by which the given gradients are multiplied first (the number of learners, where
+      they are averages over learners).
     frames: environment frames behind one application.
   """
 
@@ -179,7 +178,7 @@ class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
       with tf.device(variable.device):
         clipped.append((gradient * factor, variable))
     apply = self._optimizer.apply_gradients(clipped, global_step=global_step, name=name)
-    # Not before: the learning rate of this update is that of the frames so far.
+    # Not before: the learning rate of this update is that of the frames before it.
     with tf.control_dependencies([apply]):
       return tf.group(
         self._counters.environment_frames.assign_add(self._frames),
@@ -240,12 +239,14 @@ def build_optimizer(hyperparameters, counters, num_learners=1, sync=True):
 class SyncOps:
   """What synchronous learners run beside their updates; see TensorFlow's SyncReplicasOptimizer.
 
+  A learner takes a token from the optimizer's sync token queue before its next step; every
+  application of the summed gradients puts one token per learner there.
+
   Attributes:
     init: operation for every new session of a learner, `chief_init` that of the chief.
-    spare_tokens: one more of SyncReplicasOptimizer's sync tokens (each lets a learner begin its
-      next update) per learner, for the chief of a resumed run: a learner may still wait for one
-      that died with the last chief. A token too many costs one dropped gradient, one too few a
-      deadlock.
+    spare_tokens: enqueues one more token per learner, for the chief of a resumed run: a learner may
+      still wait for a token that was lost with the last chief. A token too many costs one gradient,
+      dropped as stale; a token too few is a deadlock.
     aggregate: applies the summed gradients once all have come; the chief runs it over and over.
   """
 
@@ -263,7 +264,7 @@ class SyncOps:
 
 
 def _tower(agent, batch, hyperparameters, entropy_weight):
-  """Losses and gradients of an `Unroll` of [B, ...], for the variables of `agent`."""
+  """`Losses` of an `Unroll` of [B, ...], and their gradients for the variables of `agent`."""
 
   def time_major(tensor):
     # [B, T+1, ...] -> [T+1, B, ...]
@@ -357,7 +358,7 @@ def build_update(
 
 
 class LearnerLoop:
-  """Updates one after another; the next batch is fetched while this one trains.
+  """One update after another; the next batch is dequeued during the current update.
 
   Args:
     queue: tf.queue.FIFOQueue of single unrolls.
@@ -374,7 +375,7 @@ class LearnerLoop:
     self._session, self._lock = None, threading.Lock()
 
   def _staged_in(self, session):
-    """Counts what a session has staged; what an earlier one staged was lost with it."""
+    """The semaphore that counts a session's staged batches; those of an earlier one are lost."""
     with self._lock:
       if self._session is not session:
         self._session, self._staged = session, threading.Semaphore(0)

@@ -3,8 +3,7 @@
 The torsos are those of IMPALA (Espeholt et al. 2018, arXiv 1802.01561, figure 3) and of Nature DQN
 (Mnih et al. 2015), built as Sonnet 2 modules inside a TensorFlow graph.
 
-Shapes: N is a batch of environments, [T, B] a batch of B unrolls of T steps, A the number of
-actions.
+Shapes: N environments step together; [T, B] is a batch of B unrolls of T steps; A actions.
 """
 
 import collections
@@ -18,12 +17,12 @@ from observation_scaling import SCALES, RunningScaling
 snt.Module()  # Sonnet 2 wants its first module built eagerly; later ones may be built in graphs.
 
 AgentOutput = collections.namedtuple('AgentOutput', 'action policy_logits baseline')
-AgentOutput.__doc__ = """What an agent says of a batch of observations.
+AgentOutput.__doc__ = """What an agent computes from a batch of observations.
 
 Attributes:
   action: int32 [N] or [T, B], sampled from the policy.
   policy_logits: float32 [N, A] or [T, B, A].
-  baseline: float32 [N] or [T, B], the estimated (clipped, discounted) return.
+  baseline: float32 [N] or [T, B], the value estimate: the expected (clipped, discounted) return.
 """
 
 _SQRT_2 = math.sqrt(2.0)
@@ -377,13 +376,12 @@ def build_agent(agent_name, spec, precision='float32', scaling='unit'):
 def local_copy(agent, agent_name, spec, precision='float32', scaling='unit'):
   """A second agent with its own local variables, and a function that copies the weights into them.
 
-  Roles act and learn on such copies: a variable on a parameter server that is read in a loop would
-  cross the network at every step.
+  Actors and learners work on such copies: a variable on a parameter server that is read in a loop
+  would cross the network at every step.
 
   Returns:
-    (agent, function that builds and returns the copying operation). The copy's variables are local
-    variables on the current device and not trainable as far as TensorFlow's collections are
-    concerned.
+    (agent, function that builds and returns the copying operation). The copy's variables are on the
+    current device; TensorFlow's collections list them as local variables, not as trainable ones.
   """
   with tf.variable_creator_scope(_zero):  # Random values would cost time, and are never read.
     copy = build_agent(agent_name, spec, precision, scaling)

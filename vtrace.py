@@ -17,18 +17,18 @@ import collections
 import tensorflow as tf
 
 VTraceReturns = collections.namedtuple('VTraceReturns', 'vs pg_advantages')
-VTraceReturns.__doc__ = """The targets, through which nothing backpropagates.
+VTraceReturns.__doc__ = """The V-trace targets, with gradients stopped.
 
 Attributes:
-  vs: float32 [T, B, ...], what the value function should have said.
-  pg_advantages: float32 [T, B, ...], the weight of each step's policy gradient.
+  vs: float32 [T, B, ...], v_s, the targets of the value function.
+  pg_advantages: float32 [T, B, ...], the advantages that weight the policy gradient of each step.
 """
 
 VTraceFromLogitsReturns = collections.namedtuple(
   'VTraceFromLogitsReturns',
   'vs pg_advantages log_rhos behaviour_action_log_probs target_action_log_probs',
 )
-VTraceFromLogitsReturns.__doc__ = """The targets, and the log probabilities they were computed from.
+VTraceFromLogitsReturns.__doc__ = """The V-trace targets, and the log probabilities behind them.
 
 Attributes:
   vs: see `VTraceReturns`.
@@ -132,17 +132,16 @@ def from_importance_weights(
 
   Args:
     log_rhos: float32 [T, B, ...], log(pi(a_t|x_t) / mu(a_t|x_t)).
-    discounts: float32 [T, B, ...], the weight of what comes after step t; 0 where an episode ended.
-    rewards: float32 [T, B, ...], what action t earned.
+    discounts: float32 [T, B, ...], the discount after step t; 0 where an episode ended.
+    rewards: float32 [T, B, ...], the reward of action t.
     values: float32 [T, B, ...], V(x_t) by the value function that learns.
     bootstrap_value: float32 [B, ...], V(x_T), of the observation after the last step.
     clip_rho_threshold: scalar, the upper bound of rho in delta_t (rho-bar of the paper, which sets
       the policy that is evaluated); None does not clip.
-    clip_pg_rho_threshold: scalar, the upper bound of rho in the policy gradient; None does not
-      clip.
+    clip_pg_rho_threshold: scalar, the upper bound of rho in pg_advantages; None does not clip.
     name: of the scope of the operations.
-    lambda_: scalar in [0, 1], multiplies the trace coefficients c (remark 2 of the paper): at 0 the
-      targets look one step ahead, at 1 to the end of the unroll.
+    lambda_: scalar in [0, 1], multiplies the trace coefficients c (remark 2 of the paper): 0 gives
+      one-step targets, 1 targets that reach to the end of the unroll.
 
   Returns:
     VTraceReturns.

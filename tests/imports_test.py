@@ -32,19 +32,22 @@ ALLOWED = {
   'vtrace': set(),
   'observation_scaling': set(),
   'nets': {'observation_scaling'},
-  'py_process': set(),
+  'worker_process': set(),
   'dynamic_batching': set(),
   'reporting': set(),
   'frontend': set(),
   # Level 1.
-  'environments': {'py_process'},
+  'py_process': {'worker_process'},
+  'envs': {'worker_process'},
   'actor': {'dynamic_batching'},
   'learner': {'vtrace'},
   'runtime': set(),
   # Level 2.
+  'environments': {'envs'},
+  # Level 3.
   'evaluation': {'nets', 'environments', 'actor', 'reporting', 'runtime'},
   'roles': TRAINER - {'vtrace', 'py_process', 'evaluation'},
-  # Level 3.
+  # Level 4.
   'experiment': TRAINER | {'roles'},
   'run_experiment_mm_raw': {'frontend'},
 }
@@ -53,7 +56,9 @@ FRONTEND = {'run_experiment_mm_raw', 'frontend'}
 IMPORTED_WITHOUT_TENSORFLOW = FRONTEND | {
   'experiment',
   'environments',
+  'envs',
   'py_process',
+  'worker_process',
   'reporting',
   'runtime/process',
   'runtime/cluster',
@@ -76,7 +81,7 @@ def python_files(*folders):
   ]
 
 
-PRODUCT = python_files('', 'frontend', 'reporting', 'evaluation', 'runtime', 'roles')
+PRODUCT = python_files('', 'frontend', 'reporting', 'evaluation', 'runtime', 'roles', 'envs')
 BENCHMARKS = python_files('benchmarks')
 
 

@@ -1,37 +1,24 @@
-"""py_process: calls, shapes, failures, and processes that end when they should."""
+"""py_process: methods as operations, shapes, failures, and sessions that end their processes."""
 
-import os
 import pathlib
-import pickle
-import signal
 import subprocess
 import sys
-import textwrap
-import threading
 
 import numpy as np
-import psutil
 import pytest
 import tensorflow as tf
 
+import child_processes
 import py_process
 import worker_classes
-from conftest import eventually
+from child_processes import is_running
 from worker_classes import Closing, Example, Meeting
 
 TESTS = pathlib.Path(__file__).parent
-GIVE_UP_SECS = 60
-
-
-def is_running(pid):
-  try:
-    return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-  except psutil.NoSuchProcess:
-    return False
 
 
 def children():
-  return [p.pid for p in psutil.Process().children() if is_running(p.pid)]
+  return [p.pid for p in child_processes.children()]
 
 
 @pytest.fixture
@@ -41,14 +28,6 @@ def graph():
   with tf.Graph().as_default() as graph:
     yield graph
     assert set(children()) == before
-
-
-@pytest.fixture
-def worker():
-  worker = py_process.Worker(Example, 10)
-  worker.start()
-  yield worker
-  worker.close()
 
 
 def monitored_session():
@@ -140,63 +119,11 @@ def test_method_error_arrives_in_the_session_with_traceback(graph):
   assert process.pid is None
 
 
-def test_worker_goes_on_after_a_method_error(worker):
-  for method, text in (('fails', 'KeyError'), ('exits', 'SystemExit'), ('missing', 'missing')):
-    with pytest.raises(py_process.WorkerError, match=text):
-      worker.call(method)
-  assert worker.call('scaled', 1) == 12
-
-
-@pytest.mark.parametrize(
-  'method, reason',
-  [('crashes', r'killed by signal 11 \(SIGSEGV\)'), ('leaves', 'ended with exit code 3')],
-)
-def test_dying_process_is_a_clear_error(worker, method, reason):
-  with pytest.raises(py_process.WorkerDied, match=reason):
-    worker.call(method)
-  with pytest.raises(py_process.WorkerDied, match=reason):
-    worker.call('scaled', 1)
-  worker.close()
-  worker.start()
-  assert worker.call('scaled', 1) == 12
-
-
 def test_crash_is_an_error_in_the_session(graph):
   crashes = py_process.PyProcess(Example, 10).proxy.crashes()
   with pytest.raises(tf.errors.OpError, match='SIGSEGV'):
     with monitored_session() as session:
       session.run(crashes)
-
-
-def test_killed_process_ends_a_running_call_at_once(worker, tmp_path):
-  inside = tmp_path / 'inside'
-  errors = []
-
-  def call():
-    try:
-      worker.call('sleeps', os.fsencode(inside))
-    except py_process.WorkerError as error:
-      errors.append(error)
-
-  caller = threading.Thread(target=call)
-  caller.start()
-  eventually(inside.exists)
-  os.kill(worker.pid, signal.SIGKILL)
-  caller.join(GIVE_UP_SECS)
-  assert isinstance(errors[0], py_process.WorkerDied) and 'SIGKILL' in str(errors[0])
-
-
-def test_one_death_among_many_leaves_the_others_their_results():
-  workers = [py_process.Worker(Example, i) for i in range(4)]
-  py_process.start_all(workers)
-  try:
-    os.kill(workers[2].pid, signal.SIGKILL)
-    results = py_process.call_all(workers, 'scaled', [(1,)] * 4)
-    assert isinstance(results[2], py_process.WorkerDied)
-    assert [results[i] for i in (0, 1, 3)] == [2, 3, 5]
-  finally:
-    py_process.close_all(workers)
-  assert all(w.pid is None for w in workers)
 
 
 def test_calls_run_at_the_same_time_from_one_operation(graph, tmp_path):
@@ -219,38 +146,6 @@ def test_calls_run_at_the_same_time_from_one_operation(graph, tmp_path):
     py_process.close_all(workers)
 
 
-def test_stuck_process_is_killed_by_close(worker, tmp_path, monkeypatch):
-  monkeypatch.setattr(py_process, 'CLOSE_SECS', 0.1)
-  inside, pid = tmp_path / 'inside', worker.pid
-  caller = threading.Thread(
-    target=lambda: pytest.raises(py_process.WorkerDied, worker.call, 'sleeps', os.fsencode(inside))
-  )
-  caller.start()
-  eventually(inside.exists)
-  worker.close()
-  assert not is_running(pid)
-  caller.join(GIVE_UP_SECS)
-  assert not caller.is_alive()
-
-
-def test_closing_twice_or_unstarted_is_fine():
-  worker = py_process.Worker(Example, 10)
-  worker.close()
-  worker.start()
-  worker.close()
-  worker.close()
-  with pytest.raises(py_process.WorkerDied, match='is closed'):
-    worker.call('scaled', 1)
-
-
-def test_forgotten_worker_ends():
-  worker = py_process.Worker(Example, 10)
-  worker.start()
-  pid = worker.pid
-  del worker
-  assert eventually(lambda: not is_running(pid))
-
-
 def test_recovered_session_has_running_processes(graph):
   process = py_process.PyProcess(Example, 10)
   scaled = process.proxy.scaled(tf.constant(1.0))
@@ -268,79 +163,6 @@ def test_recovered_session_has_running_processes(graph):
     pid = process.pid
     assert session.run(scaled) == 12
     assert process.pid not in (pid, None)
-
-
-def test_worker_is_small_and_imports_no_tensorflow(worker):
-  modules = worker.call('modules')
-  assert 'worker_classes' in modules
-  assert 'tensorflow' not in modules and 'py_process_test' not in modules
-  assert psutil.Process(worker.pid).memory_info().rss < 150e6
-
-
-def test_ctrl_c_is_the_parents_business():
-  # A program in the background of a shell ignores it from the start, and so would the worker.
-  before = signal.signal(signal.SIGINT, signal.default_int_handler)
-  worker = py_process.Worker(Example, 10)
-  try:
-    worker.start()
-    assert worker.call('session_id') != os.getsid(0)
-    os.kill(worker.pid, signal.SIGINT)
-    assert worker.call('scaled', 1) == 12
-  finally:
-    worker.close()
-    signal.signal(signal.SIGINT, before)
-
-
-def test_arguments_that_cannot_be_sent_leave_the_worker_alone(worker):
-  with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
-    worker.call('scaled', lambda: None)
-  assert worker.call('scaled', 1) == 12
-
-
-def test_class_that_cannot_be_sent_is_refused():
-  class Local:
-    pass
-
-  with pytest.raises(ValueError, match='Local cannot be sent .* top level of a module'):
-    py_process.Worker(Local)
-
-
-PROGRAM = """
-  import os, sys, threading
-  sys.path[:0] = [{repository!r}, {tests!r}]
-  import py_process, worker_classes
-
-  class OfTheMainModule:
-    def get(self):
-      return __name__
-
-  if __name__ == '__main__':
-    mine = py_process.Worker(OfTheMainModule)
-    idle, busy = (py_process.Worker(worker_classes.Example, 1) for _ in range(2))
-    py_process.start_all([mine, idle, busy])
-    assert mine.call('get') == '__mp_main__'
-    idle.call('prints')
-    print(mine.pid, idle.pid, busy.pid, flush=True)
-    busy.call('sleeps', sys.argv[1].encode())
-"""
-
-
-def test_no_orphan_when_the_parent_is_killed(tmp_path):
-  program = tmp_path / 'program.py'
-  program.write_text(
-    textwrap.dedent(PROGRAM).format(repository=str(TESTS.parent), tests=str(TESTS))
-  )
-  inside = tmp_path / 'inside'
-  command = [sys.executable, str(program), str(inside)]
-  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-    try:
-      # The worker's print went elsewhere: standard output is the parent's alone.
-      pids = [int(pid) for pid in parent.stdout.readline().split()]
-      eventually(inside.exists)
-      assert len(pids) == 3 and all(is_running(pid) for pid in pids)
-    finally:
-      parent.kill()
-  eventually(lambda: not any(is_running(pid) for pid in pids))
 
 
 def test_module_needs_no_tensorflow():

@@ -5,13 +5,13 @@ import time
 
 import gymnasium
 
-import environments
+from envs.catch import Catch
 
 OPEN = 'THROTTLED_ENV_OPEN'  # Environment variable: a file; once it exists, the pace is free.
 STEP_SECS = 0.3
 
 
-class Throttled(environments.Catch):
+class Throttled(Catch):
   """One step takes STEP_SECS."""
 
   def step(self, action):

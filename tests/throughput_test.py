@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-import environments
 from conftest import ROOT
+from envs.process_batch import ProcessBatch
 from learner_fixtures import small_settings
 
 sys.path.insert(0, os.path.join(ROOT, 'benchmarks'))
@@ -18,13 +18,13 @@ import throughput
 def test_the_environment_figure_counts_steps_and_no_restarts(monkeypatch):
   calls = []
   for name in ('reset', 'step'):
-    original = getattr(environments.ProcessBatch, name)
+    original = getattr(ProcessBatch, name)
 
     def counted(self, *args, name=name, original=original):
       calls.append(name)
       return original(self, *args)
 
-    monkeypatch.setattr(environments.ProcessBatch, name, counted)
+    monkeypatch.setattr(ProcessBatch, name, counted)
   settings = small_settings(level_name='impala/Catch-v0', num_actions=3)
   assert throughput.environment_rate(settings, 2, 0.5) > 0
   assert calls.count('reset') == 1

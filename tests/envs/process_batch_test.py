@@ -1,0 +1,126 @@
+"""envs.process_batch: crashes, and processes that end when they should."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import counting_env
+from child_processes import children
+from conftest import eventually
+from environment_player import counting, playing
+
+KILL, RAISE = counting_env.KILL, counting_env.RAISE
+
+
+def assert_not_counted(output, i):
+  assert output.done[i] and not output.info.game_over[i]
+  assert output.reward[i] == output.info.episode_return[i] == output.info.episode_step[i] == 0
+  np.testing.assert_array_equal(output.observation[i], [0, 0])
+
+
+@pytest.mark.parametrize('action, reason', [(KILL, 'SIGKILL'), (RAISE, 'the simulator stumbled')])
+def test_crashed_environment_is_rebuilt_in_its_batch(action, reason, caplog):
+  with playing(counting('Fragile'), 3) as player:
+    player.initial()
+    player.step()
+    crashed = player.step([0, action, 0])
+    after = player.step()
+    assert player.flow.crashes == 1
+    assert len(children()) == 3
+  assert_not_counted(crashed, 1)
+  np.testing.assert_array_equal(crashed.info.episode_step, [2, 0, 2])
+  np.testing.assert_array_equal(crashed.done, [False, True, False])
+  np.testing.assert_array_equal(after.info.episode_step, [3, 1, 3])
+  np.testing.assert_array_equal(after.info.episode_return, [6, 1, 6])
+  (message,) = [r.getMessage() for r in caplog.records if 'crashed' in r.getMessage()]
+  assert message.startswith('environment 1 of counting_env:Fragile-v0') and reason in message
+
+
+def test_worker_killed_from_outside_is_rebuilt():
+  with playing(counting('Fragile'), 2) as player:
+    player.initial()
+    os.kill(children()[0].pid, signal.SIGKILL)
+    output = player.step()
+    assert output.info.episode_step.tolist() in ([0, 1], [1, 0])
+    assert player.flow.crashes == 1
+
+
+def test_ten_crashes_in_a_row_are_an_error():
+  with playing(counting('Fragile'), 2) as player:
+    player.initial()
+    for _ in range(9):
+      assert_not_counted(player.step([0, RAISE]), 1)
+    with pytest.raises(
+      tf.errors.OpError, match='environment 1 .* crashed 10 times in a row'
+    ) as info:
+      player.step([0, RAISE])
+    assert 'the simulator stumbled' in info.value.message
+  assert not children()
+
+
+def test_finished_game_ends_the_row_of_crashes():
+  with playing(counting('Fragile'), 1) as player:
+    player.initial()
+    for _ in range(2):
+      for _ in range(6):
+        player.step(RAISE)
+      for _ in range(counting_env.GAME_STEPS):
+        player.step()
+    assert player.flow.crashes == 12
+
+
+def test_environment_that_cannot_be_rebuilt_is_an_error(monkeypatch, tmp_path):
+  monkeypatch.setenv(counting_env.BROKEN, str(tmp_path / 'broken'))
+  with playing(counting('Fragile'), 2) as player:
+    player.initial()
+    (tmp_path / 'broken').touch()
+    with pytest.raises(tf.errors.OpError, match='10 times in a row') as info:
+      player.step([KILL, 0])
+    assert 'the simulator is gone' in info.value.message
+
+
+def test_workers_are_small_and_without_tensorflow():
+  with playing('impala/Catch-v0', 4) as player:
+    player.initial()
+    assert len(children()) == 4
+    for process in children():
+      assert process.memory_info().rss < 150e6
+      assert not [m.path for m in process.memory_maps() if 'tensorflow' in m.path]
+  assert not children()
+
+
+def test_environments_step_at_the_same_time(monkeypatch, tmp_path):
+  monkeypatch.setenv(counting_env.BARRIER, str(tmp_path))
+  (tmp_path / 'count').write_text('5')
+  with playing(counting('Meeting'), 5) as player:
+    player.initial()
+    outputs = [player.step() for _ in range(3)]
+    assert player.flow.crashes == 0
+  np.testing.assert_array_equal(outputs[2].info.episode_step, [3] * 5)
+
+
+def test_closing_during_a_step_leaves_no_process(monkeypatch, tmp_path):
+  monkeypatch.setenv(counting_env.BARRIER, str(tmp_path / 'inside'))
+  monkeypatch.setattr('worker_process.CLOSE_SECS', 0.1)
+  errors = []
+  with playing(counting('Slow'), 2) as player:
+    player.initial()
+
+    def step():
+      with pytest.raises(tf.errors.OpError) as info:
+        player.step()
+      errors.append(info.value.message)
+
+    stepping = threading.Thread(target=step)
+    stepping.start()
+    eventually((tmp_path / 'inside').exists)
+    player.flow.close()
+    stepping.join(60)
+    assert 'are closed' in errors[0]
+    assert player.flow.crashes == 0
+    assert not children()
+    player.flow.close()

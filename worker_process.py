@@ -1,0 +1,399 @@
+"""A Python object in a process of its own, called directly and without TensorFlow on either side.
+
+The processes are fresh interpreters: they import what the object needs, never the program's main
+module nor TensorFlow, and they end with their parent, however it ends. Linux only. For methods as
+graph operations see `py_process`.
+
+Both ends are in this one file because the process runs it as its program, before it can import
+anything of the project. They talk over a pair of connected sockets; a message is 8 bytes of its
+size, then a pickle:
+
+  parent: (sys.path, file of the main module or None), then (class, args, kwargs), then requests
+    (method, args, kwargs).
+  process: an answer to the class and to every request, (True, result) or
+    (False, name of the exception's type, its message, traceback).
+"""
+
+import contextlib
+import faulthandler
+import fcntl
+import io
+import os
+import pickle
+import runpy
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import types
+import weakref
+
+# Seconds that a worker has for its object's close() before it is killed.
+CLOSE_SECS = 3.0
+
+# A worker is one of many on a machine: no thread pools of its own.
+_SINGLE_THREADED = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
+
+
+class WorkerError(RuntimeError):
+  """An exception inside a worker; the text holds the worker's traceback.
+
+  Attributes:
+    type_name: name of the exception's type there.
+    message: its text.
+  """
+
+  def __init__(self, text, type_name='', message=''):
+    super().__init__(text)
+    self.type_name, self.message = type_name, message
+
+
+class WorkerDied(WorkerError):
+  """The worker's process has ended; `message` says how."""
+
+
+class Worker:
+  """A Python object in its own process; needs no TensorFlow on either side.
+
+  Args:
+    type_: class to construct there; importable, or at the top level of the main module.
+    *args: for its constructor; sent by pickle, like everything that crosses the border.
+    **kwargs: for its constructor.
+
+  Raises:
+    ValueError: class or arguments cannot be sent.
+  """
+
+  def __init__(self, type_, *args, **kwargs):
+    self._label = type_.__name__
+    try:
+      self._construction = pickle.dumps((type_, args, kwargs))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+      raise ValueError(
+        f'{type_.__qualname__} cannot be sent to a process of its own ({error}); '
+        'define it at the top level of a module and give it arguments that pickle can send'
+      ) from error
+    self._lock = threading.Lock()
+    self._process = self._socket = self._finalizer = None
+
+  @property
+  def pid(self):
+    """Process id, None before the start and after the end."""
+    return self._process and self._process.pid
+
+  def start(self):
+    """Starts the process and constructs the object.
+
+    Raises:
+      WorkerError: the constructor failed; no process is left.
+    """
+    start_all([self])
+
+  def call(self, method, *args, **kwargs):
+    """Calls a method of the object and waits for its result.
+
+    Raises:
+      WorkerError: the method raised an exception. The worker can be called again.
+      WorkerDied: the process has ended. `close` and `start` make a new one.
+    """
+    request = _dumps((method, args, kwargs))
+    (result,) = _converse([self], lambda worker: worker._send(request))
+    if isinstance(result, WorkerError):
+      raise result
+    return result
+
+  def close(self):
+    """Calls the object's `close()`, if any, and ends the process; may be called twice."""
+    close_all([self])
+
+  def _spawn(self):
+    if self._process:
+      raise RuntimeError(f'the process of {self._label} runs already')
+    ours, theirs = socket.socketpair()
+    # Nobody writes to the lifeline. The worker dies when our end of it closes, as it does with us.
+    lifeline, our_lifeline = os.pipe()
+    try:
+      fds = theirs.fileno(), lifeline
+      self._process = subprocess.Popen(
+        [sys.executable, os.path.abspath(__file__), *map(str, fds), self._label],
+        stdin=subprocess.DEVNULL,
+        pass_fds=fds,
+        # Out of the terminal's process group: Ctrl-C is the parent's business.
+        start_new_session=True,
+        env={**os.environ, **_SINGLE_THREADED},
+      )
+    except BaseException:
+      ours.close()
+      os.close(our_lifeline)
+      raise
+    finally:
+      theirs.close()
+      os.close(lifeline)
+    self._socket = ours
+    self._finalizer = weakref.finalize(self, _end, self._process, ours, our_lifeline)
+    main = getattr(sys.modules.get('__main__'), '__file__', None)
+    self._send(_dumps((sys.path, main and os.path.abspath(main))))
+    self._send(self._construction)
+
+  def _send(self, data):
+    sock = self._socket
+    # Where it is closed or has died, reading its answer says so.
+    if sock is not None:
+      with contextlib.suppress(OSError):
+        _write(sock, data)
+
+  def _receive(self, sock):
+    """The result of the last request; a failure as a `WorkerError`, not raised."""
+    try:
+      succeeded, *answer = pickle.loads(_read(sock))
+    except (EOFError, OSError):
+      return self._died()
+    if succeeded:
+      return answer[0]
+    type_name, message, text = answer
+    return WorkerError(
+      f'{type_name} in the process of {self._label} (pid {self.pid}): {message}\n{text}',
+      type_name,
+      message,
+    )
+
+  def _died(self):
+    process = self._process
+    if process is None:
+      return WorkerDied(f'the process of {self._label} is closed', 'WorkerDied', 'is closed')
+    message = _describe_end(_wait(process, time.monotonic() + 1))
+    text = f'the process of {self._label} (pid {process.pid}) {message}'
+    return WorkerDied(text, 'WorkerDied', message)
+
+  def _hang_up(self):
+    if self._process:
+      _shut_down(self._socket)
+
+  def _finish(self):
+    if self._process:
+      self._finalizer()
+      self._process = self._socket = self._finalizer = None
+
+
+def start_all(workers):
+  """Starts workers side by side.
+
+  Raises:
+    WorkerError: a constructor failed; then none of them is left running.
+  """
+  try:
+    results = _converse(workers, Worker._spawn)
+  except BaseException:
+    close_all(workers)
+    raise
+  for result in results:
+    if isinstance(result, WorkerError):
+      close_all(workers)
+      raise result
+
+
+def call_all(workers, method, arguments):
+  """Calls one method on many workers, which execute it at the same time.
+
+  Args:
+    workers: list of N `Worker`.
+    method: name.
+    arguments: N tuples, the positional arguments for each.
+
+  Returns:
+    A list of N results. Where a call failed it holds the `WorkerError` or `WorkerDied` instead.
+  """
+  requests = {w: _dumps((method, args, {})) for w, args in zip(workers, arguments, strict=True)}
+  return _converse(workers, lambda worker: worker._send(requests[worker]))
+
+
+def close_all(workers):
+  """Closes workers side by side; those not running are left alone."""
+  processes = [worker._process for worker in workers if worker._process]
+  for worker in workers:
+    worker._hang_up()
+  deadline = time.monotonic() + CLOSE_SECS
+  for process in processes:
+    if _wait(process, deadline) is None:
+      process.kill()
+  for worker in workers:
+    worker._finish()
+
+
+def _converse(workers, request):
+  """Lets `request(worker)` write to each, then reads the answers as they come."""
+  for worker in workers:
+    worker._lock.acquire()
+  try:
+    for worker in workers:
+      request(worker)
+    return _collect(workers)
+  except BaseException:
+    # An answer that nobody has read would be taken for that of the next request.
+    for worker in workers:
+      worker._hang_up()
+    raise
+  finally:
+    for worker in workers:
+      worker._lock.release()
+
+
+def _collect(workers):
+  poll = select.poll()
+  results = [None] * len(workers)
+  pending = {}
+  for i, worker in enumerate(workers):
+    sock = worker._socket
+    if sock is None:
+      results[i] = worker._died()
+      continue
+    poll.register(sock, select.POLLIN)
+    pending[sock.fileno()] = i, sock
+  while pending:
+    for fd, _ in poll.poll():
+      poll.unregister(fd)
+      i, sock = pending.pop(fd)
+      results[i] = workers[i]._receive(sock)
+  return results
+
+
+def _end(process, sock, lifeline):
+  """Ends a process: first it is asked, then it is killed."""
+  _shut_down(sock)
+  if _wait(process, time.monotonic() + CLOSE_SECS) is None:
+    process.kill()
+    process.wait()
+  sock.close()
+  os.close(lifeline)
+
+
+def _shut_down(sock):
+  with contextlib.suppress(OSError):  # The other side may have been quicker.
+    sock.shutdown(socket.SHUT_RDWR)
+
+
+def _wait(process, deadline):
+  try:
+    return process.wait(max(0, deadline - time.monotonic()))
+  except subprocess.TimeoutExpired:
+    return None
+
+
+def _describe_end(returncode):
+  if returncode is None:
+    return 'has closed its connection'
+  if returncode >= 0:
+    return f'has ended with exit code {returncode}'
+  try:
+    name = f' ({signal.Signals(-returncode).name})'
+  except ValueError:
+    name = ''
+  return f'was killed by signal {-returncode}{name}'
+
+
+# What both sides use to talk.
+
+_HEADER = struct.Struct('<Q')  # The size of the message that follows, in bytes.
+
+
+def _dumps(message):
+  return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+
+
+def _write(sock, data):
+  sock.sendall(_HEADER.pack(len(data)) + data)
+
+
+def _read(sock):
+  (size,) = _HEADER.unpack(_read_exactly(sock, _HEADER.size))
+  return _read_exactly(sock, size)
+
+
+def _read_exactly(sock, size):
+  data = b''
+  while len(data) < size:
+    part = sock.recv(size - len(data), socket.MSG_WAITALL)
+    if not part:
+      raise EOFError('the other side has closed the connection')
+    data = data + part if data else part
+  return data
+
+
+# The worker's side.
+
+
+class _Unpickler(pickle.Unpickler):
+  """Loads the parent's main module, under another name, only for what was defined in it."""
+
+  def __init__(self, data, main_path):
+    super().__init__(io.BytesIO(data))
+    self._main_path = main_path
+
+  def find_class(self, module, name):
+    if module == '__main__' and self._main_path:
+      main = types.ModuleType('__main__')
+      main.__dict__.update(runpy.run_path(self._main_path, run_name='__mp_main__'))
+      sys.modules['__main__'] = main
+      self._main_path = None
+    return super().find_class(module, name)
+
+
+def _serve(sock):
+  """Constructs the object, then answers requests until the parent hangs up."""
+  sys.path[:], main_path = pickle.loads(_read(sock))
+  try:
+    type_, args, kwargs = _Unpickler(_read(sock), main_path).load()
+    target = type_(*args, **kwargs)
+  except BaseException as error:
+    _write(sock, _failure(error))
+    return
+  with contextlib.suppress(EOFError, OSError):
+    _write(sock, _success(None))
+    while True:
+      _write(sock, _answer(target, _read(sock)))
+  if hasattr(target, 'close'):
+    target.close()
+
+
+def _answer(target, request):
+  try:
+    method, args, kwargs = pickle.loads(request)
+    return _success(getattr(target, method)(*args, **kwargs))
+  except BaseException as error:
+    return _failure(error)
+
+
+def _success(result):
+  return _dumps((True, result))
+
+
+def _failure(error):
+  return _dumps((False, type(error).__name__, str(error), traceback.format_exc()))
+
+
+def _die_with_parent(lifeline):
+  """Lets the end of the parent kill this process, even inside a call that never returns."""
+  signal.signal(signal.SIGIO, signal.SIG_DFL)
+  fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+  fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
+  # It may have ended before the line above.
+  if select.select([lifeline], [], [], 0)[0]:
+    sys.exit('the parent has ended')
+
+
+def _main(socket_fd, lifeline, _):
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  _die_with_parent(int(lifeline))
+  # Standard output may be read by a program; what an object prints goes to the log.
+  os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+  faulthandler.enable()
+  _serve(socket.socket(fileno=int(socket_fd)))
+
+
+if __name__ == '__main__':
+  _main(*sys.argv[1:])
