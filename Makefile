@@ -5,6 +5,7 @@
 #   make train ARGS="--level_name=..."    the same with further flags
 #   make test                             all tests, in two processes (see tests/conftest.py)
 #   make test ARGS="-n0 tests/vtrace_test.py"    one file, in one process
+#   make quick                            those that start no cluster: under two minutes on two cores
 #   make lint                             ruff: the linter, and whether the formatter agrees
 #   make format                           ruff: formats every file
 #   make clean                            removes .venv and caches; runs/ stays
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHELL := /bin/sh
 
-.PHONY: help train test lint format clean
+.PHONY: help train test quick lint format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +28,9 @@ train: $(VENV)/.requirements
 
 test: $(VENV)/.requirements-dev
 	@$(BIN)/python -m pytest --numprocesses=2 $(ARGS)
+
+quick: $(VENV)/.requirements-dev
+	@$(BIN)/python -m pytest --numprocesses=2 -m "not cluster and not slow" $(ARGS)
 
 lint: $(VENV)/.requirements-dev
 	@$(BIN)/python -m ruff check .

@@ -23,6 +23,13 @@ sys.path.insert(0, ROOT)
 # A shell gives its background jobs an ignored SIGINT, which all that tests start would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What a test is given, itself or through another fixture, says what it costs; `make quick` leaves
+# out the tests with these marks.
+MARKS = {
+  'cluster': {'new_cluster', 'network', 'sshd'},  # Processes of a cluster, or an sshd.
+  'slow': {'catch_runs'},  # Training until something is learned.
+}
+
 # How long the children of a process may take to notice that it is gone.
 _ORPHAN_LIMIT_SECS = 15.0
 
@@ -55,12 +62,29 @@ class _TwoGroups(LoadScopeScheduling):
     return 'clusters' if nodeid.startswith('tests/cluster_test.py::') else 'others'
 
 
+class _ByFile(LoadScopeScheduling):
+  """Without the clusters: whole files to whichever test process is free, the frontend's to one."""
+
+  def _split_scope(self, nodeid):
+    return 'frontend' if 'frontend' in nodeid.split('::')[0] else nodeid.split('::')[0]
+
+
+@pytest.hookimpl(optionalhook=True)  # With `-p no:xdist` nobody knows this hook.
 def pytest_xdist_make_scheduler(config, log):
   """Groups by file: the marks of `--dist=loadgroup` are without effect from pytest 9.2 on.
 
   See https://github.com/pytest-dev/pytest-xdist/issues/1386.
   """
-  return _TwoGroups(config, log)
+  without_clusters = 'not cluster' in config.option.markexpr
+  return (_ByFile if without_clusters else _TwoGroups)(config, log)
+
+
+def pytest_collection_modifyitems(items):
+  """Marks tests by what they are given, wherever they are."""
+  for item in items:
+    for mark, fixtures in MARKS.items():
+      if fixtures & set(item.fixturenames):
+        item.add_marker(mark)
 
 
 def _own_ports():

@@ -1,5 +1,6 @@
 """The shared helpers keep what they promise: above all, no process outlives its test."""
 
+import glob
 import os
 import re
 import socket
@@ -107,3 +108,24 @@ def test_all_but_the_clusters_share_a_test_process(processes):
   assert run.exit_code() == 0, run.output()
   workers = re.findall(r'\[(gw\d)\] .* PASSED tests/', run.output())
   assert len(workers) > 40 and len(set(workers)) == 1
+
+
+def test_quick_tests_start_no_cluster(processes):
+  """With the flags of `make quick`, of files that start clusters; tests are collected, not run."""
+  with open(os.path.join(conftest.ROOT, 'Makefile'), encoding='utf-8') as file:
+    marks = re.search(r'-m pytest .* -m "(.*)" \$\(ARGS\)', file.read())[1]
+  tests = os.path.dirname(conftest.__file__)
+  files = [
+    path
+    for name in ('cluster_test.py', 'cluster_network_test.py', 'readme_test.py')
+    for path in glob.glob(os.path.join(tests, '**', name), recursive=True)
+  ]
+  assert len(files) == 3
+  run = processes.start(
+    sys.executable, '-m', 'pytest', '-n0', '-p', 'no:cacheprovider', '--collect-only', '-q',
+    '-m', marks, *files,
+  )  # fmt: skip
+  assert run.exit_code() == 0, run.output()
+  collected = [line.split('::') for line in run.output().splitlines() if '::' in line]
+  assert {os.path.basename(path) for path, _ in collected} == {'readme_test.py'}
+  assert not [name for _, name in collected if name.startswith('test_the_commands')]

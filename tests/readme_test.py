@@ -72,6 +72,7 @@ def other_ports_where_taken(commands):
   ]
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize('block', [0, 1], ids=['1 learner 1 actor', '2 learners 3 actors'])
 def test_the_commands_of_the_readme_as_printed(processes, tmp_path, block):
   commands = other_ports_where_taken(readme_blocks()[block])
