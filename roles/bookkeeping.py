@@ -13,6 +13,7 @@ import time
 import tensorflow as tf
 
 from reporting import csv_files, curves, statistics, writers
+from reporting.learning_signs import LearningSigns
 from roles.settings import announced
 from runtime.process import POLL_SECS, WAITING_SECS
 from runtime.sessions import ANSWER_SECS, run_within
@@ -122,6 +123,12 @@ class Records:
     self._total, self._secs = graph.settings.total_environment_frames, task.options.metrics_secs
     self._statistics = statistics.RunStatistics()
     self._writer = writers.open_run(logdir, self._total, self._secs)
+    settings = graph.settings
+    self._signs = LearningSigns(
+      settings.num_actions,
+      settings.batch_size * settings.unroll_length,
+      settings.gradient_clipping,
+    )
     self._next_row, self._rows = time.monotonic() + self._secs, 0
 
   def begin(self, session, path):
@@ -190,6 +197,8 @@ class Records:
       frames_per_sec=row['frames_per_sec'], environment_frames=int(frames)
     )
     self._writer.write(row)
+    for sentence in self._signs.add(row):
+      self._writer.message(sentence)
     self._writer.write_episodes(self._statistics.pop_episodes(int(frames)))
     return row
 
