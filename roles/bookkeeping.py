@@ -15,7 +15,7 @@ import tensorflow as tf
 from reporting import csv_files, curves, statistics, writers
 from reporting.learning_signs import LearningSigns
 from roles.settings import announced
-from runtime.process import POLL_SECS, WAITING_SECS
+from runtime.process import POLL_SECS, WAITING_SECS, BadInput
 from runtime.sessions import ANSWER_SECS, run_within
 
 _REPORT_SECS = 1.0
@@ -116,13 +116,19 @@ class Records:
     graph: `roles.wiring.Graph`.
     side: the chief's `roles.wiring.LearnerSide`.
     logdir: the run's folder.
+
+  Raises:
+    BadInput: the folder has a metrics.csv or episodes.csv with other columns.
   """
 
   def __init__(self, task, graph, side, logdir):
     self._task, self._graph, self._side, self._logdir = task, graph, side, logdir
     self._total, self._secs = graph.settings.total_environment_frames, task.options.metrics_secs
     self._statistics = statistics.RunStatistics()
-    self._writer = writers.open_run(logdir, self._total, self._secs)
+    try:
+      self._writer = writers.open_run(logdir, self._total, self._secs)
+    except ValueError as e:
+      raise BadInput(f'--logdir={logdir}: {e}') from None
     settings = graph.settings
     self._signs = LearningSigns(
       settings.num_actions,

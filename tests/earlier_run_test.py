@@ -65,6 +65,15 @@ def test_it_had_no_choice_of_what_the_network_sees(folder, processes):
   assert 'observation_scaling unit' in refused.output()
 
 
+def test_a_file_of_somebody_elses_is_refused_and_untouched(folder, processes):
+  (folder / 'metrics.csv').write_text('a,b\n1,2\n')
+  refused = processes.start('experiment.py', PRESET, f'--logdir={folder}')
+  assert refused.exit_code(LIMIT_SECS) == 2
+  last = refused.output().splitlines()[-1]
+  assert 'metrics.csv has the columns a,b' in last and 'another --logdir' in last
+  assert (folder / 'metrics.csv').read_text() == 'a,b\n1,2\n'
+
+
 def test_it_plays_and_is_drawn(folder, processes):
   # Its record says the level, the agent and the rest.
   flags = [f'--logdir={folder}']

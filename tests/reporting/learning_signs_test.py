@@ -1,4 +1,4 @@
-"""reporting.learning_signs: each sign is told once, when it has lasted; a good run hears nothing."""
+"""reporting.learning_signs: a sign is told once, when it has lasted; a good run hears nothing."""
 
 import math
 
