@@ -24,13 +24,24 @@ class GymEnvironment:
     level_name: Gym id.
     seed: int, of the first reset.
     num_action_repeats: how often an action is repeated; rewards are summed.
+    render_mode: of Gymnasium, or None.
 
   Raises:
     ValueError: the id is unknown, the environment cannot be made, or a space is not supported.
   """
 
-  def __init__(self, level_name, seed, num_action_repeats):
+  def __init__(self, level_name, seed, num_action_repeats, render_mode=None):
     self._env = _make(level_name)
+    modes = self._env.metadata.get('render_modes') or []
+    if render_mode:
+      self._env.close()
+      if render_mode not in modes:
+        raise ValueError(
+          f'level_name {level_name!r} cannot render {render_mode}; it renders '
+          f'{", ".join(modes) or "nothing"}'
+        )
+      self._env = _make(level_name, render_mode=render_mode)
+    self.render_fps = self._env.metadata.get('render_fps') or 30
     self._num_action_repeats = num_action_repeats
     self._shape, self._dtype, self._convert = _observation(level_name, self._env)
     self._first_action, self._num_actions = _actions(level_name, self._env)
@@ -51,13 +62,27 @@ class GymEnvironment:
 
   def step(self, action):
     """(reward, done, observation); when done, the observation is the first of the next game."""
+    total, over, observation = self._repeat(action)
+    return total, over, self.reset() if over else self._checked(observation)
+
+  def step_and_render(self, action):
+    """(reward, done, observation, picture); the picture is taken before the next game begins."""
+    total, over, observation = self._repeat(action)
+    picture = self.render()
+    return total, over, self.reset() if over else self._checked(observation), picture
+
+  def render(self):
+    """The picture of now, uint8 [H, W, 3]."""
+    return np.asarray(self._env.render(), np.uint8)
+
+  def _repeat(self, action):
     total = 0.0
     for _ in range(self._num_action_repeats):
       observation, reward, terminated, truncated, _ = self._env.step(self._first_action + action)
       total += float(reward)
       if terminated or truncated:
-        return total, True, self.reset()
-    return total, False, self._checked(observation)
+        return total, True, observation
+    return total, False, observation
 
   def close(self):
     """Closes the environment."""
@@ -72,13 +97,13 @@ class GymEnvironment:
     return converted
 
 
-def _make(level_name):
+def _make(level_name, **kwargs):
   gymnasium.logger.min_level = gymnasium.logger.ERROR
   module, separator, env_id = level_name.rpartition(':')
   try:
     if separator:
       importlib.import_module(module)
-    return _make_registered(env_id)
+    return _make_registered(env_id, **kwargs)
   except Exception as error:
     if _is_unknown(error):
       closest = difflib.get_close_matches(env_id, _known_ids(), 3, cutoff=0.0)
@@ -92,12 +117,12 @@ def _make(level_name):
     ) from error
 
 
-def _make_registered(env_id):
+def _make_registered(env_id, **kwargs):
   try:
-    return gymnasium.make(env_id, disable_env_checker=True)
+    return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
   except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv):
     # Its checker uses np.bool8, which NumPy 2 no longer has.
-    return _openai_gym().make(env_id, disable_env_checker=True)
+    return _openai_gym().make(env_id, disable_env_checker=True, **kwargs)
 
 
 def _openai_gym():

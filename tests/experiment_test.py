@@ -127,6 +127,9 @@ def test_an_unknown_level_names_the_three_closest(no_tensorflow):
 
 @pytest.mark.parametrize('flags, words', [
     (['--mode=test'], ['checkpoint', 'train first']),
+    (['--mode=video'], ['checkpoint to film', 'train first']),
+    (['--num_episodes=0'], ['num_episodes=0', 'positive']),
+    (['--mode=export'], ['checkpoint to export', 'train first']),
     (['--mode=plot'], ['metrics.csv', 'nothing to plot']),
 ])  # fmt: skip
 def test_without_a_run_there_is_nothing_to_test_or_plot(flags, words, tmp_path, no_tensorflow):
