@@ -7,6 +7,7 @@ import shutil
 import tensorflow as tf
 
 from evaluation.policy import build_policy
+from runtime.process import RunFailed
 
 _PLAYER = 'play_exported.py'
 
@@ -26,7 +27,7 @@ def export(folder, checkpoint, settings, atari, description):
     description: dict of further entries of policy.json.
 
   Raises:
-    OSError: the disk; then nothing is left of the new export.
+    RunFailed: the disk; then nothing is left of the new export.
   """
   new, old = folder + '.new', folder + '.old'
   for path in (new, old):
@@ -40,6 +41,8 @@ def export(folder, checkpoint, settings, atari, description):
     if os.path.exists(folder):
       os.rename(folder, old)
     os.rename(new, folder)
+  except (OSError, tf.errors.OpError) as e:
+    raise RunFailed(f'{folder}: the export cannot be written: {e}') from e
   finally:
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)

@@ -1,5 +1,6 @@
 """A checkpoint plays, and is seen playing: a film of its games, and a short animated picture."""
 
+import contextlib
 import os
 
 import cv2
@@ -9,13 +10,10 @@ import tensorflow as tf
 
 from evaluation import picture
 from evaluation.policy import build_policy
+from runtime.process import RunFailed
 
 _ANIMATED_SECS, _ANIMATED_FRAMES_PER_SEC = 12, 10
 _LEAST_FRAMES_PER_SEC = 1
-
-
-class FilmError(Exception):
-  """A film could not be written; the message says why."""
 
 
 def film(folder, checkpoint, settings, game, num_episodes, annotate, deterministic, should_stop):
@@ -37,7 +35,7 @@ def film(folder, checkpoint, settings, game, num_episodes, annotate, determinist
     (returns of the games, number of frames); fewer games, and no file, if told to stop.
 
   Raises:
-    FilmError: nothing is left of it.
+    RunFailed: nothing is left of it.
   """
   paths = {kind: os.path.join(folder, f'video{kind}') for kind in ('.webm', '.webp')}
   parts = {kind: os.path.join(folder, f'video.part{kind}') for kind in paths}
@@ -46,16 +44,17 @@ def film(folder, checkpoint, settings, game, num_episodes, annotate, determinist
   try:
     returns = []
     frames = _frames(checkpoint, settings, game, num_episodes, annotate, deterministic, returns)
-    for frame in frames:
-      writer.add(frame)
-      if should_stop():
-        return returns, 0
+    with contextlib.closing(frames):  # Its graph must be left before anything else goes on.
+      for frame in frames:
+        writer.add(frame)
+        if should_stop():
+          return returns, 0
     writer.close()
     for kind, path in paths.items():
       os.replace(parts[kind], path)
     return returns, writer.count
   except OSError as e:
-    raise FilmError(f'{folder}: the film cannot be written: {e}') from e
+    raise RunFailed(f'{folder}: the film cannot be written: {e}') from e
   finally:
     writer.release()
     for part in parts.values():
@@ -72,12 +71,12 @@ class _Writer:
 
   def add(self, frame):
     if self._video is None:
-      cv2.setLogLevel(0)  # It tells of a tag that is then right.
       size = (frame.shape[1], frame.shape[0])
       codec = cv2.VideoWriter_fourcc(*'VP90')
-      self._video = cv2.VideoWriter(self._parts['.webm'], codec, self._rate, size)
+      with _silent():
+        self._video = cv2.VideoWriter(self._parts['.webm'], codec, self._rate, size)
       if not self._video.isOpened():
-        raise FilmError(f'{self._parts[".webm"]}: OpenCV cannot write VP9 here')
+        raise RunFailed(f'{self._parts[".webm"]}: OpenCV cannot write VP9 here')
     self._video.write(np.ascontiguousarray(frame[..., ::-1]))
     every = max(1, round(self._rate / _ANIMATED_FRAMES_PER_SEC))
     if self.count % every == 0 and self.count < _ANIMATED_SECS * self._rate:
@@ -88,13 +87,13 @@ class _Writer:
     """Ends both files.
 
     Raises:
-      FilmError: frames are missing: OpenCV does not tell of a full disk.
+      RunFailed: frames are missing: OpenCV does not tell of a full disk.
       OSError: the animated picture.
     """
     self.release()
     written = _number_of_frames(self._parts['.webm'])
     if written != self.count:
-      raise FilmError(
+      raise RunFailed(
         f'{self._parts[".webm"]} has {written} of {self.count} frames; is the disk full?'
       )
     every = max(1, round(self._rate / _ANIMATED_FRAMES_PER_SEC))
@@ -107,6 +106,20 @@ class _Writer:
   def release(self):
     if self._video is not None:
       self._video.release()
+
+
+@contextlib.contextmanager
+def _silent():
+  """Drops what C code says on the error stream: OpenCV names a tag there, and then does well."""
+  kept = os.dup(2)
+  nowhere = os.open(os.devnull, os.O_WRONLY)
+  try:
+    os.dup2(nowhere, 2)
+    yield
+  finally:
+    os.dup2(kept, 2)
+    os.close(kept)
+    os.close(nowhere)
 
 
 def _number_of_frames(path):

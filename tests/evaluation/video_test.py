@@ -16,6 +16,7 @@ from conftest import ROOT
 from envs import rendered
 from envs.atari import AtariBatch
 from evaluation import picture, video
+from runtime.process import RunFailed
 
 PONG, CATCH = 'PongNoFrameskip-v4', 'impala/Catch-v0'
 
@@ -103,7 +104,7 @@ def test_a_full_disk_leaves_the_earlier_film(tmp_path):
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))  # Bytes; the disk of this process.
   try:
-    with pytest.raises(video.FilmError, match='full|cannot be written'):
+    with pytest.raises(RunFailed, match='full|cannot be written'):
       video.film(str(tmp_path), path, settings, game, 5, True, False, lambda: False)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
