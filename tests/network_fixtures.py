@@ -291,7 +291,7 @@ class Network:
     for name in ('tmux', 'sshd', 'ssh'):
       tool(name)
     if os.getuid() != 0:
-      pytest.skip('network namespaces need root: sudo .venv/bin/python -m pytest tests/frontend*')
+      pytest.skip('network namespaces need root: sudo .venv/bin/python -m pytest tests/frontend')
     self.folder = tempfile.mkdtemp(prefix='impala', dir='/var/tmp')
     self.home = os.path.join(self.folder, 'home')
     with open(os.path.join(self.folder, 'shadow'), 'w', encoding='utf-8') as file:
