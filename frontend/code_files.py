@@ -34,7 +34,7 @@ def tracked_files(code):
 
 
 def source_files(code):
-  """The files whose contents make up the version of the code: the top level's, and all packages'."""
+  """The files whose contents make up the version of the code, those of all packages among them."""
   names = git_files(code, '*.py')
   if names is None:
     names = [*glob.glob('*.py', root_dir=code), *glob.glob('*/*.py', root_dir=code)]
