@@ -35,6 +35,7 @@ class GymEnvironment:
     self._shape, self._dtype, self._convert = _observation(level_name, self._env)
     self._first_action, self._num_actions = _actions(level_name, self._env)
     self._seed = seed
+    self._truncated = False
     # For environments that know nothing of their own generators.
     random.seed(seed)
     np.random.seed(seed)
@@ -46,18 +47,27 @@ class GymEnvironment:
   def reset(self):
     """The first observation of a new game."""
     observation, _ = self._env.reset(seed=self._seed)
-    self._seed = None
+    self._seed, self._truncated = None, False
     return self._checked(observation)
 
   def step(self, action):
-    """(reward, done, observation); when done, the observation is the first of the next game."""
+    """(reward, done, game_over, observation), with `done` and `game_over` as in `StepOutput`.
+
+    Where a game has ended, the observation is the first of the next one. A time limit is no end for
+    learning: its last observation is shown, and the step after it only leads to the next game.
+    """
+    if self._truncated:
+      return 0.0, True, False, self.reset()
     total = 0.0
     for _ in range(self._num_action_repeats):
       observation, reward, terminated, truncated, _ = self._env.step(self._first_action + action)
       total += float(reward)
-      if terminated or truncated:
-        return total, True, self.reset()
-    return total, False, self._checked(observation)
+      if terminated:
+        return total, True, True, self.reset()
+      if truncated:
+        self._truncated = True
+        return total, False, True, self._checked(observation)
+    return total, False, False, self._checked(observation)
 
   def close(self):
     """Closes the environment."""

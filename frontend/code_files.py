@@ -1,5 +1,6 @@
 """Which files make up the code: what `push` copies, and what `check` compares."""
 
+import glob
 import os
 import subprocess
 
@@ -33,13 +34,9 @@ def tracked_files(code):
 
 
 def source_files(code):
-  """The programs whose contents make up the version of the code."""
+  """The files whose contents make up the version of the code, those of all packages among them."""
   names = git_files(code, '*.py')
   if names is None:
-    names = [name for name in os.listdir(code) if name.endswith('.py')]
-    names += [
-      f'frontend/{name}'
-      for name in os.listdir(os.path.join(code, 'frontend'))
-      if name.endswith('.py')
-    ]
-  return sorted(name for name in names if os.path.dirname(name) in ('', 'frontend'))
+    names = [*glob.glob('*.py', root_dir=code), *glob.glob('*/*.py', root_dir=code)]
+  packages = {os.path.dirname(name) for name in names if os.path.basename(name) == '__init__.py'}
+  return sorted(name for name in names if os.path.dirname(name) in packages | {''})
