@@ -71,10 +71,17 @@ def baseline_loss(errors):
   return 0.5 * tf.reduce_sum(tf.square(errors))
 
 
-def entropy_loss(policy_logits):
-  """The negative entropy of policies [T, B, A], summed."""
+def entropy_loss(policy_logits, counted=None):
+  """The negative entropy of policies [T, B, A], summed where `counted` (bool [T, B]; None: all)."""
   policy, log_policy = tf.nn.softmax(policy_logits), tf.nn.log_softmax(policy_logits)
+  if counted is not None:
+    policy = tf.where(counted[..., tf.newaxis], policy, 0.0)
   return tf.reduce_sum(policy * log_policy)
+
+
+def _leads_nowhere(done, info):
+  """Whether entries came by a step from a crash or a time limit to a new game; see `StepOutput`."""
+  return done & ~info.game_over & tf.equal(info.episode_step, 0)
 
 
 def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters, entropy_weight):
@@ -96,13 +103,17 @@ def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters,
   agent_outputs = tf.nest.map_structure(lambda t: t[1:], agent_outputs)
   rewards, done = env_outputs.reward[1:], env_outputs.done[1:]
   learner_outputs = tf.nest.map_structure(lambda t: t[:-1], learner_outputs)
+  rewards = clip_rewards(rewards, hyperparameters.reward_clipping)
+  # From a time limit or a crash to the next game: target and value are one, so the errors are 0.
+  masked = _leads_nowhere(env_outputs.done, env_outputs.info)[1:]
+  rewards = tf.where(masked, learner_outputs.baseline, rewards)
 
   returns = vtrace.from_logits(
     behaviour_policy_logits=agent_outputs.policy_logits,
     target_policy_logits=learner_outputs.policy_logits,
     actions=agent_outputs.action,
     discounts=tf.cast(~done, tf.float32) * hyperparameters.discounting,
-    rewards=clip_rewards(rewards, hyperparameters.reward_clipping),
+    rewards=rewards,
     values=learner_outputs.baseline,
     bootstrap_value=bootstrap_value,
     lambda_=hyperparameters.vtrace_lambda,
@@ -111,7 +122,7 @@ def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters,
     learner_outputs.policy_logits, agent_outputs.action, returns.pg_advantages
   )
   baseline = baseline_loss(returns.vs - learner_outputs.baseline)
-  entropy = entropy_loss(learner_outputs.policy_logits)
+  entropy = entropy_loss(learner_outputs.policy_logits, ~masked)
   total = policy + hyperparameters.baseline_cost * baseline + entropy_weight * entropy
   return Losses(total, policy, baseline, entropy)
 

@@ -1,36 +1,68 @@
-"""Starts, watches and stops a whole cluster that a CSV describes, over SSH and tmux.
+"""Starts, watches and stops a whole cluster that a CSV describes, over SSH and tmux."""
 
-  python run_experiment_mm_raw.py --cluster_csv_path=local_cluster_example.csv
-  --agent_name=ResNetLSTMAgent
-
-Actions (--action=...):
-  launch   check, then start every task in its own tmux window on its host (default)
-  check    say for every host whether the cluster can run there
-  push     copy the code to every host, and install requirements.txt where no python is named
-  status   one table of all tasks: --watch, --json
-  attach   attach this terminal to a task's window: --task=learner:0
-  logs     last lines of all tasks, or of one: --task=actor:2 --follow
-  stop     let the chief save a checkpoint and end the run, then end what is left: --now
-  plan     print what would run where
-
-All other flags are those of experiment.py and go unchanged to every task.
-"""
-
+import collections
 import os
 import re
 import sys
 
 from absl import flags
 
-from frontend import arguments
+from frontend import (
+  arguments,
+  checking,
+  cluster,
+  cluster_csv,
+  on_host,
+  planning,
+  pushing,
+  starting,
+  stopping,
+  supervisor,
+  watching,
+)
+from frontend.console import Console
+from frontend.host_error import HostError
 
-ACTIONS = ('launch', 'check', 'push', 'status', 'attach', 'logs', 'stop', 'plan')
+# run: function of a Console that returns the exit code; text: what --help says; training_flags:
+# whether it starts tasks or looks at how they would start, for only then it takes training flags;
+# task: whether it takes --task.
+Action = collections.namedtuple('Action', 'run text training_flags task', defaults=(False, False))
+
+# Another action is a module in frontend/ and a row here.
+ACTIONS = {
+  'launch': Action(
+    starting.launch,
+    'check, then start every task in its own tmux window on its host (default)',
+    training_flags=True,
+  ),
+  'check': Action(
+    checking.check, 'say for every host whether the cluster can run there', training_flags=True
+  ),
+  'push': Action(
+    pushing.push,
+    'copy the code to every host, and install requirements.txt where no python is named',
+  ),
+  'status': Action(watching.status, 'one table of all tasks: --watch, --json'),
+  'attach': Action(
+    watching.attach, "attach this terminal to a task's window: --task=learner:0", task=True
+  ),
+  'logs': Action(
+    watching.logs, 'last lines of all tasks, or of one: --task=actor:2 --follow', task=True
+  ),
+  'stop': Action(
+    stopping.stop,
+    'let the chief save a checkpoint and end the run, then end what is left: --now',
+  ),
+  'plan': Action(planning.plan, 'print what would run where', training_flags=True),
+}
 # What the frontend runs on the hosts; a person has no use for them.
 INNER_ACTIONS = ('on_host', 'supervise')
-# Actions that start tasks or look at how they would start: only these take training flags.
-TRAINING_ACTIONS = ('launch', 'check', 'plan')
 
 PROGRAM = os.path.basename(__file__)
+EXAMPLE = (
+  '  python run_experiment_mm_raw.py --cluster_csv_path=local_cluster_example.csv',
+  '  --agent_name=ResNetLSTMAgent',
+)
 FLAGS = flags.FlagValues()
 
 
@@ -39,7 +71,7 @@ def _define(kind, name, default, text, *extra, **bounds):
 
 
 _define('string', 'cluster_csv_path', None, 'The cluster: a row for each task (see the README).')
-flags.DEFINE_enum('action', 'launch', ACTIONS + INNER_ACTIONS, 'What to do.', flag_values=FLAGS)
+flags.DEFINE_enum('action', 'launch', [*ACTIONS, *INNER_ACTIONS], 'What to do.', flag_values=FLAGS)
 _define('string', 'tmux_sess', 'impala', 'Name of the tmux session on every host.')
 _define(
   'string', 'tmux_socket', '', "Name or path of the tmux socket; empty for tmux's own default."
@@ -103,7 +135,10 @@ def _parse(words):
 
 
 def _help_text():
-  lines = [__doc__.rstrip(), '', 'Flags of the frontend:']
+  lines = [__doc__, '', *EXAMPLE, '', 'Actions (--action=...):']
+  lines += [f'  {name:<8} {action.text}' for name, action in ACTIONS.items()]
+  lines += ['', 'All other flags are those of experiment.py and go unchanged to every task.']
+  lines += ['', 'Flags of the frontend:']
   for name in sorted(FLAGS, key=lambda name: (name != 'cluster_csv_path', name != 'action', name)):
     flag = FLAGS[name]
     default = f' (default {flag.default})' if flag.default not in (None, '', False) else ''
@@ -113,8 +148,6 @@ def _help_text():
 
 def _run_action(words):
   """One action for a person; returns the exit code, raises ValueError for bad input."""
-  from frontend import actions, cluster, hosts
-
   training = _parse(words)
   if FLAGS.action in INNER_ACTIONS:
     return _run_inner()
@@ -123,44 +156,41 @@ def _run_action(words):
       '--cluster_csv_path is missing, for example --cluster_csv_path=local_cluster_example.csv'
     )
   FLAGS.task = FLAGS.task and cluster.parse_task_name(FLAGS.task)
-  _check_training_flags(training, cluster)
-  described = cluster.read_cluster(FLAGS.cluster_csv_path)
-  frontend = actions.Frontend(described, FLAGS, training)
+  action = ACTIONS[FLAGS.action]
+  _check_training_flags(training, action)
+  described = cluster_csv.read_cluster(FLAGS.cluster_csv_path)
+  console = Console(described, FLAGS, training)
   try:
-    if FLAGS.action in TRAINING_ACTIONS:
+    if action.training_flags:
       for warning in described.warnings:
-        frontend.say(f'warning: {warning}')
-      problem = frontend.flags_problem()
+        console.say(f'warning: {warning}')
+      problem = checking.flags_problem(console)
       if problem:
         raise ValueError(_with_own_flag(problem, training))
-    outcome = getattr(frontend, FLAGS.action)()
-    return outcome if FLAGS.action != 'check' else int(not outcome)
-  except hosts.HostError as error:
+    return action.run(console)
+  except HostError as error:
     print(f'{PROGRAM}: {error}', file=sys.stderr)
     return 1
   finally:
-    frontend.close()
+    console.close()
 
 
 def _run_inner():
-  from frontend import on_host, supervisor
-
   if FLAGS.action == 'on_host':
     return on_host.serve()
-  from frontend import cluster
-
   return supervisor.supervise(FLAGS.tmux_sess, cluster.parse_task_name(FLAGS.task))
 
 
-def _check_training_flags(training, cluster):
-  if FLAGS.action not in ('attach', 'logs') and FLAGS.task:
+def _check_training_flags(training, action):
+  if FLAGS.task and not action.task:
+    takers = ' and '.join(name for name, other in ACTIONS.items() if other.task)
     raise ValueError(
-      f'--task belongs to attach and logs, not to {FLAGS.action}; the CSV numbers the tasks'
+      f'--task belongs to {takers}, not to {FLAGS.action}; the CSV numbers the tasks'
     )
   problem = cluster.placement_problem(training)
   if problem:
     raise ValueError(problem)
-  if training and FLAGS.action not in TRAINING_ACTIONS:
+  if training and not action.training_flags:
     raise ValueError(
       _with_own_flag(
         f'--action={FLAGS.action} takes no training flags, but {training[0]} came', training

@@ -19,9 +19,11 @@ StepOutput.__doc__ = """What one step of N environments gives.
 Attributes:
   reward: float32 [N], raw, the sum over the action's repeats.
   info: StepOutputInfo of [N].
-  done: bool [N], the end of an episode for learning. A time limit (`truncated`) counts as one
-    too: it is treated as terminal, with discount 0. When `done`, the observation is already the
-    first of the next episode.
+  done: bool [N], the end of an episode for learning. When `done`, the observation is already the
+    first of the next episode. A time limit (`truncated`) is no such end: the last observation is
+    shown, so that its value is bootstrapped, and one more step, of which nothing is learned, then
+    leads to the next game. The limit of ale_py, 108,000 frames, counts as
+    an end.
   observation: uint8 [N, H, W, C] (bool images as 0 and 255) or float32 [N, D] (vectors flattened,
     Discrete observations one-hot).
 """
@@ -34,7 +36,8 @@ Attributes:
   episode_step: int32 [N], agent steps of the whole game so far.
   game_over: bool [N], the game has ended; return and step are its totals and restart at 0 after
     this entry. `done` without `game_over` is a lost life (return and step go on), the entry before
-    the first action, or a game that crashed and is not counted (return and step are 0).
+    the first action, or the first of a game after one that crashed or reached its time limit
+    (return and step are 0).
 """
 
 
@@ -58,11 +61,11 @@ class GameTotals:
       np.zeros_like(self._returns), self._info(~everywhere), everywhere, observation
     )
 
-  def next(self, reward, done, game_over, crashed, observation):
-    """The StepOutput after an action; games that are over restart after it, crashed ones before."""
+  def next(self, reward, done, game_over, anew, observation):
+    """The StepOutput after an action; games that are over restart after it, those `anew` before."""
     self._returns += reward
     self._steps += 1
-    self.restart(crashed)
+    self.restart(anew)
     info = self._info(game_over)
     self.restart(game_over)
     return StepOutput(reward, info, done, observation)

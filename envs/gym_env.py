@@ -46,6 +46,7 @@ class GymEnvironment:
     self._shape, self._dtype, self._convert = _observation(level_name, self._env)
     self._first_action, self._num_actions = _actions(level_name, self._env)
     self._seed = seed
+    self._truncated = False
     # For environments that know nothing of their own generators.
     random.seed(seed)
     np.random.seed(seed)
@@ -57,32 +58,48 @@ class GymEnvironment:
   def reset(self):
     """The first observation of a new game."""
     observation, _ = self._env.reset(seed=self._seed)
-    self._seed = None
+    self._seed, self._truncated = None, False
     return self._checked(observation)
 
   def step(self, action):
-    """(reward, done, observation); when done, the observation is the first of the next game."""
-    total, over, observation = self._repeat(action)
-    return total, over, self.reset() if over else self._checked(observation)
+    """(reward, done, game_over, observation), with `done` and `game_over` as in `StepOutput`.
+
+    Where a game has ended, the observation is the first of the next one. A time limit is no end for
+    learning: its last observation is shown, and the step after it only leads to the next game.
+    """
+    reward, done, game_over, observation = self._play(action)
+    return reward, done, game_over, self._next(done, game_over, observation)
 
   def step_and_render(self, action):
-    """(reward, done, observation, picture); the picture is taken before the next game begins."""
-    total, over, observation = self._repeat(action)
+    """As `step`, and the picture uint8 [H, W, 3], taken before the next game begins."""
+    reward, done, game_over, observation = self._play(action)
     picture = self.render()
-    return total, over, self.reset() if over else self._checked(observation), picture
+    return reward, done, game_over, self._next(done, game_over, observation), picture
 
   def render(self):
     """The picture of now, uint8 [H, W, 3]."""
     return np.asarray(self._env.render(), np.uint8)
 
-  def _repeat(self, action):
+  def _play(self, action):
+    """As `step`, but with the last observation of a game that has ended."""
+    if self._truncated:
+      return 0.0, True, False, self.reset()
     total = 0.0
     for _ in range(self._num_action_repeats):
       observation, reward, terminated, truncated, _ = self._env.step(self._first_action + action)
       total += float(reward)
       if terminated or truncated:
-        return total, True, observation
-    return total, False, observation
+        self._truncated = not terminated
+        return (
+          total,
+          bool(terminated),
+          True,
+          observation if terminated else self._checked(observation),
+        )
+    return total, False, False, self._checked(observation)
+
+  def _next(self, done, game_over, observation):
+    return self.reset() if done and game_over else observation
 
   def close(self):
     """Closes the environment."""

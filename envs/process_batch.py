@@ -73,17 +73,15 @@ class ProcessBatch:
   def step(self, actions):
     """StepOutput after int32 [N] actions."""
     results = worker_process.call_all(self._workers, 'step', [(int(a),) for a in actions])
-    crashed = np.zeros(self.num_envs, bool)
     for i, result in enumerate(results):
       if isinstance(result, worker_process.WorkerError):
-        crashed[i] = True
-        results[i] = 0.0, True, self._rebuild(i, result)
-    reward, done, observation = zip(*results)
-    done = np.array(done)
-    game_over = done & ~crashed
+        results[i] = 0.0, True, False, self._rebuild(i, result)
+    reward, done, game_over, observation = zip(*results)
+    done, game_over = np.array(done), np.array(game_over)
     self._crashes_in_a_row[game_over] = 0
+    anew = done & ~game_over  # After a crash or a time limit.
     return self._totals.next(
-      np.array(reward, np.float32), done, game_over, crashed, np.stack(observation)
+      np.array(reward, np.float32), done, game_over, anew, np.stack(observation)
     )
 
   def close(self):

@@ -55,10 +55,12 @@ class _RenderedGym:
     return self._totals.first(observation[None])
 
   def step(self, action):
-    reward, done, observation, self.picture = self._env.step_and_render(action)
-    done = np.array([done])
-    never = np.zeros(1, bool)
-    return self._totals.next(np.array([reward], np.float32), done, done, never, observation[None])
+    reward, done, game_over, observation, self.picture = self._env.step_and_render(action)
+    done, game_over = np.array([done]), np.array([game_over])
+    anew = done & ~game_over
+    return self._totals.next(
+      np.array([reward], np.float32), done, game_over, anew, observation[None]
+    )
 
   def close(self):
     self._env.close()

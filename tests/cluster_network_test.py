@@ -8,7 +8,7 @@ import pytest
 
 from cluster_fixtures import LIMIT_SECS, Cluster, all_zero, assert_no_step_back_beyond
 from conftest import ROOT, eventually
-from frontend_fixtures import network  # noqa: F401
+from network_fixtures import network  # noqa: F401
 
 SAVE_SECS = 2
 FLAGS = ['--total_environment_frames=10000000', f'--save_checkpoint_secs={SAVE_SECS}']

@@ -103,7 +103,8 @@ def test_all_but_the_clusters_share_a_test_process(processes):
     '-v',
     '-p',
     'no:cacheprovider',
-    'tests/frontend_cluster_test.py',
+    'tests/frontend/cluster_csv_test.py',
+    'tests/frontend/cluster_tasks_test.py',
   )
   assert run.exit_code() == 0, run.output()
   workers = re.findall(r'\[(gw\d)\] .* PASSED tests/', run.output())

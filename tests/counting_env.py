@@ -151,6 +151,12 @@ gymnasium.register(
   entry_point='counting_env:Counting',
   max_episode_steps=3,
 )
+gymnasium.register(
+  'EndAtTimeLimit-v0',
+  entry_point='counting_env:Counting',
+  max_episode_steps=3,
+  kwargs={'game_steps': 3},
+)
 for _name in SPACES:
   for _of in ('observation', 'action'):
     gymnasium.register(

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import learner
 from conftest import eventually, free_ports
-from environments import StepOutput
+from environments import StepOutput, StepOutputInfo
 from learner_fixtures import (
   TWO_CPUS,
   Learner,
@@ -82,14 +82,16 @@ def unroll_arrays(seed=3):
   return logits, values, acting, normal(scale=2.0), rng.random((T + 1, B)) < 0.3
 
 
-def losses_and_gradients(logits, values, acting, reward, done, **changes):
+def losses_and_gradients(logits, values, acting, reward, done, episode_step=1, **changes):
   """Losses, and the gradients of the total for the learner's logits and values."""
+  steps = np.broadcast_to(np.int32(episode_step), done.shape)
+  info = tf.nest.map_structure(tf.constant, StepOutputInfo(reward, steps, done & (steps > 0)))
   settings = small_settings(entropy_cost=0.03, vtrace_lambda=0.9, **changes)
   logits, values = tf.constant(logits), tf.constant(values)
   losses = learner.compute_losses(
     AgentOutput(tf.constant(acting.action), logits, values),
     tf.nest.map_structure(tf.constant, acting),
-    StepOutput(tf.constant(reward), (), tf.constant(done), ()),
+    StepOutput(tf.constant(reward), info, tf.constant(done), ()),
     settings,
     settings.entropy_cost,
   )
@@ -142,6 +144,23 @@ def test_losses_are_sums_over_time_and_batch(graph):
                                  (logits, values, acting, reward, done))  # fmt: skip
     parts.append(losses_and_gradients(*part)[0])
   np.testing.assert_allclose(np.sum(parts, axis=0), whole, **CLOSE)
+
+
+def test_nothing_is_learned_from_the_step_between_a_time_limit_and_the_next_game(graph):
+  logits, values, acting, reward, done = unroll_arrays()
+  first = 3  # Entry of the next game; the one before it is the last observation of its game.
+  steps = np.ones_like(done, dtype=np.int32)
+  done[first], steps[first] = True, 0
+  whole, (for_logits, for_values) = losses_and_gradients(
+    logits, values, acting, reward, done, steps
+  )
+  parts = []
+  for entries in (slice(0, first), slice(first, None)):  # As if they were two unrolls.
+    part = tf.nest.map_structure(lambda x, e=entries: x[e], (logits, values, acting, reward, done))
+    parts.append(losses_and_gradients(*part)[0])
+  np.testing.assert_allclose(np.sum(parts, axis=0), whole, **CLOSE)
+  assert not for_logits[first - 1].any() and not for_values[first - 1].any()
+  assert for_logits[first - 2].any() and for_values[first].any()
 
 
 def test_the_opposite_advantage_gives_the_opposite_gradient(graph):

@@ -9,12 +9,23 @@ from child_processes import children
 from environment_player import counting, playing
 
 
-def test_time_limit_ends_the_game():
+def test_a_time_limit_ends_the_game_but_shows_its_last_observation():
   with playing(counting('TimeLimit'), 1) as player:
+    player.initial()
+    outputs = [player.step() for _ in range(5)]
+  assert [bool(o.done[0]) for o in outputs] == [False, False, False, True, False]
+  assert [bool(o.info.game_over[0]) for o in outputs] == [False, False, True, False, False]
+  assert [o.observation[0].tolist() for o in outputs] == [[1, 0], [2, 0], [3, 0], [0, 1], [1, 1]]
+  assert [float(o.reward[0]) for o in outputs] == [1, 2, 3, 0, 1]
+  assert [float(o.info.episode_return[0]) for o in outputs] == [1, 3, 6, 0, 1]
+  assert [int(o.info.episode_step[0]) for o in outputs] == [1, 2, 3, 0, 1]
+
+
+def test_an_end_at_the_time_limit_is_an_end():
+  with playing('counting_env:EndAtTimeLimit-v0', 1) as player:
     player.initial()
     outputs = [player.step() for _ in range(4)]
   assert [bool(o.done[0]) for o in outputs] == [False, False, True, False]
-  assert [bool(o.info.game_over[0]) for o in outputs] == [False, False, True, False]
   assert [float(o.observation[0, 0]) for o in outputs] == [1, 2, 0, 1]
 
 

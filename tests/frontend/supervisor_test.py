@@ -9,6 +9,7 @@ import pytest
 
 import conftest
 import frontend_fixtures
+import network_fixtures
 from frontend import processes as process_lib
 from frontend import supervisor
 
@@ -128,7 +129,7 @@ def test_a_killed_task_is_started_again_and_leaves_no_children(task):
     lambda: (r := task.record())['restarts'] == 1 and r['state'] == 'running' and r
   )
   assert second['pid'] != first['pid']
-  assert not frontend_fixtures.is_alive(child)
+  assert not network_fixtures.is_alive(child)
   assert 'was ended by SIGKILL' in task.log()
   os.kill(process.pid, signal.SIGTERM)
   assert process.exit_code() == 128 + signal.SIGTERM
@@ -159,7 +160,7 @@ def test_a_task_that_loses_its_supervisor_is_told_to_end(task):
   eventually(lambda: 'ready' in task.log())
   pid = task.record()['pid']
   os.kill(process.pid, signal.SIGKILL)
-  assert eventually(lambda: not frontend_fixtures.is_alive(pid))
+  assert eventually(lambda: not network_fixtures.is_alive(pid))
 
 
 def test_environment_variables_are_set_and_removed(task):

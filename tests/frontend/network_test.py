@@ -12,14 +12,15 @@ import pytest
 
 import conftest
 import frontend_fixtures
-from frontend import actions
-from frontend_fixtures import network  # noqa: F401
+import network_fixtures
+from frontend import checking
+from network_fixtures import network  # noqa: F401
 
 eventually = conftest.eventually
 
 TOTAL_FRAMES = 100000
 STRANGER = 'import time; time.sleep(600)'
-ALL_PASSED = len(actions.CHECK_ITEMS) * ['ok']
+ALL_PASSED = len(checking.CHECK_ITEMS) * ['ok']
 
 
 def section():
@@ -116,7 +117,7 @@ class Strangers:
 
   def close(self):
     for pids in self.pids.values():
-      frontend_fixtures.end_processes(pids)
+      network_fixtures.end_processes(pids)
     for process in self._started:
       process.wait()
 
@@ -158,7 +159,7 @@ class Story:
   def ssh_copy_id(self, line):
     answer = os.path.join(self.network.folder, 'askpass')
     with open(answer, 'w', encoding='utf-8') as file:
-      file.write(f'#!/bin/sh\necho {frontend_fixtures.PASSWORD}\n')
+      file.write(f'#!/bin/sh\necho {network_fixtures.PASSWORD}\n')
     os.chmod(answer, 0o700)
     self.plainly(line, SSH_ASKPASS=answer, SSH_ASKPASS_REQUIRE='force')
 
@@ -297,7 +298,7 @@ def test_every_check_can_fail(operator, network, known):  # noqa: F811
   finally:
     network.unblock(2, 3)
     network.command(1, 'tmux', 'kill-session', '-t', '=impala')
-    frontend_fixtures.end_processes([busy.pid])
+    network_fixtures.end_processes([busy.pid])
     busy.wait()
   found, table = failures(result)
   assert result.returncode == 1 and len(table) == 3

@@ -1,12 +1,11 @@
-"""Cluster CSVs to tasks and command lines."""
+"""Cluster CSVs to tasks and hosts, and every mistake in them."""
 
 import os
-import shlex
 
 import pytest
 
 import conftest
-from frontend import cluster
+from frontend import cluster, cluster_csv
 
 HEADER = 'job,ip,tf_port,cuda_visible_devices,ssh_port,ssh_username,workdir,python,flags\n'
 GOOD = 'job,ip,tf_port\nps,10.0.0.1,8000\nlearner,10.0.0.1,8001\nactor,10.0.0.2,9000\n'
@@ -14,7 +13,7 @@ REST = 'ps,10.0.0.8,1\nlearner,10.0.0.8,2\nactor,10.0.0.8,3\n'
 
 
 def test_one_row_a_task_numbered_per_job():
-  tasks = cluster.parse_cluster(
+  tasks = cluster_csv.parse_cluster(
     HEADER
     + 'actor,10.0.0.2,9000,,2222,ann,/w,/p,--envs_per_actor=128 "--level_name=a b"\n'
     + '# a comment with a quote " and a comma,\n\n  # another\n'
@@ -33,7 +32,7 @@ def test_one_row_a_task_numbered_per_job():
 
 
 def test_rows_of_one_machine_are_one_host():
-  hosts = cluster.parse_cluster(GOOD, 'c.csv').hosts
+  hosts = cluster_csv.parse_cluster(GOOD, 'c.csv').hosts
   assert [(host.address, len(host.tasks)) for host in hosts] == [('10.0.0.1', 2), ('10.0.0.2', 1)]
 
 
@@ -41,25 +40,24 @@ def test_the_original_format_without_a_password():
   text = 'job,ip,tf_port,cuda_visible_devices,ssh_port,ssh_username,ssh_password\n' + ''.join(
     f'{job},10.0.0.1,{port},,22,ann,\n' for job, port in (('ps', 1), ('learner', 2), ('actor', 3))
   )
-  assert cluster.parse_cluster(text, 'c.csv').tasks[0].ssh_username == 'ann'
+  assert cluster_csv.parse_cluster(text, 'c.csv').tasks[0].ssh_username == 'ann'
 
 
 def test_the_example_file():
-  described = cluster.read_cluster(os.path.join(conftest.ROOT, 'local_cluster_example.csv'))
+  described = cluster_csv.read_cluster(os.path.join(conftest.ROOT, 'local_cluster_example.csv'))
   assert [task.job for task in described.tasks] == ['ps'] + 2 * ['learner'] + 5 * ['actor']
   assert len(described.hosts) == 1
 
 
 def test_two_learners_that_would_take_the_same_gpus():
-  described = cluster.parse_cluster(GOOD + 'learner,10.0.0.1,8002\n', 'c.csv')
+  described = cluster_csv.parse_cluster(GOOD + 'learner,10.0.0.1,8002\n', 'c.csv')
   assert described.warnings == (
     '2 learners on 10.0.0.1 would each take all its GPUs; give each its own cuda_visible_devices',
   )
-  assert not cluster.parse_cluster(GOOD, 'c.csv').warnings
+  assert not cluster_csv.parse_cluster(GOOD, 'c.csv').warnings
 
 
 COLUMN_LIST = HEADER.strip().replace(',', ', ')
-
 BAD_FILES = [
   # (text, every mistake)
   ('', ['c.csv is empty; its first line is ' + HEADER.strip()]),
@@ -187,67 +185,21 @@ BAD_FILES = [
 
 @pytest.mark.parametrize('text,mistakes', BAD_FILES)
 def test_every_mistake_is_reported_at_once(text, mistakes):
-  with pytest.raises(cluster.ClusterError) as caught:
-    cluster.parse_cluster(text, 'c.csv')
+  with pytest.raises(cluster_csv.ClusterError) as caught:
+    cluster_csv.parse_cluster(text, 'c.csv')
   assert caught.value.mistakes == mistakes
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
-  with pytest.raises(cluster.ClusterError, match=r'=/nowhere\.csv: No such file'):
-    cluster.read_cluster('/nowhere.csv')
+  with pytest.raises(cluster_csv.ClusterError, match=r'=/nowhere\.csv: No such file'):
+    cluster_csv.read_cluster('/nowhere.csv')
   path = tmp_path / 'picture.csv'
   path.write_bytes(b'\xff\xfe\x00')
-  with pytest.raises(cluster.ClusterError, match='not a text file in UTF-8'):
-    cluster.read_cluster(path)
+  with pytest.raises(cluster_csv.ClusterError, match='not a text file in UTF-8'):
+    cluster_csv.read_cluster(path)
 
 
 def test_a_spreadsheet_with_byte_order_mark_and_carriage_returns(tmp_path):
   path = tmp_path / 'c.csv'
   path.write_bytes(b'\xef\xbb\xbf' + GOOD.replace('\n', '\r\n').encode())
-  assert cluster.read_cluster(path).tasks == cluster.parse_cluster(GOOD, 'c.csv').tasks
-
-
-def test_the_command_line_of_a_task():
-  described = cluster.parse_cluster(
-    HEADER + 'ps,10.0.0.1,8000\nlearner,fd00::1,8001\nactor,10.0.0.2,9000,,,,,,--seed=7\n', 'c.csv'
-  )
-  training = ['--batch_size', '4', '--flagfile=x y', '--seed=1']
-  arguments = cluster.task_arguments(described, described.tasks[2], training)
-  assert arguments == [
-    '--ps_hosts=10.0.0.1:8000', '--learner_hosts=[fd00::1]:8001', '--actor_hosts=10.0.0.2:9000',
-    '--job_name=actor', '--task=0', *training, '--seed=7']  # fmt: skip
-  assert cluster.task_environment(described.tasks[0]) == {'CUDA_VISIBLE_DEVICES': ''}
-  assert cluster.task_environment(described.tasks[1]) == {'CUDA_VISIBLE_DEVICES': None}
-
-
-HOSTILE = '\'";\n$(touch x)`touch x`&& || > < \\ #'
-
-
-def test_hostile_flags_stay_single_arguments():
-  cell = shlex.quote('--level_name=' + HOSTILE).replace('"', '""')
-  text = HEADER + f'ps,a,1\nlearner,a,2\nactor,b,3,,,,,,"{cell}"\n'
-  described = cluster.parse_cluster(text, 'c.csv')
-  arguments = cluster.task_arguments(described, described.tasks[2], ['--logdir=' + HOSTILE])
-  assert arguments[-2:] == ['--logdir=' + HOSTILE, '--level_name=' + HOSTILE]
-
-
-@pytest.mark.parametrize('text', ['learner:0', 'learner-0', 'learner:00'])
-def test_task_names(text):
-  assert cluster.parse_task_name(text) == 'learner-0'
-
-
-@pytest.mark.parametrize(
-  'text', ['', '0', 'learner', 'boss:0', 'learner:0\n', 'learner:x', 'ps:-1']
-)
-def test_bad_task_names(text):
-  with pytest.raises(ValueError, match='is not a task: write for example --task=learner:0'):
-    cluster.parse_task_name(text)
-
-
-@pytest.mark.parametrize(
-  'arguments,name',
-  [(['--task=1'], 'task'), (['-job_name', 'ps'], 'job_name'), (['--state_dir=/x'], 'state_dir')],
-)
-def test_what_the_csv_decides_cannot_be_a_flag(arguments, name):
-  assert cluster.placement_problem(['--seed=1', *arguments]).startswith(f'--{name} follows from')
-  assert cluster.placement_problem(['--seed', 'task', '--tasks=1']) is None
+  assert cluster_csv.read_cluster(path).tasks == cluster_csv.parse_cluster(GOOD, 'c.csv').tasks

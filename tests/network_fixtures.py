@@ -1,4 +1,4 @@
-"""What the tests of the frontend share: tools, copies of the code, real sshds and hosts.
+"""Real sshds, and hosts in a network of their own.
 
 Everything that is started here is ended by process id when its fixture closes.
 """
@@ -34,35 +34,6 @@ def tool(name):
   return path
 
 
-def copy_code(folder, experiment=None):
-  """Copies the frontend into a new folder, with the text `experiment` as its experiment.py."""
-  os.makedirs(folder)
-  shutil.copy(os.path.join(ROOT, 'run_experiment_mm_raw.py'), folder)
-  shutil.copytree(
-    os.path.join(ROOT, 'frontend'),
-    os.path.join(folder, 'frontend'),
-    ignore=shutil.ignore_patterns('__pycache__'),
-  )
-  if experiment is not None:
-    with open(os.path.join(folder, 'experiment.py'), 'w', encoding='utf-8') as file:
-      file.write(experiment)
-  return str(folder)
-
-
-def frontend(words, code=ROOT, prefix=(), timeout=240, **environment):
-  """Runs the frontend to its end; returns the CompletedProcess with text output."""
-  return subprocess.run(
-    [*prefix, sys.executable, os.path.join(code, 'run_experiment_mm_raw.py'), *words],
-    capture_output=True,
-    text=True,
-    timeout=timeout,
-    stdin=subprocess.DEVNULL,
-    cwd=code,
-    env=dict(os.environ, **environment),
-    check=False,
-  )
-
-
 def end_processes(pids):
   """Ends processes by id and waits until they are gone."""
   for pid in pids:
@@ -78,58 +49,6 @@ def is_alive(pid):
       return file.read().rpartition(')')[2].split()[0] != 'Z'
   except OSError:
     return False
-
-
-def with_argument(text):
-  """Ids of the processes that have `text` in their command line, except this one."""
-  found = []
-  for name in filter(str.isdigit, os.listdir('/proc')):
-    with contextlib.suppress(OSError), open(f'/proc/{name}/cmdline', 'rb') as file:
-      if text.encode() in file.read() and int(name) != os.getpid() and is_alive(name):
-        found.append(int(name))
-  return found
-
-
-class Tmux:
-  """A tmux of our own: a socket in a folder of our own, and no configuration but ours."""
-
-  def __init__(self, path):
-    self.path = str(path)
-    self._program = tool('tmux')
-
-  def __call__(self, *words, check=True):
-    """Runs a tmux command; returns its output."""
-    environment = {key: value for key, value in os.environ.items() if key != 'TMUX'}
-    return subprocess.run(
-      [self._program, '-S', self.path, *words],
-      capture_output=True,
-      text=True,
-      check=check,
-      env=environment,
-    ).stdout
-
-  def sessions(self):
-    """Names of the sessions."""
-    return self('list-sessions', '-F', '#{session_name}', check=False).split()
-
-  def close(self):
-    """Ends the server, by process id when it does not listen."""
-    pid = self('display-message', '-p', '#{pid}', check=False).strip()
-    self('kill-server', check=False)
-    if pid:
-      conftest.eventually(lambda: not is_alive(int(pid)), 20)
-
-
-@pytest.fixture
-def own_tmux(tmp_path):
-  """A `Tmux` that ends with the test."""
-  # A socket's path is short, or the system refuses it.
-
-  folder = tempfile.mkdtemp(prefix='tmux')
-  server = Tmux(os.path.join(folder, 's'))
-  yield server
-  server.close()
-  shutil.rmtree(folder)
 
 
 class Sshd:
@@ -245,8 +164,6 @@ def sshd(tmp_path):
 
 
 # ---- A network of hosts. -------------------------------------------------------------------------
-
-
 # What a person types once for each host: the password of root there, and its hash in /etc/shadow.
 PASSWORD = 'impala'
 PASSWORD_HASH = (
@@ -291,7 +208,7 @@ class Network:
     for name in ('tmux', 'sshd', 'ssh'):
       tool(name)
     if os.getuid() != 0:
-      pytest.skip('network namespaces need root: sudo .venv/bin/python -m pytest tests/frontend*')
+      pytest.skip('network namespaces need root: sudo .venv/bin/python -m pytest tests/frontend')
     self.folder = tempfile.mkdtemp(prefix='impala', dir='/var/tmp')
     self.home = os.path.join(self.folder, 'home')
     with open(os.path.join(self.folder, 'shadow'), 'w', encoding='utf-8') as file:
@@ -415,20 +332,6 @@ def descendants_of_sshd(pid):
 
   children = psutil.Process(pid).children(recursive=True)
   return [child.pid for child in children if child.name().startswith('sshd')]
-
-
-def tracked_copy(folder):
-  """A checkout of its own with the files that git tracks here, as they are in the working tree."""
-  names = subprocess.run(
-    ['git', '-C', ROOT, 'ls-files', '-z'], check=True, capture_output=True, text=True
-  ).stdout
-  for name in filter(None, names.split('\0')):
-    if os.path.isfile(os.path.join(ROOT, name)):
-      os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
-      shutil.copy2(os.path.join(ROOT, name), os.path.join(folder, name))
-  subprocess.run(['git', 'init', '-q', folder], check=True)
-  subprocess.run(['git', '-C', folder, 'add', '-A'], check=True)
-  return str(folder)
 
 
 @pytest.fixture(scope='module')

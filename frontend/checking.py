@@ -1,0 +1,188 @@
+"""`check`: whether the cluster can run, as a table of hosts and a sentence for each failure."""
+
+import subprocess
+import sys
+
+from frontend import code_files, host_check, hosts
+from frontend.host_error import STAGES, HostError
+from frontend.tables import layout
+
+# The columns of `check`, in the order in which they are found out.
+CHECK_ITEMS = STAGES + (
+  'code',
+  'packages',
+  'flags',
+  'gpus',
+  'disk',
+  'tmux',
+  'session',
+  'ports',
+  'peers',
+)
+
+
+def check(console):
+  """Checks every host; prints the table; returns the exit code."""
+  return 0 if all_pass(console) else 1
+
+
+def all_pass(console):
+  """Checks every host; prints the table; returns whether all passed."""
+  hashes = host_check.file_hashes(hosts.CODE, code_files.source_files(hosts.CODE))
+  outcomes = console.on_all(lambda host: _check_host(console, host, hashes))
+  results = {host: items for host, (items, _) in outcomes}
+  compare_versions(results, {host: versions for host, (_, versions) in outcomes})
+  _check_peers(console, results)
+  table, problems = check_report(
+    [(host.name, len(host.host.tasks), results[host]) for host in console.hosts]
+  )
+  console.say(table)
+  for problem in problems:
+    console.say(problem)
+  return not problems
+
+
+# ---- Flags. ------------------------------------------------------------------------------------
+
+
+def flags_problem(console):
+  """What experiment.py has against the flags, as one sentence, or None; asked on this machine."""
+  for arguments in _flag_lists(console, console.cluster.tasks):
+    result = subprocess.run(
+      [sys.executable, 'experiment.py', '--only_check_args', *arguments],
+      cwd=hosts.CODE,
+      capture_output=True,
+      text=True,
+      stdin=subprocess.DEVNULL,
+      check=False,
+    )
+    lines = result.stderr.strip().splitlines()
+    if result.returncode == 2:
+      return lines[-1] if lines else 'experiment.py refuses the flags'
+    if result.returncode:
+      reason = lines[-1] if lines else f'exit {result.returncode}'
+      console.say(f'warning: the flags could not be checked on this machine ({reason})')
+      return None
+  return None
+
+
+def _flag_lists(console, tasks):
+  """One list of training flags for each different `flags` cell."""
+  cells = dict.fromkeys(tuple(task.flags) for task in tasks)
+  return [console.training_flags + list(cell) for cell in cells]
+
+
+# ---- Hosts. ------------------------------------------------------------------------------------
+
+
+def _check_host(console, host, hashes):
+  """Items of one host that need no other: ({item: (passed, detail)}, versions)."""
+  items = {}
+  try:
+    items['address'] = _check_address(console, host)
+    if not items['address'][0]:
+      return items, {}
+    hello = host.ask('hello')
+    for stage in STAGES[1:]:
+      items[stage] = (True, hello.get(stage, 'ok'))
+    reply = host.ask(
+      'check',
+      timeout_secs=300,
+      hashes=hashes,
+      ports=_ports(host),
+      devices=[task.cuda_visible_devices for task in host.host.tasks],
+      argument_lists=_flag_lists(console, host.host.tasks),
+      **console.session_and_socket(),
+    )
+  except HostError as error:
+    stage = error.stage or 'python'
+    for passed in STAGES[: STAGES.index(stage)]:
+      items[passed] = (True, 'ok')
+    items[stage] = (False, str(error))
+    return items, {}
+  items.update((item, tuple(result)) for item, result in reply['items'].items())
+  return items, reply['versions']
+
+
+def _check_address(console, host):
+  allow_public = console.options.allow_public_addresses
+  passed, text = host_check.check_address(host.host.address, allow_public)
+  if passed is None:
+    # A name that only the hosts know is reached by an alias of ~/.ssh/config; they look it up.
+    return isinstance(host, hosts.SshHost), text
+  return passed, text
+
+
+def _ports(host):
+  return [task.tf_port for task in host.host.tasks]
+
+
+def _check_peers(console, results):
+  """Each host listens on its tasks' ports for a moment; all others connect."""
+  able = [host for host in console.hosts if results[host].get('ports', (False,))[0]]
+  try:
+    console.on_all(lambda host: host.ask('listen', ports=_ports(host)), able)
+    outcomes = console.on_all(
+      lambda host: host.ask(
+        'reach',
+        timeout_secs=300,
+        allow_public=console.options.allow_public_addresses,
+        addresses=[
+          [task.ip, task.tf_port]
+          for other in able
+          if other is not host
+          for task in other.host.tasks
+        ],
+      ),
+      able,
+    )
+  finally:
+    console.on_all(lambda host: host.ask('unlisten'), able)
+  for host, result in outcomes:
+    problems = [str(result)] if isinstance(result, HostError) else result['problems']
+    missing = len(console.hosts) - len(able)
+    results[host]['peers'] = (
+      not problems,
+      '; '.join(problems)
+      or (f'all but {missing} that failed before' if missing else 'all reached'),
+    )
+
+
+def compare_versions(results, versions):
+  """Marks the hosts whose TensorFlow or Gymnasium differ from the first host's.
+
+  Args:
+    results: {host: {item: (passed, detail)}}, changed in place.
+    versions: {host: {package: version}}.
+  """
+  able = [host for host in results if results[host].get('packages', (False,))[0]]
+  for host in able[1:]:
+    for package, version in versions[host].items():
+      first = versions[able[0]][package]
+      if version != first:
+        results[host]['packages'] = (
+          False,
+          f'{package} {version}, but {first} on {able[0].name}; install the same on all',
+        )
+
+
+def check_report(rows):
+  """The table of `check`.
+
+  Args:
+    rows: list of (host, number of tasks, {item: (passed, detail)}).
+
+  Returns:
+    (text, list of one sentence for each failure).
+  """
+  cells = [['host', 'tasks', *CHECK_ITEMS]]
+  problems = []
+  for name, tasks, items in rows:
+    words = []
+    for item in CHECK_ITEMS:
+      passed, detail = items.get(item, (None, ''))
+      words.append('-' if passed is None else 'ok' if passed else 'FAIL')
+      if passed is False:
+        problems.append(f'{name}, {item}: {detail}')
+    cells.append([name, str(tasks), *words])
+  return layout(cells), problems

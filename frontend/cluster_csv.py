@@ -1,0 +1,249 @@
+"""A cluster's CSV becomes a Cluster, or a list of every mistake in it.
+
+One row a task; the tasks of a job are numbered in order of appearance. Format: README, "Your own
+servers". Cells never meet a shell.
+"""
+
+import collections
+import csv
+import io
+import os
+
+from frontend import cluster
+from frontend.cells import READERS, one_of
+
+REQUIRED_COLUMNS = ('job', 'ip', 'tf_port')
+COLUMNS = REQUIRED_COLUMNS + (
+  'cuda_visible_devices',
+  'ssh_port',
+  'ssh_username',
+  'workdir',
+  'python',
+  'flags',
+)
+# The original format ended with this column; it may be there as long as it is empty.
+PASSWORD_COLUMN = 'ssh_password'
+
+
+class ClusterError(ValueError):
+  """A cluster file that cannot be used; `mistakes` holds one sentence for each thing wrong."""
+
+  def __init__(self, mistakes):
+    super().__init__('\n'.join(mistakes))
+    self.mistakes = mistakes
+
+
+def _rows(text):
+  """Yields (line number, cells) of rows that hold something; `#` starts a comment line."""
+  position = {'line': 0, 'in_row': False}
+
+  def lines():
+    for number, line in enumerate(io.StringIO(text, newline=''), 1):
+      if not position['in_row']:
+        if not line.strip() or line.lstrip().startswith('#'):
+          continue
+        position.update(line=number, in_row=True)
+      yield line
+
+  reader = csv.reader(lines(), strict=True)
+  while True:
+    position['in_row'] = False
+    try:
+      cells = next(reader)
+    except StopIteration:
+      return
+    except csv.Error as error:
+      raise ValueError(f'line {position["line"]}: not CSV: {error}') from None
+    if any(cell.strip() for cell in cells):
+      yield position['line'], [cell.strip() for cell in cells]
+
+
+def _header_mistakes(header):
+  mistakes = []
+  for column in header:
+    if column != PASSWORD_COLUMN and column not in COLUMNS:
+      what = 'a column (' + ', '.join(COLUMNS) + ')'
+      mistakes.append(one_of(column, COLUMNS, what))
+  for column in COLUMNS:
+    if header.count(column) > 1:
+      mistakes.append(f'column {column!r} is there {header.count(column)} times; keep one')
+    if column in REQUIRED_COLUMNS and column not in header:
+      mistakes.append(f'column {column!r} is missing')
+  return mistakes
+
+
+def _password_mistake(line, host):
+  return (
+    f'line {line}, column {PASSWORD_COLUMN}: passwords are not accepted; use an SSH key or agent '
+    f'(ssh-copy-id {host} puts your key there) and leave this cell empty'
+  )
+
+
+def _read_row(line, header, cells):
+  """Returns ({column: value}, mistakes) of one row."""
+  values = {
+    column: reader('') for column, reader in READERS.items() if column not in REQUIRED_COLUMNS
+  }
+  mistakes = []
+  if len(cells) > len(header):
+    mistakes.append(
+      f'line {line}: {len(cells)} cells for {len(header)} columns '
+      '(a cell that holds a comma needs quotes)'
+    )
+  given = dict(zip(header, cells))
+  for column in REQUIRED_COLUMNS:
+    if column in header:
+      given.setdefault(column, '')
+  for column, cell in given.items():
+    if column == PASSWORD_COLUMN:
+      mistakes.extend([_password_mistake(line, given.get('ip') or 'HOST')] if cell else [])
+    elif column in READERS:
+      try:
+        values[column] = READERS[column](cell)
+      except ValueError as error:
+        mistakes.append(f'line {line}, column {column}: {error}')
+  return values, mistakes
+
+
+def _host_key(ip):
+  return 'localhost' if cluster.is_loopback(ip) else ip.lower()
+
+
+def _same_port_mistakes(rows):
+  seen, mistakes = {}, []
+  for line, values in rows:
+    if 'ip' in values and 'tf_port' in values:
+      first = seen.setdefault((_host_key(values['ip']), values['tf_port']), line)
+      if first != line:
+        mistakes.append(
+          f'line {line}, column tf_port: {values["tf_port"]} on {values["ip"]} is taken '
+          f'by line {first}; give each task of a host its own port'
+        )
+  return mistakes
+
+
+def _one_host_mistakes(rows):
+  """One host is reached in one way and has one copy of the code: its rows must agree."""
+  seen, mistakes = {}, []
+  for line, values in rows:
+    if 'ip' in values:
+      first_line, first = seen.setdefault(_host_key(values['ip']), (line, values))
+      for column in ('ssh_port', 'ssh_username', 'workdir', 'python'):
+        if values[column] != first[column]:
+          mistakes.append(
+            f'line {line}, column {column}: {values[column] or ""!r} differs from '
+            f'{first[column] or ""!r} on line {first_line}, and both are on {values["ip"]}'
+          )
+  return mistakes
+
+
+def _loopback_mistakes(rows):
+  known = [(line, values['ip']) for line, values in rows if 'ip' in values]
+  if all(cluster.is_loopback(ip) for _, ip in known):
+    return []
+  return [
+    f'line {line}, column ip: {ip!r} means another machine on every host; give the address at '
+    'which the others reach it'
+    for line, ip in known
+    if cluster.is_loopback(ip)
+  ]
+
+
+def _job_mistakes(rows):
+  jobs = {values.get('job') for _, values in rows}
+  return [
+    f'no row has job {job}; a cluster needs at least one' for job in cluster.JOBS if job not in jobs
+  ]
+
+
+def _warnings(tasks):
+  greedy = collections.Counter(
+    _host_key(task.ip)
+    for task in tasks
+    if task.job == 'learner' and task.cuda_visible_devices is None
+  )
+  return [
+    f'{count} learners on {host} would each take all its GPUs; give each its own '
+    'cuda_visible_devices'
+    for host, count in greedy.items()
+    if count > 1
+  ]
+
+
+def _tasks(rows):
+  counts = collections.Counter()
+  for line, values in rows:
+    job = values['job']
+    if values['cuda_visible_devices'] is None and job != 'learner':
+      values = dict(values, cuda_visible_devices='')
+    yield cluster.Task(index=counts[job], line=line, **values)
+    counts[job] += 1
+
+
+def _hosts(tasks):
+  groups = {}
+  for task in tasks:
+    groups.setdefault(_host_key(task.ip), []).append(task)
+  return [
+    cluster.Host(
+      group[0].ip,
+      group[0].ssh_port,
+      group[0].ssh_username,
+      group[0].workdir,
+      group[0].python,
+      tuple(group),
+    )
+    for group in groups.values()
+  ]
+
+
+def parse_cluster(text, name):
+  """Reads the text of a cluster CSV.
+
+  Args:
+    text: the file's contents.
+    name: what the mistakes call the file.
+
+  Returns:
+    A Cluster.
+
+  Raises:
+    ClusterError: with every mistake in the file.
+  """
+  try:
+    rows = list(_rows(text))
+  except ValueError as error:
+    raise ClusterError([f'{name} {error}']) from None
+  if not rows:
+    raise ClusterError([f'{name} is empty; its first line is {",".join(COLUMNS)}'])
+  (header_line, header), *rows = rows
+  header_mistakes = _header_mistakes(header)
+  mistakes = [f'line {header_line}: {mistake}' for mistake in header_mistakes]
+  parsed = []
+  for line, cells in rows:
+    values, row_mistakes = _read_row(line, header, cells)
+    parsed.append((line, values))
+    mistakes.extend(row_mistakes)
+  mistakes += _same_port_mistakes(parsed) + _one_host_mistakes(parsed) + _loopback_mistakes(parsed)
+  if 'job' in header:
+    mistakes += _job_mistakes(parsed)
+  if mistakes:
+    raise ClusterError(
+      [
+        f'{name} {mistake}' if mistake.startswith('line ') else f'{name}: {mistake}'
+        for mistake in mistakes
+      ]
+    )
+  tasks = tuple(_tasks(parsed))
+  return cluster.Cluster(tasks, tuple(_hosts(tasks)), tuple(_warnings(tasks)))
+
+
+def read_cluster(path):
+  """Reads a cluster CSV from disk; see `parse_cluster`."""
+  try:
+    with open(path, encoding='utf-8-sig', newline='') as file:
+      return parse_cluster(file.read(), os.path.basename(path))
+  except OSError as error:
+    raise ClusterError([f'--cluster_csv_path={path}: {error.strerror}']) from None
+  except UnicodeDecodeError:
+    raise ClusterError([f'--cluster_csv_path={path}: not a text file in UTF-8']) from None

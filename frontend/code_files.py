@@ -1,0 +1,42 @@
+"""Which files make up the code: what `push` copies, and what `check` compares."""
+
+import glob
+import os
+import subprocess
+
+
+def git_files(code, *patterns):
+  """Files that git tracks below `code`, or None where that cannot be told."""
+  try:
+    result = subprocess.run(
+      ['git', '-C', code, 'ls-files', '-z', '--', *patterns],
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+  except FileNotFoundError:
+    return None
+  if result.returncode:
+    return None
+  names = [name for name in result.stdout.split('\0') if name]
+  return [name for name in names if os.path.isfile(os.path.join(code, name))]
+
+
+def tracked_files(code):
+  """The files that `push` copies; ValueError when git does not know them."""
+  names = git_files(code)
+  if not names:
+    raise ValueError(
+      f'--action=push copies the files that git tracks, and {code} is no git checkout '
+      'with committed files'
+    )
+  return names
+
+
+def source_files(code):
+  """The files whose contents make up the version of the code, those of all packages among them."""
+  names = git_files(code, '*.py')
+  if names is None:
+    names = [*glob.glob('*.py', root_dir=code), *glob.glob('*/*.py', root_dir=code)]
+  packages = {os.path.dirname(name) for name in names if os.path.basename(name) == '__init__.py'}
+  return sorted(name for name in names if os.path.dirname(name) in packages | {''})

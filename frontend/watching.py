@@ -1,0 +1,159 @@
+"""`status`, `logs` and `attach`: what the tasks of a cluster do, as a table, as text, or live."""
+
+import json
+import os
+import re
+import shutil
+import time
+
+from frontend import cluster as cluster_lib
+from frontend import tmux
+from frontend.console import POLL_SECS, task_names
+from frontend.host_error import HostError
+from frontend.tables import duration, layout
+
+STATUS_KEYS = (
+  'task',
+  'host',
+  'state',
+  'uptime_secs',
+  'restarts',
+  'frames_per_sec',
+  'last_seen_secs',
+  'last_line',
+)
+WATCH_SECS = 2.0
+# What absl puts before a message: level, date, time, thread, file and line.
+_LOG_PREFIX = r'^[IWEF]\d{4} [\d:.]+ +\d+ [\w.]+:\d+\] '
+
+
+# ---- status ------------------------------------------------------------------------------------
+
+
+def status_of(console, host):
+  """What a host says about its tasks; see `on_host.status`."""
+  return host.ask('status', tasks=task_names(host), **console.session())
+
+
+def task_rows(console):
+  """One dict with STATUS_KEYS for each task, in the order of the CSV."""
+  rows = {}
+  for host, result in console.on_all(lambda host: status_of(console, host)):
+    if isinstance(result, HostError):
+      host.close_script()
+      result = {
+        'tasks': [
+          dict.fromkeys(STATUS_KEYS)
+          | {'task': name, 'state': 'no answer', 'restarts': 0, 'last_line': str(result)}
+          for name in task_names(host)
+        ]
+      }
+    for row in result['tasks']:
+      row['host'] = host.name
+      rows[row['task']] = {key: row[key] for key in STATUS_KEYS}
+  return [rows[cluster_lib.task_name(task)] for task in console.cluster.tasks]
+
+
+def status_table(rows, width):
+  """The rows of `status` as text, lines cut to `width`."""
+  cells = [['task', 'host', 'state', 'uptime', 'restarts', 'frames/s', 'seen', 'last line']]
+  for row in rows:
+    speed = row['frames_per_sec']
+    seen = row['last_seen_secs']
+    cells.append(
+      [
+        row['task'],
+        row['host'],
+        row['state'],
+        duration(row['uptime_secs']),
+        str(row['restarts']),
+        '-' if speed is None else f'{speed:,.0f}',
+        '-' if seen is None else f'{duration(seen)} ago',
+        re.sub(_LOG_PREFIX, '', row['last_line'] or ''),
+      ]
+    )
+  return '\n'.join(line[:width] for line in layout(cells).splitlines())
+
+
+def status(console):
+  """Prints the table, once or again and again; returns the exit code."""
+  options = console.options
+  while True:
+    rows = task_rows(console)
+    if options.json:
+      text = json.dumps(rows, indent=2)
+    else:
+      text = status_table(rows, shutil.get_terminal_size((160, 24)).columns)
+    if options.watch and console.out.isatty():
+      text = '\x1b[H\x1b[2J' + text
+    console.say(text)
+    if not options.watch:
+      return 1 if any(row['state'] == 'no answer' for row in rows) else 0
+    time.sleep(WATCH_SECS)
+
+
+# ---- attach ------------------------------------------------------------------------------------
+
+
+def attach(console):
+  """Replaces this process by tmux on the task's host."""
+  name = console.options.task or 'learner-0'
+  host = console.host_of(name)
+  words = host.attach_arguments(
+    tmux.attach_arguments(console.options.tmux_socket, console.options.tmux_sess, name)
+  )
+  console.close()
+  environment = {key: value for key, value in os.environ.items() if key != 'TMUX'}
+  try:
+    os.execvpe(words[0], words, environment)
+  except FileNotFoundError:
+    raise ValueError(f'--action=attach needs the program {words[0]} on this machine') from None
+
+
+# ---- logs --------------------------------------------------------------------------------------
+
+
+def print_log(console, host, name, lines, offset=None):
+  """Prints lines of one task's log.
+
+  Args:
+    console: a Console.
+    host: the task's host.
+    name: the task's name.
+    lines: how many of the last lines, when `offset` is None.
+    offset: None, or what the last call returned: then the lines since.
+
+  Returns:
+    The position that the log was read to.
+  """
+  reply = host.ask('logs', task=name, lines=lines, offset=offset, **console.session())
+  for line in reply['lines']:
+    console.say(f'{name}: {line}')
+  if offset is None and not reply['lines']:
+    console.say(f'{name}: nothing logged so far')
+  return reply['offset']
+
+
+def logs(console):
+  """Prints the last lines of one task or of all; with --follow, those that come.
+
+  Returns:
+    The exit code.
+  """
+  options = console.options
+  names = (
+    [options.task] if options.task else list(map(cluster_lib.task_name, console.cluster.tasks))
+  )
+  lines = options.lines or (50 if options.task else 5)
+  offsets, failed = {}, 0
+  for name in names:
+    try:
+      offsets[name] = print_log(console, console.host_of(name), name, lines)
+    except HostError as error:
+      failed += 1
+      console.say(f'{name}: no answer from {console.host_of(name).name}: {error}')
+  while options.follow and offsets:
+    time.sleep(POLL_SECS)
+    for name, offset in offsets.items():
+      offsets[name] = print_log(console, console.host_of(name), name, 0, offset)
+  return 1 if failed else 0

@@ -1,0 +1,67 @@
+"""What `push` copies, and the virtual environment that it makes, with a real sshd."""
+
+import os
+import subprocess
+import zipfile
+
+import pytest
+
+import conftest
+import frontend_fixtures
+from network_fixtures import sshd  # noqa: F401
+from ssh_fixtures import code_fixture, opened_fixture, remote_fixture  # noqa: F401
+
+
+def make_wheel(folder):
+  """A wheel of a package `tiny`, made by hand."""
+  folder.mkdir()
+  with zipfile.ZipFile(folder / 'tiny-1-py3-none-any.whl', 'w') as wheel:
+    wheel.writestr('tiny.py', 'x = 1\n')
+    wheel.writestr('tiny-1.dist-info/METADATA', 'Metadata-Version: 2.1\nName: tiny\nVersion: 1\n')
+    wheel.writestr(
+      'tiny-1.dist-info/WHEEL',
+      ('Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n'),
+    )
+    wheel.writestr('tiny-1.dist-info/RECORD', 'tiny.py,,\n')
+
+
+@pytest.fixture
+def checkout(tmp_path):
+  """A small checkout: the frontend, one required package, and a file that git does not track."""
+  folder = frontend_fixtures.copy_code(tmp_path / 'checkout')
+  with open(os.path.join(folder, 'requirements.txt'), 'w', encoding='utf-8') as file:
+    file.write('tiny\n')
+  subprocess.run(['git', 'init', '-q', folder], check=True)
+  subprocess.run(['git', '-C', folder, 'add', '-A'], check=True)
+  open(os.path.join(folder, 'scratch.py'), 'w').close()
+  return folder
+
+
+def test_push_copies_the_code_and_makes_a_virtual_environment(remote, sshd, checkout, tmp_path):  # noqa: F811
+  make_wheel(tmp_path / 'wheels')
+  target = tmp_path / 'new' / 'impala'
+  rows = [f'{job},{sshd.address},{port},{sshd.port},{target}'
+          for port, job in enumerate(('ps', 'learner', 'actor'), 1)]  # fmt: skip
+  path = tmp_path / 'c.csv'
+  path.write_text('\n'.join(['job,ip,tf_port,ssh_port,workdir', *rows]))
+  words = [f'--cluster_csv_path={path}', '--action=push', f'--wheelhouse={tmp_path}/wheels']
+  pushed = frontend_fixtures.frontend(words, checkout)
+  assert pushed.returncode == 0, pushed.stdout + pushed.stderr
+  assert f'.venv/bin/python with requirements.txt in {target}' in pushed.stdout
+  assert (target / 'frontend' / 'cluster.py').exists() and not (target / 'scratch.py').exists()
+  python = [target / '.venv/bin/python', '-c', 'import tiny']
+  assert subprocess.run(python, check=False).returncode == 0
+  # What cannot be installed is said with pip's own words.
+  with open(os.path.join(checkout, 'requirements.txt'), 'w', encoding='utf-8') as file:
+    file.write('not-there\n')
+  pushed = frontend_fixtures.frontend(words, checkout)
+  assert pushed.returncode == 1
+  assert 'could not be made: ' in pushed.stdout and 'not-there' in pushed.stdout
+
+
+def test_push_from_what_is_no_checkout(tmp_path):
+  folder = frontend_fixtures.copy_code(tmp_path / 'code')
+  path = os.path.join(conftest.ROOT, 'local_cluster_example.csv')
+  pushed = frontend_fixtures.frontend([f'--cluster_csv_path={path}', '--action=push'], folder)
+  assert pushed.returncode == 2
+  assert 'is no git checkout' in pushed.stderr

@@ -1,0 +1,64 @@
+"""Hosts here, and one behind a real sshd, opened for a test and closed after it.
+
+A test that takes `remote` or `broken` imports its fixture, and those that it takes in turn.
+"""
+
+import socket
+import sys
+
+import pytest
+
+import frontend_fixtures
+from frontend import cluster, hosts
+from frontend.host_error import HostError
+from network_fixtures import sshd  # noqa: F401
+
+
+@pytest.fixture(name='code')
+def code_fixture(tmp_path):
+  return frontend_fixtures.copy_code(tmp_path / "a 'code' $(folder)")
+
+
+@pytest.fixture(name='opened')
+def opened_fixture():
+  """Opens hosts and closes them after the test."""
+  made = []
+
+  def make(address='localhost', port=None, username='', workdir='', python=''):
+    made.append(hosts.open_host(cluster.Host(address, port, username, workdir, python, ())))
+    return made[-1]
+
+  yield make
+  for host in made:
+    host.close()
+
+
+@pytest.fixture(name='remote')
+def remote_fixture(opened, sshd, code, monkeypatch):  # noqa: F811
+  """Opens the host behind the sshd; its arguments replace what would work."""
+  monkeypatch.setenv('HOME', sshd.home)
+  monkeypatch.delenv('SSH_AUTH_SOCK', raising=False)
+
+  def make(**changes):
+    return opened(
+      **{'address': sshd.address, 'port': sshd.port, 'workdir': code, 'python': sys.executable}
+      | changes
+    )
+
+  return make
+
+
+@pytest.fixture(name='broken')
+def broken_fixture(remote):
+  """A host that was talked to, on a connection that takes nothing more."""
+  host = remote()
+  host.ask('hello')
+  host._clients[-1].get_transport().sock.shutdown(socket.SHUT_WR)
+  return host
+
+
+def failure(host):
+  """(stage, sentence) of a host that cannot be used."""
+  with pytest.raises(HostError) as caught:
+    host.ask('hello')
+  return caught.value.stage, str(caught.value)

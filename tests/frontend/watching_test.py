@@ -1,0 +1,50 @@
+"""Status, logs and a terminal on the tasks of a cluster on this machine."""
+
+import os
+import signal
+import sys
+
+import conftest
+import frontend_fixtures
+from frontend_fixtures import own_tmux  # noqa: F401
+from local_cluster import local_fixture  # noqa: F401
+
+eventually = conftest.eventually
+
+
+def test_before_the_first_launch(local):
+  status = local.run('status')
+  assert status.returncode == 1
+  assert [line.split()[2:4] for line in status.stdout.splitlines()[1:]] == 4 * [['no', 'answer']]
+  assert local.run('logs', '--task=actor-0').stdout == 'actor-0: nothing logged so far\n'
+  stopped = local.run('stop')
+  assert stopped.returncode == 0
+  assert stopped.stdout == 'nothing was launched as session imp\n'
+
+
+def test_attach_shows_the_task(local, tmp_path):
+  assert local.launch().returncode == 0
+  other = frontend_fixtures.Tmux(os.path.join(os.path.dirname(local.tmux.path), 'o'))
+  try:
+    other('new-session', '-d', '-s', 'terminal', '-x', '150', '-y', '50', sys.executable,
+          os.path.join(local.code, 'run_experiment_mm_raw.py'),
+          *local.words('attach', '--task=actor:1'))  # fmt: skip
+    eventually(lambda: 'arguments of actor-1' in other('capture-pane', '-p', '-t', '=terminal:'))
+  finally:
+    other.close()
+  assert local.rows()['actor-1']['state'] == 'running'
+
+
+def test_logs_follow_and_status_watch(local, processes):
+  assert local.launch().returncode == 0
+  program = os.path.join(local.code, 'run_experiment_mm_raw.py')
+  follow = processes.start(program, *local.words('logs', '--task=actor:0', '--follow', '--lines=1'))
+  watch = processes.start(program, *local.words('status', '--watch'))
+  eventually(lambda: f'actor-0: gpus {"":s}' in follow.output())
+  eventually(lambda: watch.output().count('learner-0') >= 2)
+  assert local.run('stop').returncode == 0
+  eventually(lambda: 'actor-0: I leave' in follow.output())
+  for process in (follow, watch):
+    os.kill(process.pid, signal.SIGINT)
+    assert process.exit_code() == 130
+    assert 'Traceback' not in process.output()
