@@ -23,6 +23,7 @@ PACKAGES = {
   'ssh': 'openssh-client',
   'ip': 'iproute2',
   'nft': 'nftables',
+  'sudo': 'sudo',
 }
 _SEARCHED = os.environ['PATH'] + ':/usr/sbin:/sbin'
 

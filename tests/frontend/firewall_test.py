@@ -288,6 +288,33 @@ def test_a_login_that_may_not_is_told_what_an_administrator_runs(field, login, r
     field.network.command(1, 'nft', 'flush', 'ruleset')
 
 
+def test_a_login_with_sudo_sets_and_removes_it(field):
+  network_fixtures.tool('sudo')
+  nft = network_fixtures.tool('nft')
+  code = frontend_fixtures.copy_code(os.path.join(field.network.folder, 'of_sudo'))
+  csv = os.path.join(code, 'c.csv')
+  field.write_csv('localhost', '127.0.0.1', csv, code)
+  os.chmod(field.network.folder, 0o755)
+  os.chown(code, 65534, 65534)
+  mounts = []
+  for name, text, mode in (
+    ('sudoers', f'nobody ALL=(root) NOPASSWD: {nft}\n', 0o440),
+    ('shadow', 'root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n', 0o640),
+  ):
+    path = os.path.join(field.network.folder, name + '_of_sudo')
+    with open(path, 'w', encoding='utf-8') as file:
+      file.write(text)
+    os.chmod(path, mode)
+    mounts.append(f'mount --bind {path} /etc/{name} && ')
+  login = ['unshare', '-m', 'sh', '-c', ''.join(mounts) + 'exec "$@"', 'sh', *NOBODY]
+  applied = field.firewall('--apply', number=1, prefix=login, csv=csv)
+  assert applied.returncode == 0, applied.stdout + applied.stderr
+  assert field.reached(0, places('ipv4')) == [('10.0.0.12', 9000)]
+  removed = field.firewall('--remove', number=1, prefix=login, csv=csv)
+  assert removed.returncode == 0, removed.stdout + removed.stderr
+  assert field.rules(1) == ''
+
+
 @pytest.mark.parametrize(
   'words,sentence',
   [
