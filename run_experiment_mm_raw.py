@@ -124,6 +124,7 @@ _define('bool', 'now', False, 'stop: end all tasks without asking the chief for 
 
 _define('bool', 'apply', False, 'firewall: set it on every host (as root, or with sudo).')
 _define('bool', 'remove', False, 'firewall: take it away from every host (so does stop).')
+_define('bool', 'only_this_user', False, 'firewall: shut out other users of the hosts as well.')
 _define('string', 'interface', '', 'firewall: the one interface of the cluster, for example wg0.')
 
 
@@ -196,7 +197,7 @@ def _check_training_flags(training, action):
     raise ValueError(
       f'--task belongs to {takers}, not to {FLAGS.action}; the CSV numbers the tasks'
     )
-  for name in ('apply', 'remove', 'interface'):
+  for name in ('apply', 'remove', 'interface', 'only_this_user'):
     if FLAGS[name].present and FLAGS.action != 'firewall':
       raise ValueError(f'--{name} belongs to firewall, not to {FLAGS.action}')
   problem = cluster.placement_problem(training)

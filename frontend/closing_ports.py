@@ -59,7 +59,8 @@ def _table_of(console, host):
   """The host's table: {'text', 'set', 'reason', 'command'}; asks the host only where it must."""
   cells = [other.host.address for other in console.hosts]
   ports = [task.tf_port for task in host.host.tasks]
-  if not console.options.apply and all(map(_needs_no_lookup, cells)):
+  only_me = console.options.only_this_user  # Whose number the host alone knows.
+  if not console.options.apply and not only_me and all(map(_needs_no_lookup, cells)):
     text = firewall.table(console.options.tmux_sess, ports, cells, console.options.interface)
     return {'text': text, 'set': False, 'reason': None, 'command': None}
   return host.ask(
@@ -68,6 +69,7 @@ def _table_of(console, host):
     own=host.host.address,
     others=[cell for cell in cells if cell != host.host.address],
     interface=console.options.interface,
+    all_ports=sorted({task.tf_port for task in console.cluster.tasks}) if only_me else [],
     apply=console.options.apply,
     **console.session(),
   )

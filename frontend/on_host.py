@@ -305,14 +305,18 @@ def end(session, tmux_socket, now):
   return {'ended': [record['task'] for record in records]}
 
 
-def close_ports(session, ports, own, others, interface, apply):
+def close_ports(session, ports, own, others, interface, all_ports, apply):
   """The nftables table that closes this host's ports to strangers; sets it with `apply`.
+
+  Where `all_ports` (those of all hosts) is not empty, strangers are other users of this host too.
 
   Returns:
     {'text': the table, 'set': bool, 'reason': why this login could not set it, or None, 'command':
     what an administrator runs}.
   """
-  text = firewall.table(session, ports, nftables.resolve(own, others), interface)
+  addresses = nftables.resolve(own, others)
+  user_id = os.geteuid() if all_ports else None
+  text = firewall.table(session, ports, addresses, interface, user_id, all_ports)
   reason = command = None
   if apply:
     folder = supervisor.run_folder(session)

@@ -47,6 +47,12 @@ table inet by_hand {
 }
 """
 
+# The interpreter may lie in a folder of root, which nobody reads without being allowed to.
+NOBODY = [
+  'setpriv', '--reuid=65534', '--regid=65534', '--clear-groups',
+  '--inh-caps=+dac_override,+dac_read_search', '--ambient-caps=+dac_override,+dac_read_search',
+]  # fmt: skip
+
 
 class Field:
   """The cluster's hosts with listeners on their ports, and the frontend on host 0."""
@@ -219,6 +225,21 @@ def test_only_one_interface(closed, interface, arrives):
   assert closed.reached(1, [('10.0.0.11', 8000)])  # Over loopback, as it always may.
 
 
+def test_other_users_of_the_hosts_are_strangers_too(closed):
+  everywhere = [*places('ipv4'), ('127.0.0.1', 9000), ('::1', 9000)]
+  try_as_nobody = [*closed.network.inside(2), *NOBODY, sys.executable, '-c', REACH]
+
+  def reached_by_nobody():
+    words = [*try_as_nobody, json.dumps(everywhere)]
+    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+  assert len(reached_by_nobody()) == len(everywhere)
+  applied = closed.firewall('--apply', '--only_this_user')
+  assert applied.returncode == 0, applied.stdout
+  assert reached_by_nobody() == []
+  assert closed.reached(2, everywhere) == everywhere
+
+
 def test_a_table_of_somebody_else_is_left_alone(field):
   field.network.command(2, 'nft', 'add', 'table', 'inet', 'impala-fw')
   try:
@@ -249,13 +270,6 @@ def test_without_nft(field):
   assert applied.stdout == (
     'localhost: nft is not installed; for example: sudo apt-get install nftables\n'
   )
-
-
-# The interpreter may lie in a folder of root, which nobody reads without being allowed to.
-NOBODY = [
-  'setpriv', '--reuid=65534', '--regid=65534', '--clear-groups',
-  '--inh-caps=+dac_override,+dac_read_search', '--ambient-caps=+dac_override,+dac_read_search',
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(
