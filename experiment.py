@@ -26,10 +26,8 @@ from absl import (
 
 from roles import settings as settings_lib
 from roles.settings import SHARED_FLAGS
-from runtime import process
+from runtime import cluster_sources, process
 from runtime.checkpoints import Checkpoints
-from runtime.cluster import Cluster
-from runtime.peers import check_resolves
 from runtime.process import BadInput, RunFailed
 
 AGENT_NAMES = (
@@ -69,6 +67,7 @@ flags.DEFINE_bool(
 flags.DEFINE_bool('deterministic', False, 'Play with the likeliest action; else it is sampled.')
 
 # Where it is run.
+flags.DEFINE_enum('cluster', 'flags', cluster_sources.SOURCES, 'What says who is who.')
 flags.DEFINE_integer('task', -1, "Index in the job's host list; -1 trains in this process.")
 flags.DEFINE_enum('job_name', '', ['', 'ps', 'learner', 'actor'], 'Role in a cluster.')
 flags.DEFINE_list('ps_hosts', [], 'host:port of every parameter server.')
@@ -166,7 +165,8 @@ def parse_args(argv):
   if rest:
     raise BadInput(f'{rest[0]!r} is not a flag; flags are written --name=value')
   _check_numbers()
-  cluster = _parse_cluster()
+  given = cluster_sources.Given(**{n: FLAGS[n].value for n in cluster_sources.Given._fields})
+  cluster = cluster_sources.read(FLAGS.cluster, given, os.environ)
   if FLAGS.mode == 'train' and FLAGS.queue_capacity and FLAGS.queue_capacity < FLAGS.batch_size:
     raise BadInput(
       f'--batch_size={FLAGS.batch_size} can never be filled from --queue_capacity='
@@ -190,46 +190,6 @@ def _check_numbers():
     value = FLAGS[name].value
     if not (math.isfinite(value) and good(value)):
       raise BadInput(f'--{name}={value:g} is not {wanted}')
-
-
-def _parse_cluster():
-  jobs = {'ps': FLAGS.ps_hosts, 'learner': FLAGS.learner_hosts, 'actor': FLAGS.actor_hosts}
-  if FLAGS.task < -1:
-    raise BadInput(f'--task={FLAGS.task} is neither -1 (local training) nor an index from 0')
-  if not FLAGS.job_name:
-    if FLAGS.task >= 0:
-      raise BadInput(f'--task={FLAGS.task} needs --job_name=ps, learner or actor')
-    if any(jobs.values()):
-      raise BadInput('a cluster needs --job_name and --task; without hosts, training is local')
-    return Cluster((), (), (), '', -1)
-  seen = {}
-  for job, hosts in jobs.items():
-    if not hosts:
-      raise BadInput(f'--{job}_hosts is empty; a cluster needs at least one {job}')
-    for host in hosts:
-      _check_address(job, host)
-      if host in seen:
-        raise BadInput(f'{host} appears twice, in --{seen[host]}_hosts and --{job}_hosts')
-      seen[host] = job
-  if len(FLAGS.actor_hosts) < len(FLAGS.learner_hosts):
-    raise BadInput(
-      f'--learner_hosts names {len(FLAGS.learner_hosts)} learners, but --actor_hosts only '
-      f'{len(FLAGS.actor_hosts)}: every learner needs an actor of its own'
-    )
-  hosts = jobs[FLAGS.job_name]
-  if not 0 <= FLAGS.task < len(hosts):
-    raise BadInput(
-      f'--task={FLAGS.task} is outside --{FLAGS.job_name}_hosts, which has the tasks 0 to '
-      f'{len(hosts) - 1}'
-    )
-  return Cluster(*(tuple(jobs[j]) for j in jobs), FLAGS.job_name, FLAGS.task)
-
-
-def _check_address(job, address):
-  host, _, port = address.rpartition(':')
-  if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
-    raise BadInput(f'--{job}_hosts: {address!r} is not host:port with a port from 1 to 65535')
-  check_resolves(f'--{job}_hosts', address)
 
 
 def own_flags():
@@ -290,11 +250,7 @@ def train(cluster):
 def test():
   """Plays --test_num_episodes whole games with the last checkpoint of a run."""
   interrupts = process.Interrupts()
-  settings = settings_lib.own_settings(settings_lib.as_recorded(options()))
-  folder = settings_lib.run_folder(settings, FLAGS.logdir)
-  if not Checkpoints.exist(folder):
-    raise BadInput(f'--logdir={folder} has no checkpoint to test; train first')
-  settings_lib.check_same_run(folder, settings)
+  settings, folder = _trained_run('test')
   tf = process.import_tensorflow()
   import environments
   import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)

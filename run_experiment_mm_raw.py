@@ -10,6 +10,7 @@ from absl import flags
 from frontend import (
   arguments,
   checking,
+  closing_ports,
   cluster,
   cluster_csv,
   on_host,
@@ -52,6 +53,10 @@ ACTIONS = {
   'stop': Action(
     stopping.stop,
     'let the chief save a checkpoint and end the run, then end what is left: --now',
+  ),
+  'firewall': Action(
+    closing_ports.close_ports,
+    'print what closes the ports to all but the cluster: --apply, --remove, --interface',
   ),
   'plan': Action(planning.plan, 'print what would run where', training_flags=True),
 }
@@ -116,6 +121,11 @@ _define(
   lower_bound=0,
 )
 _define('bool', 'now', False, 'stop: end all tasks without asking the chief for a checkpoint.')
+
+_define('bool', 'apply', False, 'firewall: set it on every host (as root, or with sudo).')
+_define('bool', 'remove', False, 'firewall: take it away from every host (so does stop).')
+_define('bool', 'only_this_user', False, 'firewall: shut out other users of the hosts as well.')
+_define('string', 'interface', '', 'firewall: the one interface of the cluster, for example wg0.')
 
 
 def _parse(words):
@@ -187,6 +197,9 @@ def _check_training_flags(training, action):
     raise ValueError(
       f'--task belongs to {takers}, not to {FLAGS.action}; the CSV numbers the tasks'
     )
+  for name in ('apply', 'remove', 'interface', 'only_this_user'):
+    if FLAGS[name].present and FLAGS.action != 'firewall':
+      raise ValueError(f'--{name} belongs to firewall, not to {FLAGS.action}')
   problem = cluster.placement_problem(training)
   if problem:
     raise ValueError(problem)

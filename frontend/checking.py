@@ -1,8 +1,10 @@
 """`check`: whether the cluster can run, as a table of hosts and a sentence for each failure."""
 
+import concurrent.futures
 import subprocess
 import sys
 
+from frontend import cluster as cluster_lib
 from frontend import code_files, host_check, hosts
 from frontend.host_error import STAGES, HostError
 from frontend.tables import layout
@@ -32,13 +34,18 @@ def all_pass(console):
   outcomes = console.on_all(lambda host: _check_host(console, host, hashes))
   results = {host: items for host, (items, _) in outcomes}
   compare_versions(results, {host: versions for host, (_, versions) in outcomes})
-  _check_peers(console, results)
+  open_here = _check_peers(console, results)
   table, problems = check_report(
     [(host.name, len(host.host.tasks), results[host]) for host in console.hosts]
   )
   console.say(table)
   for problem in problems:
     console.say(problem)
+  if open_here:
+    console.say(
+      f'warning: this machine is no host of the cluster and reaches {", ".join(open_here)}, so '
+      'others may as well, and run programs there; --action=firewall prints what closes the ports'
+    )
   return not problems
 
 
@@ -118,7 +125,11 @@ def _ports(host):
 
 
 def _check_peers(console, results):
-  """Each host listens on its tasks' ports for a moment; all others connect."""
+  """Each host listens on its tasks' ports for a moment; all others connect.
+
+  Returns:
+    The `address:port`s that this machine reaches though it is no host of the cluster.
+  """
   able = [host for host in console.hosts if results[host].get('ports', (False,))[0]]
   try:
     console.on_all(lambda host: host.ask('listen', ports=_ports(host)), able)
@@ -136,6 +147,7 @@ def _check_peers(console, results):
       ),
       able,
     )
+    open_here = _reached_by_a_stranger(console, able)
   finally:
     console.on_all(lambda host: host.ask('unlisten'), able)
   for host, result in outcomes:
@@ -146,6 +158,17 @@ def _check_peers(console, results):
       '; '.join(problems)
       or (f'all but {missing} that failed before' if missing else 'all reached'),
     )
+  return open_here
+
+
+def _reached_by_a_stranger(console, listening):
+  """The `address:port`s that this machine reaches, where it is no host of the cluster."""
+  if any(isinstance(host, hosts.LocalHost) for host in console.hosts):
+    return []
+  tasks = [task for host in listening for task in host.host.tasks]
+  with concurrent.futures.ThreadPoolExecutor(len(tasks) or 1) as pool:
+    reached = pool.map(lambda task: host_check.accepts(task.ip, task.tf_port), tasks)
+    return [cluster_lib.host_port(task) for task, there in zip(tasks, reached) if there]
 
 
 def compare_versions(results, versions):

@@ -230,3 +230,12 @@ def unreachable(addresses, allow_public):
     except OSError as error:
       problems.append(f'cannot reach {address}:{port}: {error.strerror or error}')
   return problems
+
+
+def accepts(address, port, timeout_secs=2.0):
+  """Whether something at this address and port lets this machine connect."""
+  try:
+    socket.create_connection((address, port), timeout=timeout_secs).close()
+  except OSError:
+    return False
+  return True

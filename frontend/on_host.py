@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 
-from frontend import host_check, processes, supervisor, tmux
+from frontend import firewall, host_check, nftables, processes, supervisor, tmux
 
 # Lines of a login script may come first; only lines with this in front are replies.
 REPLY_MARK = '@impala '
@@ -247,13 +247,17 @@ def logs(session, task, lines, offset):
 
 
 def hold(session):
-  """Nothing of this session is started again from now on; returns whether it was ever launched."""
+  """Nothing of this session is started again from now on.
+
+  Returns:
+    {'launched': whether it was ever launched, 'firewall': whether it set a firewall}.
+  """
   folder = supervisor.run_folder(session)
   launched = os.path.isdir(folder)
   if launched:
     with open(os.path.join(folder, 'stopping'), 'w', encoding='utf-8'):
       pass
-  return {'launched': launched}
+  return {'launched': launched, 'firewall': nftables.is_set(folder)}
 
 
 def ask(session, task):
@@ -301,6 +305,32 @@ def end(session, tmux_socket, now):
   return {'ended': [record['task'] for record in records]}
 
 
+def close_ports(session, ports, own, others, interface, all_ports, apply):
+  """The nftables table that closes this host's ports to strangers; sets it with `apply`.
+
+  Where `all_ports` (those of all hosts) is not empty, strangers are other users of this host too.
+
+  Returns:
+    {'text': the table, 'set': bool, 'reason': why this login could not set it, or None, 'command':
+    what an administrator runs}.
+  """
+  addresses = nftables.resolve(own, others)
+  user_id = os.geteuid() if all_ports else None
+  text = firewall.table(session, ports, addresses, interface, user_id, all_ports)
+  reason = command = None
+  if apply:
+    folder = supervisor.run_folder(session)
+    _private_folder(folder)
+    reason, command = nftables.apply(session, folder, own, text)
+  return {'text': text, 'set': apply and not reason, 'reason': reason, 'command': command}
+
+
+def open_ports(session, own):
+  """Undoes `close_ports`; {'removed': bool, 'reason', 'command'}."""
+  removed, reason, command = nftables.remove(session, supervisor.run_folder(session), own)
+  return {'removed': removed, 'reason': reason, 'command': command}
+
+
 REQUESTS = {
   function.__name__: function
   for function in (
@@ -316,6 +346,8 @@ REQUESTS = {
     hold,
     ask,
     end,
+    close_ports,
+    open_ports,
   )
 }
 

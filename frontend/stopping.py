@@ -1,6 +1,6 @@
 """`stop`: the chief saves a checkpoint and ends the run, then all that is left is ended."""
 
-from frontend import processes, watching
+from frontend import closing_ports, processes, watching
 from frontend.console import POLL_SECS
 from frontend.host_error import HostError
 
@@ -19,11 +19,14 @@ def stop(console):
   if launched and not console.options.now:
     _ask_chief(console, silent)
   failed = end_tasks(console, console.options.now)
+  closed = [host for host, result in outcomes if host not in silent and result.get('firewall')]
   if launched:
     for row in watching.task_rows(console):
       console.say(f'{row["task"]:<12} {row["host"]:<20} {row["state"]:<12} {row["last_line"]}')
   else:
     console.say(f'nothing was launched as session {console.options.tmux_sess}')
+  if closed and not failed:
+    failed = closing_ports.open_ports(console, closed)
   return 1 if failed else 0
 
 

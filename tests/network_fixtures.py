@@ -17,7 +17,14 @@ import pytest
 import conftest
 
 ROOT = conftest.ROOT
-PACKAGES = {'tmux': 'tmux', 'sshd': 'openssh-server', 'ssh': 'openssh-client', 'ip': 'iproute2'}
+PACKAGES = {
+  'tmux': 'tmux',
+  'sshd': 'openssh-server',
+  'ssh': 'openssh-client',
+  'ip': 'iproute2',
+  'nft': 'nftables',
+  'sudo': 'sudo',
+}
 _SEARCHED = os.environ['PATH'] + ':/usr/sbin:/sbin'
 
 
@@ -205,7 +212,7 @@ class Network:
 
   def __init__(self):
     self._ip = tool('ip')
-    for name in ('tmux', 'sshd', 'ssh'):
+    for name in ('tmux', 'sshd', 'ssh', 'nft'):
       tool(name)
     if os.getuid() != 0:
       pytest.skip('network namespaces need root: sudo .venv/bin/python -m pytest tests/frontend')

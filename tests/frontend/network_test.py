@@ -166,10 +166,16 @@ class Story:
   def check(self, line):
     output = self.plainly(line)
     assert [row.split()[2:] for row in output.splitlines()[1:4]] == 3 * [ALL_PASSED]
+    assert 'this machine is no host of the cluster and reaches 10.0.0.11:8000, ' in output
+
+  def firewall(self, line):
+    output = self.plainly(line)
+    assert output.count('only hosts of this cluster reach') == (3 if '--apply' in line else 0)
+    assert output.count('drop\n') == (0 if '--apply' in line else 3)
 
   def launch(self, line):
     output = self.plainly(line)
-    assert 'actor-1 runs on 10.0.0.13' in output
+    assert 'actor-1 runs on 10.0.0.13' in output and 'warning' not in output
 
   def status(self, line):
     output = self.plainly(line)
@@ -178,6 +184,9 @@ class Story:
     else:
       assert [row.split()[2] for row in output.splitlines()[1:]] == 4 * ['running']
       self.kill_an_actor()
+      # Host 0 is none of the cluster.
+      place = "import socket; socket.create_connection(('10.0.0.11', 8001), timeout=2)"
+      assert self.operator.shell(f'python -c "{place}"').stderr.endswith('timed out\n')
 
   def kill_an_actor(self):
     state = self.network.path(2, '/tmp/impala/.cluster/impala/actor-0.json')
@@ -220,6 +229,8 @@ class Story:
     assert rows['actor-0']['restarts'] == 1
     output = self.plainly(line)
     assert output.count('exited 0') == 4
+    assert output.count('the firewall of session impala is removed') == 3
+    assert self.network.command(1, 'nft', 'list', 'ruleset') == ''
 
   def ended(self):
     rows = self.operator.rows()
@@ -238,7 +249,7 @@ def test_the_readme_from_keys_to_a_stopped_cluster(
   lines = documented_commands()
   for line in lines:
     story.run(line)
-  for action in ('push', 'check', 'plan', 'status', 'logs', 'attach', 'stop'):
+  for action in ('push', 'check', 'firewall', 'plan', 'status', 'logs', 'attach', 'stop'):
     assert of_action(action, lines)
   metrics = network.path(1, '/tmp/impala/runs/catch/metrics.csv')
   with open(metrics, encoding='utf-8') as file:

@@ -1,0 +1,131 @@
+"""Turns flags or TF_CONFIG into a `Cluster`, or says in one sentence why not; no TensorFlow."""
+
+import collections
+import json
+
+from runtime.cluster import Cluster
+from runtime.peers import check_resolves
+from runtime.process import BadInput
+
+SOURCES = ('flags', 'tf_config', 'auto')
+JOBS = ('ps', 'learner', 'actor')
+_OTHER_NAMES = {
+  'chief': 'the chief here is the first learner: write "learner"',
+  'master': 'the master here is the first learner: write "learner"',
+  'worker': 'a worker here is a learner or an actor: write "learner" or "actor"',
+}
+_EXAMPLE = (
+  '{"cluster": {"ps": ["host:port"], "learner": [..], "actor": [..]}, '
+  '"task": {"type": "learner", "index": 0}}'
+)
+
+Given = collections.namedtuple('Given', 'ps_hosts learner_hosts actor_hosts job_name task')
+Given.__doc__ = """The flags of these names; lists of 'host:port', '' and -1 where left open."""
+
+
+def read(source, given, environ):
+  """Who is who.
+
+  Args:
+    source: one of `SOURCES`; auto is TF_CONFIG where that is set, else the flags.
+    given: `Given`.
+    environ: dict, of environment variables.
+
+  Returns:
+    `runtime.cluster.Cluster`.
+
+  Raises:
+    BadInput: in one sentence.
+  """
+  if source == 'auto':
+    has_flags = any(given[:4]) or given.task != -1
+    if environ.get('TF_CONFIG') and has_flags:
+      raise BadInput(
+        '--cluster=auto finds both TF_CONFIG and flags of the cluster; write --cluster=flags or '
+        '--cluster=tf_config'
+      )
+    source = 'tf_config' if environ.get('TF_CONFIG') else 'flags'
+  return _from_flags(given) if source == 'flags' else _from_tf_config(given, environ)
+
+
+def _from_flags(given):
+  if given.task < -1:
+    raise BadInput(f'--task={given.task} is neither -1 (local training) nor an index from 0')
+  jobs = dict(zip(JOBS, given[:3], strict=True))
+  if not given.job_name:
+    if given.task >= 0:
+      raise BadInput(f'--task={given.task} needs --job_name=ps, learner or actor')
+    if any(jobs.values()):
+      raise BadInput('a cluster needs --job_name and --task; without hosts, training is local')
+    return Cluster((), (), (), '', -1)
+  return _checked(
+    jobs, given.job_name, given.task, {job: f'--{job}_hosts' for job in JOBS}, '--task='
+  )
+
+
+def _from_tf_config(given, environ):
+  text = environ.get('TF_CONFIG')
+  if not text:
+    raise BadInput(f'--cluster=tf_config needs the environment variable TF_CONFIG: {_EXAMPLE}')
+  try:
+    config = json.loads(text)
+  except ValueError as e:
+    raise BadInput(f'TF_CONFIG is not JSON ({e}); it is written {_EXAMPLE}') from None
+  parts = config if isinstance(config, dict) else {}
+  jobs, place = parts.get('cluster'), parts.get('task')
+  for name, part in (('cluster', jobs), ('task', place)):
+    if not isinstance(part, dict):
+      raise BadInput(f'TF_CONFIG has no object {name!r}; it is written {_EXAMPLE}')
+  job, task = place.get('type'), place.get('index')
+  for name in [*jobs, job]:
+    if name not in JOBS:
+      hint = _OTHER_NAMES.get(str(name), 'the jobs are ps, learner and actor')
+      raise BadInput(f'TF_CONFIG names the job {name!r}; {hint}')
+  for name, hosts in jobs.items():
+    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+      raise BadInput(f'TF_CONFIG: cluster.{name} is {hosts!r}, not a list of "host:port"')
+  if type(task) is not int:
+    raise BadInput(f'TF_CONFIG: task.index is {task!r}, not a number from 0')
+  jobs = {name: jobs.get(name, []) for name in JOBS}
+  _check_flags_agree(given, jobs, job, task)
+  labels = {name: f'TF_CONFIG: cluster.{name}' for name in JOBS}
+  return _checked(jobs, job, task, labels, 'TF_CONFIG: task.index=')
+
+
+def _check_flags_agree(given, jobs, job, task):
+  for name, ours, theirs in zip(Given._fields, given, [*jobs.values(), job, task], strict=True):
+    left_open = ours == -1 if name == 'task' else not ours
+    if not left_open and ours != theirs:
+      ours, theirs = (','.join(x) if isinstance(x, list) else x for x in (ours, theirs))
+      raise BadInput(f'--{name}={ours} contradicts TF_CONFIG, which has {theirs}; leave it out')
+
+
+def _checked(jobs, own_job, task, labels, task_label):
+  """The cluster, once its addresses and this task's place in it are known to be possible."""
+  seen = {}
+  for job, hosts in jobs.items():
+    if not hosts:
+      raise BadInput(f'{labels[job]} is empty; a cluster needs at least one {job}')
+    for host in hosts:
+      _check_address(labels[job], host)
+      if host in seen:
+        raise BadInput(f'{host} appears twice, in {labels[seen[host]]} and {labels[job]}')
+      seen[host] = job
+  if len(jobs['actor']) < len(jobs['learner']):
+    raise BadInput(
+      f'{labels["learner"]} names {len(jobs["learner"])} learners, but {labels["actor"]} only '
+      f'{len(jobs["actor"])}: every learner needs an actor of its own'
+    )
+  hosts = jobs[own_job]
+  if not 0 <= task < len(hosts):
+    raise BadInput(
+      f'{task_label}{task} is outside {labels[own_job]}, which has the tasks 0 to {len(hosts) - 1}'
+    )
+  return Cluster(*(tuple(jobs[job]) for job in JOBS), own_job, task)
+
+
+def _check_address(label, address):
+  host, _, port = address.rpartition(':')
+  if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
+    raise BadInput(f'{label}: {address!r} is not host:port with a port from 1 to 65535')
+  check_resolves(label, address)
