@@ -74,6 +74,13 @@ def create_environment(level_name, num_envs, seed, num_action_repeats=0, width=8
   return FlowEnvironment(spec, batch_class(spec, num_envs, seed))
 
 
+def atari_arguments(level_name, num_action_repeats, width, height):
+  """What ale_py's vector environment is given for an Atari level; None for any other."""
+  if not atari.is_atari(level_name):
+    return None
+  return atari.vector_arguments(level_name, num_action_repeats, width, height)
+
+
 class FlowEnvironment:
   """A batch of N environments as graph operations; the state handed on forces the order of steps.
 

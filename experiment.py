@@ -4,6 +4,8 @@
   python experiment.py --flagfile=flagfiles/pong.flags       the same, with settings known to work
   python experiment.py --mode=test --logdir=runs/...         plays full games with the checkpoint
   python experiment.py --mode=plot --logdir=runs/...         draws the learning curve
+  python experiment.py --mode=video --logdir=runs/...        films games of the checkpoint
+  python experiment.py --mode=export --logdir=runs/...       writes a SavedModel of the policy
   python experiment.py --ps_hosts=.. --learner_hosts=.. --actor_hosts=.. --job_name=.. --task=..
                                                              is one role of a cluster
 
@@ -41,7 +43,10 @@ AGENT_NAMES = (
 FLAGS = flags.FLAGS
 
 # What is run.
-flags.DEFINE_enum('mode', 'train', ['train', 'test', 'plot'], 'train, test (play) or plot.')
+flags.DEFINE_enum(
+    'mode', 'train', ['train', 'test', 'plot', 'video', 'export'],
+    'train, test (play), plot, video or export.',
+)  # fmt: skip
 flags.DEFINE_string(
   'level_name', 'BreakoutNoFrameskip-v4', 'Gym id of the environment; module:Id imports first.'
 )
@@ -55,7 +60,11 @@ flags.DEFINE_integer(
   'total_environment_frames', int(1e9), 'Environment frames to train on.', lower_bound=1
 )
 flags.DEFINE_integer('test_num_episodes', 30, 'Games that --mode=test plays.', lower_bound=1)
-flags.DEFINE_bool('deterministic', False, 'Test with the likeliest action; else it is sampled.')
+flags.DEFINE_integer('num_episodes', 1, 'Games that --mode=video shows.', lower_bound=1)
+flags.DEFINE_bool(
+  'annotate', False, 'Show what the agent sees, expects and intends beside a video.'
+)
+flags.DEFINE_bool('deterministic', False, 'Play with the likeliest action; else it is sampled.')
 
 # Where it is run.
 flags.DEFINE_enum('cluster', 'flags', cluster_sources.SOURCES, 'What says who is who.')
@@ -241,11 +250,7 @@ def train(cluster):
 def test():
   """Plays --test_num_episodes whole games with the last checkpoint of a run."""
   interrupts = process.Interrupts()
-  settings = settings_lib.own_settings(settings_lib.as_recorded(options()))
-  folder = settings_lib.run_folder(settings, FLAGS.logdir)
-  if not Checkpoints.exist(folder):
-    raise BadInput(f'--logdir={folder} has no checkpoint to test; train first')
-  settings_lib.check_same_run(folder, settings)
+  settings, folder = _trained_run('test')
   tf = process.import_tensorflow()
   import environments
   import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
@@ -281,6 +286,63 @@ def test():
   print(play.write(folder, result, checkpoint))
 
 
+def _trained_run(purpose):
+  settings = settings_lib.own_settings(settings_lib.as_recorded(options()))
+  folder = settings_lib.run_folder(settings, FLAGS.logdir)
+  if not Checkpoints.exist(folder):
+    raise BadInput(f'--logdir={folder} has no checkpoint to {purpose}; train first')
+  settings_lib.check_same_run(folder, settings)
+  return settings, folder
+
+
+def video():
+  """Films --num_episodes whole games of a run's newest checkpoint."""
+  interrupts = process.Interrupts()
+  settings, folder = _trained_run('film')
+  from envs import rendered
+
+  try:
+    game = rendered.open_game(settings, settings_lib.derived_seed(settings.seed, 30_000))
+  except ValueError as e:
+    raise BadInput(f'--mode=video: {e}') from None
+  try:
+    process.import_tensorflow()
+    from evaluation import video as video_lib
+
+    returns, frames = video_lib.film(
+      folder,
+      Checkpoints.latest(folder),
+      settings,
+      game,
+      FLAGS.num_episodes,
+      FLAGS.annotate,
+      FLAGS.deterministic,
+      interrupts.is_set,
+    )
+  finally:
+    game.close()
+  if interrupts.is_set():
+    raise RunFailed(f'{interrupts.reason}: not all games were played, nothing is written')
+  played = ', '.join(f'{score:g}' for score in returns)
+  print(f'{settings.level_name}: return {played}; {frames} frames in {folder}/video.webm')
+
+
+def export():
+  """Writes the policy of a run's newest checkpoint to LOGDIR/export."""
+  settings, folder = _trained_run('export')
+  process.import_tensorflow()
+  import environments
+  from evaluation import export as export_lib
+
+  target = os.path.join(folder, 'export')
+  description = settings_lib.described(settings)
+  atari = environments.atari_arguments(
+    settings.level_name, settings.num_action_repeats, settings.width, settings.height
+  )
+  export_lib.export(target, Checkpoints.latest(folder), settings, atari, description)
+  print(target)
+
+
 def plot():
   """Draws learning_curve.png of a run."""
   from reporting import curves
@@ -310,6 +372,10 @@ def main(argv):
       train(cluster)
     elif FLAGS.mode == 'test':
       test()
+    elif FLAGS.mode == 'video':
+      video()
+    elif FLAGS.mode == 'export':
+      export()
     else:
       plot()
     return process.EXIT_OK

@@ -93,21 +93,14 @@ def _registered_kwargs(level_name):
   return spec.kwargs
 
 
-def _make(level_name, num_envs, num_action_repeats, width, height):
-  import ale_py
-  from ale_py import vector_env
-
+def vector_arguments(level_name, num_action_repeats, width, height):
+  """What ale_py's vector environment is given for a level, as a dict that JSON can hold."""
   kwargs = _registered_kwargs(level_name)
-  ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-  return vector_env.AtariVectorEnv(
-    kwargs['game'],
-    num_envs,
-    num_threads=min(num_envs, len(os.sched_getaffinity(0))),
+  return dict(
+    game=kwargs['game'],
     max_num_frames_per_episode=kwargs['max_num_frames_per_episode'],
     repeat_action_probability=kwargs['repeat_action_probability'],
     full_action_space=kwargs['full_action_space'],
-    # The other modes restart the whole game at a lost life, or spend a step on the restart.
-    autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
     life_loss_info=True,
     reward_clipping=False,
     img_height=height,
@@ -115,6 +108,34 @@ def _make(level_name, num_envs, num_action_repeats, width, height):
     stack_num=FRAME_STACK,
     frameskip=num_action_repeats,
     noop_max=MAX_NOOPS,
+  )
+
+
+def coloured(level_name, num_action_repeats):
+  """One game in its own colours and size, and the names of its actions.
+
+  Returns:
+    (ale_py's vector environment of one game, whose observations hold uint8 [H, W, 3]; list of str).
+  """
+  env = gymnasium.make(level_name.removeprefix('ale_py:'), frameskip=1, obs_type='rgb')
+  height, width, _ = env.observation_space.shape
+  names = env.unwrapped.get_action_meanings()
+  env.close()
+  envs = _make(level_name, 1, num_action_repeats, width, height, grayscale=False, stack_num=1)
+  return envs, names
+
+
+def _make(level_name, num_envs, num_action_repeats, width, height, **kwargs):
+  import ale_py
+  from ale_py import vector_env
+
+  ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+  return vector_env.AtariVectorEnv(
+    num_envs=num_envs,
+    num_threads=min(num_envs, len(os.sched_getaffinity(0))),
+    # The other modes restart the whole game at a lost life, or spend a step on the restart.
+    autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
+    **vector_arguments(level_name, num_action_repeats, width, height) | kwargs,
   )
 
 

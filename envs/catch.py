@@ -12,8 +12,10 @@ class Catch(gymnasium.Env):
   """
 
   rows, columns = 10, 5
+  metadata = {'render_modes': ['rgb_array'], 'render_fps': 5}
 
-  def __init__(self):
+  def __init__(self, render_mode=None):
+    self.render_mode = render_mode
     shape = (self.rows, self.columns, 1)
     self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
     self.action_space = gymnasium.spaces.Discrete(3)
@@ -32,6 +34,10 @@ class Catch(gymnasium.Env):
     landed = self._ball[0] == self.rows - 1
     reward = (1.0 if self._ball[1] == self._paddle else -1.0) if landed else 0.0
     return self._board(), reward, landed, False, {}
+
+  def render(self):
+    """The board as uint8 [160, 80, 3]: 16 pixels a field, white on black."""
+    return np.kron(self._board(), np.ones((16, 16, 3), np.uint8))
 
   def _board(self):
     board = np.zeros((self.rows, self.columns, 1), np.uint8)

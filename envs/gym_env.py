@@ -24,13 +24,24 @@ class GymEnvironment:
     level_name: Gym id.
     seed: int, of the first reset.
     num_action_repeats: how often an action is repeated; rewards are summed.
+    render_mode: of Gymnasium, or None.
 
   Raises:
     ValueError: the id is unknown, the environment cannot be made, or a space is not supported.
   """
 
-  def __init__(self, level_name, seed, num_action_repeats):
+  def __init__(self, level_name, seed, num_action_repeats, render_mode=None):
     self._env = _make(level_name)
+    modes = self._env.metadata.get('render_modes') or []
+    if render_mode:
+      self._env.close()
+      if render_mode not in modes:
+        raise ValueError(
+          f'level_name {level_name!r} cannot render {render_mode}; it renders '
+          f'{", ".join(modes) or "nothing"}'
+        )
+      self._env = _make(level_name, render_mode=render_mode)
+    self.render_fps = self._env.metadata.get('render_fps') or 30
     self._num_action_repeats = num_action_repeats
     self._shape, self._dtype, self._convert = _observation(level_name, self._env)
     self._first_action, self._num_actions = _actions(level_name, self._env)
@@ -56,18 +67,39 @@ class GymEnvironment:
     Where a game has ended, the observation is the first of the next one. A time limit is no end for
     learning: its last observation is shown, and the step after it only leads to the next game.
     """
+    reward, done, game_over, observation = self._play(action)
+    return reward, done, game_over, self._next(done, game_over, observation)
+
+  def step_and_render(self, action):
+    """As `step`, and the picture uint8 [H, W, 3], taken before the next game begins."""
+    reward, done, game_over, observation = self._play(action)
+    picture = self.render()
+    return reward, done, game_over, self._next(done, game_over, observation), picture
+
+  def render(self):
+    """The picture of now, uint8 [H, W, 3]."""
+    return np.asarray(self._env.render(), np.uint8)
+
+  def _play(self, action):
+    """As `step`, but with the last observation of a game that has ended."""
     if self._truncated:
       return 0.0, True, False, self.reset()
     total = 0.0
     for _ in range(self._num_action_repeats):
       observation, reward, terminated, truncated, _ = self._env.step(self._first_action + action)
       total += float(reward)
-      if terminated:
-        return total, True, True, self.reset()
-      if truncated:
-        self._truncated = True
-        return total, False, True, self._checked(observation)
+      if terminated or truncated:
+        self._truncated = not terminated
+        return (
+          total,
+          bool(terminated),
+          True,
+          observation if terminated else self._checked(observation),
+        )
     return total, False, False, self._checked(observation)
+
+  def _next(self, done, game_over, observation):
+    return self.reset() if done and game_over else observation
 
   def close(self):
     """Closes the environment."""
@@ -82,13 +114,13 @@ class GymEnvironment:
     return converted
 
 
-def _make(level_name):
+def _make(level_name, **kwargs):
   gymnasium.logger.min_level = gymnasium.logger.ERROR
   module, separator, env_id = level_name.rpartition(':')
   try:
     if separator:
       importlib.import_module(module)
-    return _make_registered(env_id)
+    return _make_registered(env_id, **kwargs)
   except Exception as error:
     if _is_unknown(error):
       closest = difflib.get_close_matches(env_id, _known_ids(), 3, cutoff=0.0)
@@ -102,12 +134,12 @@ def _make(level_name):
     ) from error
 
 
-def _make_registered(env_id):
+def _make_registered(env_id, **kwargs):
   try:
-    return gymnasium.make(env_id, disable_env_checker=True)
+    return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
   except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv):
     # Its checker uses np.bool8, which NumPy 2 no longer has.
-    return _openai_gym().make(env_id, disable_env_checker=True)
+    return _openai_gym().make(env_id, disable_env_checker=True, **kwargs)
 
 
 def _openai_gym():

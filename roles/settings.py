@@ -188,6 +188,12 @@ def claim_run_folder(options):
   return Claim(settings, folder, lock)
 
 
+def described(settings):
+  """How a policy came about, for those who are handed it: a dict of command and licence."""
+  values = ' '.join(f'--{name}={getattr(settings, name)}' for name in SHARED_FLAGS)
+  return dict(command=f'python experiment.py {values}', licence='Apache-2.0')
+
+
 def check_same_run(folder, settings, *more_fields):
   """Refuses a folder of another agent, other spaces or other values of `more_fields`.
 

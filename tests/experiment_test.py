@@ -63,6 +63,8 @@ def assert_refused(result, *words):
 
 
 @pytest.mark.parametrize('flags, words', [
+    (['--num_episodes=0'], ['num_episodes=0', 'positive']),
+    (['--cluster=slurp'], ['cluster', 'slurp', 'tf_config']),
     # What came, and what would be right.
     (['--learnign_rate=1'], ['--learnign_rate', '--learning_rate']),
     (['--qqqqqqqqqq=1'], ['--qqqqqqqqqq']),
@@ -127,6 +129,8 @@ def test_an_unknown_level_names_the_three_closest(no_tensorflow):
 
 @pytest.mark.parametrize('flags, words', [
     (['--mode=test'], ['checkpoint', 'train first']),
+    (['--mode=video'], ['checkpoint to film', 'train first']),
+    (['--mode=export'], ['checkpoint to export', 'train first']),
     (['--mode=plot'], ['metrics.csv', 'nothing to plot']),
 ])  # fmt: skip
 def test_without_a_run_there_is_nothing_to_test_or_plot(flags, words, tmp_path, no_tensorflow):

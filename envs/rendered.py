@@ -1,0 +1,93 @@
+"""One game with its picture, as people see it, beside what an agent is given."""
+
+import numpy as np
+
+from envs import atari
+from envs.batch import GameTotals, environment_seed
+from envs.gym_env import GymEnvironment
+
+_ATARI_FRAMES_PER_SEC = 60
+
+
+class _RenderedAtari:
+  """An Atari game, and a twin of the same seed and actions that shows its colours."""
+
+  def __init__(self, spec, seed):
+    self._game = atari.AtariBatch(spec, 1, seed)
+    self._twin, self.action_names = atari.coloured(spec.level_name, spec.num_action_repeats)
+    self._seeds = np.array([environment_seed(seed, 0)], np.int32)
+    self.frames_per_sec = _ATARI_FRAMES_PER_SEC / spec.num_action_repeats
+
+  def reset(self):
+    observation, _ = self._twin.reset(seed=self._seeds)
+    self._seeds = None
+    self.picture = observation.reshape(observation.shape[-3:])
+    return self._game.reset()
+
+  def step(self, action):
+    actions = np.array([action], np.int32)
+    output = self._game.step(actions)
+    observation, *_, info = self._twin.step(actions)
+    if output.info.game_over[0] and 'final_obs' in info:  # The next game has begun.
+      observation = np.asarray(info['final_obs'][0])
+    self.picture = observation.reshape(observation.shape[-3:])
+    return output
+
+  def close(self):
+    self._game.close()
+    self._twin = None
+
+
+class _RenderedGym:
+  """Any other environment that renders `rgb_array`, in this process."""
+
+  def __init__(self, spec, seed):
+    self._env = GymEnvironment(
+      spec.level_name, environment_seed(seed, 0), spec.num_action_repeats, 'rgb_array'
+    )
+    self._totals = GameTotals(1)
+    self.action_names = [str(i) for i in range(spec.num_actions)]
+    self.frames_per_sec = self._env.render_fps / spec.num_action_repeats
+
+  def reset(self):
+    observation = self._env.reset()
+    self.picture = self._env.render()
+    return self._totals.first(observation[None])
+
+  def step(self, action):
+    reward, done, game_over, observation, self.picture = self._env.step_and_render(action)
+    done, game_over = np.array([done]), np.array([game_over])
+    anew = done & ~game_over
+    return self._totals.next(
+      np.array([reward], np.float32), done, game_over, anew, observation[None]
+    )
+
+  def close(self):
+    self._env.close()
+
+
+def open_game(spec, seed):
+  """One game that can be watched.
+
+  Args:
+    spec: EnvironmentSpec, or a run's settings.
+    seed: int >= 0.
+
+  Returns:
+    An object with `reset()` and `step(action)`, which give a StepOutput of [1, ...]; `picture`,
+    uint8 [H, W, 3], as it is after the last of these calls (of a game's last step that before the
+    next game); `action_names`; `frames_per_sec` of agent steps; `close()`.
+
+  Raises:
+    ValueError: the environment does not render `rgb_array`, or a package for that is missing.
+  """
+  is_atari = atari.is_atari(spec.level_name)
+  game = (_RenderedAtari if is_atari else _RenderedGym)(spec, seed)
+  try:
+    game.reset()
+  except Exception as error:
+    game.close()
+    raise ValueError(
+      f'level_name {spec.level_name!r} cannot render rgb_array: {" ".join(str(error).split())}'
+    ) from error
+  return game

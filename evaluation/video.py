@@ -1,0 +1,176 @@
+"""A checkpoint plays, and is seen playing: a film of its games, and a short animated picture."""
+
+import contextlib
+import os
+
+import cv2
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+
+from evaluation import picture
+from evaluation.policy import build_policy
+from runtime.process import RunFailed
+
+_ANIMATED_SECS, _ANIMATED_FRAMES_PER_SEC = 12, 10
+_LEAST_FRAMES_PER_SEC = 1
+
+
+def film(folder, checkpoint, settings, game, num_episodes, annotate, deterministic, should_stop):
+  """Plays games and writes FOLDER/video.webm (VP9) and video.webp; earlier ones are replaced.
+
+  One frame is one agent step, at the speed of the game.
+
+  Args:
+    folder: of the run.
+    checkpoint: path of a checkpoint.
+    settings: a run's settings.
+    game: as of `envs.rendered.open_game`.
+    num_episodes: whole games, one after another.
+    annotate: whether return, reward, value, action probabilities and observation stand beside.
+    deterministic: whether to take the likeliest action; else it is sampled.
+    should_stop: function without arguments.
+
+  Returns:
+    (returns of the games, number of frames); fewer games, and no file, if told to stop.
+
+  Raises:
+    RunFailed: nothing is left of it.
+  """
+  paths = {kind: os.path.join(folder, f'video{kind}') for kind in ('.webm', '.webp')}
+  parts = {kind: os.path.join(folder, f'video.part{kind}') for kind in paths}
+  rate = max(_LEAST_FRAMES_PER_SEC, game.frames_per_sec)
+  writer = _Writer(parts, rate)
+  try:
+    returns = []
+    frames = _frames(checkpoint, settings, game, num_episodes, annotate, deterministic, returns)
+    with contextlib.closing(frames):  # Its graph must be left before anything else goes on.
+      for frame in frames:
+        writer.add(frame)
+        if should_stop():
+          return returns, 0
+    writer.close()
+    for kind, path in paths.items():
+      os.replace(parts[kind], path)
+    return returns, writer.count
+  except OSError as e:
+    raise RunFailed(f'{folder}: the film cannot be written: {e}') from e
+  finally:
+    writer.release()
+    for part in parts.values():
+      if os.path.exists(part):
+        os.remove(part)
+
+
+class _Writer:
+  """Two files that grow by frames uint8 [H, W, 3], all of one size."""
+
+  def __init__(self, parts, rate):
+    self._parts, self._rate = parts, rate
+    self._video, self._animated, self.count = None, [], 0
+
+  def add(self, frame):
+    if self._video is None:
+      size = (frame.shape[1], frame.shape[0])
+      codec = cv2.VideoWriter_fourcc(*'VP90')
+      with _silent():
+        self._video = cv2.VideoWriter(self._parts['.webm'], codec, self._rate, size)
+      if not self._video.isOpened():
+        raise RunFailed(f'{self._parts[".webm"]}: OpenCV cannot write VP9 here')
+    self._video.write(np.ascontiguousarray(frame[..., ::-1]))
+    every = max(1, round(self._rate / _ANIMATED_FRAMES_PER_SEC))
+    if self.count % every == 0 and self.count < _ANIMATED_SECS * self._rate:
+      self._animated.append(PIL.Image.fromarray(frame))
+    self.count += 1
+
+  def close(self):
+    """Ends both files.
+
+    Raises:
+      RunFailed: frames are missing: OpenCV does not tell of a full disk.
+      OSError: the animated picture.
+    """
+    self.release()
+    written = _number_of_frames(self._parts['.webm'])
+    if written != self.count:
+      raise RunFailed(
+        f'{self._parts[".webm"]} has {written} of {self.count} frames; is the disk full?'
+      )
+    every = max(1, round(self._rate / _ANIMATED_FRAMES_PER_SEC))
+    first, *rest = self._animated
+    first.save(
+      self._parts['.webp'], save_all=True, append_images=rest, loop=0, quality=70, method=2,
+      duration=round(1000 * every / self._rate),
+    )  # fmt: skip
+
+  def release(self):
+    if self._video is not None:
+      self._video.release()
+
+
+@contextlib.contextmanager
+def _silent():
+  """Drops what C code says on the error stream: OpenCV names a tag there, and then does well."""
+  kept = os.dup(2)
+  nowhere = os.open(os.devnull, os.O_WRONLY)
+  try:
+    os.dup2(nowhere, 2)
+    yield
+  finally:
+    os.dup2(kept, 2)
+    os.close(kept)
+    os.close(nowhere)
+
+
+def _number_of_frames(path):
+  capture = cv2.VideoCapture(path)
+  count = 0
+  while capture.grab():
+    count += 1
+  capture.release()
+  return count
+
+
+def _frames(checkpoint, settings, game, num_episodes, annotate, deterministic, returns):
+  """Plays; yields a frame a step, and adds to `returns`."""
+  with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    policy = build_policy(settings.agent_name, settings, settings.observation_scaling)
+    tf.compat.v1.train.Saver(policy.agent.variables).restore(session, checkpoint)
+    state = session.run(policy.initial_state, {policy.batch_size: 1})
+    act = session.make_callable(policy.outputs, list(policy.inputs.values()))
+    step, action, total = game.reset(), 0, 0.0
+    while len(returns) < num_episodes:
+      fed = dict(
+        observation=step.observation, last_action=np.array([action], np.int32),
+        last_reward=step.reward, done=step.done, state=state,
+      )  # fmt: skip
+      out = act(*(fed[name] for name in policy.inputs))
+      state = out['state']
+      shown = game.picture
+      action = int(out['greedy_action' if deterministic else 'action'][0])
+      labels = _figures(returns, total, step.reward[0], out['value'][0])
+      details = (step.observation[0], labels, _softmax(out['logits'][0]), action, game.action_names)
+      yield picture.annotated(shown, *details) if annotate else picture.even(shown)
+      step = game.step(action)
+      total = float(step.info.episode_return[0])
+      if step.info.game_over[0]:
+        # The game's last picture: nothing more is decided in it.
+        labels['return'], labels['reward'] = f'{total:g}', f'{float(step.reward[0]):g}'
+        last = (details[0], labels, *details[2:])
+        yield picture.annotated(game.picture, *last) if annotate else picture.even(game.picture)
+        returns.append(total)
+        total = 0.0
+
+
+def _figures(returns, total, reward, value):
+  return {
+    'game': str(len(returns) + 1),
+    'return': f'{total:g}',
+    'reward': f'{float(reward):g}',
+    'value': f'{float(value):.3f}',
+  }
+
+
+def _softmax(logits):
+  powers = np.exp(logits - logits.max())
+  return powers / powers.sum()

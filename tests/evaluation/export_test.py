@@ -1,0 +1,165 @@
+"""evaluation.export: the SavedModel plays as the checkpoint, without this code and Sonnet."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import environments
+import nets
+from conftest import ROOT
+from environments import StepOutput
+from evaluation import export
+
+STEPS, NUM_ENVS = 12, 3
+# Reads a SavedModel where neither this code nor Sonnet can be found, and steps it over a record.
+LOADER = """
+import sys
+sys.path[:] = [p for p in sys.path if p not in ('', sys.argv[4])]
+sys.modules['sonnet'] = None
+import numpy as np
+import tensorflow as tf
+for name in ('nets', 'sonnet'):
+  try:
+    __import__(name)
+    raise SystemExit(name + ' can be imported')
+  except ImportError:
+    pass
+signatures = tf.saved_model.load(sys.argv[1]).signatures
+record = np.load(sys.argv[2])
+n = record['done'].shape[1]
+state = signatures['initial_state'](batch_size=tf.constant(n))['state']
+first = [int(s) for s in state.shape]
+outs = []
+for t in range(len(record['done'])):
+  out = signatures['step'](state=state, **{k: tf.constant(record[k][t]) for k in record})
+  state = out['state']
+  outs.append({k: v.numpy() for k, v in out.items()})
+np.savez(sys.argv[3], **{k: np.stack([o[k] for o in outs]) for k in outs[0]})
+"""
+
+
+def make_run(folder, agent_name, level_name, scaling):
+  """Real steps of an untrained agent of which a checkpoint is written, in the graph.
+
+  Returns:
+    (settings, checkpoint path, dict of inputs [T, N, ...], logits [T, N, A], values [T, N]).
+  """
+  spec = environments.environment_spec(level_name, 0, 84, 84)
+  from roles import settings as settings_lib
+
+  values = dict.fromkeys(settings_lib.SHARED_FLAGS)
+  settings = settings_lib.Settings(
+    **values | dict(agent_name=agent_name, level_name=level_name, observation_scaling=scaling),
+    observation_shape=tuple(spec.observation_shape),
+    observation_dtype=spec.observation_dtype,
+    num_actions=spec.num_actions,
+  )._replace(num_action_repeats=spec.num_action_repeats, width=84, height=84)
+  keys = 'observation', 'last_action', 'last_reward', 'done'
+  record, logits, baselines = {key: [] for key in keys}, [], []
+  with tf.Graph().as_default():
+    tf.compat.v1.set_random_seed(3)
+    flow = environments.create_environment(level_name, NUM_ENVS, 1)
+    try:
+      agent = nets.build_agent(agent_name, spec, scaling=scaling)
+      saver = tf.compat.v1.train.Saver(agent.variables)
+      first, _ = flow.initial()
+      acted = tf.compat.v1.placeholder(tf.int32, [NUM_ENVS])
+      after, _ = flow.step(acted, tf.constant(0))
+      fed = StepOutput(
+        *(
+          tf.compat.v1.placeholder(t.dtype, t.shape) if t is not None else None
+          for t in first._replace(info=None)
+        )
+      )
+      core = tf.nest.map_structure(
+        lambda t: tf.compat.v1.placeholder(t.dtype, t.shape), agent.initial_state(NUM_ENVS)
+      )
+      output, next_core = agent((acted, fed), core)
+      # Moments of running scaling that are not those of the start, and weights that tell apart.
+      unlike = [v.assign(tf.cast(v * 0 + 7, v.dtype)) for v in agent.variables if 'count' in v.name]
+      unlike += [
+        v.assign(3 * tf.random.normal(v.shape)) for v in agent.variables if 'policy/w' in v.name
+      ]
+      with tf.compat.v1.Session() as session:
+        session.run(tf.compat.v1.global_variables_initializer())
+        session.run(unlike)
+        path = saver.save(session, str(folder / 'model.ckpt'), global_step=3)
+        step, action = session.run(first), np.zeros([NUM_ENVS], np.int32)
+        state = session.run(agent.initial_state(NUM_ENVS))
+        for _ in range(STEPS):
+          for key, value in zip(
+            keys, (step.observation, action, step.reward, step.done), strict=True
+          ):
+            record[key].append(value)
+          feeds = {acted: action, fed.reward: step.reward, fed.done: step.done}
+          feeds[fed.observation] = step.observation
+          feeds |= dict(zip(tf.nest.flatten(core), tf.nest.flatten(state), strict=True))
+          out, state = session.run((output, next_core), feeds)
+          logits.append(out.policy_logits)
+          baselines.append(out.baseline)
+          action = out.action
+          step = session.run(after, {acted: action})
+    finally:
+      flow.close()
+  stacked = {key: np.stack(values) for key, values in record.items()}
+  return settings, path, stacked, np.stack(logits), np.stack(baselines)
+
+
+def exported(folder, run):
+  settings, path, *_ = run
+  atari = environments.atari_arguments(
+    settings.level_name, settings.num_action_repeats, settings.width, settings.height
+  )
+  export.export(str(folder / 'export'), path, settings, atari, dict(licence='Apache-2.0'))
+  return folder / 'export'
+
+
+@pytest.mark.parametrize(
+  'agent_name, level_name, scaling, state_size',
+  [
+    ('MLPAgent', 'CartPole-v1', 'running', 0),
+    ('SimpleConvNetAgent', 'PongNoFrameskip-v4', 'centred', 0),
+    ('SimpleConvNetLSTMAgent', 'impala/Catch-v0', 'unit', 512),
+  ],
+)
+def test_it_plays_as_the_checkpoint_without_this_code(
+  tmp_path, agent_name, level_name, scaling, state_size
+):
+  run = make_run(tmp_path, agent_name, level_name, scaling)
+  folder = exported(tmp_path, run)
+  _, _, record, logits, values = run
+  np.savez(tmp_path / 'record.npz', **record)
+  elsewhere = tmp_path / 'empty'
+  elsewhere.mkdir()
+  done = subprocess.run(
+    [sys.executable, '-c', LOADER, str(folder), str(tmp_path / 'record.npz'),
+     str(tmp_path / 'out.npz'), ROOT],
+    cwd=elsewhere, capture_output=True, text=True, timeout=240,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  out = np.load(tmp_path / 'out.npz')
+  np.testing.assert_allclose(out['logits'], logits, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(out['value'], values, rtol=1e-4, atol=1e-4)
+  np.testing.assert_array_equal(out['greedy_action'], logits.argmax(axis=-1))
+  assert out['state'].shape == (STEPS, NUM_ENVS, state_size)
+  assert np.ptp(logits) > 0.1  # They tell apart.
+
+
+def test_the_program_beside_it_plays_pong(tmp_path):
+  run = make_run(tmp_path, 'SimpleConvNetAgent', 'PongNoFrameskip-v4', 'unit')
+  folder = exported(tmp_path, run)
+  policy = json.loads((folder / 'policy.json').read_text())
+  assert policy['observation_shape'] == [84, 84, 4] and policy['num_actions'] == 6
+  assert policy['atari']['frameskip'] == 4 and policy['licence'] == 'Apache-2.0'
+  played = subprocess.run(
+    [sys.executable, str(folder / 'play_exported.py')],
+    cwd=tmp_path, capture_output=True, text=True, timeout=240,
+  )  # fmt: skip
+  assert played.returncode == 0, played.stderr
+  word, value = played.stdout.split()
+  assert word == 'return' and -21 <= float(value) <= 21
+  assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ['export']
