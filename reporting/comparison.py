@@ -1,6 +1,7 @@
 """Runs compared: groups over seeds, their mean and spread, a table, IQM over games, a picture."""
 
 import collections
+import csv
 import datetime
 import difflib
 import json
@@ -85,7 +86,7 @@ def _read_run(folder):
       for name in ('time', 'environment_frames', 'mean_return_100', 'frames_per_sec')
     )
     hours = _training_hours(times, _starts(record))
-  except (KeyError, TypeError, ValueError) as e:
+  except (KeyError, TypeError, ValueError, csv.Error) as e:
     raise BadInput(f'{path} is no metrics.csv that experiment.py wrote ({e!r}).') from None
   known = np.isfinite(returns)
   if not known.any():

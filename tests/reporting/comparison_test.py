@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import shlex
 import subprocess
 import sys
 
@@ -171,3 +173,38 @@ def test_runs_that_cannot_be_compared(tmp_path):
   with pytest.raises(BadInput, match='run.json cannot be read'):
     comparison.read_runs([late])
   assert (tmp_path / 'late' / 'run.json').exists()
+
+
+@pytest.mark.parametrize('text', ['', 'x,y\n1,2\n', COLUMNS + '\n1,2,3,many\n'])
+def test_a_metrics_csv_that_is_none_is_one_sentence(tmp_path, text):
+  folder = a_run(tmp_path / 'one', (1, 2, 3))
+  (tmp_path / 'one' / 'metrics.csv').write_text(text)
+  with pytest.raises(BadInput, match='is no metrics.csv|has no games yet'):
+    comparison.read_runs([folder])
+
+
+def test_a_disk_without_room_leaves_no_half_of_a_picture(tmp_path):
+  result = subprocess.run(
+    [sys.executable, os.path.join(ROOT, 'plot_runs.py'), EARLIER, '--out=c.png'],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    timeout=60,
+    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+  )
+  assert result.returncode == 1 and 'File too large' in result.stderr.splitlines()[-1]
+  assert 'Traceback' not in result.stderr and os.listdir(tmp_path) == []
+
+
+def test_the_command_of_the_readme(tmp_path, monkeypatch, capsys):
+  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
+    block = file.read().split('### Compare runs')[1].split('```bash\n')[1].split('```')[0]
+  python, program, *arguments = shlex.split(block)
+  assert (python, program) == ('python', 'plot_runs.py')
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'runs').mkdir()
+  for folder in (word for word in arguments if word[:2] != '--'):
+    a_run(tmp_path / folder, (0, 18, 20), learning_rate=1.0 if '/a' in folder else 2.0)
+  code, text, _ = run_main(capsys, *arguments)
+  assert code == 0 and (tmp_path / 'compare.png').exists()
+  assert '200 (2 of 2)' in text and text.count('agent_name=MLPAgent learning_rate=1.0') == 2
