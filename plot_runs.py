@@ -1,0 +1,55 @@
+"""Compares finished or running runs: a picture of groups over seeds, and a table in the terminal.
+
+python plot_runs.py runs/a1 runs/a2 runs/b1 --by=learning_rate --out=compare.png --score=18
+"""
+
+import argparse
+import sys
+
+from reporting import comparison
+from runtime.process import BadInput
+
+
+class _Parser(argparse.ArgumentParser):
+  def error(self, message):
+    raise BadInput(f'{message} (--help lists what there is).')
+
+
+def parse_arguments(arguments):
+  """The command line as argparse's namespace; BadInput where it is none."""
+  parser = _Parser(prog='plot_runs.py', description=__doc__.splitlines()[0], allow_abbrev=False)
+  parser.add_argument('runs', nargs='+', metavar='RUN', help='folder of a run (its --logdir)')
+  parser.add_argument(
+    '--by',
+    default='level_name,agent_name',
+    help='settings or flags of run.json that make a group, with commas; default: %(default)s',
+  )
+  parser.add_argument('--x', choices=('frames', 'hours'), default='frames', help='axis below')
+  parser.add_argument('--out', default='compare.png', help='the picture; default: %(default)s')
+  parser.add_argument('--score', type=float, help='tell the frames until the mean return is this')
+  return parser.parse_args(arguments)
+
+
+def main(arguments):
+  """Runs the command line; returns the exit code."""
+  try:
+    options = parse_arguments(arguments)
+    comparison.check_out(options.out)
+    runs = comparison.read_runs(options.runs)
+    compared = comparison.compare(runs, options.by.split(','), options.x, options.score)
+    comparison.plot(compared, options.out)
+  except BadInput as e:
+    print(f'plot_runs.py: {e}', file=sys.stderr)
+    return 2
+  except OSError as e:
+    print(f'plot_runs.py: {e}', file=sys.stderr)
+    return 1
+  print(comparison.table(compared))
+  for sentence in comparison.remarks(compared):
+    print(sentence)
+  print(options.out)
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

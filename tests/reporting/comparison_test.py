@@ -1,0 +1,210 @@
+"""reporting.comparison and plot_runs.py: numbers worked out by hand, and bad input."""
+
+import json
+import os
+import resource
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import plot_runs
+from conftest import ROOT
+from reporting import comparison
+from runtime.process import BadInput
+
+EARLIER = os.path.join(ROOT, 'tests', 'data', 'earlier_run')
+COLUMNS = 'time,environment_frames,frames_per_sec,mean_return_100'
+START = '1970-01-01T00:00:00+00:00'
+
+
+def a_run(folder, returns, frames=(100, 200, 300), starts=(START,), times=None, **flags):
+  """A run's folder with run.json and metrics.csv; a row takes 1800 s."""
+  folder.mkdir()
+  flags = {'level_name': 'A-v0', 'agent_name': 'MLPAgent', 'seed': 1, **flags}
+  record = {'started': starts[-1], 'flags': flags, 'starts': [{'started': s} for s in starts[:-1]]}
+  (folder / 'run.json').write_text(json.dumps(record))
+  times = times or [1800 * (i + 1) for i in range(len(frames))]
+  rows = [f'{t},{f},{10 * (i + 1)},{r}' for i, (t, f, r) in enumerate(zip(times, frames, returns))]
+  (folder / 'metrics.csv').write_text('\n'.join([COLUMNS, *rows]) + '\n')
+  return str(folder)
+
+
+def run_main(capsys, *arguments):
+  code = plot_runs.main([str(argument) for argument in arguments])
+  out, err = capsys.readouterr()
+  return code, out, err
+
+
+def test_mean_and_spread_over_seeds_on_a_common_grid(tmp_path):
+  one = a_run(tmp_path / 'one', (0, 10, 20))
+  two = a_run(tmp_path / 'two', (10, 40), frames=(150, 250), seed=2)
+  (group,) = comparison.compare(comparison.read_runs([one, two]), ['level_name']).groups
+  # 150 to 250 frames: the first goes from 5 to 15, the second from 10 to 40.
+  np.testing.assert_allclose(group.grid[[0, -1]], [150, 250])
+  np.testing.assert_allclose(group.mean[[0, -1]], [7.5, 27.5])
+  np.testing.assert_allclose(group.spread[[0, -1]], [5 / 2**0.5, 25 / 2**0.5])
+  np.testing.assert_allclose(np.interp(200, group.grid, group.mean), (10 + 25) / 2)
+
+
+def test_the_table_and_what_is_said_below_it(tmp_path, capsys):
+  a1 = a_run(tmp_path / 'a1', (0, 18, 20), learning_rate=0.1, width=1)
+  a2 = a_run(tmp_path / 'a2', (0, 22, 10), learning_rate=0.1, width=2, seed=2)
+  b = a_run(tmp_path / 'b', ('', 1, 2), learning_rate=0.2)
+  out = tmp_path / 'c.png'
+  code, text, _ = run_main(capsys, a1, a2, b, '--by=learning_rate', f'--out={out}', '--score=20')
+  assert code == 0 and out.read_bytes()[:4] == b'\x89PNG'
+  lines = text.splitlines()
+  # Final: 20 and 10; best: 20 and 22; 20 is reached at 300 and at 200 frames.
+  row = 'learning_rate=0.1 2 300 15 +- 7.071 21 250 (2 of 2) 20'
+  assert lines[1].split() == row.split()
+  assert lines[2].split() == 'learning_rate=0.2 1 300 2 2 - (0 of 1) 20'.split()
+  assert lines[3].startswith('Warning: learning_rate=0.1: 2 runs; below 5')
+  assert lines[4] == 'Warning: learning_rate=0.1: width differs inside of the group: 1, 2.'
+  assert lines[5].startswith('Warning: learning_rate=0.2: 1 run; below 5')
+  assert lines[6:] == [str(out)]
+
+
+def test_five_runs_that_differ_in_the_seed_alone_are_not_warned_of(tmp_path):
+  folders = [a_run(tmp_path / str(i), (1, 2, 3), seed=i, logdir=str(i)) for i in range(5)]
+  assert comparison.remarks(comparison.compare(comparison.read_runs(folders), ['level_name'])) == []
+
+
+def test_the_frames_to_a_score_are_a_median_in_which_never_is_infinite(tmp_path):
+  runs = comparison.read_runs(
+    [
+      a_run(tmp_path / str(i), returns)
+      for i, returns in enumerate([(9, 9, 9), (0, 9, 9), (0, 0, 0)])
+    ]
+  )
+  assert comparison.frames_to_score(runs, 9) == (200, 2)
+  assert comparison.frames_to_score(runs[1:], 9) == (np.inf, 1)
+
+
+def test_hours_leave_out_the_break_before_a_second_start(tmp_path):
+  folder = a_run(
+    tmp_path / 'r', (1, 2, 3), starts=(START, '1970-01-01T10:00:00+00:00'),
+    times=(1800, 3600, 36000 + 900),
+  )  # fmt: skip
+  (run,) = comparison.read_runs([folder])
+  np.testing.assert_allclose(run.hours, [0.5, 1, 1.25])
+  compared = comparison.compare([run], ['agent_name'], 'hours')
+  assert compared.groups[0].grid[-1] == 1.25
+
+
+def test_the_interquartile_mean():
+  assert comparison.interquartile_mean([np.arange(4.0), np.arange(4.0, 8)])[0] == 3.5
+  # The samples are drawn game by game: with equal runs in each game, none differs.
+  assert comparison.interquartile_mean([np.full(4, 1.0), np.full(4, 3.0)]) == (2, 2, 2)
+  # One game, one run 0 and one run 1: a sample's mean is 0, .5 or 1, the ends a quarter each.
+  assert comparison.interquartile_mean([np.array([0.0, 1.0])]) == (0.5, 0, 1)
+
+
+def test_several_games_in_a_group_are_human_normalised(tmp_path, capsys):
+  # Random play and a person: Pong -20.7 and 14.6, Breakout 1.7 and 30.5.
+  pong = a_run(tmp_path / 'p', (-20.7, -20.7, 14.6), level_name='PongNoFrameskip-v4')
+  breakout = a_run(tmp_path / 'b', (1.7, 1.7, 59.3), level_name='ALE/Breakout-v5')
+  out = tmp_path / 'c.svg'
+  code, text, _ = run_main(capsys, pong, breakout, '--by=agent_name', f'--out={out}')
+  assert code == 0 and b'<svg' in out.read_bytes()
+  assert text.splitlines()[1].split()[:6] == 'agent_name=MLPAgent 2 300 1.5 +- 0.7071'.split()
+  assert 'agent_name=MLPAgent: IQM 1.5, 95% interval 1.5 to 1.5 (stratified bootstrap, 2 l' in text
+  assert '1 run of a level; below 5' in text
+  other = a_run(tmp_path / 'o', (1, 2, 3))
+  code, text, err = run_main(capsys, pong, other, '--by=agent_name', f'--out={tmp_path / "d.png"}')
+  assert (code, text) == (2, '') and 'A-v0 has no known human score' in err
+  assert not (tmp_path / 'd.png').exists()
+
+
+def test_a_run_of_an_earlier_version_from_the_command_line_without_tensorflow(tmp_path):
+  program = (
+    'import sys, plot_runs; code = plot_runs.main(sys.argv[1:]); '
+    'sys.exit(code or ("tensorflow" in sys.modules) * 9)'
+  )
+  result = subprocess.run(
+    [sys.executable, '-c', program, EARLIER, '--out=c.png', '--by=agent_name,batch_size'],
+    cwd=tmp_path,
+    env={**os.environ, 'PYTHONPATH': ROOT},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert result.returncode == 0, result.stderr
+  row = 'agent_name=MLPAgent batch_size=4 1 3,072 22.92 22.92 466'.split()
+  assert result.stdout.splitlines()[1].split() == row
+  assert sorted(os.listdir(tmp_path)) == ['c.png']
+
+
+@pytest.mark.parametrize(
+  'spoil, arguments, told',
+  [
+    ('run.json', [], 'run.json does not exist'),
+    ('metrics.csv', [], 'metrics.csv does not exist'),
+    ('', ['--by=learnin_rate'], 'did you mean learning_rate?'),
+    ('', ['--by=xyzzy'], 'run.json lists what there is'),
+    ('', ['--out=no/such/c.png'], 'no/such is no folder'),
+    ('', ['--out=c.gif'], 'has to end in .jpg'),
+    ('', ['--x=days'], 'argument --x: invalid choice'),
+    ('', ['--score=high'], "argument --score: invalid float value: 'high'"),
+  ],
+)
+def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, spoil, arguments, told):
+  monkeypatch.chdir(tmp_path)
+  folder = a_run(tmp_path / 'run', (1, 2, 3), learning_rate=0.1)
+  if spoil:
+    os.remove(os.path.join(folder, spoil))
+  code, out, err = run_main(capsys, folder, *arguments)
+  assert (code, out) == (2, '') and told in err and err.count('\n') == 1
+  assert os.listdir(tmp_path) == ['run']
+
+
+def test_runs_that_cannot_be_compared(tmp_path):
+  one = a_run(tmp_path / 'one', (1, 2, 3))
+  with pytest.raises(BadInput, match='given twice'):
+    comparison.read_runs([one, one + '/'])
+  with pytest.raises(BadInput, match='has no games yet'):
+    comparison.read_runs([a_run(tmp_path / 'none', ('', '', ''))])
+  late = a_run(tmp_path / 'late', (1, 2, 3), frames=(400, 500, 600))
+  with pytest.raises(BadInput, match='no frames in common'):
+    comparison.compare(comparison.read_runs([one, late]), ['level_name'])
+  (tmp_path / 'late' / 'run.json').write_text('{')
+  with pytest.raises(BadInput, match='run.json cannot be read'):
+    comparison.read_runs([late])
+  assert (tmp_path / 'late' / 'run.json').exists()
+
+
+@pytest.mark.parametrize('text', ['', 'x,y\n1,2\n', COLUMNS + '\n1,2,3,many\n'])
+def test_a_metrics_csv_that_is_none_is_one_sentence(tmp_path, text):
+  folder = a_run(tmp_path / 'one', (1, 2, 3))
+  (tmp_path / 'one' / 'metrics.csv').write_text(text)
+  with pytest.raises(BadInput, match='is no metrics.csv|has no games yet'):
+    comparison.read_runs([folder])
+
+
+def test_a_disk_without_room_leaves_no_half_of_a_picture(tmp_path):
+  result = subprocess.run(
+    [sys.executable, os.path.join(ROOT, 'plot_runs.py'), EARLIER, '--out=c.png'],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    timeout=60,
+    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+  )
+  assert result.returncode == 1 and 'File too large' in result.stderr.splitlines()[-1]
+  assert 'Traceback' not in result.stderr and os.listdir(tmp_path) == []
+
+
+def test_the_command_of_the_readme(tmp_path, monkeypatch, capsys):
+  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
+    block = file.read().split('### Compare runs')[1].split('```bash\n')[1].split('```')[0]
+  python, program, *arguments = shlex.split(block)
+  assert (python, program) == ('python', 'plot_runs.py')
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'runs').mkdir()
+  for folder in (word for word in arguments if word[:2] != '--'):
+    a_run(tmp_path / folder, (0, 18, 20), learning_rate=1.0 if '/a' in folder else 2.0)
+  code, text, _ = run_main(capsys, *arguments)
+  assert code == 0 and (tmp_path / 'compare.png').exists()
+  assert '200 (2 of 2)' in text and text.count('agent_name=MLPAgent learning_rate=1.0') == 2
