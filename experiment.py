@@ -22,6 +22,8 @@ from absl import (
   logging,
 )
 
+from evaluation import protocols, records
+from evaluation.protocols import PROTOCOLS
 from roles import settings as settings_lib
 from roles.settings import SHARED_FLAGS
 from runtime import cluster_sources, process
@@ -55,6 +57,9 @@ flags.DEFINE_integer(
   'total_environment_frames', int(1e9), 'Environment frames to train on.', lower_bound=1
 )
 flags.DEFINE_integer('test_num_episodes', 30, 'Games that --mode=test plays.', lower_bound=1)
+flags.DEFINE_enum(
+  'eval_protocol', 'training', list(PROTOCOLS), 'Of --mode=test; paper and machado: Atari only.'
+)
 flags.DEFINE_bool('deterministic', False, 'Test with the likeliest action; else it is sampled.')
 
 # Where it is run.
@@ -242,10 +247,12 @@ def test():
   """Plays --test_num_episodes whole games with the last checkpoint of a run."""
   interrupts = process.Interrupts()
   settings = settings_lib.own_settings(settings_lib.as_recorded(options()))
+  overrides = protocols.atari_overrides(FLAGS.eval_protocol, settings.level_name)
   folder = settings_lib.run_folder(settings, FLAGS.logdir)
   if not Checkpoints.exist(folder):
     raise BadInput(f'--logdir={folder} has no checkpoint to test; train first')
   settings_lib.check_same_run(folder, settings)
+  records.read(folder)  # Whether there is room for another is known before it is played.
   tf = process.import_tensorflow()
   import environments
   import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
@@ -261,6 +268,7 @@ def test():
       settings.num_action_repeats,
       settings.width,
       settings.height,
+      overrides,
     )
     try:
       games = play.play(
@@ -276,9 +284,12 @@ def test():
       batch.close()
   if interrupts.is_set():
     raise RunFailed(f'{interrupts.reason}: not all games were played, nothing is written')
-  result = play.summary(settings.level_name, games, settings.num_action_repeats)
-  result['deterministic'] = FLAGS.deterministic
-  print(play.write(folder, result, checkpoint))
+  result = {
+    **protocols.described(FLAGS.eval_protocol, settings.num_actions),
+    **dict(deterministic=FLAGS.deterministic, seed=settings.seed),
+    **records.summary(settings.level_name, games, settings.num_action_repeats),
+  }
+  print(records.add(folder, result, checkpoint))
 
 
 def plot():

@@ -40,14 +40,17 @@ class AtariBatch:
     spec: EnvironmentSpec.
     num_envs: N.
     seed: of the batch, for no-ops and sticky actions.
+    **overrides: arguments of ale_py's vector environment, instead of the level's own.
   """
 
   crashes = 0
 
-  def __init__(self, spec, num_envs, seed):
+  def __init__(self, spec, num_envs, seed, **overrides):
     height, width, _ = spec.observation_shape
     self.num_envs = num_envs
-    self._envs = _make(spec.level_name, num_envs, spec.num_action_repeats, width, height)
+    self._envs = _make(
+      spec.level_name, num_envs, spec.num_action_repeats, width, height, **overrides
+    )
     self._seeds = np.array([environment_seed(seed, i) for i in range(num_envs)], np.int32)
     self._totals = GameTotals(num_envs)
     self._frames = None  # int32 [N], emulator frames of the running game.
@@ -93,15 +96,15 @@ def _registered_kwargs(level_name):
   return spec.kwargs
 
 
-def _make(level_name, num_envs, num_action_repeats, width, height):
+def _make(level_name, num_envs, num_action_repeats, width, height, **overrides):
   import ale_py
   from ale_py import vector_env
 
   kwargs = _registered_kwargs(level_name)
   ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-  return vector_env.AtariVectorEnv(
-    kwargs['game'],
-    num_envs,
+  arguments = dict(
+    game=kwargs['game'],
+    num_envs=num_envs,
     num_threads=min(num_envs, len(os.sched_getaffinity(0))),
     max_num_frames_per_episode=kwargs['max_num_frames_per_episode'],
     repeat_action_probability=kwargs['repeat_action_probability'],
@@ -116,6 +119,7 @@ def _make(level_name, num_envs, num_action_repeats, width, height):
     frameskip=num_action_repeats,
     noop_max=MAX_NOOPS,
   )
+  return vector_env.AtariVectorEnv(**arguments | overrides)
 
 
 def channels_last(frames):

@@ -444,7 +444,7 @@ def test_the_checkpoint_plays_whole_games(catch, tmp_path, processes):
   assert tested.process.exit_code(LIMIT_SECS) == 0, tested.process.output()
   assert 'impala/Catch-v0: 21 games, mean ' in tested.process.output().splitlines()[-1]
   with open(os.path.join(tested.logdir, 'evaluation.json')) as file:
-    result = json.load(file)
+    (result,) = json.load(file)
   keys = 'level_name', 'num_episodes', 'mean', 'median', 'std', 'min', 'max', 'returns', 'frames'
   assert set(result) >= set(keys)
   assert result['num_episodes'] == len(result['returns']) == 21
