@@ -4,7 +4,7 @@ from envs import atari
 from runtime.process import BadInput
 
 # What ale_py's vector environment is given, instead of what the run was trained with. Frames are
-# those of the emulator; without `life_loss_info` nothing ends at a lost life, not even for the agent.
+# the emulator's; without `life_loss_info` nothing ends at a lost life, not even for the agent.
 PROTOCOLS = {
   'training': {},
   # IMPALA (Espeholt et al. 2018, arXiv 1802.01561), Table C.1.

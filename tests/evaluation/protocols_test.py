@@ -44,7 +44,8 @@ def test_paper_begins_with_up_to_30_no_ops_and_machado_with_none():
 
 
 def test_machado_has_sticky_actions():
-  assert different_courses(batch('machado'), 40) == NUM_ENVS
+  # Some paddles come to the same place.
+  assert different_courses(batch('machado'), 40) > NUM_ENVS // 3
 
 
 def test_without_sticky_actions_the_same_actions_are_the_same_game():
