@@ -22,8 +22,7 @@ from absl import (
   logging,
 )
 
-from evaluation import protocols, records
-from evaluation.protocols import PROTOCOLS
+from evaluation import protocols
 from roles import settings as settings_lib
 from roles.settings import SHARED_FLAGS
 from runtime import cluster_sources, process
@@ -58,8 +57,9 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer('test_num_episodes', 30, 'Games that --mode=test plays.', lower_bound=1)
 flags.DEFINE_enum(
-  'eval_protocol', 'training', list(PROTOCOLS), 'Of --mode=test; paper and machado: Atari only.'
-)
+    'eval_protocol', 'training', list(protocols.PROTOCOLS),
+    'Of --mode=test; paper and machado: Atari only.',
+)  # fmt: skip
 flags.DEFINE_bool('deterministic', False, 'Test with the likeliest action; else it is sampled.')
 
 # Where it is run.
@@ -245,9 +245,12 @@ def train(cluster):
 
 def test():
   """Plays --test_num_episodes whole games with the last checkpoint of a run."""
+  from evaluation import records
+
   interrupts = process.Interrupts()
-  settings = settings_lib.own_settings(settings_lib.as_recorded(options()))
-  overrides = protocols.atari_overrides(FLAGS.eval_protocol, settings.level_name)
+  recorded = settings_lib.as_recorded(options())
+  overrides = protocols.atari_overrides(FLAGS.eval_protocol, recorded['level_name'])
+  settings = settings_lib.own_settings(recorded)
   folder = settings_lib.run_folder(settings, FLAGS.logdir)
   if not Checkpoints.exist(folder):
     raise BadInput(f'--logdir={folder} has no checkpoint to test; train first')

@@ -1,6 +1,5 @@
 """Protocols of evaluation: what each asks of the Atari games that an agent is judged by."""
 
-from envs import atari
 from runtime.process import BadInput
 
 # What ale_py's vector environment is given, instead of what the run was trained with. Frames are
@@ -30,16 +29,25 @@ def atari_overrides(protocol, level_name):
 
   Args:
     protocol: a key of `PROTOCOLS`.
-    level_name: a Gym id that exists.
+    level_name: a Gym id.
 
   Returns:
     dict; empty for 'training'.
 
   Raises:
-    BadInput: the protocol is one of Atari, and the level is no Atari game.
+    BadInput: the protocol is one of Atari, and the level is no Atari game, or one whose actions
+      are repeated a random number of times.
   """
   overrides = PROTOCOLS[protocol]
-  if overrides and not atari.is_atari(level_name):
+  if not overrides:
+    return {}
+  from envs import atari  # Not before the flags are good: it takes a moment.
+
+  try:
+    is_atari = atari.is_atari(level_name)
+  except ValueError as e:
+    raise BadInput(f'--level_name={level_name}: {e}') from None
+  if not is_atari:
     raise BadInput(
       f'--eval_protocol={protocol} is for Atari games, and {level_name} is none; '
       '--eval_protocol=training plays it as it was trained'
