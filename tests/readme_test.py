@@ -13,7 +13,7 @@ from cluster_fixtures import LIMIT_SECS
 from conftest import ROOT, free_ports
 
 # Words of the table of flags that are values of a flag.
-VALUES = {'train', 'test', 'plot', 'training', 'paper', 'machado'}
+VALUES = {'train', 'test', 'plot', 'flags', 'tf_config', 'auto', 'training', 'paper', 'machado'}
 
 
 def section(title):
