@@ -52,7 +52,9 @@ def environment_spec(level_name, num_action_repeats=0, width=84, height=84):
   return EnvironmentSpec(level_name, *observation_and_actions, repeats, is_atari)
 
 
-def create_environment(level_name, num_envs, seed, num_action_repeats=0, width=84, height=84):
+def create_environment(
+  level_name, num_envs, seed, num_action_repeats=0, width=84, height=84, atari_overrides=None
+):
   """A batch of environments as graph operations.
 
   Args:
@@ -62,6 +64,7 @@ def create_environment(level_name, num_envs, seed, num_action_repeats=0, width=8
     num_action_repeats: frames per agent step; 0 means 4 for Atari and 1 elsewhere.
     width: of Atari observations, in pixels.
     height: of Atari observations, in pixels.
+    atari_overrides: dict of arguments of `atari.AtariBatch`, for an Atari level only.
 
   Returns:
     A `FlowEnvironment`.
@@ -71,7 +74,7 @@ def create_environment(level_name, num_envs, seed, num_action_repeats=0, width=8
   """
   spec = environment_spec(level_name, num_action_repeats, width, height)
   batch_class = atari.AtariBatch if spec.is_atari else process_batch.ProcessBatch
-  return FlowEnvironment(spec, batch_class(spec, num_envs, seed))
+  return FlowEnvironment(spec, batch_class(spec, num_envs, seed, **atari_overrides or {}))
 
 
 def atari_arguments(level_name, num_action_repeats, width, height):

@@ -24,6 +24,7 @@ from absl import (
   logging,
 )
 
+from evaluation import protocols
 from roles import settings as settings_lib
 from roles.settings import SHARED_FLAGS
 from runtime import cluster_sources, process
@@ -60,6 +61,10 @@ flags.DEFINE_integer(
   'total_environment_frames', int(1e9), 'Environment frames to train on.', lower_bound=1
 )
 flags.DEFINE_integer('test_num_episodes', 30, 'Games that --mode=test plays.', lower_bound=1)
+flags.DEFINE_enum(
+    'eval_protocol', 'training', list(protocols.PROTOCOLS),
+    'Of --mode=test; paper and machado: Atari only.',
+)  # fmt: skip
 flags.DEFINE_integer('num_episodes', 1, 'Games that --mode=video shows.', lower_bound=1)
 flags.DEFINE_bool(
   'annotate', False, 'Show what the agent sees, expects and intends beside a video.'
@@ -249,8 +254,14 @@ def train(cluster):
 
 def test():
   """Plays --test_num_episodes whole games with the last checkpoint of a run."""
+  from evaluation import records
+
   interrupts = process.Interrupts()
+  overrides = protocols.atari_overrides(
+    FLAGS.eval_protocol, settings_lib.as_recorded(options())['level_name']
+  )
   settings, folder = _trained_run('test')
+  records.read(folder)  # Whether there is room for another is known before it is played.
   tf = process.import_tensorflow()
   import environments
   import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
@@ -266,6 +277,7 @@ def test():
       settings.num_action_repeats,
       settings.width,
       settings.height,
+      overrides,
     )
     try:
       games = play.play(
@@ -281,9 +293,12 @@ def test():
       batch.close()
   if interrupts.is_set():
     raise RunFailed(f'{interrupts.reason}: not all games were played, nothing is written')
-  result = play.summary(settings.level_name, games, settings.num_action_repeats)
-  result['deterministic'] = FLAGS.deterministic
-  print(play.write(folder, result, checkpoint))
+  result = {
+    **protocols.described(FLAGS.eval_protocol, settings.num_actions),
+    **dict(deterministic=FLAGS.deterministic, seed=settings.seed),
+    **records.summary(settings.level_name, games, settings.num_action_repeats),
+  }
+  print(records.add(folder, result, checkpoint))
 
 
 def _trained_run(purpose):

@@ -40,14 +40,17 @@ class AtariBatch:
     spec: EnvironmentSpec.
     num_envs: N.
     seed: of the batch, for no-ops and sticky actions.
+    **overrides: arguments of ale_py's vector environment, instead of the level's own.
   """
 
   crashes = 0
 
-  def __init__(self, spec, num_envs, seed):
+  def __init__(self, spec, num_envs, seed, **overrides):
     height, width, _ = spec.observation_shape
     self.num_envs = num_envs
-    self._envs = _make(spec.level_name, num_envs, spec.num_action_repeats, width, height)
+    self._envs = _make(
+      spec.level_name, num_envs, spec.num_action_repeats, width, height, **overrides
+    )
     self._seeds = np.array([environment_seed(seed, i) for i in range(num_envs)], np.int32)
     self._totals = GameTotals(num_envs)
     self._frames = None  # int32 [N], emulator frames of the running game.

@@ -1,15 +1,10 @@
-"""A checkpoint plays whole games: its scores, and the record of them."""
-
-import json
-import os
-import time
+"""A checkpoint plays whole games: its scores."""
 
 import numpy as np
 import tensorflow as tf
 
 import actor
 import nets
-from evaluation.scores import human_normalised_score
 
 MAX_ENVIRONMENTS = 16
 _STEPS_PER_CALL = 20
@@ -109,47 +104,3 @@ def play(
     while not should_stop() and not games.add(unroll()):
       pass
   return games
-
-
-def summary(level_name, games, num_action_repeats):
-  """What is written to evaluation.json, as a dict.
-
-  Args:
-    level_name: a Gym id.
-    games: complete `GameCollector`.
-    num_action_repeats: frames per agent step.
-  """
-  scores = games.scores
-  result = dict(
-    level_name=level_name,
-    num_episodes=len(scores),
-    mean=float(np.mean(scores)),
-    median=float(np.median(scores)),
-    std=float(np.std(scores)),
-    min=min(scores),
-    max=max(scores),
-    returns=scores,
-    frames=games.steps * num_action_repeats,
-  )
-  normalised = human_normalised_score(level_name, result['mean'])
-  if normalised is not None:
-    result['human_normalised_score'] = normalised
-  return result
-
-
-def write(logdir, result, checkpoint):
-  """Writes evaluation.json; returns the line for the terminal."""
-  path = os.path.join(logdir, 'evaluation.json')
-  with open(path + '.new', 'w') as f:
-    record = {**result, 'checkpoint': os.path.basename(checkpoint), 'time': time.time()}
-    json.dump(record, f, indent=2)
-    f.write('\n')
-  os.replace(path + '.new', path)
-  line = (
-    f'{result["level_name"]}: {result["num_episodes"]} games, mean {result["mean"]:.2f}, '
-    f'median {result["median"]:.2f}, std {result["std"]:.2f}, min {result["min"]:.2f}, '
-    f'max {result["max"]:.2f}'
-  )
-  if 'human_normalised_score' in result:
-    line += f', human-normalised {result["human_normalised_score"]:.1%}'
-  return f'{line}; written to {path}'

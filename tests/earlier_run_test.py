@@ -79,7 +79,7 @@ def test_it_plays_and_is_drawn(folder, processes):
   flags = [f'--logdir={folder}']
   played = processes.start('experiment.py', *flags, '--mode=test', '--test_num_episodes=3')
   assert played.exit_code(LIMIT_SECS) == 0, played.output()
-  evaluation = json.loads((folder / 'evaluation.json').read_text())
+  (evaluation,) = json.loads((folder / 'evaluation.json').read_text())
   assert len(evaluation['returns']) == 3 and min(evaluation['returns']) >= 8
   drawn = processes.start('experiment.py', *flags, '--mode=plot')
   assert drawn.exit_code(LIMIT_SECS) == 0, drawn.output()

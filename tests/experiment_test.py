@@ -79,6 +79,7 @@ def assert_refused(result, *words):
     (['--discounting=1.5'], ['discounting=1.5', 'from 0 to 1']),
     (['--seed=-1'], ['seed=-1', 'non-negative']),
     (['--mode=play'], ['mode=play', 'train', 'test', 'plot']),
+    (['--eval_protocol=atari'], ['eval_protocol=atari', 'training', 'paper', 'machado']),
     (['--reward_clipping=abs_two'], ['abs_two', 'abs_one', 'soft_asymmetric', 'none']),
     (['--batch_size=32', '--queue_capacity=31'], ['batch_size=32', 'queue_capacity=31']),
     (['--batch_size=5', '--learner_devices=/cpu:0,/cpu:1'], ['batch_size=5', '2']),
@@ -448,9 +449,10 @@ def test_the_checkpoint_plays_whole_games(catch, tmp_path, processes):
   assert tested.process.exit_code(LIMIT_SECS) == 0, tested.process.output()
   assert 'impala/Catch-v0: 21 games, mean ' in tested.process.output().splitlines()[-1]
   with open(os.path.join(tested.logdir, 'evaluation.json')) as file:
-    result = json.load(file)
+    (result,) = json.load(file)
   keys = 'level_name', 'num_episodes', 'mean', 'median', 'std', 'min', 'max', 'returns', 'frames'
-  assert set(result) >= set(keys)
+  assert set(result) >= {*keys, 'mean_interval_95', 'seed', 'checkpoint'}
+  assert (result['protocol'], result['deterministic']) == ('training', False)
   assert result['num_episodes'] == len(result['returns']) == 21
   assert result['frames'] == 21 * 9
   assert result['mean'] == pytest.approx(statistics.fmean(result['returns']))

@@ -13,7 +13,19 @@ from cluster_fixtures import LIMIT_SECS
 from conftest import ROOT, free_ports
 
 # Words of the table of flags that are values of a flag.
-VALUES = {'train', 'test', 'plot', 'video', 'export', 'flags', 'tf_config', 'auto'}
+VALUES = {
+  'train',
+  'test',
+  'plot',
+  'video',
+  'export',
+  'flags',
+  'tf_config',
+  'auto',
+  'training',
+  'paper',
+  'machado',
+}
 
 
 def section(title):

@@ -1,6 +1,5 @@
-"""evaluation.play: fixed quotas, the policy of a checkpoint on whole games, play.json."""
+"""evaluation.play: fixed quotas, and the policy of a checkpoint on whole games."""
 
-import json
 import os
 
 import numpy as np
@@ -15,8 +14,6 @@ from evaluation import play
 
 BEST = 2
 CATCH = 'impala/Catch-v0'
-# The keys that are promised, and what is recorded beside them.
-KEYS = ['level_name', 'num_episodes', 'mean', 'median', 'std', 'min', 'max', 'returns', 'frames']
 
 
 def checkpoint(folder, agent_name, spec, certain=None, strength=1000.0):
@@ -133,33 +130,3 @@ def test_catch_is_played_to_the_end(catch):
 def test_variables_have_the_names_of_the_checkpoint(catch):
   path, _, names = catch
   assert names == set(tf.train.load_checkpoint(path).get_variable_to_shape_map())
-
-
-def test_evaluation_json_has_its_keys(catch, tmp_path):
-  path, games, _ = catch
-  result = play.summary(CATCH, games, num_action_repeats=4)
-  line = play.write(str(tmp_path), result, path)
-  written = json.loads((tmp_path / 'evaluation.json').read_text())
-  assert set(written) == {*KEYS, 'checkpoint', 'time'}
-  assert written['returns'] == games.scores
-  assert written['mean'] == pytest.approx(np.mean(games.scores))
-  assert written['std'] == pytest.approx(np.std(games.scores))
-  assert (written['median'], written['min'], written['max']) == (-1, -1, 1)
-  assert (written['level_name'], written['num_episodes']) == (CATCH, 20)
-  assert written['frames'] == 20 * 9 * 4
-  assert written['checkpoint'] == 'model.ckpt-3'
-  for words in (CATCH, '20 games', f'mean {written["mean"]:.2f}', 'median -1.00', 'max 1.00'):
-    assert words in line
-  assert 'human' not in line
-  assert os.listdir(tmp_path) == ['evaluation.json']
-
-
-class Played:
-  scores, steps = [-20.7, 14.6], 10
-
-
-def test_atari_has_the_human_normalised_score_beside(tmp_path):
-  result = play.summary('PongNoFrameskip-v4', Played, 4)
-  assert result['human_normalised_score'] == pytest.approx(0.5)
-  assert set(result) == {*KEYS, 'human_normalised_score'}
-  assert 'human-normalised 50.0%' in play.write(str(tmp_path), result, 'model.ckpt-1')

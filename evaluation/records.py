@@ -1,0 +1,132 @@
+"""The record of evaluations: evaluation.json, a list with the newest first; none is ever lost."""
+
+import json
+import os
+import time
+
+import numpy as np
+
+from evaluation.scores import human_normalised_score
+from runtime.process import BadInput
+
+CONFIDENCE = 0.95
+_RESAMPLES = 9999
+_BOOTSTRAP_SEED = 0  # The same returns always have the same interval.
+
+
+def mean_interval(returns):
+  """The 95% bootstrap interval (percentiles) of the mean of returns.
+
+  Args:
+    returns: list of floats.
+
+  Returns:
+    [low, high], or None of fewer than two games, which say nothing of a spread.
+  """
+  if len(returns) < 2:
+    return None
+  from scipy import stats  # Takes a second, and nobody else needs it.
+
+  interval = stats.bootstrap(
+    (np.asarray(returns, np.float64),),
+    np.mean,
+    n_resamples=_RESAMPLES,
+    confidence_level=CONFIDENCE,
+    method='percentile',
+    rng=np.random.default_rng(_BOOTSTRAP_SEED),
+  ).confidence_interval
+  return [float(interval.low), float(interval.high)]
+
+
+def summary(level_name, games, num_action_repeats):
+  """What games were worth, as a dict.
+
+  Args:
+    level_name: a Gym id.
+    games: complete `play.GameCollector`.
+    num_action_repeats: frames per agent step.
+  """
+  scores = games.scores
+  result = dict(
+    level_name=level_name,
+    num_episodes=len(scores),
+    mean=float(np.mean(scores)),
+    mean_interval_95=mean_interval(scores),
+    median=float(np.median(scores)),
+    std=float(np.std(scores)),
+    min=min(scores),
+    max=max(scores),
+    returns=scores,
+    frames=games.steps * num_action_repeats,
+  )
+  normalised = human_normalised_score(level_name, result['mean'])
+  if normalised is not None:
+    result['human_normalised_score'] = normalised
+  return result
+
+
+def read(logdir):
+  """The evaluations in a folder, a list of dicts, the newest first; empty where there is none.
+
+  A file that holds one evaluation alone, as they once were, is a list of that one.
+
+  Raises:
+    BadInput: the file is something else.
+  """
+  path = _path(logdir)
+  try:
+    with open(path, encoding='utf-8') as f:
+      content = json.load(f)
+  except FileNotFoundError:
+    return []
+  except (OSError, ValueError) as e:
+    raise BadInput(f'{path} cannot be read as JSON ({e}): move it away') from None
+  evaluations = content if isinstance(content, list) else [content]
+  if not all(isinstance(e, dict) and 'returns' in e for e in evaluations):
+    raise BadInput(f'{path} is no list of evaluations: move it away')
+  return evaluations
+
+
+def add(logdir, result, checkpoint):
+  """Puts an evaluation before those in evaluation.json; returns the line for the terminal.
+
+  Args:
+    logdir: folder of the run.
+    result: dict of `summary`, and what else is to be known.
+    checkpoint: path of the checkpoint.
+
+  Raises:
+    BadInput: as `read`.
+    OSError: it cannot be written; the file stays as it was.
+  """
+  path = _path(logdir)
+  record = {**result, 'checkpoint': os.path.basename(checkpoint), 'time': time.time()}
+  evaluations = [record, *read(logdir)]
+  try:
+    with open(path + '.new', 'w', encoding='utf-8') as f:
+      json.dump(evaluations, f, indent=2)
+      f.write('\n')
+    os.replace(path + '.new', path)
+  except OSError:
+    if os.path.exists(path + '.new'):
+      os.remove(path + '.new')
+    raise
+  return f'{_line(result)}; written to {path}'
+
+
+def _path(logdir):
+  return os.path.join(logdir, 'evaluation.json')
+
+
+def _line(result):
+  line = f'{result["level_name"]}: {result["num_episodes"]} games, mean {result["mean"]:.2f}'
+  if result['mean_interval_95']:
+    low, high = result['mean_interval_95']
+    line += f' (95% interval {low:.2f} to {high:.2f})'
+  line += (
+    f', median {result["median"]:.2f}, std {result["std"]:.2f}, min {result["min"]:.2f}, '
+    f'max {result["max"]:.2f}'
+  )
+  if 'human_normalised_score' in result:
+    line += f', human-normalised {result["human_normalised_score"]:.1%}'
+  return line
