@@ -110,7 +110,8 @@ def _read_record(path):
     raise BadInput(f'{path} does not exist: give folders of runs of experiment.py.') from None
   except ValueError:
     record = None
-  if not isinstance(record, dict) or not isinstance(record.get('flags'), dict):
+  parts = [record.get('flags'), record.get('settings', {})] if isinstance(record, dict) else [None]
+  if not all(isinstance(part, dict) for part in parts):
     raise BadInput(f'{path} cannot be read: it is no run.json that experiment.py wrote.')
   return record
 
@@ -278,10 +279,12 @@ def remarks(comparison):
     ]
     if len(levels) > 1:
       iqm, low, high = interquartile_mean(by_game)
-      told.append(
-        f'{group.label}: IQM {iqm:.4g}, 95% interval {low:.4g} to {high:.4g} '
-        f'(stratified bootstrap, {len(levels)} levels).'
+      interval = (
+        f'95% interval {low:.4g} to {high:.4g} (stratified bootstrap, {len(levels)} levels)'
       )
+      if min(map(len, by_game)) < 2:
+        interval = 'no interval: that takes two runs of each level'
+      told.append(f'{group.label}: IQM {iqm:.4g}, {interval}.')
     fewest = min(map(len, by_game))
     if fewest < FEW_RUNS:
       of = ' of a level' if len(levels) > 1 else ''

@@ -110,8 +110,15 @@ def test_several_games_in_a_group_are_human_normalised(tmp_path, capsys):
   code, text, _ = run_main(capsys, pong, breakout, '--by=agent_name', f'--out={out}')
   assert code == 0 and b'<svg' in out.read_bytes()
   assert text.splitlines()[1].split()[:6] == 'agent_name=MLPAgent 2 300 1.5 +- 0.7071'.split()
-  assert 'agent_name=MLPAgent: IQM 1.5, 95% interval 1.5 to 1.5 (stratified bootstrap, 2 l' in text
+  assert 'agent_name=MLPAgent: IQM 1.5, no interval: that takes two runs of each level.' in text
   assert '1 run of a level; below 5' in text
+  again = [
+    a_run(tmp_path / 'p2', (-20.7, -20.7, -20.7), level_name='PongNoFrameskip-v4'),
+    a_run(tmp_path / 'b2', (1.7, 1.7, 1.7), level_name='ALE/Breakout-v5'),
+  ]
+  code, text, _ = run_main(capsys, pong, breakout, *again, '--by=agent_name', f'--out={out}')
+  # Returns 1 and 0, 2 and 0: the middle half of the four is 0 and 1.
+  assert code == 0 and 'IQM 0.5, 95% interval 0 to 1.5 (stratified bootstrap, 2 levels)' in text
   other = a_run(tmp_path / 'o', (1, 2, 3))
   code, text, err = run_main(capsys, pong, other, '--by=agent_name', f'--out={tmp_path / "d.png"}')
   assert (code, text) == (2, '') and 'A-v0 has no known human score' in err
@@ -208,3 +215,11 @@ def test_the_command_of_the_readme(tmp_path, monkeypatch, capsys):
   code, text, _ = run_main(capsys, *arguments)
   assert code == 0 and (tmp_path / 'compare.png').exists()
   assert '200 (2 of 2)' in text and text.count('agent_name=MLPAgent learning_rate=1.0') == 2
+
+
+def test_a_run_json_without_settings_is_refused_in_a_sentence(tmp_path):
+  folder = a_run(tmp_path / 'a', (1, 2))
+  record = json.loads((tmp_path / 'a' / 'run.json').read_text())
+  (tmp_path / 'a' / 'run.json').write_text(json.dumps({**record, 'settings': None}))
+  with pytest.raises(BadInput, match='run.json cannot be read'):
+    comparison.read_runs([folder])
