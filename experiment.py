@@ -291,8 +291,7 @@ def test():
       )
     finally:
       batch.close()
-  if interrupts.is_set():
-    raise RunFailed(f'{interrupts.reason}: not all games were played, nothing is written')
+  _check_all_played(interrupts)
   result = {
     **protocols.described(FLAGS.eval_protocol, settings.num_actions),
     **dict(deterministic=FLAGS.deterministic, seed=settings.seed),
@@ -308,6 +307,11 @@ def _trained_run(purpose):
     raise BadInput(f'--logdir={folder} has no checkpoint to {purpose}; train first')
   settings_lib.check_same_run(folder, settings)
   return settings, folder
+
+
+def _check_all_played(interrupts):
+  if interrupts.is_set():
+    raise RunFailed(f'{interrupts.reason}: not all games were played, nothing is written')
 
 
 def video():
@@ -336,8 +340,7 @@ def video():
     )
   finally:
     game.close()
-  if interrupts.is_set():
-    raise RunFailed(f'{interrupts.reason}: not all games were played, nothing is written')
+  _check_all_played(interrupts)
   played = ', '.join(f'{score:g}' for score in returns)
   print(f'{settings.level_name}: return {played}; {frames} frames in {folder}/video.webm')
 

@@ -253,7 +253,8 @@ def hold(session):
     {'launched': whether it was ever launched, 'firewall': whether it set a firewall}.
   """
   folder = supervisor.run_folder(session)
-  launched = os.path.isdir(folder)
+  # A firewall may have been set there before the first launch.
+  launched = os.path.isdir(folder) and any(n.endswith('.spec.json') for n in os.listdir(folder))
   if launched:
     with open(os.path.join(folder, 'stopping'), 'w', encoding='utf-8'):
       pass

@@ -188,6 +188,7 @@ def test_stop_removes_what_was_set(closed):
   stopped = frontend_fixtures.frontend(
     words, closed.code, closed.network.inside(0), HOME=closed.network.home
   )
+  assert 'nothing was launched as session fw\n' in stopped.stdout
   assert stopped.returncode == 0, stopped.stdout + stopped.stderr
   assert stopped.stdout.count('the firewall of session fw is removed') == 2
   assert {number: closed.rules(number) for number in (1, 2)} == closed.before
