@@ -1,64 +1,52 @@
 """Starts, watches and stops a whole cluster that a CSV describes, over SSH and tmux."""
 
 import collections
+import importlib
 import os
 import re
 import sys
 
 from absl import flags
 
-from frontend import (
-  arguments,
-  checking,
-  closing_ports,
-  cluster,
-  cluster_csv,
-  on_host,
-  planning,
-  pushing,
-  starting,
-  stopping,
-  supervisor,
-  watching,
-)
-from frontend.console import Console
+from frontend import arguments, cluster
 from frontend.host_error import HostError
 
-# run: function of a Console that returns the exit code; text: what --help says; training_flags:
-# whether it starts tasks or looks at how they would start, for only then it takes training flags;
-# task: whether it takes --task.
+# run: module of frontend/ and function in it, of a Console, that returns the exit code; imported
+# when it runs, since --help needs none of them. text: what --help says. training_flags: whether it
+# starts tasks or looks at how they would start, for only then it takes training flags. task:
+# whether it takes --task.
 Action = collections.namedtuple('Action', 'run text training_flags task', defaults=(False, False))
 
 # Another action is a module in frontend/ and a row here.
 ACTIONS = {
   'launch': Action(
-    starting.launch,
+    'starting.launch',
     'check, then start every task in its own tmux window on its host (default)',
     training_flags=True,
   ),
   'check': Action(
-    checking.check, 'say for every host whether the cluster can run there', training_flags=True
+    'checking.check', 'say for every host whether the cluster can run there', training_flags=True
   ),
   'push': Action(
-    pushing.push,
+    'pushing.push',
     'copy the code to every host, and install requirements.txt where no python is named',
   ),
-  'status': Action(watching.status, 'one table of all tasks: --watch, --json'),
+  'status': Action('watching.status', 'one table of all tasks: --watch, --json'),
   'attach': Action(
-    watching.attach, "attach this terminal to a task's window: --task=learner:0", task=True
+    'watching.attach', "attach this terminal to a task's window: --task=learner:0", task=True
   ),
   'logs': Action(
-    watching.logs, 'last lines of all tasks, or of one: --task=actor:2 --follow', task=True
+    'watching.logs', 'last lines of all tasks, or of one: --task=actor:2 --follow', task=True
   ),
   'stop': Action(
-    stopping.stop,
+    'stopping.stop',
     'let the chief save a checkpoint and end the run, then end what is left: --now',
   ),
   'firewall': Action(
-    closing_ports.close_ports,
+    'closing_ports.close_ports',
     'print what closes the ports to all but the cluster: --apply, --remove, --interface',
   ),
-  'plan': Action(planning.plan, 'print what would run where', training_flags=True),
+  'plan': Action('planning.plan', 'print what would run where', training_flags=True),
 }
 # What the frontend runs on the hosts; a person has no use for them.
 INNER_ACTIONS = ('on_host', 'supervise')
@@ -168,6 +156,9 @@ def _run_action(words):
   FLAGS.task = FLAGS.task and cluster.parse_task_name(FLAGS.task)
   action = ACTIONS[FLAGS.action]
   _check_training_flags(training, action)
+  from frontend import checking, cluster_csv
+  from frontend.console import Console
+
   described = cluster_csv.read_cluster(FLAGS.cluster_csv_path)
   console = Console(described, FLAGS, training)
   try:
@@ -177,7 +168,8 @@ def _run_action(words):
       problem = checking.flags_problem(console)
       if problem:
         raise ValueError(_with_own_flag(problem, training))
-    return action.run(console)
+    module, function = action.run.split('.')
+    return getattr(importlib.import_module(f'frontend.{module}'), function)(console)
   except HostError as error:
     print(f'{PROGRAM}: {error}', file=sys.stderr)
     return 1
@@ -186,6 +178,8 @@ def _run_action(words):
 
 
 def _run_inner():
+  from frontend import on_host, supervisor
+
   if FLAGS.action == 'on_host':
     return on_host.serve()
   return supervisor.supervise(FLAGS.tmux_sess, cluster.parse_task_name(FLAGS.task))
