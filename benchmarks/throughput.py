@@ -184,6 +184,8 @@ def whole_rate(flags, repeats, secs):
       run.send_signal(signal.SIGTERM)
       run.wait()
   start = next(row for row in rows if row[0] >= first + WARM_UP * secs)
+  if rows[-1] == start:
+    raise SystemExit(f'--secs={secs:g} is too short for two updates of {flags[0]}')
   return (rows[-1][1] - start[1]) / (rows[-1][0] - start[0]) / repeats
 
 
