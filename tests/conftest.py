@@ -51,22 +51,26 @@ def eventually(predicate, limit_secs=60.0, message=None):
   return value
 
 
-class _TwoGroups(LoadScopeScheduling):
-  """One test process for the clusters, which take half of the time, and one for all else.
+# Files whose tests share what there is once: installed packages, hosts, tmux servers, the ports
+# that the README and local_cluster_example.csv print.
+_SHARING = ('tests/frontend/', 'tests/readme_test.py', 'tests/cluster_network_test.py')
+_CLUSTERS = 'tests/cluster_test.py'
 
-  What the other files share (installed packages, hosts, tmux servers, the ports that the README and
-  local_cluster_example.csv print), the clusters do without.
-  """
+
+def _group(path):
+  """What is run by one test process, one test after another: a path or a word for several."""
+  return 'sharing' if path.startswith(_SHARING) else path
+
+
+class _ByGroup(LoadScopeScheduling):
+  """Groups go, in the order of the tests, to whichever test process is free."""
+
+  def __init__(self, config, log):
+    config.option.loadscopereorder = False  # Else the groups of most tests come first.
+    super().__init__(config, log)
 
   def _split_scope(self, nodeid):
-    return 'clusters' if nodeid.startswith('tests/cluster_test.py::') else 'others'
-
-
-class _ByFile(LoadScopeScheduling):
-  """Without the clusters: whole files to whichever test process is free, the frontend's to one."""
-
-  def _split_scope(self, nodeid):
-    return 'frontend' if 'frontend' in nodeid.split('::')[0] else nodeid.split('::')[0]
+    return _group(nodeid.split('::')[0])
 
 
 @pytest.hookimpl(optionalhook=True)  # With `-p no:xdist` nobody knows this hook.
@@ -75,12 +79,18 @@ def pytest_xdist_make_scheduler(config, log):
 
   See https://github.com/pytest-dev/pytest-xdist/issues/1386.
   """
-  without_clusters = 'not cluster' in config.option.markexpr
-  return (_ByFile if without_clusters else _TwoGroups)(config, log)
+  return _ByGroup(config, log)
+
+
+def _longest_first(item):
+  """The two groups that take longest begin; all else fills up what is left."""
+  group = _group(item.nodeid.split('::')[0])
+  return (group != _CLUSTERS, group != 'sharing')
 
 
 def pytest_collection_modifyitems(items):
-  """Marks tests by what they are given, wherever they are."""
+  """Orders tests, and marks them by what they are given, wherever they are."""
+  items.sort(key=_longest_first)
   for item in items:
     for mark, fixtures in MARKS.items():
       if fixtures & set(item.fixturenames):

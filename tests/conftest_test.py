@@ -91,8 +91,8 @@ def test_two_test_processes_share_no_port(processes):
   assert min(map(len, ports)) == 10_000 and not ports[0] & ports[1]
 
 
-def test_all_but_the_clusters_share_a_test_process(processes):
-  """With the flags of `make test`; 49 tests that take a second."""
+def test_tests_that_share_hosts_share_a_test_process(processes):
+  """With the flags of `make test`; 49 tests that take a second, and some of other files."""
   with open(os.path.join(conftest.ROOT, 'Makefile'), encoding='utf-8') as file:
     flags = re.search(r'-m pytest (.*) \$\(ARGS\)', file.read())[1].split()
   run = processes.start(
@@ -105,10 +105,14 @@ def test_all_but_the_clusters_share_a_test_process(processes):
     'no:cacheprovider',
     'tests/frontend/cluster_csv_test.py',
     'tests/frontend/cluster_tasks_test.py',
+    'tests/sizes_test.py',
   )
   assert run.exit_code() == 0, run.output()
-  workers = re.findall(r'\[(gw\d)\] .* PASSED tests/', run.output())
-  assert len(workers) > 40 and len(set(workers)) == 1
+  ran = re.findall(r'\[(gw\d)\] .* PASSED tests/(\w+)', run.output())
+  sharing = [worker for worker, folder in ran if folder == 'frontend']
+  assert len(sharing) > 40 and len(set(sharing)) == 1
+  # The other process does not wait for them.
+  assert {worker for worker, folder in ran if folder != 'frontend'} != set(sharing)
 
 
 def test_quick_tests_start_no_cluster(processes):
