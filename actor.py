@@ -11,6 +11,8 @@ import time
 import numpy as np
 import tensorflow as tf
 
+import frame_stacking
+
 Unroll = collections.namedtuple(
   'Unroll', 'level_id policy_version core_state env_outputs agent_outputs'
 )
@@ -22,12 +24,15 @@ Attributes:
   level_id: int32, which of the run's levels was played.
   policy_version: int64, updates done when the acting weights were read.
   core_state: the agent's core state before entry 0.
-  env_outputs: StepOutput of [T+1, ...]; entry 0 is the last entry of the unroll before.
+  env_outputs: StepOutput of [T+1, ...]; entry 0 is the last entry of the unroll before. Stacked
+    frames travel as `frame_stacking.Frames`.
   agent_outputs: AgentOutput of [T+1, ...]; entry t holds the action that led to observation t.
 """
 
 
-def unroll_specs(agent, agent_output_class, step_output_classes, spec, unroll_length):
+def unroll_specs(
+  agent, agent_output_class, step_output_classes, spec, unroll_length, as_frames=False
+):
   """The `Unroll` of tf.TensorSpec that one environment sends; what the queue holds.
 
   Args:
@@ -36,6 +41,7 @@ def unroll_specs(agent, agent_output_class, step_output_classes, spec, unroll_le
     step_output_classes: the namedtuple classes (StepOutput, StepOutputInfo).
     spec: has `observation_shape`, `observation_dtype`, `num_actions`.
     unroll_length: T, in agent steps.
+    as_frames: whether observations are stacks that travel frame by frame.
   """
   steps = unroll_length + 1
   step_output, step_output_info = step_output_classes
@@ -53,7 +59,11 @@ def unroll_specs(agent, agent_output_class, step_output_classes, spec, unroll_le
       reward=over_time(tf.float32),
       info=step_output_info(over_time(tf.float32), over_time(tf.int32), over_time(tf.bool)),
       done=over_time(tf.bool),
-      observation=over_time(spec.observation_dtype, *spec.observation_shape),
+      observation=(
+        frame_stacking.frames_spec(spec.observation_shape, steps)
+        if as_frames
+        else over_time(spec.observation_dtype, *spec.observation_shape)
+      ),
     ),
     agent_outputs=agent_output_class(
       over_time(tf.int32), over_time(tf.float32, spec.num_actions), over_time(tf.float32)
@@ -61,7 +71,7 @@ def unroll_specs(agent, agent_output_class, step_output_classes, spec, unroll_le
   )
 
 
-def build_unroll(agent, environments, unroll_length, policy_version, level_id=0):
+def build_unroll(agent, environments, unroll_length, policy_version, level_id=0, as_frames=False):
   """One unroll of N environments as graph operations.
 
   Local variables on the current device keep the states from one run of the graph to the next, so
@@ -73,6 +83,7 @@ def build_unroll(agent, environments, unroll_length, policy_version, level_id=0)
     unroll_length: T, in agent steps.
     policy_version: int64 scalar variable, updates done when the agent's weights were read.
     level_id: int, see `Unroll`.
+    as_frames: whether observations are stacks that leave as `frame_stacking.Frames`.
 
   Returns:
     An `Unroll` of [N, ...]. Evaluating it steps the environments T times.
@@ -106,7 +117,7 @@ def build_unroll(agent, environments, unroll_length, policy_version, level_id=0)
       level_id=tf.fill([num_envs], level_id),
       policy_version=tf.fill([num_envs], policy_version.read_value()),
       core_state=tf.nest.map_structure(tf.identity, before[0]),
-      env_outputs=_with_first(before[2], over_time[2]),
+      env_outputs=_env_outputs(before[2], over_time[2], as_frames),
       agent_outputs=_with_first(before[3], over_time[3]),
     )
 
@@ -119,6 +130,13 @@ def _local_variable(initial_value):
     collections=[tf.compat.v1.GraphKeys.LOCAL_VARIABLES],
     name='actor_state',
   )
+
+
+def _env_outputs(first, rest, as_frames):
+  if not as_frames:
+    return _with_first(first, rest)
+  others = _with_first(first._replace(observation=()), rest._replace(observation=()))
+  return others._replace(observation=frame_stacking.pack(first.observation, rest.observation))
 
 
 def _with_first(first, rest):

@@ -52,6 +52,11 @@ def environment_spec(level_name, num_action_repeats=0, width=84, height=84):
   return EnvironmentSpec(level_name, *observation_and_actions, repeats, is_atari)
 
 
+def stacks_frames(level_name):
+  """Whether the observations of a level are stacks, each with one frame that is new."""
+  return atari.is_atari(level_name)
+
+
 def create_environment(
   level_name, num_envs, seed, num_action_repeats=0, width=84, height=84, atari_overrides=None
 ):

@@ -12,6 +12,7 @@ import time
 
 import tensorflow as tf
 
+import frame_stacking
 import vtrace
 
 Hyperparameters = collections.namedtuple(
@@ -274,16 +275,30 @@ class SyncOps:
       aggregate()
 
 
+def _time_major(nest):
+  """[B, T+1, ...] -> [T+1, B, ...] of every tensor."""
+
+  def swap(tensor):
+    return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
+
+  return tf.nest.map_structure(swap, nest)
+
+
+def time_major_env_outputs(env_outputs):
+  """StepOutput of [B, T+1, ...] -> [T+1, B, ...], with stacks where frames were sent."""
+  observation = env_outputs.observation
+  if not isinstance(observation, frame_stacking.Frames):
+    return _time_major(env_outputs)
+  others = _time_major(env_outputs._replace(observation=()))
+  starts = others.info.game_over | tf.equal(others.info.episode_step, 0)
+  return others._replace(observation=frame_stacking.unpack(observation, starts))
+
+
 def _tower(agent, batch, hyperparameters, entropy_weight):
   """`Losses` of an `Unroll` of [B, ...], and their gradients for the variables of `agent`."""
 
-  def time_major(tensor):
-    # [B, T+1, ...] -> [T+1, B, ...]
-    return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
-
-  env_outputs, agent_outputs = tf.nest.map_structure(
-    time_major, (batch.env_outputs, batch.agent_outputs)
-  )
+  env_outputs = time_major_env_outputs(batch.env_outputs)
+  agent_outputs = _time_major(batch.agent_outputs)
   learner_outputs, _ = agent.unroll(agent_outputs.action, env_outputs, batch.core_state)
   losses = compute_losses(
     learner_outputs, agent_outputs, env_outputs, hyperparameters, entropy_weight
@@ -347,8 +362,8 @@ def build_update(
     global_step=counters.updates,
   )
   if global_agent.running_scaling:
-    # [B, T+1, ...] -> [B * T, ...]: entry 0 was taken in with the unroll before.
-    seen = batch.env_outputs.observation[:, 1:]
+    # [T+1, B, ...] -> [T * B, ...]: entry 0 was taken in with the unroll before.
+    seen = time_major_env_outputs(batch.env_outputs).observation[1:]
     with tf.control_dependencies([update]):
       update = global_agent.running_scaling.add(tf.reshape(seen, [-1, *seen.shape[2:]]))
   with tf.control_dependencies([update]):

@@ -55,6 +55,7 @@ class Graph:
       (environments.StepOutput, environments.StepOutputInfo),
       self.settings,
       self.settings.unroll_length,
+      environments.stacks_frames(self.settings.level_name),
     )
     flat = tf.nest.flatten(specs)
     with tf.device(self.cluster.device('learner', learner_task)):
@@ -122,7 +123,13 @@ class ActorSide:
     self._environments.append(batch)
     return actor.ActorLoop(
       refresh,
-      actor.build_unroll(agent, batch, settings.unroll_length, version),
+      actor.build_unroll(
+        agent,
+        batch,
+        settings.unroll_length,
+        version,
+        as_frames=environments.stacks_frames(settings.level_name),
+      ),
       self._queue,
       lambda rewards: learner.clip_rewards(rewards, settings.reward_clipping),
       actor.EpisodeTracker(num_envs, settings.level_name, settings.num_action_repeats),
