@@ -46,10 +46,19 @@ ACTIONS = {
     'closing_ports.close_ports',
     'print what closes the ports to all but the cluster: --apply, --remove, --interface',
   ),
+  'pull': Action(
+    'pulling.pull',
+    "fetch the run's records from the chief's host, what changed: --to=results/, --checkpoints",
+  ),
   'plan': Action('planning.plan', 'print what would run where', training_flags=True),
 }
 # What the frontend runs on the hosts; a person has no use for them.
 INNER_ACTIONS = ('on_host', 'supervise')
+# Flags of the frontend that mean something to one action only.
+FLAGS_OF = {
+  'firewall': ('apply', 'remove', 'interface', 'only_this_user'),
+  'pull': ('to', 'checkpoints'),
+}
 
 PROGRAM = os.path.basename(__file__)
 EXAMPLE = (
@@ -110,6 +119,15 @@ _define(
 )
 _define('bool', 'now', False, 'stop: end all tasks without asking the chief for a checkpoint.')
 
+_define('string', 'to', '', 'pull: folder of this machine to fetch to, one for each run.')
+flags.DEFINE_enum(
+  'checkpoints',
+  'none',
+  ['none', 'last', 'all'],
+  'pull: which checkpoints to fetch as well.',
+  flag_values=FLAGS,
+)
+
 _define('bool', 'apply', False, 'firewall: set it on every host (as root, or with sudo).')
 _define('bool', 'remove', False, 'firewall: take it away from every host (so does stop).')
 _define('bool', 'only_this_user', False, 'firewall: shut out other users of the hosts as well.')
@@ -134,7 +152,7 @@ def _parse(words):
 
 def _help_text():
   lines = [__doc__, '', *EXAMPLE, '', 'Actions (--action=...):']
-  lines += [f'  {name:<8} {action.text}' for name, action in ACTIONS.items()]
+  lines += [f'  {name:<11} {action.text}' for name, action in ACTIONS.items()]
   lines += ['', 'All other flags are those of experiment.py and go unchanged to every task.']
   lines += ['', 'Flags of the frontend:']
   for name in sorted(FLAGS, key=lambda name: (name != 'cluster_csv_path', name != 'action', name)):
@@ -191,9 +209,10 @@ def _check_training_flags(training, action):
     raise ValueError(
       f'--task belongs to {takers}, not to {FLAGS.action}; the CSV numbers the tasks'
     )
-  for name in ('apply', 'remove', 'interface', 'only_this_user'):
-    if FLAGS[name].present and FLAGS.action != 'firewall':
-      raise ValueError(f'--{name} belongs to firewall, not to {FLAGS.action}')
+  for owner, names in FLAGS_OF.items():
+    for name in names:
+      if FLAGS[name].present and FLAGS.action != owner:
+        raise ValueError(f'--{name} belongs to {owner}, not to {FLAGS.action}')
   problem = cluster.placement_problem(training)
   if problem:
     raise ValueError(problem)

@@ -10,7 +10,7 @@ import socket
 import sys
 
 from frontend import cluster as cluster_lib
-from frontend import conversation, copying, scripts, ssh
+from frontend import conversation, copying, fetching, scripts, ssh
 from frontend.host_error import LOST, HostError
 
 CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -95,6 +95,11 @@ class LocalHost(_Host):
     """Copies files, given relative to `root`, below the workdir; returns how many."""
     return copying.put_here(root, names, os.path.join(os.path.expanduser(self.workdir), target))
 
+  @contextlib.contextmanager
+  def files(self):
+    """What reads files of the host, while the context lasts."""
+    yield fetching.FilesHere()
+
   def attach_arguments(self, arguments):
     """The command line that runs a program of the host in this terminal."""
     return arguments
@@ -141,6 +146,20 @@ class SshHost(_Host):
       reason = str(error) or 'the connection was lost'
       raise HostError('', f'cannot copy files over SFTP: {reason}') from None
     return len(names)
+
+  @contextlib.contextmanager
+  def files(self):
+    """What reads files of the host, while the context lasts; HostError without SFTP there."""
+    import paramiko
+
+    self.connect()
+    try:
+      sftp = self._clients[-1].open_sftp()
+    except (*LOST, paramiko.SSHException) as error:
+      reason = str(error) or 'the connection was lost'
+      raise HostError('', f'cannot read files over SFTP: {reason}') from None
+    with sftp:
+      yield fetching.FilesOverSftp(sftp)
 
   def attach_arguments(self, arguments):
     """The command line that runs a program of the host in this terminal.

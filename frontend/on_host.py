@@ -246,6 +246,28 @@ def logs(session, task, lines, offset):
   return {'lines': [printable(line) for line in text], 'offset': offset + len(whole)}
 
 
+def logdir(session):
+  """{'logdir': where the chief records the run, an absolute path, or None where that is open}."""
+  folder = supervisor.run_folder(session)
+  state = supervisor.read_json(supervisor.path_of(folder, 'learner-0', 'json')) or {}
+  spec = supervisor.read_json(supervisor.path_of(folder, 'learner-0', 'spec.json')) or {}
+  # The chief knows best: what it was told may stand in a flag file, or be left to it.
+  path = state.get('logdir') or _value_of('logdir', spec.get('argv', []))
+  return {'logdir': path and os.path.join(_root(), path)}
+
+
+def _value_of(name, arguments):
+  """The last value of a flag on a command line, or None."""
+  value, follows = None, False
+  for argument in arguments:
+    given, _, text = argument.partition('=')
+    if follows:
+      value, follows = argument, False
+    elif given in (f'-{name}', f'--{name}'):
+      value, follows = text, '=' not in argument
+  return value
+
+
 def hold(session):
   """Nothing of this session is started again from now on.
 
@@ -344,6 +366,7 @@ REQUESTS = {
     launch,
     status,
     logs,
+    logdir,
     hold,
     ask,
     end,

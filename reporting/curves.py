@@ -33,7 +33,10 @@ def plot_learning_curve(logdirs, path):
     axis.legend(fontsize='small')
   axes[1].set_ylim(0, 1)
   axes[-1].set_xlabel('environment frames (million)')
-  figure.savefig(path, dpi=100)
+  root, extension = os.path.splitext(path)
+  # Who copies the picture meanwhile gets the one before.
+  figure.savefig(f'{root}.new{extension}', dpi=100)
+  os.replace(f'{root}.new{extension}', path)
 
 
 def _plot_run(axes, logdir, color):

@@ -5,6 +5,7 @@ Each part knows what it does when a session opens, which loops it runs, and how 
 """
 
 import functools
+import os
 import time
 
 from absl import logging
@@ -147,6 +148,7 @@ class Chief(Part):
   def __init__(self, task, graph, learning, claim):
     self._task, self._graph, self._learning = task, graph, learning
     self.logdir = claim.logdir
+    task.heartbeat.facts['logdir'] = os.path.abspath(claim.logdir)
     self.checkpoints = Checkpoints(claim.logdir, task.cluster.own_device)
     self._records = Records(task, graph, learning.side, claim.logdir)
     self._checkpoint_was_saved()

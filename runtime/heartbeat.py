@@ -23,7 +23,8 @@ class Heartbeat:
       process; 0 = never.
 
   Attributes:
-    facts: dict of what else the state file tells: frames_per_sec, environment_frames, last_error.
+    facts: dict of what else the state file tells: frames_per_sec, environment_frames, last_error;
+      of a chief also logdir.
     excused: function of a phase: why a long stay in it now is a wait for others, to be reported
       only; '' where it is none.
   """
