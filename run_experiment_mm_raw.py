@@ -50,6 +50,10 @@ ACTIONS = {
     'pulling.pull',
     "fetch the run's records from the chief's host, what changed: --to=results/, --checkpoints",
   ),
+  'tensorboard': Action(
+    'showing.show_tensorboard',
+    "show the run in TensorBoard on the chief's host, through a port of this machine, until Ctrl-C",
+  ),
   'plan': Action('planning.plan', 'print what would run where', training_flags=True),
 }
 # What the frontend runs on the hosts; a person has no use for them.

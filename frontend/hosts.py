@@ -10,7 +10,7 @@ import socket
 import sys
 
 from frontend import cluster as cluster_lib
-from frontend import conversation, copying, fetching, scripts, ssh
+from frontend import conversation, copying, fetching, scripts, ssh, tunnel
 from frontend.host_error import LOST, HostError
 
 CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -100,6 +100,11 @@ class LocalHost(_Host):
     """What reads files of the host, while the context lasts."""
     yield fetching.FilesHere()
 
+  @contextlib.contextmanager
+  def tunnel(self, port):
+    """A port of this machine that leads to one of the host's loopback, while the context lasts."""
+    yield port
+
   def attach_arguments(self, arguments):
     """The command line that runs a program of the host in this terminal."""
     return arguments
@@ -160,6 +165,13 @@ class SshHost(_Host):
       raise HostError('', f'cannot read files over SFTP: {reason}') from None
     with sftp:
       yield fetching.FilesOverSftp(sftp)
+
+  @contextlib.contextmanager
+  def tunnel(self, port):
+    """A port of this machine that leads to one of the host's loopback, while the context lasts."""
+    self.connect()
+    with contextlib.closing(tunnel.Tunnel(self._clients[-1].get_transport(), port)) as made:
+      yield made.port
 
   def attach_arguments(self, arguments):
     """The command line that runs a program of the host in this terminal.

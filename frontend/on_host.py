@@ -11,7 +11,15 @@ import signal
 import sys
 import time
 
-from frontend import firewall, host_check, nftables, processes, supervisor, tmux
+from frontend import (
+  firewall,
+  host_check,
+  nftables,
+  processes,
+  supervisor,
+  tensorboard_process,
+  tmux,
+)
 
 # Lines of a login script may come first; only lines with this in front are replies.
 REPLY_MARK = '@impala '
@@ -268,6 +276,26 @@ def _value_of(name, arguments):
   return value
 
 
+_BOARDS = []
+
+
+def start_tensorboard(logdir):
+  """Starts TensorBoard for a run's folder; it ends with this conversation at the latest."""
+  board = tensorboard_process.TensorBoard(logdir)
+  _BOARDS.append(board)
+  return {'pid': board.pid, 'mark': board.mark}
+
+
+def tensorboard():
+  """What became of it; see `TensorBoard.state`."""
+  return _BOARDS[-1].state()
+
+
+def end_tensorboard(pid, mark):
+  """Ends it, whichever conversation began it."""
+  return {'gone': tensorboard_process.end(pid, mark)}
+
+
 def hold(session):
   """Nothing of this session is started again from now on.
 
@@ -367,6 +395,9 @@ REQUESTS = {
     status,
     logs,
     logdir,
+    start_tensorboard,
+    tensorboard,
+    end_tensorboard,
     hold,
     ask,
     end,
@@ -393,7 +424,11 @@ def serve():
   """Answers requests until the input ends."""
   replies = os.fdopen(os.dup(1), 'w', encoding='utf-8')
   os.dup2(2, 1)  # Whatever prints by accident must not look like a reply.
-  for line in sys.stdin:
-    replies.write(REPLY_MARK + json.dumps(answer(line)) + '\n')
-    replies.flush()
+  try:
+    for line in sys.stdin:
+      replies.write(REPLY_MARK + json.dumps(answer(line)) + '\n')
+      replies.flush()
+  finally:
+    for board in _BOARDS:
+      tensorboard_process.end(board.pid, board.mark)
   return 0

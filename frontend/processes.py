@@ -1,6 +1,7 @@
 """Processes by id and start time, so that a recycled process id is never taken for ours."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -65,6 +66,13 @@ def kill_group(group):
   if group_members(group):
     with contextlib.suppress(ProcessLookupError, PermissionError):
       os.killpg(group, signal.SIGKILL)
+
+
+def end_with_parent():
+  """In a child, before it runs: SIGTERM when its parent dies, where the system has that (Linux)."""
+  with contextlib.suppress(OSError, AttributeError):
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def wait_until(condition, limit_secs, pause_secs=0.1):

@@ -10,7 +10,6 @@ It runs in the task's tmux window and keeps, in the cluster's folder on that hos
 
 import collections
 import contextlib
-import ctypes
 import json
 import os
 import select
@@ -127,13 +126,6 @@ class Log:
     self.write(f'{start}{LINE_MARK}{stamp}] {text}\n'.encode())
 
 
-def _end_with_parent():
-  """In the child: SIGTERM when the supervisor dies, where the system can do that (Linux)."""
-  with contextlib.suppress(OSError, AttributeError):
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
 def _start(spec):
   environment = dict(os.environ)
   for name, value in spec.environment.items():
@@ -149,7 +141,7 @@ def _start(spec):
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     start_new_session=True,
-    preexec_fn=_end_with_parent,
+    preexec_fn=processes.end_with_parent,
   )
 
 
