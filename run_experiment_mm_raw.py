@@ -62,6 +62,7 @@ INNER_ACTIONS = ('on_host', 'supervise')
 FLAGS_OF = {
   'firewall': ('apply', 'remove', 'interface', 'only_this_user'),
   'pull': ('to', 'checkpoints'),
+  'push': ('allow_running',),
 }
 
 PROGRAM = os.path.basename(__file__)
@@ -111,6 +112,7 @@ _define(
 _define(
   'string', 'wheelhouse', '', 'push: folder with wheels, for hosts that reach no package index.'
 )
+_define('bool', 'allow_running', False, 'push: replace the code under tasks that run.')
 _define('bool', 'watch', False, 'status: refresh every 2 s.')
 _define('bool', 'json', False, 'status: print JSON.')
 _define('bool', 'follow', False, 'logs: go on printing new lines.')

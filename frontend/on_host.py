@@ -14,6 +14,7 @@ import time
 from frontend import (
   firewall,
   host_check,
+  launched,
   nftables,
   processes,
   supervisor,
@@ -31,16 +32,6 @@ TAIL_BYTES = 64 * 1024
 
 def _root():
   return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-
-def _record(session, task):
-  return supervisor.read_json(
-    supervisor.path_of(supervisor.run_folder(session), task, 'supervisor.json')
-  )
-
-
-def _supervised(record):
-  return bool(record) and processes.is_running(record['supervisor_pid'], record['supervisor_mark'])
 
 
 # ---- Requests. Each takes the request's fields by name and returns the reply as a dict. --------
@@ -125,7 +116,11 @@ def launch(session, tmux_socket, tasks, restart, max_restarts):
   """Starts tasks: [{task, arguments, environment}] in a new tmux session."""
   folder = supervisor.run_folder(session)
   _private_folder(folder)
-  alive = [name for name in _known_tasks(folder) if _supervised(_record(session, name))]
+  alive = [
+    name
+    for name in launched.known_tasks(folder)
+    if launched.supervised(launched.record(session, name))
+  ]
   if alive:
     raise ValueError(
       f'{", ".join(alive)} of session {session!r} still running in {folder}; '
@@ -159,11 +154,6 @@ def launch(session, tmux_socket, tasks, restart, max_restarts):
   return {}
 
 
-def _known_tasks(folder):
-  suffix = '.supervisor.json'
-  return sorted(name[: -len(suffix)] for name in os.listdir(folder) if name.endswith(suffix))
-
-
 def last_lines(path, count):
   """The last lines of a file that may be large, as text without control characters."""
   try:
@@ -192,12 +182,12 @@ def _last_words(folder, task):
 def task_status(session, task, now):
   """One task's row of the status table; ages in seconds by this host's clock."""
   folder = supervisor.run_folder(session)
-  record = _record(session, task) or {}
+  record = launched.record(session, task) or {}
   own = supervisor.read_json(supervisor.path_of(folder, task, 'json')) or {}
   state = record.get('state')
   if state == 'exited':
     state = f'exited {record["exit_code"]}'
-  elif not _supervised(record):
+  elif not launched.supervised(record):
     state = 'no answer'
   running = state == 'running'
   fresh = own.get('pid') == record.get('pid')
@@ -254,28 +244,6 @@ def logs(session, task, lines, offset):
   return {'lines': [printable(line) for line in text], 'offset': offset + len(whole)}
 
 
-def logdir(session):
-  """{'logdir': where the chief records the run, an absolute path, or None where that is open}."""
-  folder = supervisor.run_folder(session)
-  state = supervisor.read_json(supervisor.path_of(folder, 'learner-0', 'json')) or {}
-  spec = supervisor.read_json(supervisor.path_of(folder, 'learner-0', 'spec.json')) or {}
-  # The chief knows best: what it was told may stand in a flag file, or be left to it.
-  path = state.get('logdir') or _value_of('logdir', spec.get('argv', []))
-  return {'logdir': path and os.path.join(_root(), path)}
-
-
-def _value_of(name, arguments):
-  """The last value of a flag on a command line, or None."""
-  value, follows = None, False
-  for argument in arguments:
-    given, _, text = argument.partition('=')
-    if follows:
-      value, follows = argument, False
-    elif given in (f'-{name}', f'--{name}'):
-      value, follows = text, '=' not in argument
-  return value
-
-
 _BOARDS = []
 
 
@@ -313,21 +281,12 @@ def hold(session):
 
 def ask(session, task):
   """Asks one running task to finish (SIGTERM); returns whether it runs."""
-  record = _record(session, task)
-  if not _supervised(record) or record['state'] != 'running':
+  record = launched.record(session, task)
+  if not launched.supervised(record) or record['state'] != 'running':
     return {'asked': False}
   return {
     'asked': processes.send(record['supervisor_pid'], record['supervisor_mark'], signal.SIGTERM)
   }
-
-
-def _left(records):
-  """Of the records, those whose supervisor or task still runs."""
-  return [record for record in records if _supervised(record) or _left_of_task(record)]
-
-
-def _left_of_task(record):
-  return processes.is_running(record['pid'], record['mark'])
 
 
 def _end_tasks(records, limit_secs):
@@ -335,12 +294,12 @@ def _end_tasks(records, limit_secs):
   for record in records:
     if not processes.send(record['supervisor_pid'], record['supervisor_mark'], signal.SIGTERM):
       processes.send(record['pid'], record['mark'], signal.SIGTERM)
-  processes.wait_until(lambda: not _left(records), limit_secs)
-  for record in _left(records):
-    if _left_of_task(record):
+  processes.wait_until(lambda: not launched.left(records), limit_secs)
+  for record in launched.left(records):
+    if launched.left_of_task(record):
       processes.kill_group(record['pid'])
-  processes.wait_until(lambda: not _left(records), END_NOW_SECS)
-  for record in _left(records):
+  processes.wait_until(lambda: not launched.left(records), END_NOW_SECS)
+  for record in launched.left(records):
     processes.send(record['supervisor_pid'], record['supervisor_mark'], signal.SIGKILL)
 
 
@@ -348,8 +307,8 @@ def end(session, tmux_socket, now):
   """Ends what is left of the session on this host, the tmux session included."""
   hold(session)
   folder = supervisor.run_folder(session)
-  names = _known_tasks(folder) if os.path.isdir(folder) else []
-  records = _left([_record(session, name) for name in names])
+  names = launched.known_tasks(folder) if os.path.isdir(folder) else []
+  records = launched.left([launched.record(session, name) for name in names])
   _end_tasks(records, END_NOW_SECS if now else END_SECS)
   if tmux.version():
     tmux.end_session(tmux_socket, session)
@@ -394,7 +353,8 @@ REQUESTS = {
     launch,
     status,
     logs,
-    logdir,
+    launched.running,
+    launched.logdir,
     start_tensorboard,
     tensorboard,
     end_tensorboard,

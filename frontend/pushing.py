@@ -8,10 +8,16 @@ from frontend.host_error import HostError
 
 
 def push(console):
-  """Copies the code to every host; returns the exit code."""
+  """Copies the code to every host; returns the exit code.
+
+  Raises:
+    ValueError: there is nothing to copy, or tasks run with the code that would be replaced.
+  """
   names = code_files.tracked_files(hosts.CODE)
   folder = console.options.wheelhouse
   wheels = wheel_files(folder)
+  if not console.options.allow_running:
+    _refuse_running(console)
 
   def push_to(host):
     done = [f'{count} files' if (count := host.put(hosts.CODE, names)) else 'the code is here']
@@ -29,6 +35,24 @@ def push(console):
     if not isinstance(result, HostError):
       console.say(f'{host.name}: {result}')
   return 1 if console.failures(outcomes) else 0
+
+
+def _refuse_running(console):
+  """A task that is started again would find another code than the others have."""
+  found = [
+    f'{task} on {host.name}'
+    for host, result in console.on_all(lambda host: host.ask('running'))
+    if not isinstance(result, HostError)  # Such as one without the code so far.
+    for task in result['tasks']
+  ]
+  # What was talked to is the old code, in a folder that may be about to change.
+  console.on_all(lambda host: host.close_script())
+  if found:
+    more = f' and {len(found) - 1} more' if len(found) > 1 else ''
+    raise ValueError(
+      f'{found[0]}{more} would go on with other code after a restart; stop what runs first '
+      '(--action=stop), or add --allow_running'
+    )
 
 
 def wheel_files(folder):

@@ -8,6 +8,8 @@ import pytest
 
 import conftest
 import frontend_fixtures
+from frontend_fixtures import own_tmux  # noqa: F401
+from local_cluster import local_fixture  # noqa: F401
 from network_fixtures import sshd  # noqa: F401
 from ssh_fixtures import code_fixture, opened_fixture, remote_fixture  # noqa: F401
 
@@ -65,3 +67,21 @@ def test_push_from_what_is_no_checkout(tmp_path):
   pushed = frontend_fixtures.frontend([f'--cluster_csv_path={path}', '--action=push'], folder)
   assert pushed.returncode == 2
   assert 'is no git checkout' in pushed.stderr
+
+
+def test_the_code_of_a_running_cluster_is_left_alone(local):
+  subprocess.run(['git', 'init', '-q', local.code], check=True)
+  subprocess.run(['git', '-C', local.code, 'add', 'frontend', 'experiment.py'], check=True)
+  assert local.run('push').returncode == 0
+  assert local.launch().returncode == 0
+  refused = local.run('push', '--tmux_sess=other')
+  assert refused.returncode == 2 and refused.stdout == ''
+  assert refused.stderr == (
+    'run_experiment_mm_raw.py: actor-0 of imp on localhost and 3 more would go on with other code '
+    'after a restart; stop what runs first (--action=stop), or add --allow_running\n'
+  )
+  assert local.run('push', '--allow_running').returncode == 0
+  assert local.run('stop').returncode == 0
+  assert local.run('push').returncode == 0
+  other = local.run('stop', '--allow_running')
+  assert other.returncode == 2 and '--allow_running belongs to push, not to stop' in other.stderr
