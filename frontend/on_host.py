@@ -28,6 +28,13 @@ REPLY_MARK = '@impala '
 END_SECS = 25.0
 END_NOW_SECS = 3.0
 TAIL_BYTES = 64 * 1024
+# What a chief's state file tells of the training.
+TRAINING_KEYS = (
+  'environment_frames',
+  'mean_return_100',
+  'learner_wait_fraction',
+  'actor_wait_fraction',
+)
 
 
 def _root():
@@ -202,6 +209,7 @@ def task_status(session, task, now):
     'frames_per_sec': own.get('frames_per_sec') if running and fresh else None,
     'last_seen_secs': round(now - own['last_seen'], 1) if own.get('last_seen') else None,
     'last_line': _last_words(folder, task) if record else 'not launched',
+    'training': {name: own.get(name) for name in TRAINING_KEYS} if 'logdir' in own else None,
   }
 
 

@@ -1,4 +1,8 @@
-"""Rows of strings become a table for the terminal; seconds become words."""
+"""Rows of strings become a table for the terminal, seconds words, numbers a line of bars."""
+
+# From low to high, and where the terminal has no such letters.
+BARS = '▁▂▃▄▅▆▇█'
+PLAIN_BARS = '_.-=+*#@'
 
 
 def layout(rows):
@@ -19,3 +23,20 @@ def duration(secs):
   if secs < 86400:
     return f'{secs // 3600}h {secs // 60 % 60:02d}m'
   return f'{secs // 86400}d {secs // 3600 % 24:02d}h'
+
+
+def spark(values, encoding):
+  """Numbers as one letter each, from the least of them to the greatest.
+
+  Args:
+    values: list of at least one finite float.
+    encoding: of the terminal; None for UTF-8.
+  """
+  try:
+    BARS.encode(encoding or 'utf-8')
+    bars = BARS
+  except UnicodeEncodeError:
+    bars = PLAIN_BARS
+  low, high = min(values), max(values)
+  steps = (len(bars) - 1) / (high - low) if high > low else 0
+  return ''.join(bars[round((value - low) * steps)] for value in values)

@@ -10,7 +10,7 @@ from frontend import cluster as cluster_lib
 from frontend import tmux
 from frontend.console import POLL_SECS, task_names
 from frontend.host_error import HostError
-from frontend.tables import duration, layout
+from frontend.tables import duration, layout, spark
 
 STATUS_KEYS = (
   'task',
@@ -21,6 +21,7 @@ STATUS_KEYS = (
   'frames_per_sec',
   'last_seen_secs',
   'last_line',
+  'training',
 )
 WATCH_SECS = 2.0
 # What absl puts before a message: level, date, time, thread, file and line.
@@ -50,7 +51,7 @@ def task_rows(console):
       }
     for row in result['tasks']:
       row['host'] = host.name
-      rows[row['task']] = {key: row[key] for key in STATUS_KEYS}
+      rows[row['task']] = {key: row.get(key) for key in STATUS_KEYS}
   return [rows[cluster_lib.task_name(task)] for task in console.cluster.tasks]
 
 
@@ -75,15 +76,46 @@ def status_table(rows, width):
   return '\n'.join(line[:width] for line in layout(cells).splitlines())
 
 
+class Curve:
+  """The mean return for as long as it was watched, and who waits, as one line.
+
+  Args:
+    encoding: of the terminal.
+  """
+
+  def __init__(self, encoding):
+    self._encoding = encoding
+    self._points = {}
+
+  def add(self, rows):
+    """Takes rows of `status`, of which the chief's tells how the training goes."""
+    for row in rows:
+      training = row['training'] or {}
+      if training.get('mean_return_100') is not None:
+        self._points[training['environment_frames']] = training
+
+  def line(self, width):
+    """The line, at most `width` letters; '' while no game has ended."""
+    if not self._points:
+      return ''
+    last = [*self._points.values()][-1]
+    waits = [f'{who} {last[f"{who}_wait_fraction"] or 0:.0%}' for who in ('learner', 'actor')]
+    text = f' {last["mean_return_100"]:.2f}  waits: {waits[0]} {waits[1]}'
+    returns = [point['mean_return_100'] for point in self._points.values()]
+    return 'mean return ' + spark(returns[-max(1, width - len(text) - 12) :], self._encoding) + text
+
+
 def status(console):
   """Prints the table, once or again and again; returns the exit code."""
-  options = console.options
+  options, curve = console.options, Curve(console.out.encoding)
   while True:
     rows = task_rows(console)
     if options.json:
       text = json.dumps(rows, indent=2)
     else:
-      text = status_table(rows, shutil.get_terminal_size((160, 24)).columns)
+      width = shutil.get_terminal_size((160, 24)).columns
+      curve.add(rows)
+      text = '\n'.join(filter(None, [status_table(rows, width), curve.line(width)]))
     if options.watch and console.out.isatty():
       text = '\x1b[H\x1b[2J' + text
     console.say(text)

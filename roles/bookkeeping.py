@@ -19,6 +19,14 @@ from runtime.process import POLL_SECS, WAITING_SECS, BadInput
 from runtime.sessions import ANSWER_SECS, run_within
 
 _REPORT_SECS = 1.0
+# What the state file tells of a row.
+_STATE_KEYS = (
+  'frames_per_sec',
+  'environment_frames',
+  'mean_return_100',
+  'learner_wait_fraction',
+  'actor_wait_fraction',
+)
 _ROWS_PER_VERDICT = 6  # Once a minute, by default.
 
 
@@ -199,9 +207,7 @@ class Records:
     row = self._statistics.row(
       int(frames), int(updates), float(rate), int(depth), float(entropy_cost)
     )
-    self._task.heartbeat.facts.update(
-      frames_per_sec=row['frames_per_sec'], environment_frames=int(frames)
-    )
+    self._task.heartbeat.facts.update({name: row[name] for name in _STATE_KEYS})
     self._writer.write(row)
     for sentence in self._signs.add(row):
       self._writer.message(sentence)

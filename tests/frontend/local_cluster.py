@@ -25,10 +25,15 @@ print('arguments of', name, ascii(sys.argv[1:]), flush=True)
 print('gpus', ascii(os.environ.get('CUDA_VISIBLE_DEVICES')), 'in', os.getcwd(), flush=True)
 if flags.get('fail') == name:
   sys.exit('no such luck')
-ended = []
+ended, frames = [], 0
 signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
 while True:
   state = dict(pid=os.getpid(), phase='training', frames_per_sec=1234.5, last_seen=time.time())
+  if name == 'learner-0':
+    frames += 100
+    state.update(logdir=os.path.abspath('runs'), environment_frames=frames,
+                 mean_return_100=float(frames % 700),
+                 learner_wait_fraction=0.71, actor_wait_fraction=None)
   path = os.path.join(flags['state_dir'], name + '.json')
   open(path + '.new', 'w').write(json.dumps(state))
   os.replace(path + '.new', path)

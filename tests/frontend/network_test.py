@@ -23,17 +23,18 @@ STRANGER = 'import time; time.sleep(600)'
 ALL_PASSED = len(checking.CHECK_ITEMS) * ['ok']
 
 
-def section():
-  """The section "Your own servers", from its heading to the next of that level."""
+def section(heading):
+  """A section of the README, from its heading to the next of that level."""
   with open(os.path.join(conftest.ROOT, 'README.md'), encoding='utf-8') as file:
-    found = re.search(r'^## Your own servers$(.*?)(?=^## |\Z)', file.read(), re.M | re.S)
-  assert found, 'README.md has no section "Your own servers"'
+    level = heading.split()[0]
+    found = re.search(rf'^{heading}$(.*?)(?=^{level} |\Z)', file.read(), re.M | re.S)
+  assert found, f'README.md has no section "{heading}"'
   return found[1]
 
 
-def documented(language):
-  """The blocks of one language in the section, in order."""
-  return re.findall(rf'```{language}\n(.*?)```', section(), re.DOTALL)
+def documented(language, heading='## Your own servers'):
+  """The blocks of one language in a section, in order."""
+  return re.findall(rf'```{language}\n(.*?)```', section(heading), re.DOTALL)
 
 
 class Operator:
@@ -132,8 +133,8 @@ def strangers(network):  # noqa: F811
 # ---- The section of the README, from keys to a stopped cluster. ----------------------------------
 
 
-def documented_commands():
-  return [line for block in documented('bash') for line in block.splitlines()]
+def documented_commands(*heading):
+  return [line for block in documented('bash', *heading) for line in block.splitlines()]
 
 
 def of_action(action, lines):
@@ -232,6 +233,43 @@ class Story:
     assert output.count('the firewall of session impala is removed') == 3
     assert self.network.command(1, 'nft', 'list', 'ruleset') == ''
 
+  def pull(self, line):
+    output = self.plainly(line)
+    folder = os.path.join(self.operator.code, 'results', 'catch')
+    last = '--checkpoints=last' in line
+    assert 'checkpoint  ' in output if last else 'metrics.csv  ' in output
+    assert os.path.exists(os.path.join(folder, 'checkpoint')) == last
+    for name in ('run.json', 'metrics.csv', 'episodes.csv', 'learning_curve.png'):
+      with open(os.path.join(folder, name), 'rb') as file:
+        with open(self.network.path(1, f'/tmp/impala/runs/catch/{name}'), 'rb') as original:
+          assert file.read() == original.read()
+
+  def tensorboard(self, line):
+    """The page comes through the tunnel; strangers are refused at both of its ends."""
+    hosts, log = self.network, os.path.join(self.network.folder, 'tensorboard')
+    words = [*hosts.inside(0, self.operator.code), 'bash', '-c', f'exec {line}']
+    process = conftest.Process(words, log, env=self.operator.environment)
+    try:
+      found = eventually(
+        lambda: re.search(r'http://127\.0\.0\.1:(\d+)/', process.output()), 240, process.output
+      )
+      opener = 'urllib.request.build_opener(urllib.request.ProxyHandler({}))'
+      page = f'import urllib.request; print({opener}.open({found[0]!r}, timeout=240).read())'
+      assert '<title>TensorBoard</title>' in hosts.command(0, sys.executable, '-c', page)
+      listeners = hosts.command(1, 'ss', '-ltnH').split()[3::5]
+      (there,) = [place for place in listeners if not place.endswith(':22')]
+      assert there.startswith('127.0.0.1:')
+      for number, address, port in ((0, '10.0.0.11', there), (2, '10.0.0.11', there),
+                                    (2, '10.0.0.1', found[0].rstrip('/'))):  # fmt: skip
+        port = port.rpartition(':')[2]
+        place = f"import socket; socket.create_connection(('{address}', {port}), timeout=20)"
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+          hosts.command(number, sys.executable, '-c', place)
+        assert 'ConnectionRefusedError' in refused.value.stderr
+    finally:
+      os.kill(process.pid, signal.SIGINT)
+      assert process.exit_code() == 0, process.output()
+
   def ended(self):
     rows = self.operator.rows()
     return all(row['state'].startswith('exited') for row in rows.values()) and rows
@@ -248,6 +286,8 @@ def test_the_readme_from_keys_to_a_stopped_cluster(
   story = Story(operator)
   lines = documented_commands()
   for line in lines:
+    story.run(line)
+  for line in documented_commands('### From the cluster to the desk'):
     story.run(line)
   for action in ('push', 'check', 'firewall', 'plan', 'status', 'logs', 'attach', 'stop'):
     assert of_action(action, lines)
@@ -371,6 +411,9 @@ def test_the_example_as_printed(operator, network):  # noqa: F811
   eventually(frames, 240, lambda: operator.shell(on_example + '--action=logs').stdout)
   status = operator.shell(on_example + '--action=status')
   assert [line.split()[2] for line in status.stdout.splitlines()[1:]] == 8 * ['running']
+  # Nobody named a logdir: the chief tells which it is.
+  pulled = operator.shell(on_example + '--action=pull --to=results/example')
+  assert pulled.returncode == 0 and 'run.json  ' in pulled.stdout, pulled.stdout + pulled.stderr
   stopped = operator.shell(on_example + '--action=stop')
   assert stopped.returncode == 0 and stopped.stdout.count('exited 0') == 8, stopped.stdout
   eventually(lambda: network.pids(0) == before, 30, lambda: network.pids(0) - before)

@@ -1,4 +1,4 @@
-"""Seconds as words."""
+"""Seconds as words, numbers as a line of bars."""
 
 import pytest
 
@@ -11,3 +11,16 @@ from frontend import tables
 )
 def test_durations(secs, text):
   assert tables.duration(secs) == text
+
+
+@pytest.mark.parametrize(
+  'values,encoding,text',
+  [
+    ([3.0], 'utf-8', '▁'),
+    ([2.0, 2.0], None, '▁▁'),
+    ([-1.0, 6.0, 2.5, 0.0], 'utf-8', '▁█▅▂'),
+    ([-1.0, 6.0, 0.0], 'latin-1', '_@.'),
+  ],
+)
+def test_numbers_as_bars(values, encoding, text):
+  assert tables.spark(values, encoding) == text

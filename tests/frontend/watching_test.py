@@ -1,11 +1,13 @@
 """Status, logs and a terminal on the tasks of a cluster on this machine."""
 
 import os
+import re
 import signal
 import sys
 
 import conftest
 import frontend_fixtures
+from frontend import watching
 from frontend_fixtures import own_tmux  # noqa: F401
 from local_cluster import local_fixture  # noqa: F401
 
@@ -42,9 +44,32 @@ def test_logs_follow_and_status_watch(local, processes):
   watch = processes.start(program, *local.words('status', '--watch'))
   eventually(lambda: f'actor-0: gpus {"":s}' in follow.output())
   eventually(lambda: watch.output().count('learner-0') >= 2)
+  curve = r'^mean return [▁-█]{2,} \d+\.00  waits: learner 71% actor 0%$'
+  eventually(lambda: re.search(curve, watch.output(), re.MULTILINE), message=watch.output)
   assert local.run('stop').returncode == 0
   eventually(lambda: 'actor-0: I leave' in follow.output())
   for process in (follow, watch):
     os.kill(process.pid, signal.SIGINT)
     assert process.exit_code() == 130
     assert 'Traceback' not in process.output()
+
+
+def chief(frames, mean_return):
+  return {'training': {'environment_frames': frames, 'mean_return_100': mean_return,
+                       'learner_wait_fraction': 0.5, 'actor_wait_fraction': 0.25}}  # fmt: skip
+
+
+def test_the_curve_of_a_watch():
+  curve, none = watching.Curve('utf-8'), {'training': None}
+  assert curve.line(80) == ''
+  curve.add([none, chief(None, None)])
+  assert curve.line(80) == ''
+  curve.add([none, chief(10, -20.0)])
+  curve.add([none, chief(10, -20.0)])  # The same row of metrics, seen again.
+  assert curve.line(80) == 'mean return ▁ -20.00  waits: learner 50% actor 25%'
+  curve.add([chief(20, 15.0), none])
+  curve.add([chief(30, 0.0), none])
+  assert curve.line(80) == 'mean return ▁█▅ 0.00  waits: learner 50% actor 25%'
+  for number in range(1000):
+    curve.add([chief(100 + number, float(number))])
+  assert len(curve.line(80)) == 80
