@@ -11,7 +11,7 @@ from frontend.host_error import HostError
 START_SECS = 240
 # Well below the silence after which the host ends TensorBoard.
 ASK_EVERY_SECS = 2.0
-ANSWER_SECS = 20
+ANSWER_SECS = 30
 
 
 def show_tensorboard(console):

@@ -75,7 +75,7 @@ def test_the_page_is_shown_until_ctrl_c(show):
   conftest.eventually(lambda: 'metrics/mean_return_100' in curves(), LIMIT_SECS, curves)
   listening = [c.laddr.ip for c in psutil.Process(board).net_connections() if c.status == 'LISTEN']
   assert listening == ['127.0.0.1']
-  os.kill(process.pid, signal.SIGINT)
+  os.killpg(process.pid, signal.SIGINT)  # As a terminal does: to all that were started from it.
   assert process.exit_code() == 0 and 'Traceback' not in process.output()
   assert not network_fixtures.is_alive(board)
 
