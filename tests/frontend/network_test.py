@@ -24,10 +24,10 @@ ALL_PASSED = len(checking.CHECK_ITEMS) * ['ok']
 
 
 def section(heading):
-  """A section of the README, from its heading to the next of that level."""
+  """A section of the README, from its heading to the next that is not below it."""
   with open(os.path.join(conftest.ROOT, 'README.md'), encoding='utf-8') as file:
-    level = heading.split()[0]
-    found = re.search(rf'^{heading}$(.*?)(?=^{level} |\Z)', file.read(), re.M | re.S)
+    levels = f'#{{2,{len(heading.split()[0])}}}'
+    found = re.search(rf'^{heading}$(.*?)(?=^{levels} |\Z)', file.read(), re.M | re.S)
   assert found, f'README.md has no section "{heading}"'
   return found[1]
 
