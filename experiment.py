@@ -24,11 +24,10 @@ from absl import (
   logging,
 )
 
-from evaluation import protocols
+from evaluation import modes, protocols
 from roles import settings as settings_lib
 from roles.settings import SHARED_FLAGS
 from runtime import cluster_sources, process
-from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput, RunFailed
 
 AGENT_NAMES = (
@@ -252,115 +251,6 @@ def train(cluster):
     Attempt(role.run, cluster, options(), interrupts, claim).result()
 
 
-def test():
-  """Plays --test_num_episodes whole games with the last checkpoint of a run."""
-  from evaluation import records
-
-  interrupts = process.Interrupts()
-  overrides = protocols.atari_overrides(
-    FLAGS.eval_protocol, settings_lib.as_recorded(options())['level_name']
-  )
-  settings, folder = _trained_run('test')
-  records.read(folder)  # Whether there is room for another is known before it is played.
-  tf = process.import_tensorflow()
-  import environments
-  import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
-  from evaluation import play
-
-  checkpoint = Checkpoints.latest(folder)
-  with tf.Graph().as_default():
-    tf.compat.v1.set_random_seed(settings.seed)
-    batch = environments.create_environment(
-      settings.level_name,
-      min(FLAGS.test_num_episodes, play.MAX_ENVIRONMENTS),
-      settings_lib.derived_seed(settings.seed, 20_000),
-      settings.num_action_repeats,
-      settings.width,
-      settings.height,
-      overrides,
-    )
-    try:
-      games = play.play(
-        checkpoint,
-        settings.agent_name,
-        settings,
-        FLAGS.test_num_episodes,
-        batch,
-        interrupts.is_set,
-        FLAGS.deterministic,
-      )
-    finally:
-      batch.close()
-  _check_all_played(interrupts)
-  result = {
-    **protocols.described(FLAGS.eval_protocol, settings.num_actions),
-    **dict(deterministic=FLAGS.deterministic, seed=settings.seed),
-    **records.summary(settings.level_name, games, settings.num_action_repeats),
-  }
-  print(records.add(folder, result, checkpoint))
-
-
-def _trained_run(purpose):
-  settings = settings_lib.own_settings(settings_lib.as_recorded(options()))
-  folder = settings_lib.run_folder(settings, FLAGS.logdir)
-  if not Checkpoints.exist(folder):
-    raise BadInput(f'--logdir={folder} has no checkpoint to {purpose}; train first')
-  settings_lib.check_same_run(folder, settings)
-  return settings, folder
-
-
-def _check_all_played(interrupts):
-  if interrupts.is_set():
-    raise RunFailed(f'{interrupts.reason}: not all games were played, nothing is written')
-
-
-def video():
-  """Films --num_episodes whole games of a run's newest checkpoint."""
-  interrupts = process.Interrupts()
-  settings, folder = _trained_run('film')
-  from envs import rendered
-
-  try:
-    game = rendered.open_game(settings, settings_lib.derived_seed(settings.seed, 30_000))
-  except ValueError as e:
-    raise BadInput(f'--mode=video: {e}') from None
-  try:
-    process.import_tensorflow()
-    from evaluation import video as video_lib
-
-    returns, frames = video_lib.film(
-      folder,
-      Checkpoints.latest(folder),
-      settings,
-      game,
-      FLAGS.num_episodes,
-      FLAGS.annotate,
-      FLAGS.deterministic,
-      interrupts.is_set,
-    )
-  finally:
-    game.close()
-  _check_all_played(interrupts)
-  played = ', '.join(f'{score:g}' for score in returns)
-  print(f'{settings.level_name}: return {played}; {frames} frames in {folder}/video.webm')
-
-
-def export():
-  """Writes the policy of a run's newest checkpoint to LOGDIR/export."""
-  settings, folder = _trained_run('export')
-  process.import_tensorflow()
-  import environments
-  from evaluation import export as export_lib
-
-  target = os.path.join(folder, 'export')
-  description = settings_lib.described(settings)
-  atari = environments.atari_arguments(
-    settings.level_name, settings.num_action_repeats, settings.width, settings.height
-  )
-  export_lib.export(target, Checkpoints.latest(folder), settings, atari, description)
-  print(target)
-
-
 def plot():
   """Draws learning_curve.png of a run."""
   from reporting import curves
@@ -389,11 +279,11 @@ def main(argv):
     elif FLAGS.mode == 'train':
       train(cluster)
     elif FLAGS.mode == 'test':
-      test()
+      modes.test(options(), FLAGS.test_num_episodes, FLAGS.eval_protocol, FLAGS.deterministic)
     elif FLAGS.mode == 'video':
-      video()
+      modes.video(options(), FLAGS.num_episodes, FLAGS.annotate, FLAGS.deterministic)
     elif FLAGS.mode == 'export':
-      export()
+      modes.export(options())
     else:
       plot()
     return process.EXIT_OK
