@@ -136,6 +136,11 @@ flags.DEFINE_enum(
 
 # Records.
 flags.DEFINE_float('save_checkpoint_secs', 600, 'Seconds between checkpoints.')
+flags.DEFINE_integer('keep_checkpoints', 3, 'Newest checkpoints to keep.', lower_bound=1)
+flags.DEFINE_integer(
+    'keep_checkpoint_every_frames', 0, 'Frames between checkpoints that stay; 0 = none do.',
+    lower_bound=0,
+)  # fmt: skip
 flags.DEFINE_float('metrics_secs', 10, 'Seconds between rows of metrics.csv.')
 
 _POSITIVE = (

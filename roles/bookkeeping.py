@@ -218,6 +218,16 @@ class Records:
     if text:
       self._writer.message(text)
 
+  def mean_return_100(self, session=None):
+    """The mean return of the last 100 games, a float; None while there are fewer.
+
+    Args:
+      session: to collect with what was not collected yet, once `run` has ended.
+    """
+    if session:
+      self._collect(session)
+    return self._statistics.full_mean_return()
+
   def close(self, session):
     """Writes the last row, the summary line and the learning curve."""
     self._collect(session)

@@ -147,7 +147,13 @@ class Chief(Part):
   def __init__(self, task, graph, learning, claim):
     self._task, self._graph, self._learning = task, graph, learning
     self.logdir = claim.logdir
-    self.checkpoints = Checkpoints(claim.logdir, task.cluster.own_device)
+    options = task.options
+    self.checkpoints = Checkpoints(
+      claim.logdir,
+      task.cluster.own_device,
+      options.keep_checkpoints,
+      options.keep_checkpoint_every_frames,
+    )
     self._records = Records(task, graph, learning.side, claim.logdir)
     self._checkpoint_was_saved()
     learning.after_update = self._after_update
@@ -174,9 +180,10 @@ class Chief(Part):
     total = self._graph.settings.total_environment_frames
     if self._task.end_if_done(values['environment_frames'], total):
       return
-    if time.monotonic() >= self._next_checkpoint:
+    is_due = self.checkpoints.is_due(int(values['environment_frames']))
+    if is_due or time.monotonic() >= self._next_checkpoint:
       enter('save')
-      self.checkpoints.save(session, values['updates'])
+      self.checkpoints.save(session, values['updates'], self._records.mean_return_100())
       self._checkpoint_was_saved()
 
   def announce_end(self, session):
@@ -187,7 +194,7 @@ class Chief(Part):
     """As `Part`: the last checkpoint, the last records, and nobody needs to wait for the chief."""
     self._wait_for_last_updates()
     updates = run_within(session, self._graph.counters.updates)
-    self.checkpoints.save(session, updates)
+    self.checkpoints.save(session, updates, self._records.mean_return_100(session))
     self._records.close(session)
     run_within(session, self._graph.shared.mark_chief_left)
 

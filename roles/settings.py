@@ -32,7 +32,8 @@ what was left open, and the environment's `SPACES`."""
 Options = collections.namedtuple(
   'Options',
   'shared given logdir num_actors envs_per_actor dynamic_batching learner_devices wait_secs '
-  'watchdog_secs state_dir threads save_checkpoint_secs metrics_secs all_flags',
+  'watchdog_secs state_dir threads save_checkpoint_secs metrics_secs keep_checkpoints '
+  'keep_checkpoint_every_frames all_flags',
 )
 Options.__doc__ = """What is one task's own, from its command line.
 
@@ -41,7 +42,8 @@ Attributes:
   given: set of the names among them that somebody wrote.
   all_flags: dict of all flags, for the run's record.
   logdir, num_actors, envs_per_actor, dynamic_batching, learner_devices, wait_secs, watchdog_secs,
-    state_dir, threads, save_checkpoint_secs, metrics_secs: the flags of these names.
+    state_dir, threads, save_checkpoint_secs, metrics_secs, keep_checkpoints,
+    keep_checkpoint_every_frames: the flags of these names.
 """
 
 Claim = collections.namedtuple('Claim', 'settings logdir lock')
