@@ -2,9 +2,9 @@
 
   python experiment.py --level_name=PongNoFrameskip-v4       trains in this one process
   python experiment.py --flagfile=flagfiles/pong.flags       the same, with settings known to work
-  python experiment.py --mode=test --logdir=runs/...         plays full games with the checkpoint
+  python experiment.py --mode=test --logdir=runs/...         plays full games with a checkpoint
   python experiment.py --mode=plot --logdir=runs/...         draws the learning curve
-  python experiment.py --mode=video --logdir=runs/...        films games of the checkpoint
+  python experiment.py --mode=video --logdir=runs/...        films games of a checkpoint
   python experiment.py --mode=export --logdir=runs/...       writes a SavedModel of the policy
   python experiment.py --ps_hosts=.. --learner_hosts=.. --actor_hosts=.. --job_name=.. --task=..
                                                              is one role of a cluster
@@ -27,7 +27,7 @@ from absl import (
 from evaluation import modes, protocols
 from roles import settings as settings_lib
 from roles.settings import SHARED_FLAGS
-from runtime import cluster_sources, process
+from runtime import checkpoints, cluster_sources, process
 from runtime.process import BadInput, RunFailed
 
 AGENT_NAMES = (
@@ -58,6 +58,9 @@ flags.DEFINE_string('logdir', '', 'Folder of the run; runs/<level>-<agent> if em
 flags.DEFINE_integer('seed', 1, 'Of weights, actions and environments.', lower_bound=0)
 flags.DEFINE_integer(
   'total_environment_frames', int(1e9), 'Environment frames to train on.', lower_bound=1
+)
+flags.DEFINE_string(
+  'checkpoint', 'last', 'Of test, video, export: last, best or FRAMES, its environment frames.'
 )
 flags.DEFINE_integer('test_num_episodes', 30, 'Games that --mode=test plays.', lower_bound=1)
 flags.DEFINE_enum(
@@ -174,6 +177,10 @@ def parse_args(argv):
   if rest:
     raise BadInput(f'{rest[0]!r} is not a flag; flags are written --name=value')
   _check_numbers()
+  if not checkpoints.is_choice(FLAGS.checkpoint):
+    raise BadInput(
+      f'--checkpoint={FLAGS.checkpoint} is none of last, best and a number of environment frames'
+    )
   given = cluster_sources.Given(**{n: FLAGS[n].value for n in cluster_sources.Given._fields})
   cluster = cluster_sources.read(FLAGS.cluster, given, os.environ)
   if FLAGS.mode == 'train' and FLAGS.queue_capacity and FLAGS.queue_capacity < FLAGS.batch_size:
@@ -284,11 +291,19 @@ def main(argv):
     elif FLAGS.mode == 'train':
       train(cluster)
     elif FLAGS.mode == 'test':
-      modes.test(options(), FLAGS.test_num_episodes, FLAGS.eval_protocol, FLAGS.deterministic)
+      modes.test(
+        options(),
+        FLAGS.checkpoint,
+        FLAGS.test_num_episodes,
+        FLAGS.eval_protocol,
+        FLAGS.deterministic,
+      )
     elif FLAGS.mode == 'video':
-      modes.video(options(), FLAGS.num_episodes, FLAGS.annotate, FLAGS.deterministic)
+      modes.video(
+        options(), FLAGS.checkpoint, FLAGS.num_episodes, FLAGS.annotate, FLAGS.deterministic
+      )
     elif FLAGS.mode == 'export':
-      modes.export(options())
+      modes.export(options(), FLAGS.checkpoint)
     else:
       plot()
     return process.EXIT_OK

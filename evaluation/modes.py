@@ -4,36 +4,52 @@ import os
 
 from evaluation import protocols
 from roles import settings as settings_lib
-from runtime import process
+from runtime import checkpoints, process
 from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput, RunFailed
 
 
-def test(options, num_episodes, protocol, deterministic):
-  """Plays whole games with the last checkpoint of a run and adds them to evaluation.json.
+def test(options, choice, num_episodes, protocol, deterministic):
+  """Plays whole games with a checkpoint of a run and adds them to evaluation.json.
 
   Args:
     options: `roles.settings.Options`.
+    choice: which checkpoint, see `runtime.checkpoints.is_choice`.
     num_episodes: games to play.
     protocol: a key of `evaluation.protocols.PROTOCOLS`.
     deterministic: whether to take the likeliest action; else it is sampled.
 
   Raises:
-    BadInput: there is no such run, or it cannot be played so.
+    BadInput: there is no such run or checkpoint, or it cannot be played so.
     RunFailed: told to stop; then nothing is written.
   """
   from evaluation import records
 
   interrupts = process.Interrupts()
   overrides = protocols.atari_overrides(protocol, settings_lib.as_recorded(options)['level_name'])
-  settings, folder = _trained_run(options, 'test')
+  settings, folder, checkpoint = _trained_run(options, 'test', choice)
   records.read(folder)  # Whether there is room for another is known before it is played.
-  tf = process.import_tensorflow()
+  process.import_tensorflow()
+  frames = int(Checkpoints.value(checkpoint, 'environment_frames'))
+  games = _play(checkpoint, settings, num_episodes, overrides, deterministic, interrupts.is_set)
+  _check_all_played(interrupts)
+  result = {
+    **protocols.described(protocol, settings.num_actions),
+    **dict(deterministic=deterministic, seed=settings.seed),
+    **dict(checkpoint_choice=choice, checkpoint_frames=frames),
+    **records.summary(settings.level_name, games, settings.num_action_repeats),
+  }
+  print(records.add(folder, result, checkpoint))
+
+
+def _play(checkpoint, settings, num_episodes, overrides, deterministic, should_stop):
+  """`evaluation.play.GameCollector` of games in an environment of their own."""
+  import tensorflow as tf
+
   import environments
   import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
   from evaluation import play
 
-  checkpoint = Checkpoints.latest(folder)
   with tf.Graph().as_default():
     tf.compat.v1.set_random_seed(settings.seed)
     batch = environments.create_environment(
@@ -46,41 +62,35 @@ def test(options, num_episodes, protocol, deterministic):
       overrides,
     )
     try:
-      games = play.play(
+      return play.play(
         checkpoint,
         settings.agent_name,
         settings,
         num_episodes,
         batch,
-        interrupts.is_set,
+        should_stop,
         deterministic,
       )
     finally:
       batch.close()
-  _check_all_played(interrupts)
-  result = {
-    **protocols.described(protocol, settings.num_actions),
-    **dict(deterministic=deterministic, seed=settings.seed),
-    **records.summary(settings.level_name, games, settings.num_action_repeats),
-  }
-  print(records.add(folder, result, checkpoint))
 
 
-def video(options, num_episodes, annotate, deterministic):
-  """Films whole games of a run's newest checkpoint.
+def video(options, choice, num_episodes, annotate, deterministic):
+  """Films whole games of a checkpoint of a run.
 
   Args:
     options: `roles.settings.Options`.
+    choice: as for `test`.
     num_episodes: games to film.
     annotate: whether it is shown what the agent sees, expects and intends.
     deterministic: whether to take the likeliest action; else it is sampled.
 
   Raises:
-    BadInput: there is no such run, or it cannot be rendered.
+    BadInput: there is no such run or checkpoint, or it cannot be rendered.
     RunFailed: told to stop, or the disk; then nothing is written.
   """
   interrupts = process.Interrupts()
-  settings, folder = _trained_run(options, 'film')
+  settings, folder, checkpoint = _trained_run(options, 'film', choice)
   from envs import rendered
 
   try:
@@ -93,7 +103,7 @@ def video(options, num_episodes, annotate, deterministic):
 
     returns, frames = video_lib.film(
       folder,
-      Checkpoints.latest(folder),
+      checkpoint,
       settings,
       game,
       num_episodes,
@@ -108,37 +118,39 @@ def video(options, num_episodes, annotate, deterministic):
   print(f'{settings.level_name}: return {played}; {frames} frames in {folder}/video.webm')
 
 
-def export(options):
-  """Writes the policy of a run's newest checkpoint to LOGDIR/export.
+def export(options, choice):
+  """Writes the policy of a checkpoint of a run to LOGDIR/export.
 
   Args:
     options: `roles.settings.Options`.
+    choice: as for `test`.
 
   Raises:
-    BadInput: there is no such run.
+    BadInput: there is no such run or checkpoint.
     RunFailed: the disk.
   """
-  settings, folder = _trained_run(options, 'export')
+  settings, folder, checkpoint = _trained_run(options, 'export', choice)
   process.import_tensorflow()
   import environments
   from evaluation import export as export_lib
 
   target = os.path.join(folder, 'export')
-  description = settings_lib.described(settings)
+  description = dict(settings_lib.described(settings), checkpoint_choice=choice)
   atari = environments.atari_arguments(
     settings.level_name, settings.num_action_repeats, settings.width, settings.height
   )
-  export_lib.export(target, Checkpoints.latest(folder), settings, atari, description)
+  export_lib.export(target, checkpoint, settings, atari, description)
   print(target)
 
 
-def _trained_run(options, purpose):
+def _trained_run(options, purpose, choice):
+  """(settings, folder, path of the chosen checkpoint)."""
   settings = settings_lib.own_settings(settings_lib.as_recorded(options))
   folder = settings_lib.run_folder(settings, options.logdir)
   if not Checkpoints.exist(folder):
     raise BadInput(f'--logdir={folder} has no checkpoint to {purpose}; train first')
   settings_lib.check_same_run(folder, settings)
-  return settings, folder
+  return settings, folder, checkpoints.find(folder, choice, f'--checkpoint={choice}')
 
 
 def _check_all_played(interrupts):
