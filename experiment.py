@@ -55,6 +55,9 @@ flags.DEFINE_enum(
     case_sensitive=False,
 )  # fmt: skip
 flags.DEFINE_string('logdir', '', 'Folder of the run; runs/<level>-<agent> if empty.')
+flags.DEFINE_string(
+  'init_from', '', 'RUN, RUN:best, RUN:last or RUN:FRAMES: its weights are those of a new run.'
+)
 flags.DEFINE_integer('seed', 1, 'Of weights, actions and environments.', lower_bound=0)
 flags.DEFINE_integer(
   'total_environment_frames', int(1e9), 'Environment frames to train on.', lower_bound=1

@@ -11,6 +11,7 @@ from absl import logging
 
 import learner
 from roles.bookkeeping import Records, Reports
+from roles.settings import initial_weights
 from roles.wiring import ActorSide, LearnerSide, learner_devices
 from runtime import peers
 from runtime.checkpoints import Checkpoints
@@ -141,6 +142,8 @@ class Chief(Part):
 
   Attributes:
     checkpoints: `runtime.checkpoints.Checkpoints`.
+    first_values: dict, what the variables of a new run begin with where it is not what their
+      initializers say (--init_from); see `Checkpoints.first_values`.
     logdir: the run's folder.
   """
 
@@ -154,6 +157,10 @@ class Chief(Part):
       options.keep_checkpoints,
       options.keep_checkpoint_every_frames,
     )
+    # Looked for again: another run, if it still trains, deletes what it need not keep.
+    self._origin = initial_weights(options.init_from, graph.settings, claim.logdir)
+    weights = graph.agent.variables
+    self.first_values = Checkpoints.first_values(self._origin, weights) if self._origin else {}
     self._records = Records(task, graph, learning.side, claim.logdir)
     self._checkpoint_was_saved()
     learning.after_update = self._after_update
@@ -167,7 +174,7 @@ class Chief(Part):
       session.run(self._learning.sync.chief_init)
       if path:
         session.run(self._learning.sync.spare_tokens)
-    self._records.begin(session, path)
+    self._records.begin(session, path, self._origin)
 
   def start(self, loops, session):
     """As `Part`."""

@@ -114,6 +114,33 @@ class Checkpoints:
     return tf.train.load_checkpoint(path).get_variable_to_shape_map()
 
   @staticmethod
+  def first_values(path, variables):
+    """What the initializer of some variables is fed for them to begin as in a checkpoint.
+
+    Args:
+      path: of a checkpoint.
+      variables: list of tf.Variable of a graph.
+
+    Returns:
+      {tensor: numpy array}.
+
+    Raises:
+      BadInput: it cannot be read, or has not these variables.
+    """
+    import tensorflow as tf
+
+    try:
+      reader = tf.train.load_checkpoint(path)
+      values = [reader.get_tensor(v.op.name) for v in variables]
+    except (ValueError, tf.errors.OpError) as e:
+      raise BadInput(f'{path} has no weights that can be read: {e}') from None
+    for v, value in zip(variables, values, strict=True):
+      here, there = v.shape.as_list(), list(value.shape)
+      if here != there:
+        raise BadInput(f'{path} does not fit: {v.op.name} has shape {there} in it, {here} here')
+    return {v.initializer.inputs[1]: value for v, value in zip(variables, values, strict=True)}
+
+  @staticmethod
   def value(path, name):
     """A variable's value in a checkpoint, a numpy array."""
     import tensorflow as tf
