@@ -55,8 +55,10 @@ class Checkpoints:
       self.saver = tf.compat.v1.train.Saver(
         tf.compat.v1.global_variables(), sharded=False, max_to_keep=0, save_relative_paths=True
       )
-    self._saved = listed(logdir)
-    written = _read_list(logdir)
+    self._saved, written = [], _read_list(logdir)
+    for saved in listed(logdir):
+      for_ever = saved.for_ever or (saved not in written and self.is_due(saved.frames))
+      self._saved.append(saved._replace(for_ever=for_ever))
     if self._saved != written:  # Of a version without the list, or the last process was killed.
       for lost in {saved.name for saved in written} - {saved.name for saved in self._saved}:
         _delete(os.path.join(logdir, lost))

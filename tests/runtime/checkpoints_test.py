@@ -194,6 +194,16 @@ def test_a_kill_between_saving_and_listing_loses_nothing(one, tmp_path):
   assert frames_of(tmp_path) == [100, 300, 400]
 
 
+def test_what_has_to_stay_stays_also_after_such_a_kill(one, tmp_path):
+  saver = checkpoints(one, tmp_path, keep=1, keep_every_frames=200)
+  save(one, saver, 100)
+  before = (tmp_path / LIST).read_text()
+  save(one, saver, 200)
+  (tmp_path / LIST).write_text(before)
+  save(one, checkpoints(one, tmp_path, keep=1, keep_every_frames=200), 300)
+  assert frames_of(tmp_path) == [200, 300]
+
+
 def test_what_is_no_more_on_disk_is_no_more_on_the_list(one, tmp_path):
   saver = checkpoints(one, tmp_path)
   for frames, mean in ((100, 3.0), (200, 2.0), (300, 1.0)):
