@@ -9,6 +9,7 @@ import glob
 import json
 import os
 import re
+import sys
 import threading
 
 from runtime.process import BadInput, import_tensorflow
@@ -207,7 +208,8 @@ def find(logdir, choice, asked):
 
 
 def _looked_into(path, mean_return_100=None):
-  import_tensorflow()
+  if 'tensorflow' not in sys.modules:  # For a refusal that is one line.
+    import_tensorflow()
   frames, updates = (
     int(Checkpoints.value(path, name)) for name in ('environment_frames', 'global_step')
   )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow  # noqa: F401 (imported later and quietly, it would change what children print)
 
 from conftest import ROOT, Processes, eventually
 from runtime.checkpoints import LIST, Checkpoints, find, listed
@@ -20,8 +21,10 @@ EVERY, UPDATE_FRAMES = 1000, 144  # 16 unrolls of 9 steps.
 CATCH = ('--flagfile=flagfiles/catch.flags', '--keep_checkpoints=1', '--metrics_secs=1',
          f'--keep_checkpoint_every_frames={EVERY}')  # fmt: skip
 FOR_EVER = [1008, 2016, 3024, 4032]  # The first updates past each thousand.
-PONG = ('--level_name=PongNoFrameskip-v4', '--batch_size=1', '--unroll_length=5', '--num_actors=1',
-        '--envs_per_actor=1', '--keep_checkpoint_every_frames=100')  # fmt: skip
+BREAKOUT = (
+    '--level_name=BreakoutNoFrameskip-v4', '--batch_size=1', '--unroll_length=5', '--num_actors=1',
+    '--envs_per_actor=1', '--keep_checkpoint_every_frames=100',
+)  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -166,19 +169,17 @@ def test_of_an_earlier_run_nobody_knows_the_best(tmp_path):
   assert '--checkpoint=best' in line and 'not known which is best' in line and '3072' in line
 
 
-def test_a_checkpoint_of_pong_is_chosen_by_its_frames(tmp_path, processes):
-  folder = tmp_path / 'pong'
-  finished(processes, *PONG, f'--logdir={folder}', '--total_environment_frames=300')
+@pytest.mark.timeout(580)  # Real games, on a busy machine.
+def test_a_checkpoint_of_an_atari_game_is_chosen_by_its_frames(tmp_path, processes):
+  folder = tmp_path / 'breakout'
+  finished(processes, *BREAKOUT, f'--logdir={folder}', '--total_environment_frames=300')
   assert [s.frames for s in listed(str(folder)) if s.for_ever] == [100, 200, 300]
   only(folder, '200')
   finished(processes, '--mode=test', f'--logdir={folder}', '--checkpoint=200',
            '--test_num_episodes=1', '--eval_protocol=paper')  # fmt: skip
   (result,) = json.loads((folder / 'evaluation.json').read_text())
   assert (result['checkpoint_frames'], result['protocol']) == (200, 'paper')
-  assert -21 <= result['mean'] <= 21 and result['frames'] > 1000
-  assert 'there are those of 100, 200, 300' in refused(
-    '--mode=test', f'--logdir={folder}', '--checkpoint=best'
-  )
+  assert result['mean'] >= 0 and result['frames'] > 100
 
 
 def test_the_commands_of_the_readme(copy, tmp_path, processes):
