@@ -2,9 +2,9 @@
 
   python experiment.py --level_name=PongNoFrameskip-v4       trains in this one process
   python experiment.py --flagfile=flagfiles/pong.flags       the same, with settings known to work
-  python experiment.py --mode=test --logdir=runs/...         plays full games with the checkpoint
+  python experiment.py --mode=test --logdir=runs/...         plays full games with a checkpoint
   python experiment.py --mode=plot --logdir=runs/...         draws the learning curve
-  python experiment.py --mode=video --logdir=runs/...        films games of the checkpoint
+  python experiment.py --mode=video --logdir=runs/...        films games of a checkpoint
   python experiment.py --mode=export --logdir=runs/...       writes a SavedModel of the policy
   python experiment.py --ps_hosts=.. --learner_hosts=.. --actor_hosts=.. --job_name=.. --task=..
                                                              is one role of a cluster
@@ -24,11 +24,10 @@ from absl import (
   logging,
 )
 
-from evaluation import protocols
+from evaluation import modes, protocols
 from roles import settings as settings_lib
 from roles.settings import SHARED_FLAGS
-from runtime import cluster_sources, process
-from runtime.checkpoints import Checkpoints
+from runtime import checkpoints, cluster_sources, process
 from runtime.process import BadInput, RunFailed
 
 AGENT_NAMES = (
@@ -56,9 +55,15 @@ flags.DEFINE_enum(
     case_sensitive=False,
 )  # fmt: skip
 flags.DEFINE_string('logdir', '', 'Folder of the run; runs/<level>-<agent> if empty.')
+flags.DEFINE_string(
+  'init_from', '', 'RUN, RUN:best, RUN:last or RUN:FRAMES: its weights are those of a new run.'
+)
 flags.DEFINE_integer('seed', 1, 'Of weights, actions and environments.', lower_bound=0)
 flags.DEFINE_integer(
   'total_environment_frames', int(1e9), 'Environment frames to train on.', lower_bound=1
+)
+flags.DEFINE_string(
+  'checkpoint', 'last', 'Of test, video, export: last, best or FRAMES, its environment frames.'
 )
 flags.DEFINE_integer('test_num_episodes', 30, 'Games that --mode=test plays.', lower_bound=1)
 flags.DEFINE_enum(
@@ -137,6 +142,11 @@ flags.DEFINE_enum(
 
 # Records.
 flags.DEFINE_float('save_checkpoint_secs', 600, 'Seconds between checkpoints.')
+flags.DEFINE_integer('keep_checkpoints', 3, 'Newest checkpoints to keep.', lower_bound=1)
+flags.DEFINE_integer(
+    'keep_checkpoint_every_frames', 0, 'Frames between checkpoints that stay; 0 = none do.',
+    lower_bound=0,
+)  # fmt: skip
 flags.DEFINE_float('metrics_secs', 10, 'Seconds between rows of metrics.csv.')
 
 _POSITIVE = (
@@ -170,6 +180,10 @@ def parse_args(argv):
   if rest:
     raise BadInput(f'{rest[0]!r} is not a flag; flags are written --name=value')
   _check_numbers()
+  if not checkpoints.is_choice(FLAGS.checkpoint):
+    raise BadInput(
+      f'--checkpoint={FLAGS.checkpoint} is none of last, best and a number of environment frames'
+    )
   given = cluster_sources.Given(**{n: FLAGS[n].value for n in cluster_sources.Given._fields})
   cluster = cluster_sources.read(FLAGS.cluster, given, os.environ)
   if FLAGS.mode == 'train' and FLAGS.queue_capacity and FLAGS.queue_capacity < FLAGS.batch_size:
@@ -252,115 +266,6 @@ def train(cluster):
     Attempt(role.run, cluster, options(), interrupts, claim).result()
 
 
-def test():
-  """Plays --test_num_episodes whole games with the last checkpoint of a run."""
-  from evaluation import records
-
-  interrupts = process.Interrupts()
-  overrides = protocols.atari_overrides(
-    FLAGS.eval_protocol, settings_lib.as_recorded(options())['level_name']
-  )
-  settings, folder = _trained_run('test')
-  records.read(folder)  # Whether there is room for another is known before it is played.
-  tf = process.import_tensorflow()
-  import environments
-  import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
-  from evaluation import play
-
-  checkpoint = Checkpoints.latest(folder)
-  with tf.Graph().as_default():
-    tf.compat.v1.set_random_seed(settings.seed)
-    batch = environments.create_environment(
-      settings.level_name,
-      min(FLAGS.test_num_episodes, play.MAX_ENVIRONMENTS),
-      settings_lib.derived_seed(settings.seed, 20_000),
-      settings.num_action_repeats,
-      settings.width,
-      settings.height,
-      overrides,
-    )
-    try:
-      games = play.play(
-        checkpoint,
-        settings.agent_name,
-        settings,
-        FLAGS.test_num_episodes,
-        batch,
-        interrupts.is_set,
-        FLAGS.deterministic,
-      )
-    finally:
-      batch.close()
-  _check_all_played(interrupts)
-  result = {
-    **protocols.described(FLAGS.eval_protocol, settings.num_actions),
-    **dict(deterministic=FLAGS.deterministic, seed=settings.seed),
-    **records.summary(settings.level_name, games, settings.num_action_repeats),
-  }
-  print(records.add(folder, result, checkpoint))
-
-
-def _trained_run(purpose):
-  settings = settings_lib.own_settings(settings_lib.as_recorded(options()))
-  folder = settings_lib.run_folder(settings, FLAGS.logdir)
-  if not Checkpoints.exist(folder):
-    raise BadInput(f'--logdir={folder} has no checkpoint to {purpose}; train first')
-  settings_lib.check_same_run(folder, settings)
-  return settings, folder
-
-
-def _check_all_played(interrupts):
-  if interrupts.is_set():
-    raise RunFailed(f'{interrupts.reason}: not all games were played, nothing is written')
-
-
-def video():
-  """Films --num_episodes whole games of a run's newest checkpoint."""
-  interrupts = process.Interrupts()
-  settings, folder = _trained_run('film')
-  from envs import rendered
-
-  try:
-    game = rendered.open_game(settings, settings_lib.derived_seed(settings.seed, 30_000))
-  except ValueError as e:
-    raise BadInput(f'--mode=video: {e}') from None
-  try:
-    process.import_tensorflow()
-    from evaluation import video as video_lib
-
-    returns, frames = video_lib.film(
-      folder,
-      Checkpoints.latest(folder),
-      settings,
-      game,
-      FLAGS.num_episodes,
-      FLAGS.annotate,
-      FLAGS.deterministic,
-      interrupts.is_set,
-    )
-  finally:
-    game.close()
-  _check_all_played(interrupts)
-  played = ', '.join(f'{score:g}' for score in returns)
-  print(f'{settings.level_name}: return {played}; {frames} frames in {folder}/video.webm')
-
-
-def export():
-  """Writes the policy of a run's newest checkpoint to LOGDIR/export."""
-  settings, folder = _trained_run('export')
-  process.import_tensorflow()
-  import environments
-  from evaluation import export as export_lib
-
-  target = os.path.join(folder, 'export')
-  description = settings_lib.described(settings)
-  atari = environments.atari_arguments(
-    settings.level_name, settings.num_action_repeats, settings.width, settings.height
-  )
-  export_lib.export(target, Checkpoints.latest(folder), settings, atari, description)
-  print(target)
-
-
 def plot():
   """Draws learning_curve.png of a run."""
   from reporting import curves
@@ -389,11 +294,19 @@ def main(argv):
     elif FLAGS.mode == 'train':
       train(cluster)
     elif FLAGS.mode == 'test':
-      test()
+      modes.test(
+        options(),
+        FLAGS.checkpoint,
+        FLAGS.test_num_episodes,
+        FLAGS.eval_protocol,
+        FLAGS.deterministic,
+      )
     elif FLAGS.mode == 'video':
-      video()
+      modes.video(
+        options(), FLAGS.checkpoint, FLAGS.num_episodes, FLAGS.annotate, FLAGS.deterministic
+      )
     elif FLAGS.mode == 'export':
-      export()
+      modes.export(options(), FLAGS.checkpoint)
     else:
       plot()
     return process.EXIT_OK

@@ -166,6 +166,11 @@ class RunStatistics:
       self._clear_interval()
       return row
 
+  def full_mean_return(self):
+    """The mean return of the last `window` games, a float; None while there are fewer."""
+    with self._lock:
+      return _mean(self._returns) if len(self._returns) == self._returns.maxlen else None
+
   def pop_episodes(self, environment_frames):
     """Hands out the games that ended since the last call.
 

@@ -145,19 +145,26 @@ class Records:
     )
     self._next_row, self._rows = time.monotonic() + self._secs, 0
 
-  def begin(self, session, path):
+  def begin(self, session, path, origin=None):
     """Announces the run on a new session: the shared settings, and where the frames stand.
 
     Args:
       session: tf.compat.v1.Session.
       path: of the checkpoint that was restored, or None.
+      origin: of the checkpoint whose weights a new run begins with, or None.
     """
     shared, frames = self._graph.shared, session.run(self._graph.counters.environment_frames)
     announcement = announced(self._graph.settings, int(frames))
     session.run(shared.write_settings, {shared.new_settings: announcement})
     self._statistics.start(int(frames), csv_files.last_returns(self._logdir, int(frames)))
-    where = f'resumed at {frames} frames from {path}' if path else 'new run'
+    new = f'new run from the weights of {origin}' if origin else 'new run'
+    where = f'resumed at {frames} frames from {path}' if path else new
     self._writer.message(f'{self._logdir}: {where}; learns on {self._side.device_names}')
+    init_from = self._task.options.init_from
+    if path and init_from and not origin:
+      self._writer.message(
+        f'--init_from={init_from} has no effect: {self._logdir} has a checkpoint of its own'
+      )
 
   def add_update(self, values, wait_secs, busy_secs):
     """Takes the numbers of one update."""
@@ -223,6 +230,16 @@ class Records:
     text = statistics.verdict(row['learner_wait_fraction'], row['actor_wait_fraction'], actors)
     if text:
       self._writer.message(text)
+
+  def mean_return_100(self, session=None):
+    """The mean return of the last 100 games, a float; None while there are fewer.
+
+    Args:
+      session: to collect with what was not collected yet, once `run` has ended.
+    """
+    if session:
+      self._collect(session)
+    return self._statistics.full_mean_return()
 
   def close(self, session):
     """Writes the last row, the summary line and the learning curve."""

@@ -125,6 +125,7 @@ class Connection:
         self._ready_op,
         self._chief.checkpoints.saver if self._chief else None,
         path,
+        init_feed=self._chief.first_values if self._chief else None,
       )
     for part in self._parts:
       part.opened(session, path)

@@ -12,6 +12,7 @@ from absl import logging
 
 import learner
 from roles.bookkeeping import Records, Reports
+from roles.settings import initial_weights
 from roles.wiring import ActorSide, LearnerSide, learner_devices
 from runtime import peers
 from runtime.checkpoints import Checkpoints
@@ -142,6 +143,8 @@ class Chief(Part):
 
   Attributes:
     checkpoints: `runtime.checkpoints.Checkpoints`.
+    first_values: dict, what the variables of a new run begin with where it is not what their
+      initializers say (--init_from); see `Checkpoints.first_values`.
     logdir: the run's folder.
   """
 
@@ -149,7 +152,17 @@ class Chief(Part):
     self._task, self._graph, self._learning = task, graph, learning
     self.logdir = claim.logdir
     task.heartbeat.facts['logdir'] = os.path.abspath(claim.logdir)
-    self.checkpoints = Checkpoints(claim.logdir, task.cluster.own_device)
+    options = task.options
+    self.checkpoints = Checkpoints(
+      claim.logdir,
+      task.cluster.own_device,
+      options.keep_checkpoints,
+      options.keep_checkpoint_every_frames,
+    )
+    # Looked for again: another run, if it still trains, deletes what it need not keep.
+    self._origin = initial_weights(options.init_from, graph.settings, claim.logdir)
+    weights = graph.agent.variables
+    self.first_values = Checkpoints.first_values(self._origin, weights) if self._origin else {}
     self._records = Records(task, graph, learning.side, claim.logdir)
     self._checkpoint_was_saved()
     learning.after_update = self._after_update
@@ -163,7 +176,7 @@ class Chief(Part):
       session.run(self._learning.sync.chief_init)
       if path:
         session.run(self._learning.sync.spare_tokens)
-    self._records.begin(session, path)
+    self._records.begin(session, path, self._origin)
 
   def start(self, loops, session):
     """As `Part`."""
@@ -176,9 +189,10 @@ class Chief(Part):
     total = self._graph.settings.total_environment_frames
     if self._task.end_if_done(values['environment_frames'], total):
       return
-    if time.monotonic() >= self._next_checkpoint:
+    is_due = self.checkpoints.is_due(int(values['environment_frames']))
+    if is_due or time.monotonic() >= self._next_checkpoint:
       enter('save')
-      self.checkpoints.save(session, values['updates'])
+      self.checkpoints.save(session, values['updates'], self._records.mean_return_100())
       self._checkpoint_was_saved()
 
   def announce_end(self, session):
@@ -189,7 +203,7 @@ class Chief(Part):
     """As `Part`: the last checkpoint, the last records, and nobody needs to wait for the chief."""
     self._wait_for_last_updates()
     updates = run_within(session, self._graph.counters.updates)
-    self.checkpoints.save(session, updates)
+    self.checkpoints.save(session, updates, self._records.mean_return_100(session))
     self._records.close(session)
     run_within(session, self._graph.shared.mark_chief_left)
 

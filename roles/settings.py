@@ -10,6 +10,8 @@ import json
 import os
 
 from reporting import run_record
+from runtime import checkpoints
+from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput, lock_folder
 
 # Flags that every task of a run has to agree on; what a command line leaves open is adopted from
@@ -22,6 +24,8 @@ SHARED_FLAGS = (
   'vtrace_lambda', 'learner_precision', 'sync_learners', 'observation_scaling',
 )  # fmt: skip
 SPACES = ('observation_shape', 'observation_dtype', 'num_actions')
+# What has to be alike for one run's weights to mean in another what they meant in the first.
+NETWORK = ('agent_name', 'observation_scaling', 'observation_shape', 'num_actions')
 # Values of flags that stand for "what fits", so that they contradict nothing.
 _OPEN_VALUES = {'agent_name': 'auto', 'num_action_repeats': 0, 'queue_capacity': 0}
 
@@ -32,7 +36,8 @@ what was left open, and the environment's `SPACES`."""
 Options = collections.namedtuple(
   'Options',
   'shared given logdir num_actors envs_per_actor dynamic_batching learner_devices wait_secs '
-  'watchdog_secs state_dir threads save_checkpoint_secs metrics_secs all_flags',
+  'watchdog_secs state_dir threads save_checkpoint_secs metrics_secs keep_checkpoints '
+  'keep_checkpoint_every_frames init_from all_flags',
 )
 Options.__doc__ = """What is one task's own, from its command line.
 
@@ -41,7 +46,8 @@ Attributes:
   given: set of the names among them that somebody wrote.
   all_flags: dict of all flags, for the run's record.
   logdir, num_actors, envs_per_actor, dynamic_batching, learner_devices, wait_secs, watchdog_secs,
-    state_dir, threads, save_checkpoint_secs, metrics_secs: the flags of these names.
+    state_dir, threads, save_checkpoint_secs, metrics_secs, keep_checkpoints,
+    keep_checkpoint_every_frames, init_from: the flags of these names.
 """
 
 Claim = collections.namedtuple('Claim', 'settings logdir lock')
@@ -177,15 +183,61 @@ def claim_run_folder(options):
     `Claim`.
 
   Raises:
-    BadInput: the environment cannot be made, another process trains in the folder, or it holds a
-      run with another agent or other spaces.
+    BadInput: the environment cannot be made, another process trains in the folder, it holds a run
+      with another agent or other spaces, or --init_from has no weights that fit.
   """
   settings = own_settings(options.shared)
   folder = run_folder(settings, options.logdir)
+  initial_weights(options.init_from, settings, folder)  # Before anything is made.
   lock = lock_folder(folder, '--logdir')
   check_same_run(folder, settings, 'optimizer')  # Its slots are in the checkpoint.
   run_record.write_run_json(folder, options.all_flags, {'settings': settings._asdict()})
   return Claim(settings, folder, lock)
+
+
+def initial_weights(init_from, settings, folder):
+  """The path of the checkpoint whose weights a new run begins with, or None.
+
+  Args:
+    init_from: RUN, RUN:last, RUN:best or RUN:FRAMES; or '', nothing is asked for.
+    settings: `Settings` of the new run.
+    folder: its folder; if it has a checkpoint, that goes before.
+
+  Raises:
+    BadInput: there is no such checkpoint, or its network is another one.
+  """
+  if not init_from or Checkpoints.exist(folder):
+    return None
+  asked = f'--init_from={init_from}'
+  run, _, choice = init_from.rpartition(':')
+  if not run or not checkpoints.is_choice(choice):
+    run, choice = init_from, 'last'
+  if not Checkpoints.exist(run):
+    raise BadInput(
+      f'{asked}: there is no checkpoint in the folder {run}; RUN, RUN:last, RUN:best or RUN:FRAMES '
+      'names a run that has one'
+    )
+  _check_network_fits(asked, run, settings)
+  return checkpoints.find(run, choice, asked)
+
+
+def _check_network_fits(asked, run, settings):
+  theirs = _recorded_settings(run)
+  if not theirs:
+    raise BadInput(f'{asked}: {run}/run.json does not say what network it trained')
+  ours = json.loads(json.dumps(settings._asdict()))
+  others = [name for name in NETWORK if theirs.get(name) != ours[name]]
+  if others:
+    there = ', '.join(f'{name} {theirs.get(name)}' for name in others)
+    here = ', '.join(f'{name} {ours[name]}' for name in others)
+    raise BadInput(f'{asked}: its network does not fit, it has {there}; this run has {here}')
+
+
+def _recorded_settings(folder):
+  """The settings of the run in a folder, a dict as JSON has it; {} where none are recorded."""
+  recorded = run_record.read_run_json(os.path.join(folder, 'run.json')).get('settings', {})
+  # Runs of before there was a choice have no record of it.
+  return {'observation_scaling': 'unit', **recorded} if recorded else {}
 
 
 def described(settings):
@@ -202,9 +254,7 @@ def check_same_run(folder, settings, *more_fields):
   """
   fields = ('agent_name', 'observation_scaling', *SPACES, *more_fields)
   ours = json.loads(json.dumps({name: getattr(settings, name) for name in fields}))
-  theirs = run_record.read_run_json(os.path.join(folder, 'run.json')).get('settings', {})
-  if theirs:  # Runs of before there was a choice have no record of it.
-    theirs = {'observation_scaling': 'unit', **theirs}
+  theirs = _recorded_settings(folder)
   for name in fields:
     if name in theirs and theirs[name] != ours[name]:
       raise BadInput(

@@ -33,7 +33,9 @@ def start_server(cluster, config):
     raise RunFailed(f'{cluster.name} cannot serve at {address}: {e.message}') from e
 
 
-def open_session(target, config, chief, init_op, local_init_op, ready_op, saver=None, path=None):
+def open_session(
+  target, config, chief, init_op, local_init_op, ready_op, saver=None, path=None, init_feed=None
+):
   """A session in which every variable has a value; waits for the chief where it is not the chief.
 
   Args:
@@ -45,6 +47,7 @@ def open_session(target, config, chief, init_op, local_init_op, ready_op, saver=
     ready_op: lists the global variables without a value.
     saver: tf.compat.v1.train.Saver that restores, the chief's.
     path: of the checkpoint to restore, or None.
+    init_feed: dict, what `init_op` is fed.
   """
   manager = tf.compat.v1.train.SessionManager(
     local_init_op=local_init_op,
@@ -56,7 +59,12 @@ def open_session(target, config, chief, init_op, local_init_op, ready_op, saver=
   if not chief:
     return manager.wait_for_session(target, config=config)
   return manager.prepare_session(
-    target, init_op=init_op, saver=saver, checkpoint_filename_with_path=path, config=config
+    target,
+    init_op=init_op,
+    init_feed_dict=init_feed,
+    saver=saver,
+    checkpoint_filename_with_path=path,
+    config=config,
   )
 
 

@@ -53,8 +53,8 @@ def record(path):
     seeds.append(seed)
     return create_environment(level_name, num_envs, seed, *args)
 
-  def recording_open(*args):
-    session = open_session(*args)
+  def recording_open(*args, **feed):
+    session = open_session(*args, **feed)
     np.savez(path + '.new.npz', seeds=seeds, **_variables(session, args[-1]))
     os.replace(path + '.new.npz', path)
     return session

@@ -25,6 +25,8 @@ VALUES = {
   'training',
   'paper',
   'machado',
+  'last',
+  'best',
 }
 
 

@@ -48,6 +48,15 @@ def test_a_row_sums_up_its_interval_only():
   assert row['total_loss'] is row['policy_lag_max'] is row['learner_wait_fraction'] is None
 
 
+def test_a_mean_of_fewer_games_than_the_window_is_not_known():
+  statistics = RunStatistics(window=3)
+  statistics.start(0, [1.0, 2.0])
+  assert statistics.full_mean_return() is None
+  assert statistics.row(0, 0, 1.0)['mean_return_100'] == 1.5
+  statistics.start(0, [1.0, 2.0, 6.0])
+  assert statistics.full_mean_return() == 3.0
+
+
 def test_all_learners_waits_count():
   statistics = RunStatistics()
   statistics.add_update(an_update(), wait_secs=1.0, busy_secs=3.0)

@@ -1,0 +1,195 @@
+"""Checkpoints to choose from: a real run keeps them, test, video and export take the chosen one."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import tensorflow  # noqa: F401 (imported later and quietly, it would change what children print)
+
+from conftest import ROOT, Processes, eventually
+from runtime.checkpoints import LIST, Checkpoints, find, listed
+
+LIMIT_SECS = 240.0
+EVERY, UPDATE_FRAMES = 1000, 144  # 16 unrolls of 9 steps.
+CATCH = ('--flagfile=flagfiles/catch.flags', '--keep_checkpoints=1', '--metrics_secs=1',
+         f'--keep_checkpoint_every_frames={EVERY}')  # fmt: skip
+FOR_EVER = [1008, 2016, 3024, 4032]  # The first updates past each thousand.
+BREAKOUT = (
+    '--level_name=BreakoutNoFrameskip-v4', '--batch_size=1', '--unroll_length=5', '--num_actors=1',
+    '--envs_per_actor=1', '--keep_checkpoint_every_frames=100',
+)  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def module_processes(tmp_path_factory):
+  started = Processes(tmp_path_factory.mktemp('logs'))
+  yield started
+  started.close()
+
+
+def finished(processes, *flags):
+  """Runs experiment.py to a good end; what it printed."""
+  process = processes.start('experiment.py', *flags)
+  assert process.exit_code(LIMIT_SECS) == 0, process.output()
+  return process.output()
+
+
+def refused(*flags):
+  """Runs experiment.py to its refusal; the one sentence that it said."""
+  done = subprocess.run(
+    [sys.executable, 'experiment.py', *flags],
+    cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECS,
+  )  # fmt: skip
+  assert (done.returncode, done.stdout) == (2, ''), done.stderr
+  (line,) = done.stderr.splitlines()
+  return line
+
+
+@pytest.fixture(scope='module')
+def catch(module_processes, tmp_path_factory):
+  """The folder of a run on Catch of 4000 frames; not to be changed."""
+  folder = tmp_path_factory.mktemp('runs') / 'catch'
+  finished(module_processes, *CATCH, f'--logdir={folder}', '--total_environment_frames=4000')
+  return folder
+
+
+@pytest.fixture
+def copy(catch, tmp_path):
+  return shutil.copytree(catch, tmp_path / 'copy')
+
+
+def rows(folder):
+  with open(folder / 'metrics.csv', newline='') as file:
+    return [row for row in csv.DictReader(file) if None not in row.values()]
+
+
+def test_a_run_keeps_what_it_is_told_to(catch):
+  there = listed(str(catch))
+  assert [saved.frames for saved in there if saved.for_ever] == FOR_EVER
+  for saved in there:
+    path = str(catch / saved.name)
+    assert Checkpoints.value(path, 'environment_frames') == saved.frames
+    assert Checkpoints.value(path, 'global_step') == saved.updates == saved.frames / UPDATE_FRAMES
+  # More than 100 games have ended: the last checkpoint has the mean return of the last row.
+  assert there[-1].mean_return_100 == pytest.approx(float(rows(catch)[-1]['mean_return_100']))
+  means = {s.name: s.mean_return_100 for s in there if s.mean_return_100 is not None}
+  best = json.loads((catch / LIST).read_text())['best']
+  assert means[best] == max(means.values())
+
+
+def test_what_is_kept_survives_a_kill(tmp_path, processes):
+  folder = tmp_path / 'run'
+  flags = [*CATCH, '--save_checkpoint_secs=0.5', '--total_environment_frames=1000000',
+           f'--logdir={folder}', '--keep_checkpoint_every_frames=5000']  # fmt: skip
+
+  def for_ever():
+    return [saved for saved in listed(str(folder)) if saved.for_ever]
+
+  run = processes.start('experiment.py', *flags)
+  eventually(lambda: for_ever() or run.poll() is not None, LIMIT_SECS, run.output)
+  run.kill()
+  run.wait()
+  before = for_ever()
+  run = processes.start('experiment.py', *flags)
+  eventually(lambda: len(for_ever()) > len(before) or run.poll() is not None, LIMIT_SECS)
+  os.killpg(run.pid, signal.SIGTERM)
+  assert run.exit_code(LIMIT_SECS) == 0, run.output()
+  after = for_ever()
+  assert after[: len(before)] == before and len(after) > len(before)
+  there = listed(str(folder))
+  assert {s.frames // 5000 for s in after} == set(range(1, there[-1].frames // 5000 + 1))
+  best = max(s.mean_return_100 for s in there if s.mean_return_100 is not None)
+  # No more than the newest, the best, and those for ever.
+  others = [s for s in there[:-1] if not s.for_ever and s.mean_return_100 != best]
+  assert others == []
+  on_disk = {path.name.removesuffix('.index') for path in folder.glob('*.index')}
+  assert on_disk == {saved.name for saved in there}
+
+
+def only(folder, choice):
+  """Spoils all checkpoints of a run but the chosen one; its path."""
+  chosen = find(str(folder), choice, '')
+  for path in folder.glob('*.data-*'):
+    if not str(path).startswith(f'{chosen}.'):
+      path.write_bytes(b'no weights')
+  return chosen
+
+
+@pytest.mark.parametrize('choice', ['best', '2016'])
+def test_the_chosen_one_plays(copy, processes, choice):
+  chosen = only(copy, choice)
+  finished(processes, '--mode=test', f'--logdir={copy}', f'--checkpoint={choice}',
+           '--test_num_episodes=3')  # fmt: skip
+  (result,) = json.loads((copy / 'evaluation.json').read_text())
+  frames = Checkpoints.value(chosen, 'environment_frames')
+  assert (result['checkpoint'], result['checkpoint_choice'], result['checkpoint_frames']) == (
+    os.path.basename(chosen), choice, frames
+  )  # fmt: skip
+  assert len(result['returns']) == 3
+
+
+def test_the_chosen_one_is_exported_and_filmed(copy, processes):
+  chosen = only(copy, '1008')
+  flags = [f'--logdir={copy}', '--checkpoint=1008']
+  finished(processes, '--mode=export', *flags)
+  policy = json.loads((copy / 'export' / 'policy.json').read_text())
+  assert (policy['checkpoint'], policy['environment_frames'], policy['checkpoint_choice']) == (
+    os.path.basename(chosen), 1008, '1008'
+  )  # fmt: skip
+  assert 'impala/Catch-v0: return ' in finished(processes, '--mode=video', *flags)
+  assert (copy / 'video.webm').exists()
+
+
+@pytest.mark.parametrize('mode', ['test', 'video', 'export'])
+def test_one_that_is_not_there_is_refused_with_those_that_are(catch, mode):
+  before = sorted(os.listdir(catch))
+  line = refused(f'--mode={mode}', f'--logdir={catch}', '--checkpoint=1000')
+  assert '--checkpoint=1000: ' in line and 'none of 1000 frames' in line
+  assert re.search(r'those of 1008( \(best\))?, 2016( \(best\))?, ', line)
+  assert sorted(os.listdir(catch)) == before
+
+
+def test_what_is_no_choice_is_refused(tmp_path):
+  for choice in ('newest', '-5', '1e6', ''):
+    line = refused('--only_check_args', f'--checkpoint={choice}')
+    assert f'--checkpoint={choice} is none of last, best and a number' in line
+
+
+def test_of_an_earlier_run_nobody_knows_the_best(tmp_path):
+  source = os.path.join(ROOT, 'tests', 'data', 'earlier_run')
+  folder = shutil.copytree(source, tmp_path / 'earlier_run')
+  line = refused('--mode=test', f'--logdir={folder}', '--checkpoint=best')
+  assert '--checkpoint=best' in line and 'not known which is best' in line and '3072' in line
+
+
+@pytest.mark.timeout(580)  # Real games, on a busy machine.
+def test_a_checkpoint_of_an_atari_game_is_chosen_by_its_frames(tmp_path, processes):
+  folder = tmp_path / 'breakout'
+  finished(processes, *BREAKOUT, f'--logdir={folder}', '--total_environment_frames=300')
+  assert [s.frames for s in listed(str(folder)) if s.for_ever] == [100, 200, 300]
+  only(folder, '200')
+  finished(processes, '--mode=test', f'--logdir={folder}', '--checkpoint=200',
+           '--test_num_episodes=1', '--eval_protocol=paper')  # fmt: skip
+  (result,) = json.loads((folder / 'evaluation.json').read_text())
+  assert (result['checkpoint_frames'], result['protocol']) == (200, 'paper')
+  assert result['mean'] >= 0 and result['frames'] > 100
+
+
+def test_the_commands_of_the_readme(copy, tmp_path, processes):
+  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
+    text = file.read().split('### Checkpoints to choose from\n')[1].split('\n### ')[0]
+  tested, begun = [shlex.split(block) for block in re.findall(r'```bash\n(.*?)```', text, re.S)]
+  assert tested[:2] == begun[:2] == ['python', 'experiment.py']
+  finished(processes, *[word.replace('RUN', str(copy)) for word in tested[2:]])
+  assert json.loads((copy / 'evaluation.json').read_text())[0]['checkpoint_choice'] == 'best'
+  earlier = os.path.join(ROOT, 'tests', 'data', 'earlier_run')
+  flags = [word.replace('RUN:best', earlier).replace('runs/', f'{tmp_path}/') for word in begun[2:]]
+  output = finished(processes, *flags, '--total_environment_frames=2000', '--batch_size=4')
+  assert 'second: new run from the weights of ' in output
