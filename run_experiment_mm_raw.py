@@ -129,7 +129,7 @@ _define('string', 'to', '', 'pull: folder of this machine to fetch to, one for e
 flags.DEFINE_enum(
   'checkpoints',
   'none',
-  ['none', 'last', 'all'],
+  ['none', 'last', 'best', 'all'],
   'pull: which checkpoints to fetch as well.',
   flag_values=FLAGS,
 )

@@ -12,6 +12,8 @@ RECORD = 'run.json'
 RECORDS = (RECORD, 'metrics.csv', 'episodes.csv', 'learning_curve.png', 'evaluation.json')
 # Which checkpoints there are; TensorFlow looks here for the newest.
 INDEX = 'checkpoint'
+# Which of them is best, and what each is worth; a run of an earlier version has none.
+LIST = 'checkpoints.json'
 # The chief removes old checkpoints, perhaps between the look at its folder and the copy.
 ATTEMPTS = 5
 
@@ -79,7 +81,7 @@ class _Run:
     self._fetch([name for name in RECORDS if name in listing], listing)
 
   def fetch_checkpoints(self, which):
-    """Fetches checkpoints: `none`, the `last` or `all`."""
+    """Fetches checkpoints: `none`, the `last`, the `best` or `all`."""
     for _ in range(0 if which == 'none' else ATTEMPTS):
       try:
         index = fetching.read(self._files, self._there(INDEX))
@@ -87,13 +89,27 @@ class _Run:
         raise HostError('', f'{self._logdir} has no checkpoint so far') from None
       try:
         listing = self._files.listing(self._logdir)
-        self._fetch(checkpoint_files(index.decode(), listing, which), listing)
+        best = self._best() if which == 'best' else None
+        names = checkpoint_files(index.decode(), listing, which, best)
+        self._fetch([*names, LIST] if LIST in listing else names, listing)
       except fetching.Gone:
         continue
       self._put_index(index)
       return
     if which != 'none':
       raise HostError('', f'the checkpoints in {self._logdir} change while they are read')
+
+  def _best(self):
+    """The name of the best checkpoint; HostError where it is not known."""
+    try:
+      best = json.loads(fetching.read(self._files, self._there(LIST)))['best']
+    except (fetching.Gone, ValueError, TypeError, KeyError):
+      best = None
+    if not best:
+      raise HostError(
+        '', f'{self._logdir} has no best checkpoint so far: none was saved after 100 games'
+      )
+    return os.path.basename(best)
 
   def _put_index(self, index):
     """After the files that it names, and as it was before they were read."""
@@ -147,25 +163,27 @@ def _first_start(record):
     return None
 
 
-def checkpoint_files(index, listing, which):
+def checkpoint_files(index, listing, which, best=None):
   """Names of the files of whole checkpoints, each one's own `.index` last.
 
   Args:
     index: text of the file INDEX.
     listing: names in the folder.
-    which: `last` or `all`.
+    which: `last`, `best` or `all`.
+    best: name of the best.
 
   Raises:
-    fetching.Gone: the last one is not there (any more).
+    fetching.Gone: the one that is asked for is not there (any more).
   """
   # TensorFlow gives a checkpoint its .index at last.
   whole = [name.removesuffix('.index') for name in listing if name.endswith('.index')]
-  if which == 'last':
+  if which != 'all':
     named = re.search(r'^model_checkpoint_path: "(.*)"$', index, re.MULTILINE)
     last = os.path.basename(named[1]) if named else ''
-    if last not in whole:
-      raise fetching.Gone('', f'there is no checkpoint {last}')
-    whole = [last]
+    asked = best if which == 'best' else last
+    if asked not in whole:
+      raise fetching.Gone('', f'there is no checkpoint {asked}')
+    whole = [asked]
   ends = r'\.(data-\d+-of-\d+|index)'
   return sorted(
     name for name in listing if any(re.fullmatch(re.escape(path) + ends, name) for path in whole)

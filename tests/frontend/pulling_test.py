@@ -67,6 +67,22 @@ def test_checkpoints_on_demand(recorded, tmp_path):
   assert 'model.ckpt-5.index' in os.listdir(target)
 
 
+def test_the_best_checkpoint_on_demand(recorded, tmp_path):
+  recorded.launched().checkpoint(5, 10)
+  target = str(tmp_path / 'results')
+  for text in (None, '{"best": null, "checkpoints": []}'):
+    if text:
+      recorded.write('checkpoints.json', text)
+    early = recorded.run('pull', f'--to={target}', '--checkpoints=best')
+    assert early.returncode == 1
+    assert early.stderr.endswith('no best checkpoint so far: none was saved after 100 games\n')
+  recorded.write('checkpoints.json', '{"best": "model.ckpt-5", "checkpoints": []}')
+  found = fetched(recorded.run('pull', f'--to={target}', '--checkpoints=best'))
+  best = {'model.ckpt-5.index', 'model.ckpt-5.data-00000-of-00001'}
+  assert found == {'checkpoint', 'checkpoints.json', *best}
+  assert all(same(recorded, target, name) for name in found)
+
+
 def test_two_runs_never_share_a_folder(recorded, tmp_path):
   recorded.launched()
   target = tmp_path / 'results'
