@@ -275,7 +275,7 @@ class Story:
     return all(row['state'].startswith('exited') for row in rows.values()) and rows
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_readme_from_keys_to_a_stopped_cluster(
   operator,
   strangers,
