@@ -16,6 +16,8 @@ import tensorflow  # noqa: F401 (imported later and quietly, it would change wha
 from conftest import ROOT, Processes, eventually
 from runtime.checkpoints import LIST, Checkpoints, find, listed
 
+pytestmark = pytest.mark.slow  # Every test is one training run or several.
+
 LIMIT_SECS = 240.0
 EVERY, UPDATE_FRAMES = 1000, 144  # 16 unrolls of 9 steps.
 CATCH = ('--flagfile=flagfiles/catch.flags', '--keep_checkpoints=1', '--metrics_secs=1',

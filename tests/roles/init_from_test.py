@@ -12,6 +12,8 @@ from cluster_fixtures import all_zero, new_cluster  # noqa: F401 (new_cluster is
 from conftest import ROOT
 from runtime.checkpoints import Checkpoints, listed
 
+pytestmark = pytest.mark.slow  # Every test is one training run or several.
+
 LIMIT_SECS = 240.0
 EARLIER = os.path.join(ROOT, 'tests', 'data', 'earlier_run')  # CartPole-v1, MLPAgent, Adam.
 SMALL = ('--batch_size=4', '--num_actors=1', '--envs_per_actor=4', '--metrics_secs=1')
