@@ -1,4 +1,4 @@
-"""Signals ask for the end once; who is impatient is let go, unless it is Slurm that repeats itself."""
+"""Signals ask for the end once; a second one leaves at once, unless it is Slurm that repeats it."""
 
 import subprocess
 import sys
