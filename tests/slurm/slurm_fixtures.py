@@ -84,6 +84,8 @@ class Slurm:
       nodes='\n'.join(nodes),
     )
     self._write('slurm.conf', text.encode())
+    # Nothing here uses cgroups, but slurmd looks for them unless told which kind there would be.
+    self._write('cgroup.conf', b'CgroupPlugin=cgroup/v1\n')
     path = lambda name: os.path.join(self.folder, name)  # noqa: E731
     self._daemon(
       0, tool('munged'), '--foreground', '--force', f'--key-file={path("munge.key")}',
