@@ -7,11 +7,11 @@ import signal
 import pytest
 
 from cluster_fixtures import ACTING, TRAINING
-from conftest import eventually, updates_of_checkpoint
-from slurm_fixtures import LIMIT_SECS, network, slurm  # noqa: F401
+from conftest import updates_of_checkpoint
+from slurm_fixtures import network, slurm  # noqa: F401
 
-FLAGS = (*TRAINING, *ACTING)
-ENDLESS = '--total_environment_frames=100000000'
+FLAGS = (*TRAINING, *ACTING, '--batch_size=4', '--envs_per_actor=2')
+TOTAL_FRAMES = 5_000
 
 
 def rows(job):
@@ -26,21 +26,43 @@ def frames(job):
   return int(rows(job)[-1]['environment_frames']) if rows(job) else 0
 
 
-def test_two_jobs_at_once_train_to_the_end_though_a_task_dies(slurm):  # noqa: F811
-  total = 60_000
-  flags = (*FLAGS, f'--total_environment_frames={total}')
-  first = slurm.submit(*flags, options=['--nodes=2'])
-  second = slurm.submit(*flags)
-  eventually(lambda: frames(first) > 0, LIMIT_SECS, first.story)
-  killed = first.pid_of(3)  # An actor.
-  os.kill(killed, signal.SIGKILL)
-  for job in (first, second):
-    job.until_state('COMPLETED', 'FAILED')
-    assert (job.about('JobState'), job.about('ExitCode')) == ('COMPLETED', '0:0'), job.story()
-    assert frames(job) >= total
-  assert 'was ended by SIGKILL' in first.output()
-  assert first.output().count('starting it again') == 1
-  assert first.about('NumNodes') == '2'
+@pytest.fixture(scope='module')
+def jobs(slurm):  # noqa: F811
+  """Two jobs that train at the same time: one over two nodes, and one without an end."""
+  first = slurm.submit(
+    *FLAGS, f'--total_environment_frames={TOTAL_FRAMES}', options=['--nodes=2', '--ntasks=4']
+  )
+  second = slurm.submit(*FLAGS, '--total_environment_frames=100000000', options=['--ntasks=3'])
+  return first, second
+
+
+def test_a_job_beside_another_trains_to_the_end_though_a_task_dies(jobs):
+  job, other = jobs
+  job.until(lambda: frames(job) > 0)
+  os.kill(job.pid_of(1), signal.SIGKILL)  # The learner, without which there is no end.
+  job.until_state('COMPLETED', 'FAILED')
+  assert (job.about('JobState'), job.about('ExitCode')) == ('COMPLETED', '0:0'), job.story()
+  assert 'task-1 was ended by SIGKILL' in job.output()
+  assert frames(job) >= TOTAL_FRAMES
+  other.until(lambda: frames(other) > 0)
+  assert (job.about('NumNodes'), other.about('JobState')) == ('2', 'RUNNING')
+  assert 'starting it again' not in other.output(), other.story()
+
+
+def test_a_job_that_is_requeued_goes_on_and_scancel_leaves_a_checkpoint(slurm, jobs):  # noqa: F811
+  _, job = jobs
+  # What Slurm sends before the time limit, as `#SBATCH --signal` says.
+  slurm.command('scancel', '--batch', '--signal=USR1', job.id)
+  job.until(lambda: job.about('Restarts') == '1')
+  saved, trained = updates_of_checkpoint(job.logdir), frames(job)
+  assert saved > 0, job.story()
+  job.until(lambda: f'resumed at {trained} frames' in job.output())
+  job.until(lambda: frames(job) > trained)
+  slurm.command('scancel', job.id)
+  job.until_state('CANCELLED')
+  job.until(lambda: not slurm.command('squeue', '-h', '-j', job.id, check=False).strip())
+  assert updates_of_checkpoint(job.logdir) > saved, job.story()
+  assert 'checkpoint in' in job.output().rpartition(f'resumed at {trained} frames')[2]
 
 
 @pytest.mark.parametrize(
@@ -58,22 +80,3 @@ def test_bad_input_ends_the_job_with_a_sentence(slurm, flags, said):  # noqa: F8
   said_by = [line for line in job.output().splitlines() if 'experiment.py: ' in line]
   assert said_by and all(said in line for line in said_by), job.story()
   assert 'Traceback' not in job.output()
-
-
-def test_a_job_that_is_requeued_goes_on_and_scancel_leaves_a_checkpoint(slurm):  # noqa: F811
-  job = slurm.submit(*FLAGS, ENDLESS, options=['--ntasks=3'])
-  eventually(lambda: frames(job) > 0, LIMIT_SECS, job.story)
-  # As Slurm does it, `#SBATCH --signal`, before the time limit.
-  slurm.command('scancel', '--batch', '--signal=USR1', job.id)
-  job.until(lambda: job.about('Restarts') == '1')
-  saved = updates_of_checkpoint(job.logdir)
-  assert saved > 0, job.story()
-  job.until(lambda: f'model.ckpt-{saved}' in job.output())
-  before = len(rows(job))
-  job.until(lambda: len(rows(job)) > before)
-  slurm.command('scancel', job.id)
-  job.until_state('CANCELLED')
-  job.until(
-    lambda: 'CG' not in slurm.command('squeue', '-h', '-o', '%t', '-j', job.id, check=False)
-  )
-  assert updates_of_checkpoint(job.logdir) > saved, job.story()
