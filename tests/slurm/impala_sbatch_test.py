@@ -10,7 +10,8 @@ from cluster_fixtures import ACTING, TRAINING
 from conftest import updates_of_checkpoint
 from slurm_fixtures import network, slurm  # noqa: F401
 
-FLAGS = (*TRAINING, *ACTING, '--batch_size=4', '--envs_per_actor=2')
+FLAGS = (*TRAINING, *ACTING, '--batch_size=4', '--envs_per_actor=2', '--threads=1')
+SLOW = ('--level_name=throttled_env:ThrottledCatch-v0', '--total_environment_frames=100000000')
 TOTAL_FRAMES = 5_000
 
 
@@ -32,7 +33,7 @@ def jobs(slurm):  # noqa: F811
   first = slurm.submit(
     *FLAGS, f'--total_environment_frames={TOTAL_FRAMES}', options=['--nodes=2', '--ntasks=4']
   )
-  second = slurm.submit(*FLAGS, '--total_environment_frames=100000000', options=['--ntasks=3'])
+  second = slurm.submit(*FLAGS, *SLOW, options=['--ntasks=3'])
   return first, second
 
 
@@ -49,11 +50,16 @@ def test_a_job_beside_another_trains_to_the_end_though_a_task_dies(jobs):
   assert 'starting it again' not in other.output(), other.story()
 
 
-def test_a_job_that_is_requeued_goes_on_and_scancel_leaves_a_checkpoint(slurm, jobs):  # noqa: F811
+def test_a_time_limit_requeues_a_job_which_goes_on_and_scancel_leaves_a_checkpoint(
+  slurm,  # noqa: F811
+  jobs,
+):
   _, job = jobs
-  # What Slurm sends before the time limit, as `#SBATCH --signal` says.
-  slurm.command('scancel', '--batch', '--signal=USR1', job.id)
+  hours, minutes, _ = map(int, job.about('RunTime').split(':'))
+  # At most the two minutes are left that `#SBATCH --signal` names, and at least one.
+  job.limit_to(60 * hours + minutes + 2)
   job.until(lambda: job.about('Restarts') == '1')
+  job.limit_to(600)
   saved, trained = updates_of_checkpoint(job.logdir), frames(job)
   assert saved > 0, job.story()
   job.until(lambda: f'resumed at {trained} frames' in job.output())

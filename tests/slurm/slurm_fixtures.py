@@ -150,6 +150,8 @@ class Slurm:
     said = self.command(
       'sbatch', '--parsable', *options, 'slurm/impala.sbatch', *flags,
       PYTHON=sys.executable, LOGDIR=logdir,
+      # For tests/throttled_env.py, the throttle of which stays closed.
+      PYTHONPATH=os.path.join(ROOT, 'tests'), THROTTLED_ENV_OPEN=os.path.join(self.folder, 'never'),
     )  # fmt: skip
     return Job(self, said.strip(), logdir)
 
@@ -178,6 +180,10 @@ class Job:
     """A value of `scontrol show job`, for example JobState."""
     text = self._slurm.command('scontrol', 'show', 'job', self.id)
     return re.search(rf'\b{name}=(\S+)', text)[1]
+
+  def limit_to(self, minutes):
+    """Sets the job's time limit."""
+    self._slurm.command('scontrol', 'update', f'JobId={self.id}', f'TimeLimit={minutes}')
 
   def output(self):
     """What the job printed so far, its tasks included."""
