@@ -79,8 +79,8 @@ def _stderr_without(pattern):
 class Interrupts:
   """SIGINT and SIGTERM ask for the end; a second one leaves at once.
 
-  In a job of Slurm a second SIGTERM is no impatience: Slurm tells every process of a task, and srun
-  and a supervisor, which are told as well, pass it on.
+  In a job of Slurm a second SIGTERM is no impatience: Slurm tells every process of a step, and the
+  supervisor of a task, which is told as well, passes it on.
 
   Attributes:
     reason: '' or the name of the signal that came first.

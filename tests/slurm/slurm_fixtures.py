@@ -5,7 +5,6 @@ Configuration, state and the folders of runs are in the network's folder, which 
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -226,4 +225,3 @@ def slurm(network):  # noqa: F811
     yield made.start()
   finally:
     made.close()
-    shutil.rmtree(made.folder)
