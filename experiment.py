@@ -8,6 +8,7 @@
   python experiment.py --mode=export --logdir=runs/...       writes a SavedModel of the policy
   python experiment.py --ps_hosts=.. --learner_hosts=.. --actor_hosts=.. --job_name=.. --task=..
                                                              is one role of a cluster
+  srun python experiment.py --cluster=slurm --slurm_ps=1     the same, for all tasks of a Slurm step
 
 This file holds the flags and the wiring of each role. It imports TensorFlow only once the flags
 are good.
@@ -83,6 +84,10 @@ flags.DEFINE_enum('job_name', '', ['', 'ps', 'learner', 'actor'], 'Role in a clu
 flags.DEFINE_list('ps_hosts', [], 'host:port of every parameter server.')
 flags.DEFINE_list('learner_hosts', [], 'host:port of every learner; the first is the chief.')
 flags.DEFINE_list('actor_hosts', [], 'host:port of every actor.')
+flags.DEFINE_integer('slurm_ps', 1, "Parameter servers among a Slurm step's tasks.", lower_bound=1)
+flags.DEFINE_integer(
+  'slurm_learners', 1, 'Learners among them; all other tasks are actors.', lower_bound=1
+)
 flags.DEFINE_bool('sync_learners', True, 'Learners update together (true) or each on its own.')
 flags.DEFINE_list('learner_devices', [], 'Devices that share the batch; empty: all GPUs.')
 flags.DEFINE_integer('wait_secs', 0, 'Seconds to wait for peers; 0 = for ever.', lower_bound=0)
@@ -168,6 +173,7 @@ def parse_args(argv):
 
   Raises:
     BadInput: in one sentence.
+    RunFailed: the port that Slurm's job id gives to this task is taken.
   """
   try:
     rest = FLAGS(argv)[1:]

@@ -172,6 +172,11 @@ class Supervisor:
         return exit_code if exit_code >= 0 else 128 - exit_code
       self._restart_times.append(time.monotonic())
 
+  @property
+  def was_told_to_stop(self):
+    """Whether a signal asked for the end."""
+    return bool(self._signals)
+
   def _on_signal(self, number, frame):
     del frame
     self._signals += 1

@@ -1,13 +1,14 @@
-"""Turns flags or TF_CONFIG into a `Cluster`, or says in one sentence why not; no TensorFlow."""
+"""Turns flags, TF_CONFIG or a step of Slurm into a `Cluster`, or says in one sentence why not."""
 
 import collections
 import json
 
+from runtime import slurm
 from runtime.cluster import Cluster
-from runtime.peers import check_resolves
-from runtime.process import BadInput
+from runtime.peers import check_port, check_resolves
+from runtime.process import BadInput, RunFailed
 
-SOURCES = ('flags', 'tf_config', 'auto')
+SOURCES = ('flags', 'tf_config', 'slurm', 'auto')
 JOBS = ('ps', 'learner', 'actor')
 _OTHER_NAMES = {
   'chief': 'the chief here is the first learner: write "learner"',
@@ -19,23 +20,31 @@ _EXAMPLE = (
   '"task": {"type": "learner", "index": 0}}'
 )
 
-Given = collections.namedtuple('Given', 'ps_hosts learner_hosts actor_hosts job_name task')
+Given = collections.namedtuple(
+  'Given',
+  'ps_hosts learner_hosts actor_hosts job_name task slurm_ps slurm_learners',
+  defaults=(1, 1),
+)
 Given.__doc__ = """The flags of these names; lists of 'host:port', '' and -1 where left open."""
+_NUM_PLACES = 5  # Those of them that place a task.
 
 
 def read(source, given, environ):
   """Who is who.
 
   Args:
-    source: one of `SOURCES`; auto is TF_CONFIG where that is set, else the flags.
+    source: one of `SOURCES`; auto is TF_CONFIG where that is set, a step of Slurm where neither it
+      nor a flag is, else the flags.
     given: `Given`.
-    environ: dict, of environment variables.
+    environ: dict, of environment variables. CUDA_VISIBLE_DEVICES is set where Slurm shows all GPUs
+      of a node to all of its tasks.
 
   Returns:
     `runtime.cluster.Cluster`.
 
   Raises:
     BadInput: in one sentence.
+    RunFailed: the port that follows from the job of Slurm is taken.
   """
   if source == 'auto':
     has_flags = any(given[:4]) or given.task != -1
@@ -44,8 +53,11 @@ def read(source, given, environ):
         '--cluster=auto finds both TF_CONFIG and flags of the cluster; write --cluster=flags or '
         '--cluster=tf_config'
       )
-    source = 'tf_config' if environ.get('TF_CONFIG') else 'flags'
-  return _from_flags(given) if source == 'flags' else _from_tf_config(given, environ)
+    source = 'slurm' if slurm.is_there(environ) and not has_flags else 'flags'
+    source = 'tf_config' if environ.get('TF_CONFIG') else source
+  if source == 'flags':
+    return _from_flags(given)
+  return {'tf_config': _from_tf_config, 'slurm': _from_slurm}[source](given, environ)
 
 
 def _from_flags(given):
@@ -87,17 +99,35 @@ def _from_tf_config(given, environ):
   if type(task) is not int:
     raise BadInput(f'TF_CONFIG: task.index is {task!r}, not a number from 0')
   jobs = {name: jobs.get(name, []) for name in JOBS}
-  _check_flags_agree(given, jobs, job, task)
+  _check_flags_agree(given, jobs, job, task, 'TF_CONFIG')
   labels = {name: f'TF_CONFIG: cluster.{name}' for name in JOBS}
   return _checked(jobs, job, task, labels, 'TF_CONFIG: task.index=')
 
 
-def _check_flags_agree(given, jobs, job, task):
-  for name, ours, theirs in zip(Given._fields, given, [*jobs.values(), job, task], strict=True):
+def _from_slurm(given, environ):
+  step = slurm.read_step(environ)
+  numbers = (given.slurm_ps, given.slurm_learners)
+  jobs, job, task = slurm.jobs_of(step, *numbers)
+  _check_flags_agree(given, jobs, job, task, 'Slurm')
+  labels = dict.fromkeys(JOBS, 'SLURM_STEP_NODELIST')
+  cluster = _checked(jobs, job, task, labels, 'SLURM_PROCID=')
+  try:
+    check_port(cluster.address(cluster.name))
+  except BadInput as e:  # Nothing that the user wrote, and the other program may go.
+    raise RunFailed(f'{e}, and follows from SLURM_JOB_ID: another job has other ports') from None
+  gpus = slurm.visible_gpus(environ, step, job, *numbers)
+  if gpus is not None:
+    environ['CUDA_VISIBLE_DEVICES'] = gpus
+  return cluster
+
+
+def _check_flags_agree(given, jobs, job, task, source):
+  places = zip(Given._fields, given[:_NUM_PLACES], [*jobs.values(), job, task])
+  for name, ours, theirs in places:
     left_open = ours == -1 if name == 'task' else not ours
     if not left_open and ours != theirs:
       ours, theirs = (','.join(x) if isinstance(x, list) else x for x in (ours, theirs))
-      raise BadInput(f'--{name}={ours} contradicts TF_CONFIG, which has {theirs}; leave it out')
+      raise BadInput(f'--{name}={ours} contradicts {source}, which has {theirs}; leave it out')
 
 
 def _checked(jobs, own_job, task, labels, task_label):

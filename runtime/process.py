@@ -79,18 +79,24 @@ def _stderr_without(pattern):
 class Interrupts:
   """SIGINT and SIGTERM ask for the end; a second one leaves at once.
 
+  In a job of Slurm a second SIGTERM is no impatience: Slurm tells every process of a step, and the
+  supervisor of a task, which is told as well, passes it on.
+
   Attributes:
     reason: '' or the name of the signal that came first.
   """
 
   def __init__(self):
     self._event = threading.Event()
+    self._told_twice = (signal.SIGTERM,) if 'SLURM_JOB_ID' in os.environ else ()
     self.reason = ''
     for number in (signal.SIGINT, signal.SIGTERM):
       signal.signal(number, self._handle)
 
   def _handle(self, number, frame):
     del frame
+    if self._event.is_set() and number in self._told_twice:
+      return
     if self._event.is_set():
       os.write(2, b'second signal: leaving at once\n')
       os._exit(EXIT_FAILURE)

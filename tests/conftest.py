@@ -26,7 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # What a test is given, itself or through another fixture, says what it costs; `make quick` leaves
 # out the tests with these marks.
 MARKS = {
-  'cluster': {'new_cluster', 'network', 'sshd'},  # Processes of a cluster, or an sshd.
+  'cluster': {'new_cluster', 'network', 'sshd', 'slurm'},  # Processes of a cluster, or an sshd.
   'slow': {'catch_runs'},  # Training until something is learned.
 }
 
@@ -53,7 +53,12 @@ def eventually(predicate, limit_secs=60.0, message=None):
 
 # Files whose tests share what there is once: installed packages, hosts, tmux servers, the ports
 # that the README and local_cluster_example.csv print.
-_SHARING = ('tests/frontend/', 'tests/readme_test.py', 'tests/cluster_network_test.py')
+_SHARING = (
+  'tests/frontend/',
+  'tests/slurm/',
+  'tests/readme_test.py',
+  'tests/cluster_network_test.py',
+)
 _CLUSTERS = 'tests/cluster_test.py'
 
 

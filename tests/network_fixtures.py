@@ -24,6 +24,10 @@ PACKAGES = {
   'ip': 'iproute2',
   'nft': 'nftables',
   'sudo': 'sudo',
+  'munged': 'munge',
+  'slurmctld': 'slurm-wlm',
+  'slurmd': 'slurm-wlm',
+  'sbatch': 'slurm-wlm',
 }
 _SEARCHED = os.environ['PATH'] + ':/usr/sbin:/sbin'
 

@@ -21,6 +21,7 @@ VALUES = {
   'export',
   'flags',
   'tf_config',
+  'slurm',
   'auto',
   'training',
   'paper',

@@ -1,0 +1,47 @@
+"""One task of a Slurm step under the supervisor: it is started again when it dies.
+
+  srun python -m frontend.slurm_task LOGDIR [flags of experiment.py]
+
+Slurm itself starts no task again. Logs and state files lie in LOGDIR/tasks, by the task's rank.
+Exit code: 0 after a normal end, and when it was told to stop, so that srun --kill-on-bad-exit ends
+the others only where a task cannot go on.
+"""
+
+import os
+import sys
+
+from frontend import supervisor
+
+MAX_RESTARTS = 20  # In any hour, as in the frontend.
+
+
+def supervise(logdir, rank, flags):
+  """Runs a task to its end in this process; returns the exit code."""
+  folder = os.path.join(logdir, 'tasks')
+  os.makedirs(folder, exist_ok=True)
+  places = [f'--logdir={logdir}', f'--state_dir={folder}']
+  argv = [sys.executable, 'experiment.py', '--cluster=slurm', *places, *flags]
+  spec = supervisor.Spec(f'task-{rank}', argv, {}, 'on-failure', MAX_RESTARTS)
+  task = supervisor.Supervisor(folder, spec)
+  exit_code = task.run()
+  return 0 if task.was_told_to_stop else exit_code
+
+
+def main(words):
+  """Runs the command line after the program's name; returns the exit code."""
+  rank = os.environ.get('SLURM_PROCID')
+  if not words or words[0].startswith('-') or not rank:
+    wrong = 'the folder of the run comes first' if rank else 'SLURM_PROCID is missing'
+    print(
+      f'slurm_task: {wrong}: srun python -m frontend.slurm_task LOGDIR [flags]', file=sys.stderr
+    )
+    return 2
+  try:
+    return supervise(words[0], rank, words[1:])
+  except OSError as error:
+    print(f'slurm_task: {words[0]} cannot be written: {error.strerror}', file=sys.stderr)
+    return 2
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,163 @@
+"""What Slurm tells a task of a step: who else is in it, on which hosts, and at which ports.
+
+The variables are those that srun sets in every task (https://slurm.schedmd.com/srun.html, "Output
+environment variables").
+"""
+
+import collections
+import re
+import subprocess
+
+from runtime.process import BadInput
+
+_NUMBERS = ('SLURM_JOB_ID', 'SLURM_PROCID', 'SLURM_NODEID')
+_VARIABLES = (*_NUMBERS, 'SLURM_STEP_NODELIST', 'SLURM_STEP_TASKS_PER_NODE')
+# Below what systems give to outgoing connections (from 32,768 on), one of which could otherwise
+# take the port of a task that starts again.
+_FIRST_PORT, _NUM_PORTS = 12_000, 20_000
+# Jobs at once mostly have ids that follow each other. Steps of about the golden section of the
+# range leave each of them as much room for its tasks as there is.
+_PORTS_PER_JOB = 12_361
+# Where GPUs are counted by task, each task is shown its own.
+_GPUS_BY_TASK = ('SLURM_GPUS_PER_TASK', 'SLURM_NTASKS_PER_GPU')
+
+Step = collections.namedtuple('Step', 'job_id rank hosts')
+Step.__doc__ = """A step as one of its tasks sees it.
+
+Attributes:
+  job_id: int.
+  rank: int, of this task among all.
+  hosts: list of names, one for each task of the step, in the order of ranks.
+"""
+
+
+def is_there(environ):
+  """Whether this process is a task that srun started."""
+  return 'SLURM_STEP_NODELIST' in environ and 'SLURM_PROCID' in environ
+
+
+def read_step(environ, expand=None):
+  """The `Step` that this process is a task of.
+
+  Args:
+    environ: dict, of environment variables.
+    expand: function from a node list to its names; by default `expand_node_list`.
+
+  Raises:
+    BadInput: in one sentence.
+  """
+  missing = [name for name in _VARIABLES if not environ.get(name)]
+  if missing:
+    raise BadInput(
+      f'--cluster=slurm needs {", ".join(missing)}, which srun sets: start every task with srun, '
+      'as slurm/impala.sbatch does'
+    )
+  for name in _NUMBERS:
+    if not environ[name].isdigit():
+      raise BadInput(f'{name} is {environ[name]!r}, not a number')
+  job_id, rank, node = (int(environ[name]) for name in _NUMBERS)
+  names = (expand or expand_node_list)(environ['SLURM_STEP_NODELIST'])
+  counts = tasks_per_node(environ['SLURM_STEP_TASKS_PER_NODE'])
+  if len(names) != len(counts):
+    raise BadInput(
+      f'SLURM_STEP_NODELIST has {len(names)} nodes, SLURM_STEP_TASKS_PER_NODE {len(counts)}'
+    )
+  nodes = [i for i, count in enumerate(counts) for _ in range(count)]
+  if rank >= len(nodes):
+    raise BadInput(f'SLURM_PROCID={rank} is outside this step, which has {len(nodes)} tasks')
+  if nodes[rank] != node:
+    raise BadInput(
+      f'task {rank} runs on node {node} of the step in place of node {nodes[rank]}: tasks have to '
+      'fill one node after the other, which srun --distribution=block sees to'
+    )
+  return Step(job_id, rank, [names[i] for i in nodes])
+
+
+def tasks_per_node(text):
+  """How many tasks each node has, a list of ints: '2(x3),1' is [2, 2, 2, 1].
+
+  Raises:
+    BadInput: it is not written that way.
+  """
+  counts = []
+  for part in text.split(','):
+    match = re.fullmatch(r'(\d+)(?:\(x(\d+)\))?', part)
+    if not match:
+      raise BadInput(f'SLURM_STEP_TASKS_PER_NODE is {text!r}, not a list such as 2(x3),1')
+    counts += [int(match[1])] * int(match[2] or 1)
+  return counts
+
+
+def expand_node_list(text):
+  """The names in a node list, as scontrol has them: 'n[08-10]' is ['n08', 'n09', 'n10'].
+
+  Raises:
+    BadInput: scontrol is not here, or cannot read it.
+  """
+  command = ['scontrol', 'show', 'hostnames', text]
+  try:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+  except OSError as e:
+    raise BadInput(
+      f'--cluster=slurm asks scontrol for the names of the nodes, which cannot be run here: '
+      f'{e.strerror}'
+    ) from None
+  names = done.stdout.split()
+  if done.returncode or not names:
+    said = ' '.join(done.stderr.split()) or 'nothing'
+    raise BadInput(f'scontrol show hostnames {text} exited {done.returncode} and said: {said}')
+  return names
+
+
+def port(job_id, rank):
+  """The port of a task; those of a job follow each other."""
+  return _FIRST_PORT + (job_id * _PORTS_PER_JOB + rank) % _NUM_PORTS
+
+
+def jobs_of(step, num_ps, num_learners):
+  """Who is who in a step: parameter servers first, then learners; all others are actors.
+
+  Args:
+    step: `Step`.
+    num_ps, num_learners: int, at least 1.
+
+  Returns:
+    ({'ps': list of 'host:port', 'learner': .., 'actor': ..}, own job, own index in it).
+
+  Raises:
+    BadInput: too few tasks are left to the actors.
+  """
+  num_actors = len(step.hosts) - num_ps - num_learners
+  if num_actors < num_learners:
+    raise BadInput(
+      f'--slurm_ps={num_ps} and --slurm_learners={num_learners} leave {max(0, num_actors)} of the '
+      f'{len(step.hosts)} tasks of this step to the actors: every learner needs an actor of its '
+      f'own, so at least {num_ps + 2 * num_learners} tasks (sbatch --ntasks)'
+    )
+  addresses = [f'{host}:{port(step.job_id, i)}' for i, host in enumerate(step.hosts)]
+  first_actor = num_ps + num_learners
+  starts = {'ps': 0, 'learner': num_ps, 'actor': first_actor}
+  jobs = {
+    'ps': addresses[:num_ps],
+    'learner': addresses[num_ps:first_actor],
+    'actor': addresses[first_actor:],
+  }
+  job = [name for name, start in starts.items() if step.rank >= start][-1]
+  return jobs, job, step.rank - starts[job]
+
+
+def visible_gpus(environ, step, job, num_ps, num_learners):
+  """Which GPUs a task takes, as CUDA_VISIBLE_DEVICES has it; None where nothing is to change.
+
+  Slurm shows all GPUs of a node to each of its tasks: the learners there deal them out among
+  themselves, parameter servers and actors take none.
+  """
+  if job != 'learner':
+    return ''
+  gpus = [gpu for gpu in environ.get('CUDA_VISIBLE_DEVICES', '').split(',') if gpu]
+  if not gpus or any(environ.get(name) for name in _GPUS_BY_TASK):
+    return None
+  host = step.hosts[step.rank]
+  here = [i for i in range(num_ps, num_ps + num_learners) if step.hosts[i] == host]
+  place = here.index(step.rank)
+  return ','.join(gpus[place :: len(here)] or [gpus[place % len(gpus)]])

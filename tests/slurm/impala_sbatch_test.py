@@ -1,0 +1,89 @@
+"""slurm/impala.sbatch on a real Slurm: trains to the end, through deaths, ends and requeues."""
+
+import csv
+import os
+import signal
+
+import pytest
+
+from cluster_fixtures import ACTING, TRAINING
+from conftest import updates_of_checkpoint
+from slurm_fixtures import network, slurm  # noqa: F401
+
+FLAGS = (*TRAINING, *ACTING, '--batch_size=4', '--envs_per_actor=2', '--threads=1')
+SLOW = ('--level_name=throttled_env:ThrottledCatch-v0', '--total_environment_frames=100000000')
+TOTAL_FRAMES = 3_000
+
+
+def rows(job):
+  path = os.path.join(job.logdir, 'metrics.csv')
+  if not os.path.exists(path):
+    return []
+  with open(path, newline='') as file:
+    return [row for row in csv.DictReader(file) if None not in row.values()]
+
+
+def frames(job):
+  return int(rows(job)[-1]['environment_frames']) if rows(job) else 0
+
+
+@pytest.fixture(scope='module')
+def jobs(slurm):  # noqa: F811
+  """Two jobs that train at the same time: one over two nodes, and one without an end."""
+  first = slurm.submit(
+    *FLAGS, f'--total_environment_frames={TOTAL_FRAMES}', options=['--nodes=2', '--ntasks=4']
+  )
+  second = slurm.submit(*FLAGS, *SLOW, options=['--ntasks=3'])
+  return first, second
+
+
+def test_a_job_beside_another_trains_to_the_end_though_a_task_dies(jobs):
+  job, other = jobs
+  # The learner: without it there is no end.
+  job.until(lambda: 'learner:0 is connected' in job.output())
+  os.kill(job.pid_of(1), signal.SIGKILL)
+  job.until_state('COMPLETED', 'FAILED')
+  assert (job.about('JobState'), job.about('ExitCode')) == ('COMPLETED', '0:0'), job.story()
+  assert 'task-1 was ended by SIGKILL' in job.output()
+  assert frames(job) >= TOTAL_FRAMES
+  other.until(lambda: frames(other) > 0)
+  assert (job.about('NumNodes'), other.about('JobState')) == ('2', 'RUNNING')
+  assert 'starting it again' not in other.output(), other.story()
+
+
+def test_a_time_limit_requeues_a_job_which_goes_on_and_scancel_leaves_a_checkpoint(
+  slurm,  # noqa: F811
+  jobs,
+):
+  _, job = jobs
+  hours, minutes, _ = map(int, job.about('RunTime').split(':'))
+  # At most the two minutes are left that `#SBATCH --signal` names, and at least one.
+  job.limit_to(60 * hours + minutes + 2)
+  job.until(lambda: job.about('Restarts') == '1')
+  job.limit_to(600)
+  saved, trained = updates_of_checkpoint(job.logdir), frames(job)
+  assert saved > 0, job.story()
+  job.until(lambda: f'resumed at {trained} frames' in job.output())
+  job.until(lambda: frames(job) > trained)
+  slurm.command('scancel', job.id)
+  job.until_state('CANCELLED')
+  job.until(lambda: not slurm.command('squeue', '-h', '-j', job.id, check=False).strip())
+  assert updates_of_checkpoint(job.logdir) > saved, job.story()
+  assert 'checkpoint in' in job.output().rpartition(f'resumed at {trained} frames')[2]
+
+
+@pytest.mark.parametrize(
+  'flags, said',
+  [
+    (['--slurm_ps=2', '--slurm_learners=3'], 'leave 0 of the 4 tasks of this step to the actors'),
+    (['--learning_rate=-1'], '--learning_rate=-1 is not a positive number'),
+  ],
+)
+def test_bad_input_ends_the_job_with_a_sentence(slurm, flags, said):  # noqa: F811
+  job = slurm.submit(*flags)
+  job.until_state('FAILED', 'COMPLETED')
+  assert job.about('JobState') == 'FAILED', job.story()
+  assert ' exited 2\n' in job.output()
+  said_by = [line for line in job.output().splitlines() if 'experiment.py: ' in line]
+  assert said_by and all(said in line for line in said_by), job.story()
+  assert 'Traceback' not in job.output()
