@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from conftest import ROOT
 
+pytestmark = pytest.mark.slow  # Every test is a run of the program.
+
 LIMIT_SECS = 240.0
 PRESET = '--flagfile=flagfiles/cartpole.flags'
 FRAMES, UPDATES, UPDATE_FRAMES = 3072, 24, 128

@@ -75,6 +75,7 @@ def test_specs_need_no_tensorflow():
   subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('level_name', ['BreakoutNoFrameskip-v4', counting('Random')])
 def test_seeds_decide_the_first_observations(level_name):
   def first_observations(seed):

@@ -471,6 +471,7 @@ def test_the_picture_is_drawn_again_without_tensorflow(catch, tmp_path, processe
   assert os.path.getsize(picture) > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('device', ['/gpu:7', '/cpu:1', 'cpu:0', '/job:learner/cpu:0'])
 def test_a_device_that_is_not_there_is_refused(tmp_path, device):
   logdir = f'--logdir={tmp_path / "run"}'
@@ -486,6 +487,7 @@ def test_ctrl_c_before_anything_runs_is_a_clean_end_too(tmp_path, processes):
   assert 'Traceback' not in early.process.output()
 
 
+@pytest.mark.slow
 def catches(pid, number):
   """Whether a process has a handler for a signal."""
   with open(f'/proc/{pid}/status') as file:

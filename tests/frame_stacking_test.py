@@ -11,6 +11,8 @@ import learner
 import nets
 from nets import AgentOutput
 
+pytestmark = pytest.mark.slow  # Real games of Atari.
+
 N, T = 3, 20
 UNROLLS = 25
 

@@ -541,6 +541,8 @@ def rows(unrolls, *batches):
   return [np.concatenate([x[2 * b : 2 * b + 2] for b in batches]) for x in unrolls]
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize('devices', [('/cpu:0',), TWO_CPUS])
 def test_two_learners_with_half_a_batch_equal_one_with_the_whole(devices):
   whole = small_settings(gradient_clipping=0.7)

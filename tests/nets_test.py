@@ -84,6 +84,7 @@ def graph():
     yield graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ALL_AGENTS)
 def test_unroll_equals_repeated_steps_across_resets(name):
   agent = nets.build_agent(name, _spec(name))

@@ -28,6 +28,9 @@ def test_atari_ids_with_random_action_repeats_are_refused():
     environments.environment_spec('Pong-v4')
 
 
+@pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize('level_name', ['BreakoutNoFrameskip-v4', 'ALE/Breakout-v5'])
 def test_whole_games_of_breakout_over_all_lives(level_name):
   with playing(level_name, 4) as player:

@@ -49,6 +49,9 @@ def test_worker_killed_from_outside_is_rebuilt():
     assert player.flow.crashes == 1
 
 
+@pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.slow
 def test_ten_crashes_in_a_row_are_an_error():
   with playing(counting('Fragile'), 2) as player:
     player.initial()

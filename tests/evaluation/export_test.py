@@ -22,6 +22,8 @@ sys.path[:] = [p for p in sys.path if p not in ('', sys.argv[4])]
 sys.modules['sonnet'] = None
 import numpy as np
 import tensorflow as tf
+
+pytestmark = pytest.mark.slow  # TensorFlow starts anew for every test.
 for name in ('nets', 'sonnet'):
   try:
     __import__(name)

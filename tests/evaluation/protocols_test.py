@@ -14,6 +14,8 @@ from envs import atari
 from evaluation import protocols
 from runtime.process import BadInput
 
+pytestmark = pytest.mark.slow  # Whole games of Atari.
+
 PONG = 'PongNoFrameskip-v4'
 NUM_ENVS = 16
 
