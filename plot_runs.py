@@ -30,7 +30,9 @@ def parse_arguments(arguments):
   parser.add_argument('--score', type=float, help='tell the frames until the mean return is this')
   options = parser.parse_args(arguments)
   if options.score is not None and not math.isfinite(options.score):
-    raise BadInput(f'--score={options.score} is no mean return that a run can reach; give a number.')
+    raise BadInput(
+      f'--score={options.score} is no mean return that a run can reach; give a number.'
+    )
   return options
 
 

@@ -156,7 +156,6 @@ def export(options, choice, defaults):
     settings.level_name, settings.num_action_repeats, settings.width, settings.height
   )
 
-
   def write(checkpoint):
     export_lib.export(
       target,

@@ -57,9 +57,7 @@ class Evaluations:
   def start(self, saved):
     """Starts to play a checkpoint, a `runtime.checkpoints.Saved`."""
     self._last, self._playing = saved.frames, saved.name
-    self._thread = threading.Thread(
-      target=self._run, args=(saved,), daemon=True, name='evaluation'
-    )
+    self._thread = threading.Thread(target=self._run, args=(saved,), daemon=True, name='evaluation')
     self._thread.start()
 
   def stop(self):

@@ -33,7 +33,7 @@ EPISODE_COLUMNS = (
   'clipped_return',
   'episode_frames',
 )
-# Of what a checkpoint played while training went on; environment_frames are those of the checkpoint.
+# Of what a checkpoint played while training went on; environment_frames are its own.
 EVALUATION_COLUMNS = (
   'time',
   'environment_frames',

@@ -19,7 +19,6 @@ from runtime import peers
 from runtime.checkpoints import Checkpoints
 from runtime.sessions import run_within
 
-
 # Flags of the chief that its evaluations are played with.
 _PLAYED_WITH = ('eval_protocol', 'test_num_episodes', 'deterministic')
 

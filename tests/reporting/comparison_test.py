@@ -73,7 +73,9 @@ def test_what_lies_beyond_the_shortest_run_of_a_group_is_told(tmp_path):
   other = a_run(tmp_path / 'other', (1, 2, 3), frames=(100, 200, 302))
   runs = comparison.read_runs([short, long, other])
   told = comparison.remarks(comparison.compare(runs, ['level_name']))
-  assert told[0] == f'level_name=A-v0: cut off at 300 frames, the end of {short}; {long} has 30,000.'
+  assert (
+    told[0] == f'level_name=A-v0: cut off at 300 frames, the end of {short}; {long} has 30,000.'
+  )
   alike = comparison.remarks(comparison.compare([runs[0], runs[2]], ['level_name']))
   assert not any('cut off' in sentence for sentence in alike)
   hours = comparison.compare(runs, ['level_name'], 'hours')
