@@ -220,7 +220,7 @@ def test_a_checkpoint_of_an_atari_game_is_chosen_by_its_frames(tmp_path, process
 def commands_of_the_readme(title):
   """The commands of a section below "After training", each a list of words."""
   with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
-    text = file.read().split(f'### {title}\n')[1].split('\n### ')[0]
+    text = file.read().split(f'### {title}\n')[1].split('\n### ')[0].replace('\\\n', ' ')
   return [shlex.split(block) for block in re.findall(r'```bash\n(.*?)```', text, re.S)]
 
 
