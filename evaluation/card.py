@@ -135,7 +135,7 @@ def _curve(folder, logdir):
     curves.plot_learning_curve(logdir, os.path.join(folder, picture))
   except ValueError:  # No rows of metrics.
     return ''
-  return f'## Training, seen\n\n![Returns, waits, policy lag and loss over frames]({picture})\n'
+  return f'## Learning curve\n\n![Returns, waits, policy lag and loss over frames]({picture})\n'
 
 
 def _film(films):
@@ -170,7 +170,8 @@ def _training(changed, record):
   starts = len(record.get('starts', [])) + 1
   if starts > 1:
     told += [f'The run was started {starts} times; these are the flags of the last start.', '']
-  told += ['| flag that differs from its default | value |', '| --- | --- |']
+  told += ['Level, agent, and the flags that differ from their defaults:', '']
+  told += ['| flag | value |', '| --- | --- |']
   told += [f'| `{name}` | {_text(value)} |' for name, value in changed.items()]
   return '\n'.join([*told, ''])
 

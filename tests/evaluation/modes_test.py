@@ -246,9 +246,8 @@ def test_the_commands_of_the_readme_from_a_run_to_its_card(tmp_path, processes):
   }  # fmt: skip
   card = (folder / 'export' / 'MODEL_CARD.md').read_text()
   assert f'| **2** | **{evaluation["mean"]:.2f} (' in card
-  assert (
-    '--level_name=BreakoutNoFrameskip-v4 --agent_name=SimpleConvNetAgent --num_actors=1' in card
-  )
+  assert '--level_name=BreakoutNoFrameskip-v4 --agent_name=SimpleConvNetAgent --total_' in card
+  assert '| `unroll_length` | 5 |' in card and 'discounting' not in card
   played = processes.start(folder / 'export' / 'play_exported.py', cwd=tmp_path, name='played')
   assert played.exit_code(LIMIT_SECS) == 0, played.output()
   assert re.search(r'^return \d+\.0$', played.output(), re.M)
