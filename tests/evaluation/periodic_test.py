@@ -118,8 +118,8 @@ def test_one_that_fails_is_a_warning_and_none_outlives_a_run_that_is_killed(tmp_
 
 def test_the_chief_of_a_cluster_evaluates(new_cluster, tmp_path):  # noqa: F811
   env = {'PYTHONPATH': os.path.join(ROOT, 'tests'), throttled_env.OPEN: str(tmp_path / 'never')}
-  cluster = new_cluster(env=env, flags=[THROTTLED])
-  flags = ['--eval_every_frames=100', '--test_num_episodes=2', '--batch_size=4']
+  cluster = new_cluster(env=env)
+  flags = [THROTTLED, '--eval_every_frames=100', '--test_num_episodes=2', '--batch_size=4']
   cluster.start_all(learner=flags)
   eventually(lambda: rows(tmp_path), LIMIT_SECS, cluster.logs)
   os.kill(cluster.tasks['learner:0'].pid, signal.SIGTERM)
@@ -152,6 +152,8 @@ def test_one_is_due_at_the_first_update_past_every_so_many_frames(tmp_path):
   (tmp_path / 'evaluations.csv').write_text('environment_frames\n110\n205\n330\n')
   resumed = evaluations(tmp_path, 100, 330)
   assert [resumed.is_due(n) for n in (330, 399, 400)] == [False, False, True]
+  # The process may have been killed before the row of what it saved last.
+  assert evaluations(tmp_path, 100, 310).is_due(311)
   # Who goes on from an earlier checkpoint has what came after it played anew.
   earlier = evaluations(tmp_path, 100, 210)
   assert [earlier.is_due(n) for n in (299, 300)] == [False, True]
