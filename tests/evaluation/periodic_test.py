@@ -98,7 +98,7 @@ def test_rows_come_in_while_it_trains_and_none_twice_where_it_resumes(tmp_path, 
 @slow
 @pytest.mark.timeout(600)
 def test_one_that_fails_is_a_warning_and_none_outlives_a_run_that_is_killed(tmp_path, processes):
-  run = start(processes, tmp_path)
+  run = start(processes, tmp_path, '--test_num_episodes=1600')  # None ends by itself.
   until(run, lambda: evaluations_of(run))
   (first,) = evaluations_of(run)
   eventually(lambda: 'experiment.py' in first.cmdline()[1], LIMIT_SECS)
