@@ -66,10 +66,14 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
   'checkpoint', 'last', 'Of test, video, export: last, best or FRAMES, its environment frames.'
 )
-flags.DEFINE_integer('test_num_episodes', 30, 'Games that --mode=test plays.', lower_bound=1)
+flags.DEFINE_integer('test_num_episodes', 30, 'Games of an evaluation.', lower_bound=1)
+flags.DEFINE_integer(
+    'eval_every_frames', 0, 'Frames between evaluations while training goes on; 0 = none.',
+    lower_bound=0,
+)  # fmt: skip
 flags.DEFINE_enum(
     'eval_protocol', 'training', list(protocols.PROTOCOLS),
-    'Of --mode=test; paper and machado: Atari only.',
+    'Of --mode=test and --eval_every_frames; paper and machado: Atari only.',
 )  # fmt: skip
 flags.DEFINE_integer('num_episodes', 1, 'Games that --mode=video shows.', lower_bound=1)
 flags.DEFINE_bool(
@@ -258,7 +262,10 @@ def train(cluster):
     logging.set_verbosity(logging.WARNING)  # The live line says it all.
   if cluster.job in ('ps', 'actor'):
     os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
-  claim = settings_lib.claim_run_folder(options()) if cluster.is_chief else None
+  claim = None
+  if cluster.is_chief:
+    _check_evaluations()
+    claim = settings_lib.claim_run_folder(options())
   process.import_tensorflow()
   from runtime.sessions import Attempt
 
@@ -270,6 +277,12 @@ def train(cluster):
     from roles import role
 
     Attempt(role.run, cluster, options(), interrupts, claim).result()
+
+
+def _check_evaluations():
+  """Whether those while training can be played; BadInput if not."""
+  if FLAGS.eval_every_frames:
+    protocols.atari_overrides(FLAGS.eval_protocol, FLAGS.level_name)
 
 
 def plot():
@@ -297,6 +310,7 @@ def main(argv):
     if FLAGS.only_check_args:
       if cluster.job not in ('ps', 'actor') or FLAGS['level_name'].present:
         own_settings()
+        _check_evaluations()
     elif FLAGS.mode == 'train':
       train(cluster)
     elif FLAGS.mode == 'test':
@@ -312,7 +326,7 @@ def main(argv):
         options(), FLAGS.checkpoint, FLAGS.num_episodes, FLAGS.annotate, FLAGS.deterministic
       )
     elif FLAGS.mode == 'export':
-      modes.export(options(), FLAGS.checkpoint)
+      modes.export(options(), FLAGS.checkpoint, {name: FLAGS[name].default for name in own_flags()})
     else:
       plot()
     return process.EXIT_OK

@@ -4,6 +4,7 @@ python plot_runs.py runs/a1 runs/a2 runs/b1 --by=learning_rate --out=compare.png
 """
 
 import argparse
+import math
 import sys
 
 from reporting import comparison
@@ -27,7 +28,12 @@ def parse_arguments(arguments):
   parser.add_argument('--x', choices=('frames', 'hours'), default='frames', help='axis below')
   parser.add_argument('--out', default='compare.png', help='the picture; default: %(default)s')
   parser.add_argument('--score', type=float, help='tell the frames until the mean return is this')
-  return parser.parse_args(arguments)
+  options = parser.parse_args(arguments)
+  if options.score is not None and not math.isfinite(options.score):
+    raise BadInput(
+      f'--score={options.score} is no mean return that a run can reach; give a number.'
+    )
+  return options
 
 
 def main(arguments):

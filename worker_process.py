@@ -376,8 +376,12 @@ def _failure(error):
   return _dumps((False, type(error).__name__, str(error), traceback.format_exc()))
 
 
-def _die_with_parent(lifeline):
-  """Lets the end of the parent kill this process, even inside a call that never returns."""
+def die_with_parent(lifeline):
+  """Lets the end of the parent kill this process, even inside a call that never returns.
+
+  Args:
+    lifeline: file descriptor, the reading end of a pipe to which the parent never writes.
+  """
   signal.signal(signal.SIGIO, signal.SIG_DFL)
   fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
   fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
@@ -388,7 +392,7 @@ def _die_with_parent(lifeline):
 
 def _main(socket_fd, lifeline, _):
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  _die_with_parent(int(lifeline))
+  die_with_parent(int(lifeline))
   # Standard output may be read by a program; what an object prints goes to the log.
   os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
   faulthandler.enable()

@@ -12,7 +12,7 @@ from runtime.process import RunFailed
 _PLAYER = 'play_exported.py'
 
 
-def export(folder, checkpoint, settings, atari, description):
+def export(folder, checkpoint, settings, atari, description, add=lambda folder, policy: None):
   """Writes the SavedModel, policy.json and play_exported.py; an earlier export is replaced.
 
   The signatures `initial_state` (batch_size int32 []) and `step` have the names, shapes and dtypes
@@ -25,6 +25,7 @@ def export(folder, checkpoint, settings, atari, description):
     settings: a run's settings.
     atari: dict of the arguments of ale_py's AtariVectorEnv, None for other levels.
     description: dict of further entries of policy.json.
+    add: function of a folder and the contents of policy.json, writes what else belongs there.
 
   Raises:
     RunFailed: the disk; then nothing is left of the new export.
@@ -34,10 +35,12 @@ def export(folder, checkpoint, settings, atari, description):
     shutil.rmtree(path, ignore_errors=True)
   try:
     _write_saved_model(new, checkpoint, settings)
+    policy = _contents(checkpoint, settings, atari) | description
     with open(os.path.join(new, 'policy.json'), 'w', encoding='utf-8') as file:
-      json.dump(_contents(checkpoint, settings, atari) | description, file, indent=2)
+      json.dump(policy, file, indent=2)
       file.write('\n')
     shutil.copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), _PLAYER), new)
+    add(new, policy)
     if os.path.exists(folder):
       os.rename(folder, old)
     os.rename(new, folder)

@@ -3,10 +3,13 @@
 import os
 
 from evaluation import protocols
+from reporting import run_record
 from roles import settings as settings_lib
 from runtime import checkpoints, process
 from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput, RunFailed
+
+_MOST_CHOICES = 10
 
 
 def test(options, choice, num_episodes, protocol, deterministic):
@@ -27,11 +30,24 @@ def test(options, choice, num_episodes, protocol, deterministic):
 
   interrupts = process.Interrupts()
   overrides = protocols.atari_overrides(protocol, settings_lib.as_recorded(options)['level_name'])
-  settings, folder, checkpoint = _trained_run(options, 'test', choice)
+  settings, folder = _trained_run(options, 'test', choice)
   records.read(folder)  # Whether there is room for another is known before it is played.
   process.import_tensorflow()
-  frames = int(Checkpoints.value(checkpoint, 'environment_frames'))
-  games = _play(checkpoint, settings, num_episodes, overrides, deterministic, interrupts.is_set)
+
+  def play(checkpoint):
+    frames = int(Checkpoints.value(checkpoint, 'environment_frames'))
+    games = _play(
+      checkpoint,
+      settings,
+      num_episodes,
+      overrides,
+      deterministic,
+      interrupts.is_set,
+      options.threads,
+    )
+    return checkpoint, frames, games
+
+  checkpoint, frames, games = with_checkpoint(folder, choice, play)
   _check_all_played(interrupts)
   result = {
     **protocols.described(protocol, settings.num_actions),
@@ -42,7 +58,7 @@ def test(options, choice, num_episodes, protocol, deterministic):
   print(records.add(folder, result, checkpoint))
 
 
-def _play(checkpoint, settings, num_episodes, overrides, deterministic, should_stop):
+def _play(checkpoint, settings, num_episodes, overrides, deterministic, should_stop, threads):
   """`evaluation.play.GameCollector` of games in an environment of their own."""
   import tensorflow as tf
 
@@ -70,6 +86,7 @@ def _play(checkpoint, settings, num_episodes, overrides, deterministic, should_s
         batch,
         should_stop,
         deterministic,
+        threads,
       )
     finally:
       batch.close()
@@ -90,7 +107,7 @@ def video(options, choice, num_episodes, annotate, deterministic):
     RunFailed: told to stop, or the disk; then nothing is written.
   """
   interrupts = process.Interrupts()
-  settings, folder, checkpoint = _trained_run(options, 'film', choice)
+  settings, folder = _trained_run(options, 'film', choice)
   from envs import rendered
 
   try:
@@ -101,15 +118,9 @@ def video(options, choice, num_episodes, annotate, deterministic):
     process.import_tensorflow()
     from evaluation import video as video_lib
 
-    returns, frames = video_lib.film(
-      folder,
-      checkpoint,
-      settings,
-      game,
-      num_episodes,
-      annotate,
-      deterministic,
-      interrupts.is_set,
+    played_as = num_episodes, annotate, deterministic, interrupts.is_set
+    returns, frames = with_checkpoint(
+      folder, choice, lambda path: video_lib.film(folder, path, settings, game, *played_as)
     )
   finally:
     game.close()
@@ -118,18 +129,23 @@ def video(options, choice, num_episodes, annotate, deterministic):
   print(f'{settings.level_name}: return {played}; {frames} frames in {folder}/video.webm')
 
 
-def export(options, choice):
-  """Writes the policy of a checkpoint of a run to LOGDIR/export.
+def export(options, choice, defaults):
+  """Writes the policy of a checkpoint of a run, with its card, to LOGDIR/export.
 
   Args:
     options: `roles.settings.Options`.
     choice: as for `test`.
+    defaults: dict, the defaults of all flags.
 
   Raises:
-    BadInput: there is no such run or checkpoint.
+    BadInput: there is no such run or checkpoint, or its evaluation.json is none.
     RunFailed: the disk.
   """
-  settings, folder, checkpoint = _trained_run(options, 'export', choice)
+  from evaluation import card, records
+
+  settings, folder = _trained_run(options, 'export', choice)
+  records.read(folder)  # The card tells of it; whether it can is known before anything is made.
+  record = run_record.read_run_json(os.path.join(folder, 'run.json'))
   process.import_tensorflow()
   import environments
   from evaluation import export as export_lib
@@ -139,18 +155,61 @@ def export(options, choice):
   atari = environments.atari_arguments(
     settings.level_name, settings.num_action_repeats, settings.width, settings.height
   )
-  export_lib.export(target, checkpoint, settings, atari, description)
+
+  def write(checkpoint):
+    export_lib.export(
+      target,
+      checkpoint,
+      settings,
+      atari,
+      description,
+      lambda new, policy: card.write(new, folder, policy, record, defaults),
+    )
+
+  with_checkpoint(folder, choice, write)
   print(target)
 
 
 def _trained_run(options, purpose, choice):
-  """(settings, folder, path of the chosen checkpoint)."""
+  """(settings, folder), once it is known that the chosen checkpoint is there."""
   settings = settings_lib.own_settings(settings_lib.as_recorded(options))
   folder = settings_lib.run_folder(settings, options.logdir)
   if not Checkpoints.exist(folder):
     raise BadInput(f'--logdir={folder} has no checkpoint to {purpose}; train first')
   settings_lib.check_same_run(folder, settings)
-  return settings, folder, checkpoints.find(folder, choice, f'--checkpoint={choice}')
+  _find(folder, choice)
+  return settings, folder
+
+
+def _find(folder, choice):
+  path = checkpoints.find(folder, choice, f'--checkpoint={choice}')
+  if not path:
+    raise BadInput(f'--logdir={folder} has no checkpoint any more')
+  return path
+
+
+def with_checkpoint(folder, choice, use):
+  """What a function makes of the chosen checkpoint.
+
+  A run that still trains may delete it before it is read; then it is chosen again, and read anew.
+
+  Args:
+    folder: of the run.
+    choice: see `runtime.checkpoints.is_choice`.
+    use: function of a path, which may be called more than once.
+
+  Raises:
+    BadInput: there is no such checkpoint (any more).
+    RunFailed: each was deleted.
+  """
+  for _ in range(_MOST_CHOICES):
+    path = _find(folder, choice)
+    try:
+      return use(path)
+    except Exception:
+      if checkpoints.is_whole(path):
+        raise
+  raise RunFailed(f'{folder}: its checkpoints are deleted before they can be read')
 
 
 def _check_all_played(interrupts):

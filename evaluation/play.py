@@ -72,6 +72,7 @@ def play(
   environments,
   should_stop=lambda: False,
   deterministic=False,
+  threads=0,
 ):
   """Plays whole games with the policy of a checkpoint.
 
@@ -83,6 +84,7 @@ def play(
     environments: environments.FlowEnvironment of N environments, N <= num_episodes.
     should_stop: function without arguments.
     deterministic: whether to take the likeliest action; it is sampled, as in training, if not.
+    threads: per TensorFlow pool; 0: one per core.
 
   Returns:
     `GameCollector`; not complete if told to stop.
@@ -97,7 +99,10 @@ def play(
   player = _LikeliestActions(agent) if deterministic else agent
   infos = actor.build_unroll(player, environments, _STEPS_PER_CALL, version).env_outputs.info
   games = GameCollector(num_episodes, environments.num_envs)
-  with tf.compat.v1.Session() as session:
+  config = tf.compat.v1.ConfigProto(
+    inter_op_parallelism_threads=threads, intra_op_parallelism_threads=threads
+  )
+  with tf.compat.v1.Session(config=config) as session:
     saver.restore(session, checkpoint)
     session.run(tf.compat.v1.local_variables_initializer())
     unroll = session.make_callable(infos)

@@ -1,5 +1,7 @@
 """The record of evaluations: evaluation.json, a list with the newest first; none is ever lost."""
 
+import contextlib
+import fcntl
 import json
 import os
 import time
@@ -101,17 +103,29 @@ def add(logdir, result, checkpoint):
   """
   path = _path(logdir)
   record = {**result, 'checkpoint': os.path.basename(checkpoint), 'time': time.time()}
-  evaluations = [record, *read(logdir)]
-  try:
-    with open(path + '.new', 'w', encoding='utf-8') as f:
-      json.dump(evaluations, f, indent=2)
-      f.write('\n')
-    os.replace(path + '.new', path)
-  except OSError:
-    if os.path.exists(path + '.new'):
-      os.remove(path + '.new')
-    raise
+  with _alone(logdir):
+    evaluations = [record, *read(logdir)]
+    try:
+      with open(path + '.new', 'w', encoding='utf-8') as f:
+        json.dump(evaluations, f, indent=2)
+        f.write('\n')
+      os.replace(path + '.new', path)
+    except OSError:
+      if os.path.exists(path + '.new'):
+        os.remove(path + '.new')
+      raise
   return f'{_line(result)}; written to {path}'
+
+
+@contextlib.contextmanager
+def _alone(logdir):
+  """Nobody else adds meanwhile: two evaluations may end at the same time."""
+  folder = os.open(logdir, os.O_RDONLY)
+  try:
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(folder)
 
 
 def _path(logdir):

@@ -9,7 +9,9 @@ from frontend.host_error import HostError
 
 RECORD = 'run.json'
 # What is always fetched, the record first: it tells whose folder it is.
-RECORDS = (RECORD, 'metrics.csv', 'episodes.csv', 'learning_curve.png', 'evaluation.json')
+RECORDS = (
+  RECORD, 'metrics.csv', 'episodes.csv', 'learning_curve.png', 'evaluation.json', 'evaluations.csv'
+)  # fmt: skip
 # Which checkpoints there are; TensorFlow looks here for the newest.
 INDEX = 'checkpoint'
 # Which of them is best, and what each is worth; a run of an earlier version has none.

@@ -16,13 +16,14 @@ from runtime.process import BadInput
 
 FEW_RUNS = 5
 _GRID_POINTS = 200
+_ALIKE = 0.01  # Runs that end within this share of the shortest are of one length.
 _BOOTSTRAPS = 2000
 _FORMATS = ('jpg', 'pdf', 'png', 'svg')
 # What may differ between runs of one group without a word: the seed, and where a run took place.
 _NO_DIFFERENCE = {
   'seed', 'logdir', 'mode', 'task', 'job_name', 'state_dir', 'cluster', 'ps_hosts',
   'learner_hosts', 'actor_hosts', 'wait_secs', 'watchdog_secs', 'test_num_episodes',
-  'save_checkpoint_secs', 'metrics_secs', 'code_version',
+  'save_checkpoint_secs', 'metrics_secs', 'code_version', 'eval_every_frames', 'eval_protocol',
 }  # fmt: skip
 
 Run = collections.namedtuple('Run', 'folder options frames hours returns frames_per_sec')
@@ -249,7 +250,7 @@ def table(comparison):
 
 def _row(group, comparison):
   spread = '' if len(group.runs) == 1 else f' +- {group.spread[-1]:.4g}'
-  end = f'{group.grid[-1]:,.0f}' if comparison.x == 'frames' else f'{group.grid[-1]:.3g}'
+  end = _amount(group.grid[-1], comparison.x)
   speed = np.mean([run.frames_per_sec for run in group.runs])
   row = [
     group.label,
@@ -266,10 +267,15 @@ def _row(group, comparison):
   return row
 
 
+def _amount(value, x):
+  return f'{value:,.0f}' if x == 'frames' else f'{value:.3g}'
+
+
 def remarks(comparison):
-  """Sentences below the table: IQM, few runs, settings that differ; list of str."""
+  """Sentences below the table: what is left out, IQM, few runs, settings that differ; of str."""
   told = ['Returns are human-normalised (0: random play, 1: a person).'] * comparison.normalised
   for group in comparison.groups:
+    told += _cut_off(group, comparison.x)
     levels = _levels(group.runs)
     by_game = [
       final_returns(group, comparison.x)[
@@ -294,6 +300,19 @@ def remarks(comparison):
       )
     told += [f'Warning: {group.label}: {text}' for text in _differences(group, comparison.by)]
   return told
+
+
+def _cut_off(group, x):
+  """One sentence where runs of a group go on beyond the end of its shortest; list of str."""
+  ends = [getattr(run, x)[-1] for run in group.runs]
+  first, last = min(ends), max(ends)
+  if last <= first * (1 + _ALIKE):
+    return []
+  shortest, longest = (group.runs[ends.index(end)].folder for end in (first, last))
+  return [
+    f'{group.label}: cut off at {_amount(first, x)} {x}, the end of {shortest}; {longest} has '
+    f'{_amount(last, x)}.'
+  ]
 
 
 def _differences(group, by):

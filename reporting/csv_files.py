@@ -91,6 +91,12 @@ def read_games(logdir):
   return read_csv(path) if os.path.exists(path) else []
 
 
+def read_evaluations(logdir):
+  """Rows of a run's evaluations.csv, as `read_csv` gives them; none where it is missing."""
+  path = os.path.join(logdir, 'evaluations.csv')
+  return read_csv(path) if os.path.exists(path) else []
+
+
 def last_returns(logdir, environment_frames, window=100):
   """Raw returns of the last games in a run's episodes.csv, so that a resumed run goes on from them.
 

@@ -1,4 +1,7 @@
-"""The picture of a run, from its CSV files: returns, waits, policy lag and loss over frames."""
+"""The picture of a run, from its CSV files: returns, waits, policy lag and loss over frames.
+
+Evaluations while it trained stand among the returns, with their intervals.
+"""
 
 import os
 
@@ -47,12 +50,34 @@ def _plot_run(axes, logdir, color):
   games = _curve(csv_files.read_games(logdir), 'episode_return')
   axes[0].plot(*games, '.', color=color, markersize=2, alpha=0.25)
   axes[0].plot(*_curve(rows, 'mean_return_100'), color=color, label=f'{name}: mean of 100')
+  for number, (kind, played) in enumerate(_by_kind(csv_files.read_evaluations(logdir)).items()):
+    _plot_evaluations(axes[0], played, 'osD^v*'[number % 6], color, f'{name}: {kind}')
   axes[1].plot(*_curve(rows, 'learner_wait_fraction'), color=color, label=f'{name}: learner')
   axes[1].plot(
     *_curve(rows, 'actor_wait_fraction'), color=color, linestyle='--', label=f'{name}: actors'
   )
   axes[2].plot(*_curve(rows, 'policy_lag_mean'), color=color, label=name)
   axes[3].plot(*_curve(rows, 'total_loss'), color=color, label=name)
+
+
+def _by_kind(evaluations):
+  """Rows of evaluations.csv by how was played, a dict of lists."""
+  kinds = {}
+  for row in evaluations:
+    greedy = ', likeliest actions' if row['deterministic'] == 'True' else ''
+    kinds.setdefault(f'evaluation ({row["protocol"]}{greedy})', []).append(row)
+  return kinds
+
+
+def _plot_evaluations(axis, rows, marker, color, label):
+  frames, means = _curve(rows, 'mean_return')
+  # A single game has no interval.
+  ends = [_curve(rows, f'mean_return_{end}')[1] for end in ('low', 'high')]
+  lengths = [[abs(end - mean) for end, mean in zip(side, means)] for side in ends]
+  axis.errorbar(
+    frames, means, lengths, fmt=marker, color=color, markeredgecolor='black', ecolor='black',
+    markersize=5, elinewidth=1, capsize=2, label=label,
+  )  # fmt: skip
 
 
 def _curve(rows, column):

@@ -33,6 +33,20 @@ EPISODE_COLUMNS = (
   'clipped_return',
   'episode_frames',
 )
+# Of what a checkpoint played while training went on; environment_frames are its own.
+EVALUATION_COLUMNS = (
+  'time',
+  'environment_frames',
+  'checkpoint',
+  'protocol',
+  'deterministic',
+  'num_episodes',
+  'mean_return',
+  'mean_return_low',
+  'mean_return_high',
+  'median_return',
+  'human_normalised_score',
+)
 _UPDATE_MEANS = (
   'total_loss',
   'policy_loss',

@@ -6,13 +6,15 @@ import threading
 
 from reporting.csv_files import CsvFile
 from reporting.events import EventFile
-from reporting.statistics import EPISODE_COLUMNS, METRIC_COLUMNS
+from reporting.statistics import EPISODE_COLUMNS, EVALUATION_COLUMNS, METRIC_COLUMNS
 from reporting.terminal import Terminal, live_line
 
 _SMOOTHING_SECS = 60.0  # The speed that "time left" is based on is averaged over about this time.
 
 
-def open_run(logdir, total_environment_frames, metrics_secs, stream=None, tensorboard=True):
+def open_run(
+  logdir, total_environment_frames, metrics_secs, stream=None, tensorboard=True, evaluations=False
+):
   """Opens the files of a run, a new one or one that is resumed.
 
   Args:
@@ -21,12 +23,13 @@ def open_run(logdir, total_environment_frames, metrics_secs, stream=None, tensor
     metrics_secs: seconds between two rows, the caller's rhythm.
     stream: text stream for the terminal; None is standard output.
     tensorboard: whether event files for TensorBoard are written.
+    evaluations: whether there will be any, for evaluations.csv.
 
   Returns:
     A `RunWriter`.
 
   Raises:
-    ValueError: metrics.csv or episodes.csv is there already, with other columns.
+    ValueError: one of the CSV files is there already, with other columns.
   """
   screen = Terminal(sys.stdout if stream is None else stream)
   if logdir is None:
@@ -34,16 +37,21 @@ def open_run(logdir, total_environment_frames, metrics_secs, stream=None, tensor
   os.makedirs(logdir, exist_ok=True)
   metrics = CsvFile(os.path.join(logdir, 'metrics.csv'), METRIC_COLUMNS)
   episodes = CsvFile(os.path.join(logdir, 'episodes.csv'), EPISODE_COLUMNS)
+  played = None
+  if evaluations:
+    played = CsvFile(os.path.join(logdir, 'evaluations.csv'), EVALUATION_COLUMNS)
   events = EventFile(logdir) if tensorboard else None
-  return RunWriter(screen, total_environment_frames, metrics_secs, metrics, episodes, events)
+  files = metrics, episodes, events, played
+  return RunWriter(screen, total_environment_frames, metrics_secs, *files)
 
 
 class RunWriter:
   """Writes rows to the terminal and to the files of a run; see `open_run`. Thread-safe."""
 
   def __init__(
-    self, screen, total_environment_frames, metrics_secs, metrics=None, episodes=None, events=None
-  ):
+    self, screen, total_environment_frames, metrics_secs, metrics=None, episodes=None, events=None,
+    evaluations=None,
+  ):  # fmt: skip
     """Takes over the opened files, each of which may be missing (None)."""
     self._lock = threading.RLock()
     self._screen = screen
@@ -51,6 +59,7 @@ class RunWriter:
     self._smoothing = min(1.0, metrics_secs / _SMOOTHING_SECS)
     self._speed = None
     self._metrics, self._episodes, self._events = metrics, episodes, events
+    self._evaluations = evaluations
 
   def write(self, row):
     """Writes a row of `RunStatistics.row` everywhere and shows it on the terminal."""
@@ -81,6 +90,17 @@ class RunWriter:
             },
           )
 
+  def write_evaluation(self, row):
+    """Writes a row of EVALUATION_COLUMNS."""
+    with self._lock:
+      if self._evaluations:
+        self._evaluations.write([row])
+      if self._events:
+        tag = f'evaluations/{row["protocol"]}/'
+        names = [name for name in EVALUATION_COLUMNS if name.endswith(('_return', '_score'))]
+        scalars = {tag + name: row[name] for name in names if row[name] is not None}
+        self._events.write(row['time'], row['environment_frames'], scalars)
+
   def message(self, text):
     """Prints a line of its own to the terminal; the live line goes on below it."""
     with self._lock:
@@ -90,10 +110,10 @@ class RunWriter:
     """Leaves the last live line standing and closes the files. May be called twice."""
     with self._lock:
       self._screen.finish()
-      for file in (self._metrics, self._episodes, self._events):
+      for file in (self._metrics, self._episodes, self._events, self._evaluations):
         if file:
           file.close()
-      self._metrics = self._episodes = self._events = None
+      self._metrics = self._episodes = self._events = self._evaluations = None
 
 
 def _row_scalars(row):

@@ -126,7 +126,7 @@ class Records:
     logdir: the run's folder.
 
   Raises:
-    BadInput: the folder has a metrics.csv or episodes.csv with other columns.
+    BadInput: the folder has a CSV file of these names with other columns.
   """
 
   def __init__(self, task, graph, side, logdir):
@@ -134,7 +134,9 @@ class Records:
     self._total, self._secs = graph.settings.total_environment_frames, task.options.metrics_secs
     self._statistics = statistics.RunStatistics()
     try:
-      self._writer = writers.open_run(logdir, self._total, self._secs)
+      self._writer = writers.open_run(
+        logdir, self._total, self._secs, evaluations=bool(task.options.eval_every_frames)
+      )
     except ValueError as e:
       raise BadInput(f'--logdir={logdir}: {e}') from None
     settings = graph.settings
@@ -230,6 +232,20 @@ class Records:
     text = statistics.verdict(row['learner_wait_fraction'], row['actor_wait_fraction'], actors)
     if text:
       self._writer.message(text)
+
+  def add_evaluation(self, row):
+    """Takes a row of `reporting.statistics.EVALUATION_COLUMNS`."""
+    self._writer.write_evaluation(row)
+    low, high = row['mean_return_low'], row['mean_return_high']
+    interval = '' if low is None else f' (95% interval {low:.2f} to {high:.2f})'
+    self._writer.message(
+      f'evaluation at {row["environment_frames"]} frames: {row["num_episodes"]} games, mean '
+      f'{row["mean_return"]:.2f}{interval}'
+    )
+
+  def message(self, text):
+    """Says a sentence above the live line."""
+    self._writer.message(text)
 
   def mean_return_100(self, session=None):
     """The mean return of the last 100 games, a float; None while there are fewer.

@@ -11,12 +11,16 @@ import time
 from absl import logging
 
 import learner
+from evaluation import periodic
 from roles.bookkeeping import Records, Reports
 from roles.settings import initial_weights
 from roles.wiring import ActorSide, LearnerSide, learner_devices
 from runtime import peers
 from runtime.checkpoints import Checkpoints
 from runtime.sessions import run_within
+
+# Flags of the chief that its evaluations are played with.
+_PLAYED_WITH = ('eval_protocol', 'test_num_episodes', 'deterministic')
 
 
 class Part:
@@ -164,6 +168,15 @@ class Chief(Part):
     weights = graph.agent.variables
     self.first_values = Checkpoints.first_values(self._origin, weights) if self._origin else {}
     self._records = Records(task, graph, learning.side, claim.logdir)
+    self._evaluations = periodic.Evaluations(
+      claim.logdir,
+      options.eval_every_frames,
+      {name: getattr(options, name) for name in _PLAYED_WITH},
+      self._records.add_evaluation,
+      self._records.message,
+      task.interrupts.is_set,
+    )
+    self.checkpoints.in_use = self._evaluations.plays
     self._checkpoint_was_saved()
     learning.after_update = self._after_update
 
@@ -177,6 +190,7 @@ class Chief(Part):
       if path:
         session.run(self._learning.sync.spare_tokens)
     self._records.begin(session, path, self._origin)
+    self._evaluations.begin(int(session.run(self._graph.counters.environment_frames)))
 
   def start(self, loops, session):
     """As `Part`."""
@@ -189,11 +203,15 @@ class Chief(Part):
     total = self._graph.settings.total_environment_frames
     if self._task.end_if_done(values['environment_frames'], total):
       return
-    is_due = self.checkpoints.is_due(int(values['environment_frames']))
-    if is_due or time.monotonic() >= self._next_checkpoint:
+    frames = int(values['environment_frames'])
+    evaluates, is_due = self._evaluations.is_due(frames), self.checkpoints.is_due(frames)
+    if evaluates or is_due or time.monotonic() >= self._next_checkpoint:
       enter('save')
-      self.checkpoints.save(session, values['updates'], self._records.mean_return_100())
+      mean_return = self._records.mean_return_100()
+      saved = self.checkpoints.save(session, values['updates'], mean_return)
       self._checkpoint_was_saved()
+      if evaluates:
+        self._evaluations.start(saved)
 
   def announce_end(self, session):
     """As `Part`: ps 0 tells the others that the run is done."""
@@ -201,11 +219,16 @@ class Chief(Part):
 
   def finish(self, session):
     """As `Part`: the last checkpoint, the last records, and nobody needs to wait for the chief."""
+    self._evaluations.stop()
     self._wait_for_last_updates()
     updates = run_within(session, self._graph.counters.updates)
     self.checkpoints.save(session, updates, self._records.mean_return_100(session))
     self._records.close(session)
     run_within(session, self._graph.shared.mark_chief_left)
+
+  def close(self):
+    """As `Part`: also where training has failed."""
+    self._evaluations.stop()
 
   def _wait_for_last_updates(self):
     """Lets asynchronous learners finish and leave: what they add belongs to the last checkpoint."""

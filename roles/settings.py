@@ -37,7 +37,8 @@ Options = collections.namedtuple(
   'Options',
   'shared given logdir num_actors envs_per_actor dynamic_batching learner_devices wait_secs '
   'watchdog_secs state_dir threads save_checkpoint_secs metrics_secs keep_checkpoints '
-  'keep_checkpoint_every_frames init_from all_flags',
+  'keep_checkpoint_every_frames init_from eval_every_frames eval_protocol test_num_episodes '
+  'deterministic all_flags',
 )
 Options.__doc__ = """What is one task's own, from its command line.
 
@@ -47,7 +48,8 @@ Attributes:
   all_flags: dict of all flags, for the run's record.
   logdir, num_actors, envs_per_actor, dynamic_batching, learner_devices, wait_secs, watchdog_secs,
     state_dir, threads, save_checkpoint_secs, metrics_secs, keep_checkpoints,
-    keep_checkpoint_every_frames, init_from: the flags of these names.
+    keep_checkpoint_every_frames, init_from, eval_every_frames, eval_protocol, test_num_episodes,
+    deterministic: the flags of these names.
 """
 
 Claim = collections.namedtuple('Claim', 'settings logdir lock')

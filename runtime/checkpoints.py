@@ -40,6 +40,9 @@ class Checkpoints:
     keep: the newest so many are kept; the best of all that were saved is, too.
     keep_every_frames: environment frames between those that are never deleted; 0: there are none.
 
+  Attributes:
+    in_use: function of a name, whether somebody reads that checkpoint, so that it must stay.
+
   Raises:
     BadInput: the folder's list of checkpoints cannot be read.
   """
@@ -50,7 +53,7 @@ class Checkpoints:
     import tensorflow as tf
 
     self._logdir, self._keep, self._every = logdir, keep, keep_every_frames
-    self._lock = threading.Lock()
+    self._lock, self.in_use = threading.Lock(), lambda name: False
     with tf.device(device + '/cpu:0' if device else '/cpu:0'):
       # TensorFlow deletes none: it would only know how old they are.
       self.saver = tf.compat.v1.train.Saver(
@@ -73,6 +76,9 @@ class Checkpoints:
   def save(self, session, updates, mean_return_100=None):
     """Writes a checkpoint named by the number of updates, and deletes what need not be kept.
 
+    Returns:
+      Its `Saved`.
+
     Args:
       session: tf.compat.v1.Session.
       updates: int.
@@ -82,6 +88,7 @@ class Checkpoints:
     with self._lock, session.graph.as_default():  # Graphs in force are known to one thread only.
       path = self.saver.save(session, path, global_step=int(updates), write_meta_graph=False)
       self._take_in(_looked_into(path, mean_return_100))
+      return self._saved[-1]
 
   def _take_in(self, new):
     """Puts the newest checkpoint on the list; files go before the list that names them does."""
@@ -92,7 +99,7 @@ class Checkpoints:
       new = new._replace(mean_return_100=earlier[0].mean_return_100)
     self._saved.append(new._replace(for_ever=for_ever))
     kept = {*self._saved[-self._keep :], best_of(self._saved)}
-    for old in [saved for saved in self._saved if not saved.for_ever and saved not in kept]:
+    for old in [s for s in self._saved if not (s.for_ever or s in kept or self.in_use(s.name))]:
       _delete(os.path.join(self._logdir, old.name))
       self._saved.remove(old)
     _write_list(self._logdir, self._saved)
@@ -107,7 +114,7 @@ class Checkpoints:
     """The path of the newest whole checkpoint in `logdir`, or None; without TensorFlow."""
     names = [*(saved.name for saved in _read_list(logdir)), *_named_by_tensorflow(logdir)]
     paths = [os.path.join(logdir, name) for name in names]
-    return next(filter(_is_whole, reversed(paths)), None)
+    return next(filter(is_whole, reversed(paths)), None)
 
   @staticmethod
   def shapes(path):
@@ -170,7 +177,7 @@ def listed(logdir):
   names = _named_by_tensorflow(logdir)
   unknown = [name for name in names if name not in known]
   paths = {name: os.path.join(logdir, name) for name in [*known, *unknown]}
-  whole = [name for name in paths if _is_whole(paths[name])]
+  whole = [name for name in paths if is_whole(paths[name])]
   # Who made an older one the newest, by hand in TensorFlow's file, goes on from there.
   whole.sort(key=lambda name: name == (names or [None])[-1])
   return [known.get(name) or _looked_into(paths[name]) for name in whole]
@@ -229,7 +236,7 @@ def _named_by_tensorflow(logdir):
   return [name for name in names if name not in newest] + newest
 
 
-def _is_whole(path):
+def is_whole(path):
   """Whether both files are there; the index is written last, and deleted first."""
   return os.path.exists(path + '.index') and bool(glob.glob(glob.escape(path) + '.data-*'))
 

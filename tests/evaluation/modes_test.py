@@ -1,6 +1,7 @@
 """Checkpoints to choose from: a real run keeps them, test, video and export take the chosen one."""
 
 import csv
+import glob
 import json
 import os
 import re
@@ -14,7 +15,9 @@ import pytest
 import tensorflow  # noqa: F401 (imported later and quietly, it would change what children print)
 
 from conftest import ROOT, Processes, eventually
+from evaluation import modes
 from runtime.checkpoints import LIST, Checkpoints, find, listed
+from runtime.process import BadInput
 
 pytestmark = pytest.mark.slow  # Every test is one training run or several.
 
@@ -171,6 +174,36 @@ def test_of_an_earlier_run_nobody_knows_the_best(tmp_path):
   assert '--checkpoint=best' in line and 'not known which is best' in line and '3072' in line
 
 
+def delete(path):
+  for file in glob.glob(glob.escape(path) + '.*'):
+    os.remove(file)
+
+
+def test_one_that_its_run_deletes_before_it_is_read_is_chosen_again(copy):
+  there, chosen = listed(str(copy)), []
+
+  def frames(path):
+    chosen.append(os.path.basename(path))
+    if len(chosen) == 1:
+      delete(path)
+    return Checkpoints.value(path, 'environment_frames')
+
+  assert modes.with_checkpoint(str(copy), 'last', frames) == there[-2].frames
+  assert chosen == [there[-1].name, there[-2].name]
+  chosen.clear()
+  with pytest.raises(BadInput, match='--checkpoint=1008: .*none of 1008 frames; there are those'):
+    modes.with_checkpoint(str(copy), '1008', frames)
+
+  def fail(path):
+    chosen.append(path)
+    raise ZeroDivisionError
+
+  chosen.clear()
+  with pytest.raises(ZeroDivisionError):  # Not for want of the checkpoint.
+    modes.with_checkpoint(str(copy), 'last', fail)
+  assert len(chosen) == 1
+
+
 @pytest.mark.timeout(580)  # Real games, on a busy machine.
 def test_a_checkpoint_of_an_atari_game_is_chosen_by_its_frames(tmp_path, processes):
   folder = tmp_path / 'breakout'
@@ -184,10 +217,44 @@ def test_a_checkpoint_of_an_atari_game_is_chosen_by_its_frames(tmp_path, process
   assert result['mean'] >= 0 and result['frames'] > 100
 
 
-def test_the_commands_of_the_readme(copy, tmp_path, processes):
+def commands_of_the_readme(title):
+  """The commands of a section below "After training", each a list of words."""
   with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
-    text = file.read().split('### Checkpoints to choose from\n')[1].split('\n### ')[0]
-  tested, begun = [shlex.split(block) for block in re.findall(r'```bash\n(.*?)```', text, re.S)]
+    text = file.read().split(f'### {title}\n')[1].split('\n### ')[0].replace('\\\n', ' ')
+  return [shlex.split(block) for block in re.findall(r'```bash\n(.*?)```', text, re.S)]
+
+
+@pytest.mark.timeout(580)  # Real games, on a busy machine.
+def test_the_commands_of_the_readme_from_a_run_to_its_card(tmp_path, processes):
+  # Breakout, in a folder of the name that the README gives: its games are shorter than Pong's.
+  folder = tmp_path / 'runs' / 'PongNoFrameskip-v4-SimpleConvNetAgent'
+  finished(processes, *BREAKOUT, f'--logdir={folder}', '--total_environment_frames=100',
+           '--metrics_secs=0.1')  # fmt: skip
+  for title in ('Test', 'Video', 'Export'):
+    for python, program, *flags in commands_of_the_readme(title):
+      assert (os.path.basename(python), program) == ('python', 'experiment.py')
+      flags = [re.sub('RUN$', str(folder), flag).replace('=30', '=2') for flag in flags]
+      program = os.path.join(ROOT, program)
+      run = processes.start(program, *flags, cwd=tmp_path, name=f'{title}{len(flags)}')
+      assert run.exit_code(LIMIT_SECS) == 0, run.output()
+  (evaluation,) = json.loads((folder / 'evaluation.json').read_text())
+  assert evaluation['protocol'] == 'paper'
+  exported = {path.name for path in (folder / 'export').iterdir()}
+  assert exported >= {
+    'saved_model.pb', 'policy.json', 'play_exported.py', 'MODEL_CARD.md', 'learning_curve.png',
+    'evaluation.json', 'video.webp', 'video.webm',
+  }  # fmt: skip
+  card = (folder / 'export' / 'MODEL_CARD.md').read_text()
+  assert f'| **2** | **{evaluation["mean"]:.2f} (' in card
+  assert '--level_name=BreakoutNoFrameskip-v4 --agent_name=SimpleConvNetAgent --total_' in card
+  assert '| `unroll_length` | 5 |' in card and 'discounting' not in card
+  played = processes.start(folder / 'export' / 'play_exported.py', cwd=tmp_path, name='played')
+  assert played.exit_code(LIMIT_SECS) == 0, played.output()
+  assert re.search(r'^return \d+\.0$', played.output(), re.M)
+
+
+def test_the_commands_of_the_readme(copy, tmp_path, processes):
+  tested, begun = commands_of_the_readme('Checkpoints to choose from')
   assert tested[:2] == begun[:2] == ['python', 'experiment.py']
   finished(processes, *[word.replace('RUN', str(copy)) for word in tested[2:]])
   assert json.loads((copy / 'evaluation.json').read_text())[0]['checkpoint_choice'] == 'best'

@@ -1,7 +1,9 @@
 """evaluation.records: what an evaluation holds, its interval, and that earlier ones are kept."""
 
+import concurrent.futures
 import json
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -82,16 +84,28 @@ def test_a_file_of_something_else_is_refused_and_untouched(tmp_path, content):
   assert path.read_text() == content
 
 
-def test_what_cannot_be_written_leaves_the_earlier_ones(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_earlier_ones(tmp_path):
   records.add(str(tmp_path), records.summary(CATCH, Catches, 1), 'model.ckpt-1')
   before = (tmp_path / 'evaluation.json').read_text()
-  full = {**records.summary(CATCH, Catches, 1)}
-  monkeypatch.setattr(records.os, 'replace', _no_space)
-  with pytest.raises(OSError, match='No space left'):
-    records.add(str(tmp_path), full, 'model.ckpt-2')
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  # A file that may not grow further, for a disk that has no room.
+  resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
+  try:
+    with pytest.raises(OSError, match='File too large'):
+      records.add(str(tmp_path), records.summary(CATCH, Catches, 1), 'model.ckpt-2')
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert os.listdir(tmp_path) == ['evaluation.json']
   assert (tmp_path / 'evaluation.json').read_text() == before
 
 
-def _no_space(*_):
-  raise OSError(28, 'No space left on device')
+def test_evaluations_that_end_at_the_same_time_are_all_kept(tmp_path):
+  result = records.summary(CATCH, Catches, 1)
+
+  def add(number):
+    records.add(str(tmp_path), result, f'model.ckpt-{number}')
+
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    list(pool.map(add, range(40)))
+  names = {entry['checkpoint'] for entry in records.read(str(tmp_path))}
+  assert names == {f'model.ckpt-{number}' for number in range(40)}

@@ -13,7 +13,10 @@ from network_fixtures import sshd  # noqa: F401
 from recorded_run import recorded_fixture  # noqa: F401
 from ssh_fixtures import code_fixture, opened_fixture, remote_fixture  # noqa: F401
 
-RECORDS = {'run.json', 'metrics.csv', 'episodes.csv', 'learning_curve.png', 'evaluation.json'}
+RECORDS = {
+    'run.json', 'metrics.csv', 'episodes.csv', 'learning_curve.png', 'evaluation.json',
+    'evaluations.csv',
+}  # fmt: skip
 
 
 def fetched(result):
@@ -38,7 +41,7 @@ def test_what_changed_is_fetched_and_nothing_else(recorded, tmp_path):
   result = recorded.run('pull', f'--to={target}')
   assert fetched(result) == RECORDS == set(os.listdir(target))
   assert all(same(recorded, target, name) for name in RECORDS)
-  assert result.stdout.splitlines()[-1].startswith('5 files from ')
+  assert result.stdout.splitlines()[-1].startswith('6 files from ')
   again = recorded.run('pull', f'--to={target}')
   assert fetched(again) == set() and again.stdout.startswith('nothing new from ')
   recorded.write('metrics.csv', 'metrics.csv\none more row\n')

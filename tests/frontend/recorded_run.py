@@ -46,7 +46,8 @@ class Recorded:
     spec = supervisor.Spec('learner-0', argv, {}, 'never', 0)
     supervisor.write_json(supervisor.path_of(folder, 'learner-0', 'spec.json'), spec._asdict())
     self.starts('run 1')
-    for name in ('metrics.csv', 'episodes.csv', 'learning_curve.png', 'evaluation.json'):
+    names = 'metrics.csv', 'episodes.csv', 'learning_curve.png', 'evaluation.json'
+    for name in (*names, 'evaluations.csv'):
       self.write(name, f'{name}\n')
     return self
 

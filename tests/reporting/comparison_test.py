@@ -67,6 +67,21 @@ def test_the_table_and_what_is_said_below_it(tmp_path, capsys):
   assert lines[6:] == [str(out)]
 
 
+def test_what_lies_beyond_the_shortest_run_of_a_group_is_told(tmp_path):
+  short = a_run(tmp_path / 'short', (1, 2, 3))
+  long = a_run(tmp_path / 'long', (1, 2, 3), frames=(100, 200, 30000))
+  other = a_run(tmp_path / 'other', (1, 2, 3), frames=(100, 200, 302))
+  runs = comparison.read_runs([short, long, other])
+  told = comparison.remarks(comparison.compare(runs, ['level_name']))
+  assert (
+    told[0] == f'level_name=A-v0: cut off at 300 frames, the end of {short}; {long} has 30,000.'
+  )
+  alike = comparison.remarks(comparison.compare([runs[0], runs[2]], ['level_name']))
+  assert not any('cut off' in sentence for sentence in alike)
+  hours = comparison.compare(runs, ['level_name'], 'hours')
+  assert not any('cut off' in sentence for sentence in comparison.remarks(hours))
+
+
 def test_five_runs_that_differ_in_the_seed_alone_are_not_warned_of(tmp_path):
   folders = [a_run(tmp_path / str(i), (1, 2, 3), seed=i, logdir=str(i)) for i in range(5)]
   assert comparison.remarks(comparison.compare(comparison.read_runs(folders), ['level_name'])) == []
@@ -154,6 +169,8 @@ def test_a_run_of_an_earlier_version_from_the_command_line_without_tensorflow(tm
     ('', ['--out=no/such/c.png'], 'no/such is no folder'),
     ('', ['--out=c.gif'], 'has to end in .jpg'),
     ('', ['--x=days'], 'argument --x: invalid choice'),
+    ('', ['--score=nan'], '--score=nan is no mean return that a run can reach'),
+    ('', ['--score=inf'], '--score=inf is no mean return'),
     ('', ['--score=high'], "argument --score: invalid float value: 'high'"),
   ],
 )

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from rows import FULL, a_row, an_episode, reporting_run
+from rows import FULL, a_row, an_episode, an_evaluation, reporting_run
 
 from reporting import csv_files, curves
 
@@ -26,6 +26,19 @@ def test_the_picture_of_one_and_of_two_runs(tmp_path):
   curves.plot_learning_curve([one, two], str(tmp_path / 'both.png'))
   assert min(png_size(tmp_path / 'one.png')) > 500
   assert (tmp_path / 'both.png').read_bytes() != (tmp_path / 'one.png').read_bytes()
+
+
+def test_evaluations_stand_in_the_picture_also_of_a_single_game(tmp_path):
+  with reporting_run(tmp_path, evaluations=True) as writer:
+    writer.write(a_row(200, **FULL))
+    curves.plot_learning_curve(str(tmp_path), str(tmp_path / 'without.png'))
+    writer.write_evaluation(an_evaluation(100))
+    single = dict(num_episodes=1, mean_return_low=None, mean_return_high=None, deterministic=True)
+    writer.write_evaluation(an_evaluation(200, **single))
+  curves.plot_learning_curve(str(tmp_path), str(tmp_path / 'with.png'))
+  assert (tmp_path / 'with.png').read_bytes() != (tmp_path / 'without.png').read_bytes()
+  kinds = curves._by_kind(csv_files.read_evaluations(str(tmp_path)))
+  assert list(kinds) == ['evaluation (training)', 'evaluation (training, likeliest actions)']
 
 
 def test_rows_that_a_restart_made_void_are_not_drawn(tmp_path):

@@ -68,6 +68,25 @@ def a_row(frames=12_300_000, **changes):
   return dict(row, **changes)
 
 
+def an_evaluation(frames=100, **changes):
+  return dict(
+    dict(
+      time=1e9,
+      environment_frames=frames,
+      checkpoint='model.ckpt-3',
+      protocol='training',
+      deterministic=False,
+      num_episodes=30,
+      mean_return=2.0,
+      mean_return_low=1.5,
+      mean_return_high=2.25,
+      median_return=2.5,
+      human_normalised_score=None,
+    ),
+    **changes,
+  )
+
+
 FULL = {
   'mean_return_100': 14.2,
   'policy_lag_mean': 4.2,

@@ -6,11 +6,16 @@ import subprocess
 import sys
 
 import pytest
-from rows import a_report, a_row, an_episode, reporting_run, rows_of
+from rows import a_report, a_row, an_episode, an_evaluation, reporting_run, rows_of
 
 import conftest
 from reporting import csv_files, writers
-from reporting.statistics import EPISODE_COLUMNS, METRIC_COLUMNS, RunStatistics
+from reporting.statistics import (
+  EPISODE_COLUMNS,
+  EVALUATION_COLUMNS,
+  METRIC_COLUMNS,
+  RunStatistics,
+)
 
 
 def test_columns_are_the_documented_ones():
@@ -48,6 +53,22 @@ def test_each_row_is_in_the_file_at_once_and_a_resumed_run_appends(tmp_path):
   assert [row['environment_frames'] for row in rows] == ['100', '200']
   assert rows[1]['total_loss'] == ''
   assert tuple(rows[0]) == METRIC_COLUMNS
+
+
+def test_evaluations_have_a_file_where_there_will_be_any(tmp_path):
+  with reporting_run(tmp_path / 'without'):
+    pass
+  assert not (tmp_path / 'without' / 'evaluations.csv').exists()
+  with reporting_run(tmp_path, evaluations=True) as writer:
+    writer.write_evaluation(an_evaluation(100))
+  (row,) = rows_of(tmp_path, 'evaluations.csv')
+  assert tuple(row) == EVALUATION_COLUMNS
+  assert (row['environment_frames'], row['mean_return'], row['mean_return_low']) == (
+    '100', '2', '1.5'
+  )  # fmt: skip
+  (events,) = tmp_path.glob('events.out.tfevents.*')
+  assert b'evaluations/training/mean_return' in events.read_bytes()
+  assert b'human' not in events.read_bytes()
 
 
 def test_a_half_written_last_line_is_cut_off(tmp_path):

@@ -107,6 +107,19 @@ def test_the_last_three_are_kept_also_over_restarts(tmp_path):
   assert saver.latest(str(tmp_path)) == str(tmp_path / 'model.ckpt-4')
 
 
+def test_one_that_somebody_reads_is_kept_as_long_as_that(tmp_path):
+  one = Learner(small_settings())
+  saver, read = checkpoints(one, tmp_path, keep=1), {'model.ckpt-1'}
+  saver.in_use = read.__contains__
+  with one.open():
+    assert saver.save(one.session, 1).name == 'model.ckpt-1'
+    saver.save(one.session, 2)
+    assert kept(tmp_path) == [f'model.ckpt-{k}.index' for k in (1, 2)]
+    read.clear()
+    saver.save(one.session, 3)
+  assert kept(tmp_path) == ['model.ckpt-3.index']
+
+
 def test_a_folder_can_be_moved_with_its_checkpoints(tmp_path):
   one = Learner(small_settings())
   (tmp_path / 'here').mkdir()

@@ -1,0 +1,182 @@
+"""MODEL_CARD.md: what an exported policy is, how it came about, and what it is worth.
+
+It opens with the metadata that model hubs read; pictures and figures that it shows lie beside it.
+"""
+
+import json
+import os
+import shutil
+
+from evaluation import records
+from reporting import curves
+
+NAME = 'MODEL_CARD.md'
+# Flags that say where a run took place, or what is done with it: they tell nothing of the policy.
+_NOT_OF_THE_POLICY = {
+  'mode', 'logdir', 'state_dir', 'checkpoint', 'cluster', 'job_name', 'task', 'ps_hosts',
+  'learner_hosts', 'actor_hosts', 'slurm_ps', 'slurm_learners', 'wait_secs', 'watchdog_secs',
+  'threads', 'learner_devices', 'test_num_episodes', 'eval_every_frames', 'eval_protocol',
+  'num_episodes', 'annotate', 'deterministic', 'save_checkpoint_secs', 'keep_checkpoints',
+  'keep_checkpoint_every_frames', 'metrics_secs',
+}  # fmt: skip
+_FILMS = ('video.webp', 'video.webm')
+
+
+def write(folder, logdir, policy, record, defaults):
+  """Writes MODEL_CARD.md, and beside it the curve, the evaluations and the film, where there are.
+
+  Args:
+    folder: of the export.
+    logdir: of the run.
+    policy: dict, the contents of policy.json.
+    record: dict, the run's run.json; {} where there is none.
+    defaults: dict, the defaults of the flags of experiment.py.
+
+  Raises:
+    BadInput: evaluation.json holds something else.
+    OSError: the disk.
+  """
+  evaluations = records.read(logdir)
+  if evaluations:
+    shutil.copy(os.path.join(logdir, 'evaluation.json'), folder)
+  films = [name for name in _FILMS if os.path.exists(os.path.join(logdir, name))]
+  for name in films:
+    shutil.copy(os.path.join(logdir, name), folder)
+  changed = changed_flags(policy, record, defaults)
+  parts = [
+    _metadata(policy, evaluations),
+    _summary(policy, record),
+    _evaluations(policy, evaluations),
+    _curve(folder, logdir),
+    _film(films),
+    _use(policy),
+    _training(changed, record),
+    f'## Licence\n\n{policy["licence"]}\n',
+  ]
+  with open(os.path.join(folder, NAME), 'w', encoding='utf-8') as file:
+    file.write('\n'.join(part for part in parts if part))
+
+
+def changed_flags(policy, record, defaults):
+  """Flags of the run's last start that differ from their defaults, a dict; the level comes first.
+
+  Args:
+    policy, record, defaults: see `write`.
+  """
+  flags = record.get('flags', {})
+  changed = {
+    name: value
+    for name, value in flags.items()
+    if name in defaults and name not in _NOT_OF_THE_POLICY and value != defaults[name]
+  }
+  return {'level_name': policy['level_name'], 'agent_name': policy['agent_name'], **changed}
+
+
+def _metadata(policy, evaluations):
+  lines = ['---', f'license: {policy["licence"].lower()}', 'tags:']
+  tags = ('reinforcement-learning', 'deep-reinforcement-learning', 'impala', policy['level_name'])
+  lines += [f'- {json.dumps(tag)}' for tag in tags]
+  of_this = [e for e in evaluations if e.get('checkpoint') == policy['checkpoint']]
+  if of_this:
+    level = json.dumps(policy['level_name'])
+    task = 'reinforcement-learning'
+    lines += ['model-index:', f'- name: {json.dumps(policy["agent_name"])}', '  results:']
+    lines += ['  - task:', f'      type: {task}', f'      name: {task}']
+    lines += ['    dataset:', f'      name: {level}', f'      type: {level}', '    metrics:']
+    lines += ['    - type: mean_reward', '      name: mean_reward']
+    lines += [f'      value: {of_this[0]["mean"]:.2f} +/- {of_this[0]["std"]:.2f}']
+    lines += ['      verified: false']
+  return '\n'.join([*lines, '---', ''])
+
+
+def _summary(policy, record):
+  frames, versions = policy['environment_frames'], record.get('versions', {})
+  trained = '' if frames is None else f' for {frames:,} environment frames'
+  by = f', with TensorFlow {versions["tensorflow"]}' if versions.get('tensorflow') else ''
+  commit = f' Commit of the code: {record["git_commit"]}.' if record.get('git_commit') else ''
+  return (
+    f'# {policy["agent_name"]} on {policy["level_name"]}\n\n'
+    f'Trained{trained} with IMPALA (https://arxiv.org/abs/1802.01561){by}; the checkpoint is '
+    f'`{policy["checkpoint"]}`.{commit}\n'
+  )
+
+
+def _evaluations(policy, evaluations):
+  rows = [_evaluation(e, e.get('checkpoint') == policy['checkpoint']) for e in evaluations]
+  if not rows:
+    return '## Evaluations\n\nIt was not evaluated.\n'
+  header = (
+    '| frames of the checkpoint | protocol | actions | games | mean (95% interval) | median | '
+    'human-normalised |\n| --- | --- | --- | --- | --- | --- | --- |'
+  )
+  told = 'The newest first; those of this checkpoint are bold. `evaluation.json` has every return.'
+  return '\n'.join(['## Evaluations', '', header, *rows, '', told, ''])
+
+
+def _evaluation(entry, is_of_this):
+  bold = '**' if is_of_this else ''
+  low, high = entry.get('mean_interval_95') or (None, None)
+  normalised = entry.get('human_normalised_score')
+  cells = [
+    str(entry.get('checkpoint_frames', entry.get('checkpoint', ''))),
+    entry.get('protocol', 'training'),
+    'likeliest' if entry.get('deterministic') else 'sampled',
+    str(len(entry['returns'])),
+    f'{entry["mean"]:.2f}' + ('' if low is None else f' ({low:.2f} to {high:.2f})'),
+    f'{entry["median"]:.2f}' if 'median' in entry else '',
+    '' if normalised is None else f'{normalised:.1%}',
+  ]
+  return '| ' + ' | '.join(f'{bold}{cell}{bold}' if cell else '' for cell in cells) + ' |'
+
+
+def _curve(folder, logdir):
+  picture = 'learning_curve.png'
+  try:
+    curves.plot_learning_curve(logdir, os.path.join(folder, picture))
+  except ValueError:  # No rows of metrics.
+    return ''
+  return f'## Learning curve\n\n![Returns, waits, policy lag and loss over frames]({picture})\n'
+
+
+def _film(films):
+  if not films:
+    return ''
+  shown = [f'![A game]({name})' for name in films if name.endswith('.webp')]
+  shown += [f'[The whole film]({name})' for name in films if name.endswith('.webm')]
+  return '\n\n'.join(['## A game', *shown, ''])
+
+
+def _use(policy):
+  needed = 'tensorflow numpy gymnasium' + (' ale-py' if policy['atari'] else '')
+  own = ''
+  if policy['level_name'].startswith('impala/'):
+    own = (
+      f'`{policy["level_name"]}` is an environment of the code that trained it: '
+      '`play_exported.py` can make it only where that has registered it.\n\n'
+    )
+  return (
+    f'## Use\n\n```bash\npip install {needed}\npython play_exported.py\n```\n\n{own}'
+    '`tf.saved_model.load` reads the model without the code that trained it. Its signature '
+    '`initial_state` takes `batch_size` and gives `state`; `step` takes `observation`, '
+    '`last_action`, `last_reward`, `done` and `state` of any number of games, and gives `action` '
+    '(sampled), `greedy_action`, `logits`, `value` and the next `state`. `policy.json` tells '
+    f'shapes and preprocessing: {policy["preprocessing"]}.\n'
+  )
+
+
+def _training(changed, record):
+  command = ' '.join(['python experiment.py', *(f'--{n}={_text(v)}' for n, v in changed.items())])
+  told = ['## How it was trained', '', '```bash', command, '```', '']
+  starts = len(record.get('starts', [])) + 1
+  if starts > 1:
+    told += [f'The run was started {starts} times; these are the flags of the last start.', '']
+  told += ['Level, agent, and the flags that differ from their defaults:', '']
+  told += ['| flag | value |', '| --- | --- |']
+  told += [f'| `{name}` | {_text(value)} |' for name, value in changed.items()]
+  return '\n'.join([*told, ''])
+
+
+def _text(value):
+  if isinstance(value, bool):
+    return str(value).lower()
+  return ','.join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,159 @@
+"""--eval_every_frames: real runs are evaluated beside their training, and leave nothing behind."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+import throttled_env
+from cluster_fixtures import all_zero, new_cluster  # noqa: F401 (new_cluster is a fixture)
+from conftest import ROOT, eventually
+from evaluation import periodic
+
+LIMIT_SECS = 280.0
+# Its pace leaves the processors to the evaluations.
+THROTTLED = '--level_name=throttled_env:ThrottledCatch-v0'
+FLAGS = (
+    THROTTLED, '--batch_size=2', '--unroll_length=9', '--num_actors=1', '--envs_per_actor=4',
+    '--metrics_secs=1', '--save_checkpoint_secs=1', '--keep_checkpoints=1',
+    '--eval_every_frames=90', '--test_num_episodes=2',
+)  # fmt: skip
+
+slow = pytest.mark.slow
+
+
+def start(processes, folder, *flags):
+  env = {'PYTHONPATH': os.path.join(ROOT, 'tests'), throttled_env.OPEN: str(folder / 'never')}
+  return processes.start('experiment.py', f'--logdir={folder / "run"}', *FLAGS, *flags, env=env)
+
+
+def rows(folder):
+  path = folder / 'run' / 'evaluations.csv'
+  if not path.exists():
+    return []
+  with open(path, newline='') as file:
+    return [row for row in csv.DictReader(file) if None not in row.values()]
+
+
+def evaluations_of(run):
+  """The processes that evaluate a run right now, each a psutil.Process."""
+  try:
+    found = psutil.Process(run.pid).children()
+    return [child for child in found if '--mode=test' in child.cmdline()]
+  except psutil.NoSuchProcess:
+    return []
+
+
+def until(run, condition):
+  """Waits for a condition while a run goes on; never do two processes evaluate it."""
+
+  def met_or_ended():
+    assert len(evaluations_of(run)) <= 1
+    return condition() or run.poll() is not None
+
+  eventually(met_or_ended, LIMIT_SECS, run.output)
+  assert condition(), run.output()
+
+
+def stop(run):
+  os.killpg(run.pid, signal.SIGTERM)
+  assert run.exit_code(LIMIT_SECS) == 0, run.output()
+  return run.output()
+
+
+@slow
+@pytest.mark.timeout(900)
+def test_rows_come_in_while_it_trains_and_none_twice_where_it_resumes(tmp_path, processes):
+  run = start(processes, tmp_path)
+  until(run, lambda: len(rows(tmp_path)) == 2)
+  until(run, lambda: evaluations_of(run))
+  output = stop(run)
+  first = rows(tmp_path)
+  frames = [int(row['environment_frames']) for row in first]
+  assert [n // 90 for n in frames] == sorted({n // 90 for n in frames}) and frames[0] >= 90
+  newest_first = json.loads((tmp_path / 'run' / 'evaluation.json').read_text())
+  assert [entry['checkpoint_frames'] for entry in newest_first] == frames[::-1]
+  for row, entry in zip(first, newest_first[::-1], strict=True):
+    assert row['checkpoint'] == entry['checkpoint']
+    assert (row['protocol'], row['num_episodes']) == ('training', '2')
+    assert float(row['mean_return']) == entry['mean'] == sum(entry['returns']) / 2
+    said = f'evaluation at {row["environment_frames"]} frames: 2 games, mean {entry["mean"]:.2f}'
+    assert said in output
+  assert 'was dropped, for the run ends' in output and 'failed' not in output
+  (events,) = (tmp_path / 'run').glob('events.out.tfevents.*')
+  assert b'evaluations/training/mean_return' in events.read_bytes()
+
+  resumed = start(processes, tmp_path)
+  until(resumed, lambda: len(rows(tmp_path)) == 3)
+  stop(resumed)
+  frames = [int(row['environment_frames']) for row in rows(tmp_path)]
+  assert frames == sorted(set(frames))
+
+
+@slow
+@pytest.mark.timeout(600)
+def test_one_that_fails_is_a_warning_and_none_outlives_a_run_that_is_killed(tmp_path, processes):
+  run = start(processes, tmp_path, '--test_num_episodes=1600')  # None ends by itself.
+  until(run, lambda: evaluations_of(run))
+  (first,) = evaluations_of(run)
+  eventually(lambda: 'experiment.py' in first.cmdline()[1], LIMIT_SECS)
+  assert first.nice() == 14 and os.getsid(first.pid) == os.getsid(run.pid)
+  assert first.environ()['CUDA_VISIBLE_DEVICES'] == ''
+  first.kill()
+  until(run, lambda: 'failed, training goes on: exit code -9' in run.output())
+  until(run, lambda: [p for p in evaluations_of(run) if p.pid != first.pid])
+  (second,) = evaluations_of(run)
+  family = [second, *second.children(recursive=True)]
+  run.kill()
+  run.wait()
+  _, alive = psutil.wait_procs(family, timeout=30)
+  assert not alive
+  assert rows(tmp_path) == []
+
+
+def test_the_chief_of_a_cluster_evaluates(new_cluster, tmp_path):  # noqa: F811
+  env = {'PYTHONPATH': os.path.join(ROOT, 'tests'), throttled_env.OPEN: str(tmp_path / 'never')}
+  cluster = new_cluster(env=env)
+  flags = [THROTTLED, '--eval_every_frames=100', '--test_num_episodes=2', '--batch_size=4']
+  cluster.start_all(learner=flags)
+  eventually(lambda: rows(tmp_path), LIMIT_SECS, cluster.logs)
+  os.kill(cluster.tasks['learner:0'].pid, signal.SIGTERM)
+  assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
+  assert 'evaluation at ' in cluster.tasks['learner:0'].output()
+
+
+def test_what_cannot_be_played_so_is_refused_before_anything_is_made(tmp_path):
+  flags = ['--level_name=impala/Catch-v0', '--eval_every_frames=100', '--eval_protocol=machado']
+  done = subprocess.run(
+    [sys.executable, 'experiment.py', *flags, f'--logdir={tmp_path / "run"}'],
+    cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECS,
+  )  # fmt: skip
+  assert (done.returncode, done.stdout) == (2, '')
+  (line,) = done.stderr.splitlines()
+  assert '--eval_protocol=machado is for Atari games, and impala/Catch-v0 is none' in line
+  assert os.listdir(tmp_path) == []
+
+
+def evaluations(folder, every, frames):
+  found = periodic.Evaluations(str(folder), every, {}, None, None, None)
+  found.begin(frames)
+  return found
+
+
+def test_one_is_due_at_the_first_update_past_every_so_many_frames(tmp_path):
+  new = evaluations(tmp_path, 100, 0)
+  assert [new.is_due(n) for n in (0, 99, 100, 101, 350)] == [False, False, True, True, True]
+  assert not any(evaluations(tmp_path, 0, 0).is_due(n) for n in (0, 100, 1000))
+  (tmp_path / 'evaluations.csv').write_text('environment_frames\n110\n205\n330\n')
+  resumed = evaluations(tmp_path, 100, 330)
+  assert [resumed.is_due(n) for n in (330, 399, 400)] == [False, False, True]
+  # The process may have been killed before the row of what it saved last.
+  assert evaluations(tmp_path, 100, 310).is_due(311)
+  # Who goes on from an earlier checkpoint has what came after it played anew.
+  earlier = evaluations(tmp_path, 100, 210)
+  assert [earlier.is_due(n) for n in (299, 300)] == [False, True]
