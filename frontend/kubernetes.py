@@ -47,12 +47,12 @@ def write_manifests(console):
 def _check_names(name, image):
   if not re.fullmatch(r'[a-z]([a-z0-9-]{0,38}[a-z0-9])?', name):
     raise ValueError(
-      f'--name={name!r} is no name for objects of Kubernetes: at most 40 lower-case letters, digits '
-      'and -, a letter first'
+      f'--name={name!r} is no name for objects of Kubernetes: at most 40 lower-case letters, '
+      'digits and -, a letter first'
     )
   if not image:
     raise ValueError(
-      '--image is missing: the image that the Dockerfile makes, at the registry from which the nodes '
+      '--image is missing: the image that the Dockerfile makes, at the registry from which nodes '
       'fetch it, for example --image=registry.example.org/impala:1'
     )
   if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._:/@-]*', image):

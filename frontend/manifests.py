@@ -21,7 +21,7 @@ DISK = '10Gi'
 # What the manifests decide, besides the places of tasks.
 OWN_FLAGS = ('cluster', 'logdir', 'on_sigterm')
 
-# The Jobs of a run differ in these. name: of the Job; tasks: of the CSV, alike if there are several.
+# name: of a Job; tasks: of the CSV, alike if there are several.
 _Group = collections.namedtuple('_Group', 'name tasks is_indexed')
 
 

@@ -1,4 +1,4 @@
-"""Dicts and lists as YAML that people can read and edit: blocks, with their scalars as JSON has them.
+"""Dicts and lists as YAML that people can read and edit: blocks, and scalars as in JSON.
 
 A JSON scalar means the same in YAML, so nothing here has to know what YAML takes for a date, a
 number or a truth value; only words that are none of these go without quotes.

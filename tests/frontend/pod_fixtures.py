@@ -16,9 +16,9 @@ from conftest import ROOT, eventually
 from frontend import manifests
 
 LIMIT_SECS = 240.0
-# $0: hostname; $1: folder of the network; then WORKDIR, the volume's place or '', the code; then what
-# runs. The code and the volume lie where the image and the pod have them; nothing else can be
-# written but /tmp, which is the host's own.
+# $0: hostname; $1: folder of the network; then WORKDIR, the volume's place or '', the code; then
+# what runs. The code and the volume lie where the image and the pod have them; nothing but the
+# volume and /tmp, which is the host's own, can be written.
 _AS_POD = """
 set -e
 hostname "$0"
