@@ -73,9 +73,12 @@ def test_rows_that_ask_for_the_same_share_a_job_and_each_learner_has_its_own():
     'catch-ps': 1, 'catch-learner-0': 1, 'catch-learner-1': 1,
     'catch-actor-0': 1, 'catch-actor-1': 1, 'catch-actor-2': 1,
   }  # fmt: skip
-  alike = [o for o in made(CSV.replace('=4\n', '=8\n')) if o['kind'] == 'Job'][-1]
-  assert (alike['metadata']['name'], alike['spec']['completions']) == ('catch-actor', 3)
-  assert alike['spec']['completionMode'] == 'Indexed'
+  alike = CSV.replace('=4\n', '=8\n').replace('"0,1"', '3')
+  jobs = {o['metadata']['name']: o['spec'] for o in made(alike) if o['kind'] == 'Job'}
+  assert {name: spec['completions'] for name, spec in jobs.items()} == {
+    'catch-ps': 1, 'catch-learner-0': 1, 'catch-learner-1': 1, 'catch-actor': 3,
+  }  # fmt: skip
+  assert jobs['catch-actor']['completionMode'] == 'Indexed'
 
 
 @pytest.mark.parametrize('text', [CSV, CSV.replace('=4\n', '=8\n')], ids=['apart', 'together'])
