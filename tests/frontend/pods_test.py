@@ -78,6 +78,18 @@ def test_pods_train_to_the_end_though_each_is_drained_or_killed_and_moves(pods):
   again = len(rows(pods))
   pods.until(lambda: len(rows(pods)) > again and frames(pods) > trained)
 
+  # `kubectl delete jobs` tells all at once; the same file goes on from the last checkpoint.
+  for task in pods.tasks.values():
+    task.terminate()
+  pods.until(lambda: all(task.poll() is not None for task in pods.tasks.values()))
+  codes = {name: task.returncode for name, task in pods.tasks.items()}
+  assert codes == dict.fromkeys(pods.pods, 143), pods.logs()
+  trained = frames(pods)
+  for name in pods.pods:
+    pods.start(name)
+  chief = pods.tasks['catch-learner-0']
+  pods.until(lambda: f'resumed at {trained} frames' in chief.output())
+
   pods.open_gate()
   pods.until(lambda: all(task.poll() is not None for task in pods.tasks.values()))
   codes = {name: task.returncode for name, task in pods.tasks.items()}
