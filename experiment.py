@@ -99,6 +99,11 @@ flags.DEFINE_integer(
     'watchdog_secs', 300, 'Seconds without progress after which a role leaves; 0 = never.',
     lower_bound=0,
 )  # fmt: skip
+flags.DEFINE_enum(
+    'on_sigterm', 'end_run', ['end_run', 'leave'],
+    'Of a cluster: SIGTERM to the chief ends the run, or any task just leaves (exit 143) to be '
+    'started again.',
+)  # fmt: skip
 flags.DEFINE_string('state_dir', '', 'Folder of the state file of this task; none if empty.')
 flags.DEFINE_integer('threads', 0, 'Threads per TensorFlow pool; 0 = one per core.', lower_bound=0)
 
@@ -256,8 +261,8 @@ def options():
 
 
 def train(cluster):
-  """Runs this task's role to its end."""
-  interrupts = process.Interrupts()
+  """Runs this task's role to its end; returns the exit code."""
+  interrupts = process.Interrupts(cluster.is_local or FLAGS.on_sigterm == 'end_run')
   if cluster.is_local:
     logging.set_verbosity(logging.WARNING)  # The live line says it all.
   if cluster.job in ('ps', 'actor'):
@@ -277,6 +282,7 @@ def train(cluster):
     from roles import role
 
     Attempt(role.run, cluster, options(), interrupts, claim).result()
+  return process.EXIT_LEFT if interrupts.run_goes_on else process.EXIT_OK
 
 
 def _check_evaluations():
@@ -312,7 +318,7 @@ def main(argv):
         own_settings()
         _check_evaluations()
     elif FLAGS.mode == 'train':
-      train(cluster)
+      return train(cluster)
     elif FLAGS.mode == 'test':
       modes.test(
         options(),

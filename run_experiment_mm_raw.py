@@ -14,8 +14,10 @@ from frontend.host_error import HostError
 # run: module of frontend/ and function in it, of a Console, that returns the exit code; imported
 # when it runs, since --help needs none of them. text: what --help says. training_flags: whether it
 # starts tasks or looks at how they would start, for only then it takes training flags. task:
-# whether it takes --task.
-Action = collections.namedtuple('Action', 'run text training_flags task', defaults=(False, False))
+# whether it takes --task. hosts: whether the CSV has to say which hosts there are.
+Action = collections.namedtuple(
+  'Action', 'run text training_flags task hosts', defaults=(False, False, True)
+)
 
 # Another action is a module in frontend/ and a row here.
 ACTIONS = {
@@ -54,6 +56,12 @@ ACTIONS = {
     'showing.show_tensorboard',
     "show the run in TensorBoard on the chief's host, through a port of this machine, until Ctrl-C",
   ),
+  'kubernetes': Action(
+    'kubernetes.write_manifests',
+    'write the cluster as manifests to kubernetes/NAME.yaml: --image, --name',
+    training_flags=True,
+    hosts=False,
+  ),
   'plan': Action('planning.plan', 'print what would run where', training_flags=True),
 }
 # What the frontend runs on the hosts; a person has no use for them.
@@ -61,6 +69,7 @@ INNER_ACTIONS = ('on_host', 'supervise')
 # Flags of the frontend that mean something to one action only.
 FLAGS_OF = {
   'firewall': ('apply', 'remove', 'interface', 'only_this_user'),
+  'kubernetes': ('image', 'name'),
   'pull': ('to', 'checkpoints'),
   'push': ('allow_running',),
 }
@@ -139,6 +148,9 @@ _define('bool', 'remove', False, 'firewall: take it away from every host (so doe
 _define('bool', 'only_this_user', False, 'firewall: shut out other users of the hosts as well.')
 _define('string', 'interface', '', 'firewall: the one interface of the cluster, for example wg0.')
 
+_define('string', 'image', '', 'kubernetes: the image of the Dockerfile, with its registry.')
+_define('string', 'name', 'impala', 'kubernetes: of the run; begins the names of all objects.')
+
 
 def _parse(words):
   """Sets FLAGS; returns the training flags. Raises ValueError with one sentence."""
@@ -183,7 +195,7 @@ def _run_action(words):
   from frontend import checking, cluster_csv
   from frontend.console import Console
 
-  described = cluster_csv.read_cluster(FLAGS.cluster_csv_path)
+  described = cluster_csv.read_cluster(FLAGS.cluster_csv_path, action.hosts)
   console = Console(described, FLAGS, training)
   try:
     if action.training_flags:

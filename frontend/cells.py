@@ -88,6 +88,18 @@ def _flags(cell):
   return arguments
 
 
+def _cpus(cell):
+  if cell and not re.fullmatch(r'\d{1,4}(\.\d{1,3})?|\d{1,7}m', cell, re.ASCII):
+    raise ValueError(f'{cell!r} is not a number of cores (for example 2, 0.5 or 500m)')
+  return cell
+
+
+def _memory(cell):
+  if cell and not re.fullmatch(r'[1-9]\d{0,5}[KMGT]i', cell, re.ASCII):
+    raise ValueError(f'{cell!r} is not an amount of memory (for example 512Mi or 4Gi)')
+  return cell
+
+
 # What each column holds: {name: function of the text in a cell}.
 READERS = {
   'job': _job,
@@ -99,4 +111,6 @@ READERS = {
   'workdir': _path,
   'python': _path,
   'flags': _flags,
+  'cpus': _cpus,
+  'memory': _memory,
 }

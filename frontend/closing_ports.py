@@ -11,6 +11,9 @@ from frontend.host_error import HostError
 def close_ports(console):
   """Prints each host's nftables table; sets it with --apply, removes it with --remove.
 
+  Returns:
+    The exit code: 2 where a login cannot do it (no nft, no root), 1 where a host failed otherwise.
+
   Raises:
     ValueError: flags that contradict each other.
   """
@@ -24,11 +27,11 @@ def close_ports(console):
   if options.remove:
     return open_ports(console, console.hosts)
   outcomes = console.on_all(lambda host: _table_of(console, host))
-  failed = console.failures(outcomes)
+  failed, refused = console.failures(outcomes), 0
   for host, result in outcomes:
     if not isinstance(result, HostError):
-      failed += _say_closed(console, host, result)
-  return 1 if failed else 0
+      refused += _say_closed(console, host, result)
+  return _exit_code(failed, refused)
 
 
 def open_ports(console, targets):
@@ -36,12 +39,12 @@ def open_ports(console, targets):
   outcomes = console.on_all(
     lambda host: host.ask('open_ports', own=host.host.address, **console.session()), targets
   )
-  failed = console.failures(outcomes)
+  failed, refused = console.failures(outcomes), 0
   for host, result in outcomes:
     if isinstance(result, HostError):
       continue
     if result['reason']:
-      failed += 1
+      refused += 1
       console.say(
         f'{host.name}: the firewall was not removed: {on_host.printable(result["reason"])}; an '
         f'administrator runs there: {on_host.printable(result["command"])}'
@@ -52,7 +55,11 @@ def open_ports(console, targets):
       console.say(
         f'{host.name}: no firewall of session {console.options.tmux_sess} was set from here'
       )
-  return 1 if failed else 0
+  return _exit_code(failed, refused)
+
+
+def _exit_code(failed, refused):
+  return 1 if failed else 2 if refused else 0
 
 
 def _table_of(console, host):
@@ -83,7 +90,7 @@ def _needs_no_lookup(cell):
 
 
 def _say_closed(console, host, result):
-  """Says what was done on a host, and what an administrator has to do; returns 1 for a failure."""
+  """Says what was done on a host, and what an administrator has to do; returns 1 for a refusal."""
   if result['set']:
     ports = ', '.join(str(task.tf_port) for task in host.host.tasks)
     console.say(f'{host.name}: only hosts of this cluster reach {ports}')

@@ -13,11 +13,13 @@ JOBS = ('ps', 'learner', 'actor')
 PLACEMENT_FLAGS = ('ps_hosts', 'learner_hosts', 'actor_hosts', 'job_name', 'task', 'state_dir')
 
 # One row of the CSV. index: number within its job; cuda_visible_devices: None for all GPUs, ''
-# for none; ssh_port: int or None; flags: list of arguments; line: of the CSV. Other cells: str,
-# '' if not given.
+# for none; ssh_port: int or None; flags: list of arguments; line: of the CSV; tf_port: int, None
+# where the CSV places no task on a host. Other cells: str, '' if not given.
 Task = collections.namedtuple(
   'Task',
-  'job index ip tf_port cuda_visible_devices ssh_port ssh_username workdir python flags line',
+  'job index ip tf_port cuda_visible_devices ssh_port ssh_username workdir python flags line cpus '
+  'memory',
+  defaults=('', ''),
 )
 
 # Tasks that run on one machine, with how to get there.

@@ -13,6 +13,8 @@ from frontend import cluster
 from frontend.cells import READERS, one_of
 
 REQUIRED_COLUMNS = ('job', 'ip', 'tf_port')
+# Without hosts, the place of a task is somebody else's choice: these cells say nothing.
+HOST_COLUMNS = ('ip', 'tf_port')
 COLUMNS = REQUIRED_COLUMNS + (
   'cuda_visible_devices',
   'ssh_port',
@@ -20,6 +22,8 @@ COLUMNS = REQUIRED_COLUMNS + (
   'workdir',
   'python',
   'flags',
+  'cpus',
+  'memory',
 )
 # The original format ended with this column; it may be there as long as it is empty.
 PASSWORD_COLUMN = 'ssh_password'
@@ -58,7 +62,7 @@ def _rows(text):
       yield position['line'], [cell.strip() for cell in cells]
 
 
-def _header_mistakes(header):
+def _header_mistakes(header, required):
   mistakes = []
   for column in header:
     if column != PASSWORD_COLUMN and column not in COLUMNS:
@@ -67,7 +71,7 @@ def _header_mistakes(header):
   for column in COLUMNS:
     if header.count(column) > 1:
       mistakes.append(f'column {column!r} is there {header.count(column)} times; keep one')
-    if column in REQUIRED_COLUMNS and column not in header:
+    if column in required and column not in header:
       mistakes.append(f'column {column!r} is missing')
   return mistakes
 
@@ -79,7 +83,7 @@ def _password_mistake(line, host):
   )
 
 
-def _read_row(line, header, cells):
+def _read_row(line, header, cells, required):
   """Returns ({column: value}, mistakes) of one row."""
   values = {
     column: reader('') for column, reader in READERS.items() if column not in REQUIRED_COLUMNS
@@ -91,9 +95,12 @@ def _read_row(line, header, cells):
       '(a cell that holds a comma needs quotes)'
     )
   given = dict(zip(header, cells))
-  for column in REQUIRED_COLUMNS:
+  for column in required:
     if column in header:
       given.setdefault(column, '')
+  for column in set(REQUIRED_COLUMNS) - set(required):  # Not looked at.
+    given.pop(column, None)
+    values[column] = None
   for column, cell in given.items():
     if column == PASSWORD_COLUMN:
       mistakes.extend([_password_mistake(line, given.get('ip') or 'HOST')] if cell else [])
@@ -197,12 +204,14 @@ def _hosts(tasks):
   ]
 
 
-def parse_cluster(text, name):
+def parse_cluster(text, name, with_hosts=True):
   """Reads the text of a cluster CSV.
 
   Args:
     text: the file's contents.
     name: what the mistakes call the file.
+    with_hosts: whether the rows say on which host and port each task runs; if not, these columns
+      may be left out, and the Cluster has no hosts.
 
   Returns:
     A Cluster.
@@ -217,14 +226,17 @@ def parse_cluster(text, name):
   if not rows:
     raise ClusterError([f'{name} is empty; its first line is {",".join(COLUMNS)}'])
   (header_line, header), *rows = rows
-  header_mistakes = _header_mistakes(header)
+  required = [c for c in REQUIRED_COLUMNS if with_hosts or c not in HOST_COLUMNS]
+  header_mistakes = _header_mistakes(header, required)
   mistakes = [f'line {header_line}: {mistake}' for mistake in header_mistakes]
   parsed = []
   for line, cells in rows:
-    values, row_mistakes = _read_row(line, header, cells)
+    values, row_mistakes = _read_row(line, header, cells, required)
     parsed.append((line, values))
     mistakes.extend(row_mistakes)
-  mistakes += _same_port_mistakes(parsed) + _one_host_mistakes(parsed) + _loopback_mistakes(parsed)
+  if with_hosts:
+    for check in (_same_port_mistakes, _one_host_mistakes, _loopback_mistakes):
+      mistakes += check(parsed)
   if 'job' in header:
     mistakes += _job_mistakes(parsed)
   if mistakes:
@@ -235,14 +247,16 @@ def parse_cluster(text, name):
       ]
     )
   tasks = tuple(_tasks(parsed))
+  if not with_hosts:
+    return cluster.Cluster(tasks, (), ())
   return cluster.Cluster(tasks, tuple(_hosts(tasks)), tuple(_warnings(tasks)))
 
 
-def read_cluster(path):
+def read_cluster(path, with_hosts=True):
   """Reads a cluster CSV from disk; see `parse_cluster`."""
   try:
     with open(path, encoding='utf-8-sig', newline='') as file:
-      return parse_cluster(file.read(), os.path.basename(path))
+      return parse_cluster(file.read(), os.path.basename(path), with_hosts)
   except OSError as error:
     raise ClusterError([f'--cluster_csv_path={path}: {error.strerror}']) from None
   except UnicodeDecodeError:

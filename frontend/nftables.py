@@ -19,7 +19,7 @@ _SBIN = '/usr/local/sbin:/usr/sbin:/sbin'
 
 
 class NotAllowed(Exception):
-  """This login may not change the firewall; the text is the reason."""
+  """The firewall cannot be changed from this login; the text is the reason."""
 
 
 def resolve(own, others):
@@ -68,7 +68,7 @@ def apply(session, folder, own, text):
     (the reason why this login could not, or None; the command that does it).
 
   Raises:
-    ValueError: no nft here, a table of that name that is not this cluster's, or nft's own words.
+    ValueError: a table of that name that is not this cluster's, or nft's own words.
   """
   path = _path(folder, own)
   with open(path, 'w', encoding='utf-8') as file:
@@ -92,7 +92,7 @@ def remove(session, folder, own):
     it).
 
   Raises:
-    ValueError: no nft here, or nft's own words.
+    ValueError: nft's own words.
   """
   command = shlex.join(['sudo', 'nft', 'delete', 'table', 'inet', firewall.table_name(session)])
   try:
@@ -147,11 +147,11 @@ def _left_by_another(session):
 
 
 def _nft(words, text=''):
-  """Runs nft as root; raises NotAllowed, or ValueError where there is none."""
+  """Runs nft as root; raises NotAllowed, also where there is none."""
   path = os.environ.get('PATH', '') + ':' + _SBIN
   program = shutil.which('nft', path=path)
   if not program:
-    raise ValueError('nft is not installed; for example: sudo apt-get install nftables')
+    raise NotAllowed('nft is not installed (for example: sudo apt-get install nftables)')
   sudo = []
   if os.geteuid() != 0:
     if not shutil.which('sudo'):

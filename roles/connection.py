@@ -169,9 +169,9 @@ class Connection:
     loops.join(5.0)
 
   def say_goodbye(self):
-    """Deregisters this task at ps 0, if that answers."""
+    """Deregisters this task at ps 0, if that answers; not one that will be back."""
     cluster = self._task.cluster
-    if cluster.is_local:
+    if cluster.is_local or self._task.interrupts.run_goes_on:
       return
     goodbye = Attempt(shared_state.say_goodbye, cluster, self._task.target)
     try:

@@ -215,16 +215,20 @@ class Chief(Part):
 
   def announce_end(self, session):
     """As `Part`: ps 0 tells the others that the run is done."""
-    run_within(session, self._graph.shared.mark_done)
+    if not self._task.interrupts.run_goes_on:
+      run_within(session, self._graph.shared.mark_done)
 
   def finish(self, session):
     """As `Part`: the last checkpoint, the last records, and nobody needs to wait for the chief."""
     self._evaluations.stop()
-    self._wait_for_last_updates()
+    run_goes_on = self._task.interrupts.run_goes_on  # The others wait for the chief to be back.
+    if not run_goes_on:
+      self._wait_for_last_updates()
     updates = run_within(session, self._graph.counters.updates)
     self.checkpoints.save(session, updates, self._records.mean_return_100(session))
     self._records.close(session)
-    run_within(session, self._graph.shared.mark_chief_left)
+    if not run_goes_on:
+      run_within(session, self._graph.shared.mark_chief_left)
 
   def close(self):
     """As `Part`: also where training has failed."""

@@ -33,8 +33,8 @@ def read(source, given, environ):
   """Who is who.
 
   Args:
-    source: one of `SOURCES`; auto is TF_CONFIG where that is set, a step of Slurm where neither it
-      nor a flag is, else the flags.
+    source: one of `SOURCES`; auto is TF_CONFIG where that is set (flags beside it have to agree), a
+      step of Slurm where neither it nor a flag is, else the flags.
     given: `Given`.
     environ: dict, of environment variables. CUDA_VISIBLE_DEVICES is set where Slurm shows all GPUs
       of a node to all of its tasks.
@@ -48,11 +48,6 @@ def read(source, given, environ):
   """
   if source == 'auto':
     has_flags = any(given[:4]) or given.task != -1
-    if environ.get('TF_CONFIG') and has_flags:
-      raise BadInput(
-        '--cluster=auto finds both TF_CONFIG and flags of the cluster; write --cluster=flags or '
-        '--cluster=tf_config'
-      )
     source = 'slurm' if slurm.is_there(environ) and not has_flags else 'flags'
     source = 'tf_config' if environ.get('TF_CONFIG') else source
   if source == 'flags':
@@ -101,7 +96,8 @@ def _from_tf_config(given, environ):
   jobs = {name: jobs.get(name, []) for name in JOBS}
   _check_flags_agree(given, jobs, job, task, 'TF_CONFIG')
   labels = {name: f'TF_CONFIG: cluster.{name}' for name in JOBS}
-  return _checked(jobs, job, task, labels, 'TF_CONFIG: task.index=')
+  # A cluster manager may start a task before there are names for the others: they are waited for.
+  return _checked(jobs, job, task, labels, 'TF_CONFIG: task.index=', may_come_later=True)
 
 
 def _from_slurm(given, environ):
@@ -130,14 +126,14 @@ def _check_flags_agree(given, jobs, job, task, source):
       raise BadInput(f'--{name}={ours} contradicts {source}, which has {theirs}; leave it out')
 
 
-def _checked(jobs, own_job, task, labels, task_label):
+def _checked(jobs, own_job, task, labels, task_label, may_come_later=False):
   """The cluster, once its addresses and this task's place in it are known to be possible."""
   seen = {}
   for job, hosts in jobs.items():
     if not hosts:
       raise BadInput(f'{labels[job]} is empty; a cluster needs at least one {job}')
     for host in hosts:
-      _check_address(labels[job], host)
+      _check_address(labels[job], host, may_come_later)
       if host in seen:
         raise BadInput(f'{host} appears twice, in {labels[seen[host]]} and {labels[job]}')
       seen[host] = job
@@ -154,8 +150,9 @@ def _checked(jobs, own_job, task, labels, task_label):
   return Cluster(*(tuple(jobs[job]) for job in JOBS), own_job, task)
 
 
-def _check_address(label, address):
+def _check_address(label, address, may_come_later):
   host, _, port = address.rpartition(':')
   if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
     raise BadInput(f'{label}: {address!r} is not host:port with a port from 1 to 65535')
-  check_resolves(label, address)
+  if not may_come_later:
+    check_resolves(label, address)

@@ -17,6 +17,7 @@ POLL_SECS = 0.5  # Between two looks at something that is waited for.
 WAITING_SECS = 10.0  # Between two lines about what is waited for.
 
 EXIT_OK, EXIT_FAILURE, EXIT_BAD_INPUT = 0, 1, 2
+EXIT_LEFT = 128 + signal.SIGTERM  # This task was told to leave, and the run goes on.
 
 
 class BadInput(ValueError):
@@ -82,12 +83,16 @@ class Interrupts:
   In a job of Slurm a second SIGTERM is no impatience: Slurm tells every process of a step, and the
   supervisor of a task, which is told as well, passes it on.
 
+  Args:
+    sigterm_ends_run: whether SIGTERM is about the run, as SIGINT always is, or this task alone.
+
   Attributes:
-    reason: '' or the name of the signal that came first.
+    reason: '' or why the end was asked for first, for a signal its name.
   """
 
-  def __init__(self):
-    self._event = threading.Event()
+  def __init__(self, sigterm_ends_run=True):
+    self._sigterm_ends_run = sigterm_ends_run
+    self._event, self._had_signal = threading.Event(), False
     self._told_twice = (signal.SIGTERM,) if 'SLURM_JOB_ID' in os.environ else ()
     self.reason = ''
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -95,13 +100,13 @@ class Interrupts:
 
   def _handle(self, number, frame):
     del frame
-    if self._event.is_set() and number in self._told_twice:
+    if self._had_signal and number in self._told_twice:
       return
-    if self._event.is_set():
+    if self._had_signal:
       os.write(2, b'second signal: leaving at once\n')
       os._exit(EXIT_FAILURE)
-    self.reason = signal.Signals(number).name
-    self._event.set()
+    self._had_signal = True
+    self.set(signal.Signals(number).name)
 
   def is_set(self):
     """Whether a signal came."""
@@ -111,6 +116,11 @@ class Interrupts:
     """Asks for the end as a signal would."""
     self.reason = self.reason or reason
     self._event.set()
+
+  @property
+  def run_goes_on(self):
+    """Whether this task alone was told to leave: it is started again, and the others wait."""
+    return self.reason == 'SIGTERM' and not self._sigterm_ends_run
 
 
 def lock_folder(path, flag):

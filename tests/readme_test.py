@@ -28,6 +28,8 @@ VALUES = {
   'machado',
   'last',
   'best',
+  'end_run',
+  'leave',
 }
 
 

@@ -249,7 +249,7 @@ def test_a_table_of_somebody_else_is_left_alone(field):
     assert applied.returncode == 1
     assert '10.0.0.12: a table inet impala-fw is there already and was not set by' in applied.stdout
     removed = field.firewall('--remove')
-    assert removed.returncode == 1 and field.rules(2) == before
+    assert removed.returncode == 2 and field.rules(2) == before
     assert 'sudo nft delete table inet impala-fw' in removed.stdout
     assert '10.0.0.11: the firewall of session fw is removed' in removed.stdout
   finally:
@@ -267,9 +267,10 @@ def test_without_nft(field):
     applied = field.firewall('--apply', number=1, prefix=hidden)
   finally:
     field.write_csv('10.0.0.11', '10.0.0.12')
-  assert applied.returncode == 1 and applied.stderr == ''
-  assert applied.stdout == (
-    'localhost: nft is not installed; for example: sudo apt-get install nftables\n'
+  assert applied.returncode == 2 and applied.stderr == ''
+  assert applied.stdout.splitlines()[-1].startswith(
+    'localhost: the firewall was not set: nft is not installed (for example: sudo apt-get install '
+    'nftables); an administrator runs there: sudo nft -f '
   )
 
 
@@ -289,7 +290,7 @@ def test_a_login_that_may_not_is_told_what_an_administrator_runs(field, login, r
   os.chmod(field.network.folder, 0o755)
   os.chown(code, 65534, 65534)
   applied = field.firewall('--apply', number=1, prefix=login, csv=csv)
-  assert applied.returncode == 1 and applied.stderr == ''
+  assert applied.returncode == 2 and applied.stderr == ''
   *text, sentence = applied.stdout.strip().splitlines()
   assert '    tcp dport { 8000, 8001, 9000 } drop' in text, applied.stdout
   assert sentence.startswith(f'localhost: the firewall was not set: {reason}')

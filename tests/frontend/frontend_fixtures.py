@@ -47,15 +47,15 @@ def tracked_copy(folder):
   return str(folder)
 
 
-def frontend(words, code=ROOT, prefix=(), timeout=240, **environment):
-  """Runs the frontend to its end; returns the CompletedProcess with text output."""
+def frontend(words, code=ROOT, prefix=(), timeout=240, cwd=None, **environment):
+  """Runs the frontend to its end, in the code's folder or `cwd`; a CompletedProcess with text."""
   return subprocess.run(
     [*prefix, sys.executable, os.path.join(code, 'run_experiment_mm_raw.py'), *words],
     capture_output=True,
     text=True,
     timeout=timeout,
     stdin=subprocess.DEVNULL,
-    cwd=code,
+    cwd=cwd or code,
     env=dict(os.environ, **environment),
     check=False,
   )

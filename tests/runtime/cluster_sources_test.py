@@ -25,8 +25,16 @@ def test_tf_config_gives_the_cluster_of_the_same_flags(source):
   assert read(source, OPEN, environ()) == read('flags', FLAGS, {})
 
 
-def test_flags_that_agree_with_tf_config_are_taken():
-  assert read('tf_config', FLAGS, environ()).name == 'learner:0'
+@pytest.mark.parametrize('source', ['tf_config', 'auto'])
+def test_flags_that_agree_with_tf_config_are_taken(source):
+  assert read(source, FLAGS, environ()).name == 'learner:0'
+
+
+def test_hosts_of_tf_config_may_get_their_names_later():
+  later = {**HOSTS, 'actor': ['not-yet.impala.test:3']}
+  assert read('tf_config', OPEN, environ(later)).actor == ('not-yet.impala.test:3',)
+  with pytest.raises(BadInput, match='does not resolve'):
+    read('flags', Given(*later.values(), 'learner', 0), {})
 
 
 def test_by_default_tf_config_is_not_looked_at():
@@ -63,9 +71,9 @@ def test_a_bad_tf_config_is_refused(given, env, said):
   assert said in str(e.value)
 
 
-def test_auto_refuses_both_at_once():
-  with pytest.raises(BadInput, match='both TF_CONFIG and flags'):
-    read('auto', FLAGS, environ())
+def test_auto_refuses_flags_that_contradict_tf_config():
+  with pytest.raises(BadInput, match='--task=1 contradicts TF_CONFIG, which has 0'):
+    read('auto', FLAGS._replace(task=1), environ())
 
 
 def test_the_program_leaves_with_2_and_one_sentence():
