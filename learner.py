@@ -333,23 +333,23 @@ def _add(rows):
   return [tf.add_n(column) for column in zip(*rows, strict=True)]
 
 
-def build_update(
-  global_agent, agent, refresh, batch, hyperparameters, counters, optimizer, devices
-):
+def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, devices):
   """One update as graph operations.
 
   Args:
-    global_agent: holds the variables that are trained.
+    trained: has `weights` (`sliced_weights.SlicedWeights`), `agent` (what they are the weights of)
+      and `counters`.
     agent: the learner's own copy of it.
     refresh: operation that copies the weights into the copy.
     batch: `Unroll` of [B, ...].
-    hyperparameters, counters, devices: as elsewhere.
+    hyperparameters, devices: as elsewhere.
     optimizer: from `build_optimizer`.
 
   Returns:
     A dict of tensors to fetch: evaluating any of them does the update. `updates`,
     `environment_frames`, `gradient_norm` are those after it.
   """
+  counters = trained.counters
   updates_before = counters.updates.read_value()
   with tf.control_dependencies([refresh, updates_before]):
     # Only reads that are created here see the refreshed copy.
@@ -358,14 +358,14 @@ def build_update(
     losses, gradients = build_gradients(agent, batch, hyperparameters, weight, devices)
   lag = tf.cast(updates_before - batch.policy_version, tf.float32)
   update = optimizer.apply_gradients(
-    list(zip(gradients, global_agent.trainable_variables, strict=True)),
+    list(zip(trained.weights.cut(gradients), trained.weights.slices, strict=True)),
     global_step=counters.updates,
   )
-  if global_agent.running_scaling:
+  if trained.agent.running_scaling:
     # [T+1, B, ...] -> [T * B, ...]: entry 0 was taken in with the unroll before.
     seen = time_major_env_outputs(batch.env_outputs).observation[1:]
     with tf.control_dependencies([update]):
-      update = global_agent.running_scaling.add(tf.reshape(seen, [-1, *seen.shape[2:]]))
+      update = trained.agent.running_scaling.add(tf.reshape(seen, [-1, *seen.shape[2:]]))
   with tf.control_dependencies([update]):
     frames = counters.environment_frames.read_value()
     values = dict(

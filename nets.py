@@ -373,11 +373,16 @@ def build_agent(agent_name, spec, precision='float32', scaling='unit'):
   return agent
 
 
-def local_copy(agent, agent_name, spec, precision='float32', scaling='unit'):
+def local_copy(agent, agent_name, spec, precision='float32', scaling='unit', values_of=None):
   """A second agent with its own local variables, and a function that copies the weights into them.
 
   Actors and learners work on such copies: a variable on a parameter server that is read in a loop
   would cross the network at every step.
+
+  Args:
+    agent: what is copied.
+    agent_name, spec, precision, scaling: see `build_agent`.
+    values_of: function from `agent` to tensors, where its variables do not hold their values.
 
   Returns:
     (agent, function that builds and returns the copying operation). The copy's variables are on the
@@ -393,7 +398,8 @@ def local_copy(agent, agent_name, spec, precision='float32', scaling='unit'):
     graph.add_to_collection(keys.LOCAL_VARIABLES, variable)
 
   def copy_weights():
-    pairs = zip(copy.variables, agent.variables, strict=True)
+    values = values_of(agent) if values_of else agent.variables
+    pairs = zip(copy.variables, values, strict=True)
     return tf.group(*(target.assign(source) for target, source in pairs))
 
   return copy, copy_weights

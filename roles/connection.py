@@ -123,7 +123,7 @@ class Connection:
         self._init_op,
         self._local_init_op,
         self._ready_op,
-        self._chief.checkpoints.saver if self._chief else None,
+        self._chief.checkpoints if self._chief else None,
         path,
         init_feed=self._chief.first_values if self._chief else None,
       )

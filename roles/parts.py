@@ -162,6 +162,7 @@ class Chief(Part):
       task.cluster.own_device,
       options.keep_checkpoints,
       options.keep_checkpoint_every_frames,
+      learning.side.whole_weights(),
     )
     # Looked for again: another run, if it still trains, deletes what it need not keep.
     self._origin = initial_weights(options.init_from, graph.settings, claim.logdir)

@@ -13,6 +13,7 @@ import dynamic_batching
 import environments
 import learner
 import nets
+import sliced_weights
 from roles.settings import derived_seed
 from runtime import placement
 from runtime.process import BadInput
@@ -29,7 +30,8 @@ class Graph:
     cluster: `runtime.cluster.Cluster`.
 
   Attributes:
-    agent: the trained variables, on the parameter servers.
+    agent: what is trained; `weights` hold the values of its trainable variables.
+    weights: `sliced_weights.SlicedWeights`, one slice on each parameter server.
     counters: `learner.Counters`.
     shared: `runtime.shared_state.SharedState`.
   """
@@ -37,8 +39,12 @@ class Graph:
   def __init__(self, settings, cluster):
     self.settings, self.cluster = settings, cluster
     with tf.compat.v1.device(placement.variables_device(cluster)):
-      self.agent = nets.build_agent(
-        settings.agent_name, settings, scaling=settings.observation_scaling
+      with sliced_weights.templates(cluster.own_device):
+        self.agent = nets.build_agent(
+          settings.agent_name, settings, scaling=settings.observation_scaling
+        )
+      self.weights = sliced_weights.SlicedWeights(
+        self.agent.trainable_variables, max(1, len(cluster.ps))
       )
       self.counters = learner.create_counters()
     self.shared = SharedState(cluster)
@@ -71,7 +77,12 @@ class Graph:
     """A copy of the agent on this task's device, and the function that copies the weights."""
     settings = self.settings
     return nets.local_copy(
-      self.agent, settings.agent_name, settings, precision, settings.observation_scaling
+      self.agent,
+      settings.agent_name,
+      settings,
+      precision,
+      settings.observation_scaling,
+      self.weights.values_of,
     )
 
 
@@ -157,6 +168,7 @@ class LearnerSide:
     queue: of unrolls; `queue_size` and `close_queue` are operations on it.
     loop: `learner.LearnerLoop`.
     update: dict of tensors, see `learner.build_update`.
+    optimizer: tf.compat.v1.train.Optimizer of the slices of the weights.
     sync: tf.compat.v1.train.SyncReplicasOptimizer, or None where learners update on their own.
     learning_rate, entropy_cost: float32 scalars, those of the frames so far.
     device_names: of the towers, for people.
@@ -164,6 +176,7 @@ class LearnerSide:
 
   def __init__(self, graph, devices):
     cluster, settings = graph.cluster, graph.settings
+    self._cluster, self._weights = cluster, graph.weights
     self.device_names = ', '.join(d.rpartition('/')[2].removeprefix('device:') for d in devices)
     self.queue, specs = graph.unroll_queue(max(0, cluster.task))
     self.queue_size = self.queue.size()
@@ -177,19 +190,23 @@ class LearnerSide:
       self.entropy_cost = tf.convert_to_tensor(learner.entropy_cost(hyperparameters, frames))
       self.loop = learner.LearnerLoop(self.queue, specs, settings.batch_size)
       agent, copy_weights = graph.local_agent(settings.learner_precision)
-      optimizer, self.sync = learner.build_optimizer(
+      self.optimizer, self.sync = learner.build_optimizer(
         hyperparameters, graph.counters, max(1, len(cluster.learner)), settings.sync_learners
       )
       self.update = learner.build_update(
-        graph.agent,
+        graph,
         agent,
         copy_weights(),
         self.loop.batch,
         hyperparameters,
-        graph.counters,
-        optimizer,
+        self.optimizer,
         devices,
       )
+
+  def whole_weights(self):
+    """`sliced_weights.Whole` on this task, for who saves checkpoints."""
+    with tf.device(self._cluster.own_device + '/cpu:0'):
+      return self._weights.whole(self.optimizer)
 
 
 def learner_devices(cluster, names, batch_size):

@@ -39,8 +39,10 @@ class Checkpoints:
     device: of the task that reads and writes.
     keep: the newest so many are kept; the best of all that were saved is, too.
     keep_every_frames: environment frames between those that are never deleted; 0: there are none.
+    whole: `sliced_weights.Whole`, how values in slices are saved; None where there are none.
 
   Attributes:
+    variables: {name: tf.Variable} of what is saved.
     in_use: function of a name, whether somebody reads that checkpoint, so that it must stay.
 
   Raises:
@@ -49,15 +51,17 @@ class Checkpoints:
 
   PREFIX = 'model.ckpt'
 
-  def __init__(self, logdir, device, keep=3, keep_every_frames=0):
+  def __init__(self, logdir, device, keep=3, keep_every_frames=0, whole=None):
     import tensorflow as tf
 
     self._logdir, self._keep, self._every = logdir, keep, keep_every_frames
+    self._gather, self._scatter = (whole.gather, whole.scatter) if whole else ((), ())
     self._lock, self.in_use = threading.Lock(), lambda name: False
     with tf.device(device + '/cpu:0' if device else '/cpu:0'):
       # TensorFlow deletes none: it would only know how old they are.
-      self.saver = tf.compat.v1.train.Saver(
-        tf.compat.v1.global_variables(), sharded=False, max_to_keep=0, save_relative_paths=True
+      self.variables = saved_variables(whole)
+      self._saver = tf.compat.v1.train.Saver(
+        self.variables, sharded=False, max_to_keep=0, save_relative_paths=True
       )
     self._saved, written = [], _read_list(logdir)
     for saved in listed(logdir):
@@ -86,9 +90,15 @@ class Checkpoints:
     """
     path = os.path.join(self._logdir, self.PREFIX)
     with self._lock, session.graph.as_default():  # Graphs in force are known to one thread only.
-      path = self.saver.save(session, path, global_step=int(updates), write_meta_graph=False)
+      session.run(self._gather)
+      path = self._saver.save(session, path, global_step=int(updates), write_meta_graph=False)
       self._take_in(_looked_into(path, mean_return_100))
       return self._saved[-1]
+
+  def restore(self, session, path):
+    """Gives the graph's variables the values of a checkpoint; as tf.compat.v1.train.Saver."""
+    self._saver.restore(session, path)
+    session.run(self._scatter)
 
   def _take_in(self, new):
     """Puts the newest checkpoint on the list; files go before the list that names them does."""
@@ -156,6 +166,19 @@ class Checkpoints:
     import tensorflow as tf
 
     return tf.train.load_checkpoint(path).get_tensor(name)
+
+
+def saved_variables(whole=None):
+  """{name: tf.Variable} of what a checkpoint of the graph holds.
+
+  Args:
+    whole: `sliced_weights.Whole`, stands for the variables in slices; None where there are none.
+  """
+  import tensorflow as tf
+
+  sliced = {v.ref() for v in whole.sliced} if whole else ()
+  single = {v.op.name: v for v in tf.compat.v1.global_variables() if v.ref() not in sliced}
+  return {**single, **(whole.variables if whole else {})}
 
 
 def best_of(checkpoints):

@@ -45,7 +45,7 @@ def open_session(
     init_op: for the global variables of a new run.
     local_init_op: for this task's own variables.
     ready_op: lists the global variables without a value.
-    saver: tf.compat.v1.train.Saver that restores, the chief's.
+    saver: the chief's, has `restore(session, path)`.
     path: of the checkpoint to restore, or None.
     init_feed: dict, what `init_op` is fed.
   """

@@ -3,9 +3,9 @@
 Alterations:
   flipped: the policy gradient has the wrong sign.
   slow: a learner rests for a second after each update.
-  recorded=FILE: writes to FILE (.npz) the seeds of the environments ('seeds'), and every global
-    variable as the first session has it ('session/NAME') and as the checkpoint has it
-    ('checkpoint/NAME').
+  recorded=FILE: writes to FILE (.npz) the seeds of the environments ('seeds'), and every
+    variable of a checkpoint as the first session has it ('session/NAME') and as the checkpoint that
+    was restored has it ('checkpoint/NAME').
 """
 
 import os
@@ -55,7 +55,7 @@ def record(path):
 
   def recording_open(*args, **feed):
     session = open_session(*args, **feed)
-    np.savez(path + '.new.npz', seeds=seeds, **_variables(session, args[-1]))
+    np.savez(path + '.new.npz', seeds=seeds, **_variables(session, *args[-2:]))
     os.replace(path + '.new.npz', path)
     return session
 
@@ -63,11 +63,12 @@ def record(path):
   sessions.open_session = recording_open
 
 
-def _variables(session, checkpoint):
+def _variables(session, checkpoints, checkpoint):
   import tensorflow as tf
 
-  found = {v.op.name: v for v in tf.compat.v1.global_variables()}
-  values = {f'session/{name}': value for name, value in session.run(found).items()}
+  session.run(checkpoints._gather)
+  found = session.run(checkpoints.variables)
+  values = {f'session/{name}': value for name, value in found.items()}
   if not checkpoint:
     return values
   reader = tf.train.load_checkpoint(checkpoint)

@@ -11,7 +11,7 @@ from environments import StepOutput, StepOutputInfo
 from nets import AgentOutput
 from roles import wiring
 from roles.settings import SHARED_FLAGS, Options, Settings
-from runtime import placement, sessions
+from runtime import checkpoints, placement, sessions
 from runtime.cluster import Cluster
 
 LOCAL = Cluster((), (), (), '', -1)
@@ -77,14 +77,15 @@ class Learner:
       self.side = wiring.LearnerSide(
         self.graph, [cluster.own_device + device for device in devices]
       )
-      self.variables = v1.global_variables()
+      self.whole = self.side.whole_weights()
+      self.variables = checkpoints.saved_variables(self.whole)
       queue = self.side.queue
       self._elements = [
         v1.placeholder(dtype, [None, *shape])
         for dtype, shape in zip(queue.dtypes, queue.shapes, strict=True)
       ]
       self._put = queue.enqueue_many(self._elements)
-      self._ready = v1.report_uninitialized_variables(self.variables)
+      self._ready = v1.report_uninitialized_variables(v1.global_variables())
       self._init = v1.global_variables_initializer(), v1.local_variables_initializer()
       self._sync_ops = learner.SyncOps(self.side.sync) if self.side.sync else None
     self._loops = self.session = None
@@ -135,15 +136,17 @@ class Learner:
     return reports
 
   def values(self):
-    """{name: numpy value} of all global variables: weights, slots, counters."""
-    values = self.session.run(list(self.variables))
-    return {v.op.name: value for v, value in zip(self.variables, values, strict=True)}
+    """{name: numpy value} of all that a checkpoint holds: weights, slots, counters."""
+    self.session.run(self.whole.gather)
+    return self.session.run(self.variables)
 
   def assign(self, values):
-    """Gives the global variables the values of a dict like `values`."""
-    initializers = {v.op.name: v.initializer for v in self.variables}
+    """Gives the variables the values of a dict like `values`, or some of it."""
+    self.session.run(self.whole.gather)
     for name, value in values.items():
-      self.session.run(initializers[name], {initializers[name].inputs[1]: value})
+      initializer = self.variables[name].initializer
+      self.session.run(initializer, {initializer.inputs[1]: value})
+    self.session.run(self.whole.scatter)
 
 
 def two_cpus(config):

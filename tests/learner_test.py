@@ -508,18 +508,19 @@ def test_every_tower_computes_its_share_on_its_device(graph):
 
 
 @contextlib.contextmanager
-def two_learners(settings, devices=('/cpu:0',)):
-  """A parameter server and two learners, each with its own server, graph and session.
+def two_learners(settings, devices=('/cpu:0',), num_ps=1):
+  """Parameter servers and two learners, each with its own server, graph and session.
 
   Args:
     settings: `roles.settings.Settings` of each.
     devices: of each learner's towers.
+    num_ps: parameter servers.
   """
-  addresses = [f'localhost:{port}' for port in free_ports(4)]
-  hosts = (addresses[0],), tuple(addresses[1:3]), (addresses[3],)
+  addresses = [f'localhost:{port}' for port in free_ports(3 + num_ps)]
+  hosts = tuple(addresses[3:]), tuple(addresses[:2]), (addresses[2],)
   with contextlib.ExitStack() as stack:
     learners = []
-    for job, task in [('ps', 0), ('learner', 0), ('learner', 1)]:
+    for job, task in [*(('ps', i) for i in range(num_ps)), ('learner', 0), ('learner', 1)]:
       cluster = Cluster(*hosts, job, task)
       config = two_cpus(placement.session_config(cluster, threads=2))
       server = sessions.start_server(cluster, config)
@@ -543,12 +544,15 @@ def rows(unrolls, *batches):
 
 @pytest.mark.slow
 @pytest.mark.slow
-@pytest.mark.parametrize('devices', [('/cpu:0',), TWO_CPUS])
-def test_two_learners_with_half_a_batch_equal_one_with_the_whole(devices):
-  whole = small_settings(gradient_clipping=0.7)
-  half = small_settings(gradient_clipping=0.7, batch_size=2)
+@pytest.mark.parametrize(
+  'devices, num_ps, optimizer',
+  [(('/cpu:0',), 1, 'adam'), (TWO_CPUS, 2, 'rmsprop'), (('/cpu:0',), 3, 'adam')],
+)
+def test_two_learners_with_half_a_batch_equal_one_with_the_whole(devices, num_ps, optimizer):
+  whole = small_settings(gradient_clipping=0.7, optimizer=optimizer)
+  half = whole._replace(batch_size=2)
   unrolls = random_unrolls(whole, 12)
-  with two_learners(half, devices) as learners:
+  with two_learners(half, devices, num_ps) as learners:
     before = learners[0].values()
     learners[0].put(rows(unrolls, 0, 2, 4))
     learners[1].put(rows(unrolls, 1, 3, 5))

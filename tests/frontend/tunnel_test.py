@@ -59,7 +59,8 @@ def test_a_connection_that_is_lost_closes_what_it_carried(remote, echo, sshd):  
   with remote().tunnel(echo) as port, socket.create_connection(('127.0.0.1', port), 60) as near:
     near.sendall(b'x')
     sshd.close()
-    assert near.recv(100) == b''
+    with contextlib.suppress(ConnectionResetError):  # Closed with or without what was in flight.
+      assert near.recv(100) == b''
 
 
 def test_an_sshd_that_passes_nothing_on_is_named(remote, echo, sshd):  # noqa: F811

@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 
 import learner
+import nets
 from learner_fixtures import LOCAL, small_options, small_settings
 from roles import wiring
-from runtime.checkpoints import Checkpoints
+from runtime.checkpoints import Checkpoints, saved_variables
 from runtime.cluster import Cluster
 
 PS = tuple(f'ps{i}:1' for i in range(3))
@@ -32,7 +33,7 @@ def place(job, task, num_ps=3):
 def build_learner(cluster, **changes):
   """The graph of a learner, or that of local training without its actors."""
   with tf.Graph().as_default() as graph:
-    settings = small_settings(**CATCH, **changes)
+    settings = small_settings(**{**CATCH, **changes})
     side = wiring.LearnerSide(wiring.Graph(settings, cluster), [cluster.own_device + '/cpu:0'])
     if side.sync:
       learner.SyncOps(side.sync)
@@ -100,9 +101,11 @@ def test_a_learner_has_its_queue_and_copies_and_all_else_is_on_the_ps(sync_learn
                   'conditional_accumulator' in name}  # fmt: skip
   assert len(accumulators) == len(weights(sync_learner)) and on_ps(accumulators.values())
   assert set(places.values()) == {'learner:1'}
-  copies = [name for name in places if name.startswith('agent_1/')]
-  assert len(copies) == len(weights(sync_learner))
-  others = set(places) - set(copies)
+  copies = {name for name in places if name.startswith('agent_1/')}
+  # What says how the slices are cut is part of the graph, but never has a value.
+  templates = {name for name in places if name.startswith('agent/')}
+  assert {f'agent/{name.partition("/")[2]}' for name in copies} == templates
+  others = set(places) - copies - templates
   assert others == {'fifo_queue_2', 'staged', 'sync_rep_local_step'}
   unrolls = sync_learner.graph.get_operation_by_name('fifo_queue_2')
   assert unrolls.get_attr('shared_name') == b'unrolls'
@@ -110,12 +113,13 @@ def test_a_learner_has_its_queue_and_copies_and_all_else_is_on_the_ps(sync_learn
 
 
 def weights(built):
-  """The variables that are trained."""
+  """The slices of what is trained."""
   return [v for v in built.variables if v.op.name not in COUNTERS and 'RMSProp' not in v.op.name]
 
 
 def test_global_variables_are_weights_slots_and_counters(sync_learner):
   agent = [v.op.name for v in weights(sync_learner)]
+  assert agent == ['weights_0', 'weights_1', 'weights_2']
   slots = [f'{name}/RMSProp{i}' for name in agent for i in ('', '_1')]
   assert sorted(global_names(sync_learner)) == sorted(agent + slots + COUNTERS)
 
@@ -132,17 +136,18 @@ def test_slots_and_accumulators_are_where_their_variable_is(sync_learner):
       assert task_of(op.device) == task_of(op.inputs[0].op.device)
 
 
+@pytest.mark.parametrize('agent', ['SimpleConvNetAgent', 'ResNetLSTMAgent'])
 @pytest.mark.parametrize('num_ps', [1, 2, 3])
-def test_parameter_servers_share_the_variables_by_bytes(num_ps):
-  built = build_learner(place('learner', 0, num_ps), sync_learners=False)
-  loads = collections.Counter()
-  for variable in weights(built):
-    loads[task_of(variable.device)] += variable.shape.num_elements() * variable.dtype.size
-  assert len(loads) == num_ps
-  largest = max(v.shape.num_elements() * v.dtype.size for v in weights(built))
-  assert max(loads.values()) - min(loads.values()) <= largest
-  # No worse than the half of the largest over the perfect share.
-  assert max(loads.values()) <= sum(loads.values()) / num_ps + largest / 2
+def test_parameter_servers_hold_the_same_number_of_bytes_whatever_the_network(agent, num_ps):
+  settings = dict(sync_learners=False, agent_name=agent, observation_shape=(84, 84, 4))
+  built = build_learner(place('learner', 0, num_ps), **settings)
+  sizes = {task_of(v.device): v.shape.num_elements() for v in weights(built)}
+  assert sorted(sizes) == [f'ps:{i}' for i in range(num_ps)]
+  assert len(weights(built)) == num_ps and len(set(sizes.values())) == 1
+  with tf.Graph().as_default():
+    alone = nets.build_agent(agent, small_settings(**{**CATCH, **settings}))
+    expected = sum(v.shape.num_elements() for v in alone.trainable_variables)
+  assert 0 <= sum(sizes.values()) - expected <= 16 * num_ps
 
 
 def test_an_actor_keeps_its_weights_environments_and_core_states(actor):
@@ -152,7 +157,7 @@ def test_an_actor_keeps_its_weights_environments_and_core_states(actor):
   # Actors are dealt to the learners round robin: this is the last of four, there are two learners.
   assert places.pop('fifo_queue_2') == 'learner:1'
   assert set(places.values()) == {'actor:3'}
-  copies = {name.split('/')[0] for name in places if '/' in name}
+  copies = {name.split('/')[0] for name in places if '/' in name} - {'agent'}
   assert copies in ({'agent_1'}, {'agent_1', 'agent_2'})
   others = {name.rsplit('_', 1)[0] if name[-1].isdigit() else name
             for name in places if '/' not in name}  # fmt: skip
@@ -232,10 +237,25 @@ def test_names_and_shapes_are_the_same_in_every_role(sync_learner, async_learner
   expected = described(sync_learner)
   assert described(async_learner) == expected
   assert described(build_learner(place('learner', 0))) == expected
-  assert described(build_learner(LOCAL)) == expected
   own = described(actor)
   assert own.items() <= expected.items()
   assert set(own) == {v.op.name for v in weights(sync_learner)} | set(COUNTERS)
+
+
+@pytest.mark.parametrize('num_ps', [1, 3])
+def test_a_checkpoint_has_the_names_and_shapes_of_the_variables_with_any_number_of_ps(num_ps):
+  def described(built):
+    with built.graph.as_default():
+      saved = saved_variables(built.side.whole_weights())
+    return {name: v.shape for name, v in saved.items()}
+
+  with tf.Graph().as_default():
+    alone = nets.build_agent(CATCH['agent_name'], small_settings(**CATCH)).variables
+    shapes = {v.op.name: v.shape for v in alone}
+  slots = {f'{name}/RMSProp{i}': shape for name, shape in shapes.items() for i in ('', '_1')}
+  expected = {**shapes, **slots, **{name: tf.TensorShape([]) for name in COUNTERS}}
+  assert described(build_learner(place('learner', 0, num_ps))) == expected
+  assert described(build_learner(LOCAL)) == expected
 
 
 def test_roles_agree_where_a_variable_is(sync_learner, async_learner, actor):
@@ -249,7 +269,7 @@ def test_only_the_chief_writes_and_reads_checkpoints():
   cluster = place('learner', 0)
   built = build_learner(cluster)
   with built.graph.as_default():
-    Checkpoints('/nowhere', cluster.own_device)
+    Checkpoints('/nowhere', cluster.own_device, whole=built.side.whole_weights())
   ops = [op for op in built.graph.get_operations() if op.type in ('SaveV2', 'RestoreV2')]
   assert sorted(op.type for op in ops) == ['RestoreV2', 'SaveV2']
   assert {task_of(op.device) for op in ops} == {'learner:0'}

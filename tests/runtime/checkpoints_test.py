@@ -15,7 +15,7 @@ from runtime.process import BadInput
 
 def checkpoints(one, folder, **kept):
   with one.tf_graph.as_default():
-    return Checkpoints(str(folder), '', **kept)
+    return Checkpoints(str(folder), '', whole=one.whole, **kept)
 
 
 def batch(settings, seed):
@@ -38,7 +38,7 @@ def test_everything_that_was_perturbed_is_restored_exactly(optimizer, tmp_path):
     for name in saved:
       assert not np.any(perturbed[name] == saved[name]), name
     with one.tf_graph.as_default():
-      saver.saver.restore(one.session, saver.latest(str(tmp_path)))
+      saver.restore(one.session, saver.latest(str(tmp_path)))
     assert_same(one.values(), saved)
   slots = {'rmsprop': 'RMSProp_1', 'adam': 'Adam_1'}[optimizer]
   assert f'agent/policy/w/{slots}' in saved
@@ -63,7 +63,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(optimizer, tmp_path):
   # Another seed: nothing can come from the initialisation.
   resumed = Learner(settings._replace(seed=2))
   saver = checkpoints(resumed, tmp_path)
-  with resumed.open(saver=saver.saver, path=saver.latest(str(tmp_path))):
+  with resumed.open(saver=saver, path=saver.latest(str(tmp_path))):
     assert_same(resumed.values(), saved)
     resumed.put(batch(settings, 2))
     (resumed_report,) = resumed.update()
