@@ -14,6 +14,8 @@ from conftest import ROOT
 from environments import StepOutput
 from evaluation import export
 
+pytestmark = pytest.mark.slow  # TensorFlow starts anew for every test.
+
 STEPS, NUM_ENVS = 12, 3
 # Reads a SavedModel where neither this code nor Sonnet can be found, and steps it over a record.
 LOADER = """
@@ -23,7 +25,6 @@ sys.modules['sonnet'] = None
 import numpy as np
 import tensorflow as tf
 
-pytestmark = pytest.mark.slow  # TensorFlow starts anew for every test.
 for name in ('nets', 'sonnet'):
   try:
     __import__(name)
