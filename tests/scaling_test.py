@@ -1,4 +1,4 @@
-"""benchmarks/scaling.py: who is on which host, and that waiting takes the place of computing only."""
+"""benchmarks/scaling.py: who is on which host, and what counts as busy."""
 
 import os
 import sys
