@@ -1,4 +1,4 @@
-"""Clusters on this machine that benchmarks start, watch and end."""
+"""Clusters on this machine that benchmarks start, watch and end, and hosts for them."""
 
 import collections
 import contextlib
@@ -124,3 +124,68 @@ def free_ports(n):
       probe.bind(('127.0.0.1', port))
       ports.append(port)
   return ports
+
+
+class ShapedNetwork:
+  """Hosts that meet at a switch, in namespaces that nothing outside can reach. Needs root.
+
+  Args:
+    num_hosts: int.
+    gbit: speed of every link, each way, in Gbit/s.
+  """
+
+  def __init__(self, num_hosts, gbit):
+    self._gbit = gbit
+    name = f'scaling{os.getpid()}'
+    self._switch = f'{name}-switch'
+    self._hosts = [f'{name}-{i}' for i in range(num_hosts)]
+
+  def start(self):
+    """Makes the network."""
+    for name in [self._switch, *self._hosts]:
+      _run('ip', 'netns', 'add', name)
+      _run('ip', '-n', name, 'link', 'set', 'lo', 'up')
+    _run('ip', '-n', self._switch, 'link', 'add', 'br0', 'type', 'bridge')
+    _run('ip', '-n', self._switch, 'link', 'set', 'br0', 'up')
+    for i, name in enumerate(self._hosts):
+      port = f'v{i}'
+      _run('ip', '-n', self._switch, 'link', 'add', port, 'type', 'veth',
+           'peer', 'name', 'eth0', 'netns', name)  # fmt: skip
+      _run('ip', '-n', self._switch, 'link', 'set', port, 'master', 'br0', 'up')
+      _run('ip', '-n', name, 'addr', 'add', f'{self.address(i)}/16', 'dev', 'eth0')
+      _run('ip', '-n', name, 'link', 'set', 'eth0', 'up')
+      for namespace, device in ((name, 'eth0'), (self._switch, port)):
+        # The bucket holds what a link carries between two ticks of a slow clock (100 Hz).
+        _run('tc', '-n', namespace, 'qdisc', 'add', 'dev', device, 'root', 'tbf',
+             'rate', f'{self._gbit}gbit', 'burst', f'{round(1.3 * self._gbit)}mb',
+             'latency', '50ms')  # fmt: skip
+    return self
+
+  @staticmethod
+  def address(host):
+    """The IP address of a host."""
+    return f'10.77.{host // 200}.{host % 200 + 1}'
+
+  def inside(self, host):
+    """What to put before a command line to run it on a host."""
+    return ['ip', 'netns', 'exec', self._hosts[host]]
+
+  def carried_bytes(self, host):
+    """(bytes sent, bytes received) by a host so far, with headers."""
+    folder = '/sys/class/net/eth0/statistics'
+    text = _run(*self.inside(host), 'cat', f'{folder}/tx_bytes', f'{folder}/rx_bytes')
+    sent, received = map(int, text.split())
+    return sent, received
+
+  def close(self):
+    """Ends what still runs on the hosts, by process id, and removes them."""
+    for name in [*self._hosts, self._switch]:
+      with contextlib.suppress(subprocess.CalledProcessError):
+        for pid in _run('ip', 'netns', 'pids', name).split():
+          with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+        _run('ip', 'netns', 'del', name)
+
+
+def _run(*words):
+  return subprocess.run(words, check=True, capture_output=True, text=True).stdout

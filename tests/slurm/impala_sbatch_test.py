@@ -29,9 +29,12 @@ def frames(job):
 
 @pytest.fixture(scope='module')
 def jobs(slurm):  # noqa: F811
-  """Two jobs that train at the same time: one over two nodes, and one without an end."""
+  """Two jobs that train at the same time: one over three nodes, and one without an end."""
   first = slurm.submit(
-    *FLAGS, f'--total_environment_frames={TOTAL_FRAMES}', options=['--nodes=2', '--ntasks=4']
+    *FLAGS,
+    '--slurm_learners=2',
+    f'--total_environment_frames={TOTAL_FRAMES}',
+    options=['--nodes=3', '--ntasks=6'],
   )
   second = slurm.submit(*FLAGS, *SLOW, options=['--ntasks=3'])
   return first, second
@@ -47,7 +50,7 @@ def test_a_job_beside_another_trains_to_the_end_though_a_task_dies(jobs):
   assert 'task-1 was ended by SIGKILL' in job.output()
   assert frames(job) >= TOTAL_FRAMES
   other.until(lambda: frames(other) > 0)
-  assert (job.about('NumNodes'), other.about('JobState')) == ('2', 'RUNNING')
+  assert (job.about('NumNodes'), other.about('JobState')) == ('3', 'RUNNING')
   assert 'starting it again' not in other.output(), other.story()
 
 

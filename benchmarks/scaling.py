@@ -1,0 +1,170 @@
+"""What more learners are worth: updates a second over a network of a given speed.
+
+  sudo .venv/bin/python benchmarks/scaling.py --out=docs/results/scaling/scaling.csv
+
+Every learner has a host with a link of its own to a switch (network namespaces, shaped by tbf), and
+so has its actor. Either one parameter server has a host of its own, or one lies on the host of each
+learner. All are real processes of the product over real gRPC, with real weights and unrolls; only
+computing is replaced by waiting (`waiting_experiment.py`), since all "hosts" share the processors
+of one machine. Where these are busy (`busy`, a share of their time), the machine is the limit and
+not the network.
+
+  speed_up          batches learned from in a second, over those of one learner of the same kind
+  mbytes_per_update sent and received by the busiest host, over the updates of that time
+"""
+
+import argparse
+import csv
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+import time
+
+from clusters import ROOT, ShapedNetwork, Supervised
+from throughput import processor_times
+
+WARM_UP_UPDATES, BATCH_SIZE, ENVS = 5, 4, 8
+PORT = 9000
+COLUMNS = (
+  'agent gbit update_ms sync learners ps updates_per_sec batches_per_sec speed_up '
+  'mbytes_per_update busiest_link busy'
+).split()
+
+
+def commands(network, folder, learners, servers, flags, waiting):
+  """{task: command line}; learner i is on host i, its actor on host `learners` + i."""
+  places = {
+    'ps': [2 * learners] if servers == 1 and learners > 1 else list(range(servers)),
+    'learner': list(range(learners)),
+    'actor': [learners + i for i in range(learners)],
+  }
+  port = {'ps': PORT, 'learner': PORT + 1, 'actor': PORT + 2}
+  lists = [
+    f'--{job}_hosts=' + ','.join(f'{network.address(host)}:{port[job]}' for host in hosts)
+    for job, hosts in places.items()
+  ]
+  program = [sys.executable, os.path.join(ROOT, 'benchmarks', 'waiting_experiment.py'), *waiting]
+  return {
+      f'{job}-{i}': [
+          *network.inside(host), *program, *lists, f'--job_name={job}', f'--task={i}',
+          f'--logdir={folder}/run', f'--state_dir={folder}/state', '--metrics_secs=1', *flags,
+      ]
+      for job, hosts in places.items() for i, host in enumerate(hosts)
+  }  # fmt: skip
+
+
+def last_row(cluster):
+  """(time, updates) of the next new row of metrics.csv."""
+  path = os.path.join(cluster.logdir, 'metrics.csv')
+
+  def rows():
+    if not os.path.exists(path):
+      return []
+    with open(path, newline='') as file:
+      return [row for row in csv.DictReader(file) if None not in row.values()]
+
+  before = len(rows())
+  cluster.wait(lambda: len(rows()) > before, 'another row of metrics.csv')
+  return float(rows()[-1]['time']), int(rows()[-1]['updates'])
+
+
+def measure(agent, gbit, update_ms, sync, learners, servers, secs):
+  """A row of the table but for its speed-up, a dict."""
+  flags = [
+      '--level_name=PongNoFrameskip-v4', f'--agent_name={agent}', f'--batch_size={BATCH_SIZE}',
+      f'--envs_per_actor={ENVS}', '--num_actors=1', '--dynamic_batching=false', '--threads=2',
+      '--save_checkpoint_secs=100000', f'--sync_learners={"true" if sync else "false"}',
+      '--total_environment_frames=1000000000',
+  ]  # fmt: skip
+  # Actors make three times of what their learners take.
+  waiting = [str(update_ms / 1000), str(update_ms / 1000 * ENVS / BATCH_SIZE / 3)]
+  folder = tempfile.mkdtemp(prefix='scaling')
+  network = ShapedNetwork(2 * learners + 1, gbit)
+  cluster = Supervised(folder, {'ps': servers, 'learner': learners, 'actor': learners}, flags)
+  try:
+    network.start()
+    cluster.commands = commands(network, folder, learners, servers, flags, waiting)
+    cluster.wait(lambda: cluster.frames() and cluster.rows()[-1][2] > WARM_UP_UPDATES, 'updates')
+    before, bytes_before = last_row(cluster), _carried(network, learners)
+    processors = processor_times()
+    began = time.monotonic()
+    cluster.wait(lambda: time.monotonic() > began + secs, 'the time to measure')
+    after, bytes_after = last_row(cluster), _carried(network, learners)
+    busy = _busy_share(processors, processor_times())
+    if any(n > 1 for n in cluster.starts.values()):
+      raise SystemExit(f'a task died meanwhile; logs are in {folder}')
+    exit_codes = cluster.finish()
+  finally:
+    cluster.kill_all()
+    network.close()
+  if any(exit_codes.values()):
+    raise SystemExit(f'not all tasks left well: {exit_codes}; logs are in {folder}')
+  shutil.rmtree(folder)
+  elapsed, updates = after[0] - before[0], after[1] - before[1]
+  links = [[b - a for a, b in zip(*way)] for way in zip(bytes_before, bytes_after)]
+  busiest = max(links, key=max)
+  return dict(
+      agent=agent, gbit=gbit, update_ms=update_ms, sync=sync, learners=learners, ps=servers,
+      updates_per_sec=round(updates / elapsed, 3),
+      batches_per_sec=round(updates / elapsed * (learners if sync else 1), 3),
+      mbytes_per_update=round(sum(busiest) / updates / 1e6, 2),
+      busiest_link=round(max(busiest) * 8 / elapsed / gbit / 1e9, 3), busy=round(busy, 2),
+  )  # fmt: skip
+
+
+def _carried(network, learners):
+  return [network.carried_bytes(host) for host in range(2 * learners + 1)]
+
+
+def _busy_share(before, after):
+  """The share of the processors' time that was not idle (proc(5): idle and iowait)."""
+  spent = [b - a for a, b in zip(before, after, strict=True)]
+  return 1 - (spent[3] + spent[4]) / sum(spent[:8])
+
+
+def numbers(text):
+  """'1,2,4' -> [1, 2, 4]."""
+  return [int(word) for word in text.split(',')]
+
+
+def main():
+  """Measures all combinations, prints and writes them."""
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--agents', default='SimpleConvNetAgent,ResNetLSTMAgent')
+  parser.add_argument('--gbit', type=numbers, default=[1, 10], help='1,10')
+  parser.add_argument('--update_ms', type=numbers, default=[100, 250, 1000], help='100,250,1000')
+  parser.add_argument('--learners', type=numbers, default=[1, 2, 4, 8], help='1,2,4,8')
+  parser.add_argument('--ps', default='one,each', help='one, and one for each learner')
+  parser.add_argument('--sync', default='true,false', help='true,false')
+  parser.add_argument('--secs', type=float, default=20, help='seconds per combination')
+  parser.add_argument('--out', required=True, help='CSV file')
+  args = parser.parse_args()
+  if os.getuid():
+    sys.exit('network namespaces need root: sudo .venv/bin/python benchmarks/scaling.py ...')
+  missing = [name for name in ('ip', 'tc') if not shutil.which(name)]
+  if missing:
+    sys.exit(f'{", ".join(missing)} is not installed: sudo apt-get install iproute2')
+  os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
+  rows, alone = [], {}
+  kinds = itertools.product(
+    args.agents.split(','), args.gbit, args.update_ms, args.sync.split(','), args.learners,
+    args.ps.split(','),
+  )  # fmt: skip
+  for agent, gbit, update_ms, sync, learners, ps in kinds:
+    servers = 1 if ps == 'one' else learners
+    if learners == 1 and ps != args.ps.split(',')[0]:
+      continue  # One parameter server is one for each.
+    row = measure(agent, gbit, update_ms, sync == 'true', learners, servers, args.secs)
+    first = alone.setdefault((agent, gbit, update_ms, sync), row['batches_per_sec'])
+    rows.append({**row, 'speed_up': round(row['batches_per_sec'] / first, 2)})
+    print({name: rows[-1][name] for name in COLUMNS}, flush=True)
+    with open(args.out, 'w', newline='') as file:
+      writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
+      writer.writeheader()
+      writer.writerows(rows)
+
+
+if __name__ == '__main__':
+  main()

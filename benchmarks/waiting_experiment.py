@@ -1,0 +1,95 @@
+"""experiment.py with waiting in place of computing: what is left is what a cluster adds.
+
+  python benchmarks/waiting_experiment.py UPDATE_SECS UNROLL_SECS [FLAGS...]
+
+A learner's gradients take UPDATE_SECS and are a thousandth of the weights; the unrolls of an actor
+take UNROLL_SECS and are noise of the real shapes. All else is the product: weights travel, batches
+wait in queues, gradients are added up and applied.
+"""
+
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import numpy as np
+
+import experiment
+from runtime import process
+
+
+def waits(secs, *inputs):
+  """A tensor that is there so many seconds after the inputs are."""
+  import tensorflow as tf
+
+  def wait(*unused):
+    time.sleep(secs)
+    return np.float32(0)
+
+  return tf.ensure_shape(tf.numpy_function(wait, inputs, tf.float32), [])
+
+
+def replace_gradients(secs):
+  """Learners wait."""
+  import tensorflow as tf
+
+  import learner
+
+  def build_gradients(agent, batch, hyperparameters, entropy_weight, devices=('',)):
+    del hyperparameters, entropy_weight, devices
+    waited = waits(secs, *tf.nest.flatten(batch))
+    with tf.control_dependencies([waited]):
+      gradients = [1e-3 * v.read_value() for v in agent.trainable_variables]
+    return learner.Losses(waited, waited, waited, waited), gradients
+
+  learner.build_gradients = build_gradients
+
+
+def replace_unrolls(secs):
+  """Actors wait, and send noise."""
+  import tensorflow as tf
+
+  import actor
+
+  unroll_specs, specs = actor.unroll_specs, []
+
+  def remembering_specs(*args):
+    specs.append(unroll_specs(*args))
+    return specs[-1]
+
+  def build_unroll(agent, environments, unroll_length, policy_version, level_id=0, as_frames=False):
+    del agent, unroll_length, level_id, as_frames
+    n = environments.num_envs
+    noise = tf.nest.map_structure(lambda spec: _noise([n, *spec.shape], spec.dtype), specs[-1])
+    # After the weights were read, whose version it is.
+    waited = waits(secs, policy_version.read_value())
+    with tf.control_dependencies([waited]):
+      noise = tf.nest.map_structure(tf.identity, noise)
+      return noise._replace(policy_version=tf.fill([n], policy_version.read_value()))
+
+  actor.unroll_specs, actor.build_unroll = remembering_specs, build_unroll
+
+
+def _noise(shape, dtype):
+  import tensorflow as tf
+
+  rng = np.random.default_rng(0)
+  top = 255 if dtype == tf.uint8 else 2
+  values = np.zeros(shape) if dtype == tf.bool else rng.integers(0, top, shape)
+  return tf.compat.v1.Variable(
+    values.astype(dtype.as_numpy_dtype), trainable=False, use_resource=True,
+    collections=['local_variables'],
+  ).read_value()  # fmt: skip
+
+
+def main(update_secs, unroll_secs, *flags):
+  """The program; returns its exit code."""
+  process.import_tensorflow()
+  replace_gradients(float(update_secs))
+  replace_unrolls(float(unroll_secs))
+  return experiment.main(['experiment.py', *flags])
+
+
+if __name__ == '__main__':
+  process.leave(main(*sys.argv[1:]))

@@ -1,0 +1,57 @@
+"""benchmarks/scaling.py: who is on which host, and what counts as busy."""
+
+import os
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+sys.path.insert(0, os.path.join(ROOT, 'benchmarks'))
+
+import scaling
+from clusters import ShapedNetwork
+
+
+def placed(learners, servers):
+  """{task: address} and the words of one learner's command line."""
+  network = ShapedNetwork(2 * learners + 1, 1)
+  made = scaling.commands(network, '/folder', learners, servers, ['--flag'], ['1.0', '0.5'])
+  lists = dict(word[2:].split('=') for word in made['learner-0'] if '_hosts=' in word)
+  addresses = {
+    f'{job}-{i}': address.partition(':')[0]
+    for job in ('ps', 'learner', 'actor')
+    for i, address in enumerate(lists[f'{job}_hosts'].split(','))
+  }
+  assert made.keys() == addresses.keys()
+  for task, words in made.items():
+    host = next(i for i in range(2 * learners + 1) if network.address(i) == addresses[task])
+    assert words[: len(network.inside(host))] == network.inside(host)
+    assert ['1.0', '0.5'] == words[words.index('1.0') : words.index('1.0') + 2]
+    assert words[-1] == '--flag'
+  return addresses
+
+
+@pytest.mark.parametrize('learners', [1, 2, 8])
+def test_one_parameter_server_for_each_learner_is_on_its_host(learners):
+  addresses = placed(learners, learners)
+  for i in range(learners):
+    assert addresses[f'ps-{i}'] == addresses[f'learner-{i}'] != addresses[f'actor-{i}']
+  assert len(set(addresses.values())) == 2 * learners
+
+
+def test_a_single_parameter_server_has_a_host_of_its_own():
+  addresses = placed(4, 1)
+  assert list(addresses.values()).count(addresses['ps-0']) == 1
+  assert len(set(addresses.values())) == 9
+
+
+def test_addresses_differ_and_are_none_of_a_network_or_broadcast():
+  addresses = [ShapedNetwork.address(i) for i in range(450)]
+  assert len(set(addresses)) == 450
+  assert all(1 <= int(part) <= 254 for a in addresses for part in a.split('.')[3:])
+
+
+def test_busy_is_what_was_neither_idle_nor_waiting_for_a_disk():
+  before = [10, 0, 10, 100, 0, 0, 0, 0]
+  assert scaling._busy_share(before, [40, 0, 30, 140, 10, 0, 0, 0]) == pytest.approx(0.5)
