@@ -56,23 +56,22 @@ class SlicedWeights:
     even = -(-sum(self._sizes) // num_slices)
     self._size = -(-even // _ALIGNMENT) * _ALIGNMENT
     self._num_slices = num_slices
+    self._padding = self._size * num_slices - sum(self._sizes)
     # What an initializer is fed (see `Checkpoints.first_values`) comes through, too.
     first = self.cut([v.initializer.inputs[1] for v in variables])
     self.slices = [tf.Variable(value, name=f'weights_{i}') for i, value in enumerate(first)]
 
   def cut(self, tensors):
     """Tensors of the shapes of the variables -> list of [N], as the slices hold them."""
-    padding = self._size * self._num_slices - sum(self._sizes)
     flat = [tf.reshape(t, [-1]) for t in tensors]
-    whole = tf.concat([*flat, tf.zeros([padding])], axis=0) if padding else tf.concat(flat, axis=0)
+    whole = tf.concat([*flat, tf.zeros([self._padding])], axis=0)
     return tf.split(whole, self._num_slices)
 
   def joined(self, slices=None):
     """The inverse of `cut`: a list of tensors like the variables, by default the weights."""
     slices = self.slices if slices is None else slices
     whole = tf.concat([tf.convert_to_tensor(s) for s in slices], axis=0)
-    padding = self._size * self._num_slices - sum(self._sizes)
-    pieces = tf.split(whole, [*self._sizes, padding])
+    pieces = tf.split(whole, [*self._sizes, self._padding])
     return [tf.reshape(t, v.shape) for t, v in zip(pieces, self._variables, strict=False)]
 
   def values_of(self, agent):

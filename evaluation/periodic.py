@@ -14,7 +14,6 @@ from evaluation import records
 from reporting import csv_files
 from runtime.process import RunFailed
 
-CSV = 'evaluations.csv'
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PROGRAM = os.path.join(_ROOT, 'experiment.py')
 _NICED = os.path.join(_ROOT, 'evaluation', 'niced.py')

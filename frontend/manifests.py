@@ -72,79 +72,72 @@ def labels(name, job=None):
   return {**found, 'app.kubernetes.io/component': job} if job else found
 
 
+def _object(api_version, kind, name, own_labels, spec):
+  return {
+    'apiVersion': api_version,
+    'kind': kind,
+    'metadata': {'name': name, 'labels': own_labels},
+    'spec': spec,
+  }
+
+
 def _service(name):
   """Gives each pod a name in DNS, also before it is ready: tasks wait for each other."""
-  return {
-    'apiVersion': 'v1',
-    'kind': 'Service',
-    'metadata': {'name': name, 'labels': labels(name)},
-    'spec': {
-      'clusterIP': 'None',
-      'publishNotReadyAddresses': True,
-      'selector': labels(name),
-      'ports': [{'name': 'tensorflow', 'port': PORT}],
-    },
+  spec = {
+    'clusterIP': 'None',
+    'publishNotReadyAddresses': True,
+    'selector': labels(name),
+    'ports': [{'name': 'tensorflow', 'port': PORT}],
   }
+  return _object('v1', 'Service', name, labels(name), spec)
 
 
 def _network_policy(name):
   """TensorFlow's server asks nobody for a password: only pods of this run reach it."""
-  return {
-    'apiVersion': 'networking.k8s.io/v1',
-    'kind': 'NetworkPolicy',
-    'metadata': {'name': name, 'labels': labels(name)},
-    'spec': {
-      'podSelector': {'matchLabels': labels(name)},
-      'policyTypes': ['Ingress'],
-      'ingress': [
-        {
-          'from': [{'podSelector': {'matchLabels': labels(name)}}],
-          'ports': [{'protocol': 'TCP', 'port': PORT}],
-        }
-      ],
-    },
+  spec = {
+    'podSelector': {'matchLabels': labels(name)},
+    'policyTypes': ['Ingress'],
+    'ingress': [
+      {
+        'from': [{'podSelector': {'matchLabels': labels(name)}}],
+        'ports': [{'protocol': 'TCP', 'port': PORT}],
+      }
+    ],
   }
+  return _object('networking.k8s.io/v1', 'NetworkPolicy', name, labels(name), spec)
 
 
 def _volume_claim(name):
-  return {
-    'apiVersion': 'v1',
-    'kind': 'PersistentVolumeClaim',
-    'metadata': {'name': name, 'labels': labels(name)},
-    'spec': {'accessModes': ['ReadWriteOnce'], 'resources': {'requests': {'storage': DISK}}},
-  }
+  spec = {'accessModes': ['ReadWriteOnce'], 'resources': {'requests': {'storage': DISK}}}
+  return _object('v1', 'PersistentVolumeClaim', name, labels(name), spec)
 
 
 def _job(name, image, group, addresses, training_flags):
   job = group.tasks[0].job
   count = len(group.tasks)
-  return {
-    'apiVersion': 'batch/v1',
-    'kind': 'Job',
-    'metadata': {'name': group.name, 'labels': labels(name, job)},
-    'spec': {
-      'completions': count,
-      'parallelism': count,
-      'completionMode': 'Indexed' if group.is_indexed else 'NonIndexed',
-      'backoffLimit': FAILURES_PER_TASK * count,
-      'podFailurePolicy': {
-        'rules': [
-          {  # It stays bad.
-            'action': 'FailJob',
-            'onExitCodes': {'containerName': 'task', 'operator': 'In', 'values': [BAD_INPUT_EXIT]},
-          },
-          {  # The node was drained, or needed for others.
-            'action': 'Ignore',
-            'onPodConditions': [{'type': 'DisruptionTarget', 'status': 'True'}],
-          },
-        ]
-      },
-      'template': {
-        'metadata': {'labels': labels(name, job)},
-        'spec': _pod(name, image, group, addresses, training_flags),
-      },
+  spec = {
+    'completions': count,
+    'parallelism': count,
+    'completionMode': 'Indexed' if group.is_indexed else 'NonIndexed',
+    'backoffLimit': FAILURES_PER_TASK * count,
+    'podFailurePolicy': {
+      'rules': [
+        {  # It stays bad.
+          'action': 'FailJob',
+          'onExitCodes': {'containerName': 'task', 'operator': 'In', 'values': [BAD_INPUT_EXIT]},
+        },
+        {  # The node was drained, or needed for others.
+          'action': 'Ignore',
+          'onPodConditions': [{'type': 'DisruptionTarget', 'status': 'True'}],
+        },
+      ]
+    },
+    'template': {
+      'metadata': {'labels': labels(name, job)},
+      'spec': _pod(name, image, group, addresses, training_flags),
     },
   }
+  return _object('batch/v1', 'Job', group.name, labels(name, job), spec)
 
 
 def _pod(name, image, group, addresses, training_flags):

@@ -154,11 +154,15 @@ class Records:
       session: tf.compat.v1.Session.
       path: of the checkpoint that was restored, or None.
       origin: of the checkpoint whose weights a new run begins with, or None.
+
+    Returns:
+      int, the environment frames so far.
     """
-    shared, frames = self._graph.shared, session.run(self._graph.counters.environment_frames)
-    announcement = announced(self._graph.settings, int(frames))
+    shared = self._graph.shared
+    frames = int(session.run(self._graph.counters.environment_frames))
+    announcement = announced(self._graph.settings, frames)
     session.run(shared.write_settings, {shared.new_settings: announcement})
-    self._statistics.start(int(frames), csv_files.last_returns(self._logdir, int(frames)))
+    self._statistics.start(frames, csv_files.last_returns(self._logdir, frames))
     new = f'new run from the weights of {origin}' if origin else 'new run'
     where = f'resumed at {frames} frames from {path}' if path else new
     self._writer.message(f'{self._logdir}: {where}; learns on {self._side.device_names}')
@@ -167,6 +171,7 @@ class Records:
       self._writer.message(
         f'--init_from={init_from} has no effect: {self._logdir} has a checkpoint of its own'
       )
+    return frames
 
   def add_update(self, values, wait_secs, busy_secs):
     """Takes the numbers of one update."""

@@ -190,8 +190,7 @@ class Chief(Part):
       session.run(self._learning.sync.chief_init)
       if path:
         session.run(self._learning.sync.spare_tokens)
-    self._records.begin(session, path, self._origin)
-    self._evaluations.begin(int(session.run(self._graph.counters.environment_frames)))
+    self._evaluations.begin(self._records.begin(session, path, self._origin))
 
   def start(self, loops, session):
     """As `Part`."""
