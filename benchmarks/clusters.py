@@ -61,20 +61,19 @@ class Supervised:
     phases = state['phase'].split('+')
     return state['pid'] == self.processes[name].pid and any(p in WORKING for p in phases)
 
+  def metrics(self):
+    """The rows of metrics.csv so far, dicts of strings."""
+    return whole_rows(os.path.join(self.logdir, 'metrics.csv'))
+
   def rows(self):
     """[(environment frames, mean return or NaN, updates)] of metrics.csv."""
-    try:
-      with open(os.path.join(self.logdir, 'metrics.csv'), newline='') as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]
-    except OSError:
-      return []
     return [
       (
         int(row['environment_frames']),
         float(row['mean_return_100'] or 'nan'),
         int(row['updates']),
       )
-      for row in rows
+      for row in self.metrics()
     ]
 
   def frames(self):
@@ -109,6 +108,14 @@ class Supervised:
       if process.poll() is None:
         process.kill()
         process.wait()
+
+
+def whole_rows(path):
+  """The rows of a CSV file that may be growing, dicts of strings; none where there is no file."""
+  if not os.path.exists(path):
+    return []
+  with open(path, newline='') as file:
+    return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
 def free_ports(n):

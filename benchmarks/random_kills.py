@@ -27,7 +27,7 @@ import time
 from clusters import ROOT, Supervised
 
 SIZE = {'ps': 2, 'learner': 2, 'actor': 3}
-FLAGS = (
+TASK_FLAGS = (
     '--flagfile=' + os.path.join(ROOT, 'flagfiles', 'catch.flags'), '--num_actors=1',
     '--envs_per_actor=8', '--batch_size=8', '--save_checkpoint_secs=10',
 )  # fmt: skip
@@ -86,7 +86,7 @@ def main():
   args = parser.parse_args()
   choice = random.Random(args.seed)
   os.makedirs(args.out, exist_ok=True)
-  cluster = Supervised(tempfile.mkdtemp(prefix='random_kills'), SIZE, FLAGS, args.frames)
+  cluster = Supervised(tempfile.mkdtemp(prefix='random_kills'), SIZE, TASK_FLAGS, args.frames)
   kills = []
   try:
     cluster.wait(lambda: cluster.frames() > 2000, 'the first 2000 frames')

@@ -57,17 +57,10 @@ def commands(network, folder, learners, servers, flags, waiting):
 
 def last_row(cluster):
   """(time, updates) of the next new row of metrics.csv."""
-  path = os.path.join(cluster.logdir, 'metrics.csv')
-
-  def rows():
-    if not os.path.exists(path):
-      return []
-    with open(path, newline='') as file:
-      return [row for row in csv.DictReader(file) if None not in row.values()]
-
-  before = len(rows())
-  cluster.wait(lambda: len(rows()) > before, 'another row of metrics.csv')
-  return float(rows()[-1]['time']), int(rows()[-1]['updates'])
+  before = len(cluster.metrics())
+  cluster.wait(lambda: len(cluster.metrics()) > before, 'another row of metrics.csv')
+  row = cluster.metrics()[-1]
+  return float(row['time']), int(row['updates'])
 
 
 def measure(agent, gbit, update_ms, sync, learners, servers, secs):

@@ -13,7 +13,6 @@ meanwhile; figures with more than a few hundredths say little about the machine.
 """
 
 import argparse
-import csv
 import json
 import os
 import signal
@@ -22,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import clusters
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -191,10 +192,7 @@ def whole_rate(flags, repeats, secs):
 
 def read_frames(path):
   """[(time, environment frames)] of a metrics.csv that may be growing."""
-  if not os.path.exists(path):
-    return []
-  with open(path, newline='') as file:
-    rows = [row for row in csv.DictReader(file) if None not in row.values()]
+  rows = clusters.whole_rows(path)
   return [(float(row['time']), int(row['environment_frames'])) for row in rows]
 
 
