@@ -1,12 +1,11 @@
 """A cluster of real processes, on this machine or on the hosts of a test's own network."""
 
-import csv
 import os
 import signal
 
 import pytest
 
-from conftest import eventually, free_ports, updates_of_checkpoint
+from conftest import eventually, free_ports, updates_of_checkpoint, whole_rows
 
 LIMIT_SECS = 240.0
 TRAINING = (
@@ -60,11 +59,7 @@ class Cluster:
     self.tasks[name].wait()
 
   def rows(self):
-    path = os.path.join(self.logdir, 'metrics.csv')
-    if not os.path.exists(path):
-      return []
-    with open(path, newline='') as file:
-      return [row for row in csv.DictReader(file) if None not in row.values()]
+    return whole_rows(os.path.join(self.logdir, 'metrics.csv'))
 
   def frames(self):
     rows = self.rows()

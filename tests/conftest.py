@@ -4,6 +4,7 @@ The helpers can be imported (`from conftest import eventually`) or taken as fixt
 """
 
 import contextlib
+import csv
 import itertools
 import os
 import random
@@ -125,6 +126,14 @@ def free_ports(n):
       probe.bind(('127.0.0.1', port))
       found.append(port)
   return found
+
+
+def whole_rows(path):
+  """The rows of a CSV file that may be growing, dicts of strings; none where there is no file."""
+  if not os.path.exists(path):
+    return []
+  with open(path, newline='') as file:
+    return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
 def updates_of_checkpoint(logdir):

@@ -1,6 +1,5 @@
 """The command line of experiment.py, and local runs as real processes: learning, stop, resume."""
 
-import csv
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from conftest import ROOT, Processes, eventually, updates_of_checkpoint
+from conftest import ROOT, Processes, eventually, updates_of_checkpoint, whole_rows
 
 LIMIT_SECS = 240.0
 CATCH = '--flagfile=flagfiles/catch.flags'
@@ -227,11 +226,7 @@ class Run:
 
   def rows(self, name='metrics.csv'):
     """The whole rows of a CSV file as dicts of strings."""
-    path = os.path.join(self.logdir, name)
-    if not os.path.exists(path):
-      return []
-    with open(path, newline='') as file:
-      return [row for row in csv.DictReader(file) if None not in row.values()]
+    return whole_rows(os.path.join(self.logdir, name))
 
   def frames(self):
     """Environment frames in the last row."""

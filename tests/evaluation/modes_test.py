@@ -1,6 +1,5 @@
 """Checkpoints to choose from: a real run keeps them, test, video and export take the chosen one."""
 
-import csv
 import glob
 import json
 import os
@@ -14,7 +13,7 @@ import sys
 import pytest
 import tensorflow  # noqa: F401 (imported later and quietly, it would change what children print)
 
-from conftest import ROOT, Processes, eventually
+from conftest import ROOT, Processes, eventually, whole_rows
 from evaluation import modes
 from runtime.checkpoints import LIST, Checkpoints, find, listed
 from runtime.process import BadInput
@@ -71,8 +70,7 @@ def copy(catch, tmp_path):
 
 
 def rows(folder):
-  with open(folder / 'metrics.csv', newline='') as file:
-    return [row for row in csv.DictReader(file) if None not in row.values()]
+  return whole_rows(folder / 'metrics.csv')
 
 
 def test_a_run_keeps_what_it_is_told_to(catch):

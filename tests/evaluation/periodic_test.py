@@ -1,6 +1,5 @@
 """--eval_every_frames: real runs are evaluated beside their training, and leave nothing behind."""
 
-import csv
 import json
 import os
 import signal
@@ -12,7 +11,7 @@ import pytest
 
 import throttled_env
 from cluster_fixtures import all_zero, new_cluster  # noqa: F401 (new_cluster is a fixture)
-from conftest import ROOT, eventually
+from conftest import ROOT, eventually, whole_rows
 from evaluation import periodic
 
 LIMIT_SECS = 280.0
@@ -33,11 +32,7 @@ def start(processes, folder, *flags):
 
 
 def rows(folder):
-  path = folder / 'run' / 'evaluations.csv'
-  if not path.exists():
-    return []
-  with open(path, newline='') as file:
-    return [row for row in csv.DictReader(file) if None not in row.values()]
+  return whole_rows(folder / 'run' / 'evaluations.csv')
 
 
 def evaluations_of(run):

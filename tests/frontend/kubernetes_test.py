@@ -40,8 +40,10 @@ def written(objects, tmp_path):
   'version', [v for v in dict.fromkeys(all_versions()) if int(v.split('.')[1]) >= 29]
 )
 def test_the_file_is_valid_by_the_schemas_of_kubernetes(version, tmp_path):
-  for value in written(made(), tmp_path):
-    kubernetes_validate.validate(value, version, strict=True)
+  values = written(made(), tmp_path)
+  assert len(values) == len(made()) > 3
+  for value in values:
+    kubernetes_validate.validate(value, version, strict=True)  # Raises.
 
 
 def test_what_yaml_reads_is_what_was_meant(tmp_path):

@@ -1,6 +1,5 @@
 """The pods of the manifests train to the end as plain processes, drained and killed meanwhile."""
 
-import csv
 import os
 import signal
 
@@ -9,7 +8,7 @@ import pytest
 import frontend_fixtures
 import throttled_env
 from cluster_fixtures import ACTING, TRAINING
-from conftest import ROOT, updates_of_checkpoint
+from conftest import ROOT, updates_of_checkpoint, whole_rows
 from network_fixtures import network  # noqa: F401
 from pod_fixtures import Pods, image_environment
 
@@ -40,11 +39,7 @@ def pods_fixture(processes, network, tmp_path):  # noqa: F811
 
 
 def rows(pods):
-  path = os.path.join(pods.volume, 'catch', 'metrics.csv')
-  if not os.path.exists(path):
-    return []
-  with open(path, newline='') as file:
-    return [row for row in csv.DictReader(file) if None not in row.values()]
+  return whole_rows(os.path.join(pods.volume, 'catch', 'metrics.csv'))
 
 
 def frames(pods):

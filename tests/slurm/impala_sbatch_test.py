@@ -1,13 +1,12 @@
 """slurm/impala.sbatch on a real Slurm: trains to the end, through deaths, ends and requeues."""
 
-import csv
 import os
 import signal
 
 import pytest
 
 from cluster_fixtures import ACTING, TRAINING
-from conftest import updates_of_checkpoint
+from conftest import updates_of_checkpoint, whole_rows
 from slurm_fixtures import network, slurm  # noqa: F401
 
 FLAGS = (*TRAINING, *ACTING, '--batch_size=4', '--envs_per_actor=2', '--threads=1')
@@ -16,11 +15,7 @@ TOTAL_FRAMES = 3_000
 
 
 def rows(job):
-  path = os.path.join(job.logdir, 'metrics.csv')
-  if not os.path.exists(path):
-    return []
-  with open(path, newline='') as file:
-    return [row for row in csv.DictReader(file) if None not in row.values()]
+  return whole_rows(os.path.join(job.logdir, 'metrics.csv'))
 
 
 def frames(job):
