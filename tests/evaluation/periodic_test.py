@@ -67,7 +67,10 @@ def test_rows_come_in_while_it_trains_and_none_twice_where_it_resumes(tmp_path, 
   run = start(processes, tmp_path)
   until(run, lambda: len(rows(tmp_path)) == 2)
   until(run, lambda: evaluations_of(run))
+  (third,) = evaluations_of(run)
+  third.suspend()  # Else it may come to its end while the run does.
   output = stop(run)
+  assert not third.is_running()
   first = rows(tmp_path)
   frames = [int(row['environment_frames']) for row in first]
   assert [n // 90 for n in frames] == sorted({n // 90 for n in frames}) and frames[0] >= 90
