@@ -35,13 +35,14 @@ def replace_gradients(secs):
   import tensorflow as tf
 
   import learner
+  import losses
 
   def build_gradients(agent, batch, hyperparameters, entropy_weight, devices=('',)):
     del hyperparameters, entropy_weight, devices
     waited = waits(secs, *tf.nest.flatten(batch))
     with tf.control_dependencies([waited]):
       gradients = [1e-3 * v.read_value() for v in agent.trainable_variables]
-    return learner.Losses(waited, waited, waited, waited), gradients
+    return losses.Losses(waited, waited, waited, waited), gradients
 
   learner.build_gradients = build_gradients
 

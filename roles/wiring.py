@@ -12,6 +12,7 @@ import actor
 import dynamic_batching
 import environments
 import learner
+import losses
 import nets
 import sliced_weights
 from roles.settings import derived_seed
@@ -142,7 +143,7 @@ class ActorSide:
         as_frames=environments.stacks_frames(settings.level_name),
       ),
       self._queue,
-      lambda rewards: learner.clip_rewards(rewards, settings.reward_clipping),
+      lambda rewards: losses.clip_rewards(rewards, settings.reward_clipping),
       actor.EpisodeTracker(num_envs, settings.level_name, settings.num_action_repeats),
     )
 

@@ -10,7 +10,7 @@ import actor
 import counting_worlds
 import dynamic_batching
 import environments
-import learner
+import losses
 import nets
 from conftest import eventually, free_ports
 from counting_worlds import SPEC, CountingAgent, CountingWorlds
@@ -325,7 +325,7 @@ def actor_loop(queue):
     refresh,
     actor.build_unroll(CountingAgent(), CountingWorlds(GAME_STEPS), T, acting_version),
     queue,
-    lambda rewards: learner.clip_rewards(rewards, 'abs_one'),
+    lambda rewards: losses.clip_rewards(rewards, 'abs_one'),
     actor.EpisodeTracker(N, 'a level', 4),
   )
 

@@ -22,10 +22,10 @@ from runtime import process
 
 def flip():
   """Gradient descent on the advantage instead of ascent."""
-  import learner
+  import losses
 
-  loss = learner.policy_gradient_loss
-  learner.policy_gradient_loss = lambda *args: -loss(*args)
+  loss = losses.policy_gradient_loss
+  losses.policy_gradient_loss = lambda *args: -loss(*args)
 
 
 def slow_down():

@@ -1,0 +1,104 @@
+"""Losses of a batch of unrolls: V-trace policy gradient, baseline and entropy.
+
+IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 4 and Table G.1. Losses are sums over time
+and batch, so gradients of towers and of learners add up.
+
+Shapes: [T, B] is time-major, a batch of B unrolls of T steps; A actions.
+"""
+
+import collections
+
+import tensorflow as tf
+
+import vtrace
+
+Losses = collections.namedtuple('Losses', 'total policy baseline entropy')
+Losses.__doc__ = """float32 scalars; `baseline` and `entropy` without their costs, `total` with."""
+
+
+def clip_rewards(rewards, clipping):
+  """Rewards as the learner sees them.
+
+  Args:
+    rewards: float32 tensor of any shape.
+    clipping: 'abs_one' (to [-1, 1]), 'soft_asymmetric' (5 tanh(r / 5), times 0.3 where r < 0) or
+      'none'.
+
+  Raises:
+    ValueError: no clipping of that name.
+  """
+  if clipping == 'abs_one':
+    return tf.clip_by_value(rewards, -1, 1)
+  if clipping == 'soft_asymmetric':
+    squeezed = tf.tanh(rewards / 5.0)
+    return tf.where(rewards < 0, 0.3 * squeezed, squeezed) * 5.0
+  if clipping == 'none':
+    return tf.identity(rewards)
+  raise ValueError(f'reward clipping {clipping!r} is none of abs_one, soft_asymmetric, none')
+
+
+def policy_gradient_loss(policy_logits, actions, advantages):
+  """Sum over [T, B] of -log pi(a) * advantage; no gradient flows through the advantages."""
+  log_probs = vtrace.log_probs_from_logits_and_actions(policy_logits, actions)
+  return -tf.reduce_sum(log_probs * tf.stop_gradient(advantages))
+
+
+def baseline_loss(errors):
+  """Half the sum of squares of `errors` [T, B]."""
+  return 0.5 * tf.reduce_sum(tf.square(errors))
+
+
+def entropy_loss(policy_logits, counted=None):
+  """The negative entropy of policies [T, B, A], summed where `counted` (bool [T, B]; None: all)."""
+  policy, log_policy = tf.nn.softmax(policy_logits), tf.nn.log_softmax(policy_logits)
+  if counted is not None:
+    policy = tf.where(counted[..., tf.newaxis], policy, 0.0)
+  return tf.reduce_sum(policy * log_policy)
+
+
+def _leads_nowhere(done, info):
+  """Whether entries came by a step from a crash or a time limit to a new game; see `StepOutput`."""
+  return done & ~info.game_over & tf.equal(info.episode_step, 0)
+
+
+def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters, entropy_weight):
+  """V-trace losses of a batch.
+
+  Args:
+    learner_outputs: AgentOutput of [T+1, B, ...], the learner's policy on the actor's steps.
+    agent_outputs: AgentOutput of [T+1, B, ...], what the actor computed; the action of entry t led
+      to observation t.
+    env_outputs: StepOutput of [T+1, B, ...]; reward and done of entry t came with observation t.
+    hyperparameters: `Hyperparameters`.
+    entropy_weight: what the entropy counts in the total, see `entropy_cost`.
+
+  Returns:
+    `Losses`.
+  """
+  bootstrap_value = learner_outputs.baseline[-1]
+  # Entry t of these is the step from observation t to observation t+1.
+  agent_outputs = tf.nest.map_structure(lambda t: t[1:], agent_outputs)
+  rewards, done = env_outputs.reward[1:], env_outputs.done[1:]
+  learner_outputs = tf.nest.map_structure(lambda t: t[:-1], learner_outputs)
+  rewards = clip_rewards(rewards, hyperparameters.reward_clipping)
+  # From a time limit or a crash to the next game: target and value are one, so the errors are 0.
+  masked = _leads_nowhere(env_outputs.done, env_outputs.info)[1:]
+  rewards = tf.where(masked, learner_outputs.baseline, rewards)
+
+  returns = vtrace.from_logits(
+    behaviour_policy_logits=agent_outputs.policy_logits,
+    target_policy_logits=learner_outputs.policy_logits,
+    actions=agent_outputs.action,
+    discounts=tf.cast(~done, tf.float32) * hyperparameters.discounting,
+    rewards=rewards,
+    values=learner_outputs.baseline,
+    bootstrap_value=bootstrap_value,
+    lambda_=hyperparameters.vtrace_lambda,
+  )
+  policy = policy_gradient_loss(
+    learner_outputs.policy_logits, agent_outputs.action, returns.pg_advantages
+  )
+  baseline = baseline_loss(returns.vs - learner_outputs.baseline)
+  entropy = entropy_loss(learner_outputs.policy_logits, ~masked)
+  total = policy + hyperparameters.baseline_cost * baseline + entropy_weight * entropy
+  return Losses(total, policy, baseline, entropy)
