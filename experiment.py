@@ -144,6 +144,9 @@ flags.DEFINE_float('entropy_cost_final', 0.0, 'Weight of the entropy after its d
 flags.DEFINE_integer(
   'entropy_decay_frames', 0, 'Frames of the linear decay; 0 = the weight stays.', lower_bound=0
 )
+flags.DEFINE_bool(
+  'advantage_normalisation', False, 'Divide advantages by their root mean square of late.'
+)
 flags.DEFINE_float('baseline_cost', 0.5, 'Weight of the baseline loss.')
 flags.DEFINE_float('discounting', 0.99, 'Discount per agent step.')
 flags.DEFINE_float('vtrace_lambda', 1.0, 'Of the V-trace coefficients.')

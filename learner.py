@@ -203,26 +203,24 @@ def time_major_env_outputs(env_outputs):
   return others._replace(observation=frame_stacking.unpack(observation, starts))
 
 
-def _tower(agent, batch, hyperparameters, entropy_weight):
+def _tower(agent, batch, hyperparameters, *weights):
   """`Losses` of an `Unroll` of [B, ...], and their gradients for the variables of `agent`."""
 
   env_outputs = time_major_env_outputs(batch.env_outputs)
   agent_outputs = _time_major(batch.agent_outputs)
   learner_outputs, _ = agent.unroll(agent_outputs.action, env_outputs, batch.core_state)
-  losses = compute_losses(
-    learner_outputs, agent_outputs, env_outputs, hyperparameters, entropy_weight
-  )
+  losses = compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters, *weights)
   return losses, tf.gradients(losses.total, agent.trainable_variables)
 
 
-def build_gradients(agent, batch, hyperparameters, entropy_weight, devices=('',)):
+def build_gradients(agent, batch, hyperparameters, weights, devices=('',)):
   """Losses and gradients summed over towers, one per device, each with its share of the batch.
 
   Args:
     agent: the learner's own copy, read by every tower.
     batch: `Unroll` of [B, ...]; B is a multiple of the number of devices.
     hyperparameters: `Hyperparameters`.
-    entropy_weight: see `entropy_cost`.
+    weights: what else `losses.compute_losses` is given: of the entropy, of the advantages.
     devices: device names.
 
   Returns:
@@ -233,7 +231,7 @@ def build_gradients(agent, batch, hyperparameters, entropy_weight, devices=('',)
   for device, share in zip(devices, zip(*flat_shares, strict=True), strict=True):
     with tf.device(device):
       share = tf.nest.pack_sequence_as(batch, share)
-      towers.append(_tower(agent, share, hyperparameters, entropy_weight))
+      towers.append(_tower(agent, share, hyperparameters, *weights))
   losses, gradients = zip(*towers, strict=True)
   return Losses(*_add(losses)), _add(gradients)
 
@@ -246,8 +244,8 @@ def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, dev
   """One update as graph operations.
 
   Args:
-    trained: has `weights` (`sliced_weights.SlicedWeights`), `agent` (what they are the weights of)
-      and `counters`.
+    trained: has `weights` (`sliced_weights.SlicedWeights`), `agent` (what they are the weights of),
+      `counters` and `advantage_scale` (`advantage_scale.AdvantageScale`, or None).
     agent: the learner's own copy of it.
     refresh: operation that copies the weights into the copy.
     batch: `Unroll` of [B, ...].
@@ -263,8 +261,10 @@ def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, dev
   with tf.control_dependencies([refresh, updates_before]):
     # Only reads that are created here see the refreshed copy.
     batch = tf.nest.map_structure(tf.identity, batch)
-    weight = entropy_cost(hyperparameters, counters.environment_frames.read_value())
-    losses, gradients = build_gradients(agent, batch, hyperparameters, weight, devices)
+    weights = [entropy_cost(hyperparameters, counters.environment_frames.read_value())]
+    if trained.advantage_scale:
+      weights.append(trained.advantage_scale.factor())
+    losses, gradients = build_gradients(agent, batch, hyperparameters, weights, devices)
   lag = tf.cast(updates_before - batch.policy_version, tf.float32)
   update = optimizer.apply_gradients(
     list(zip(trained.weights.cut(gradients), trained.weights.slices, strict=True)),
@@ -275,6 +275,9 @@ def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, dev
     seen = time_major_env_outputs(batch.env_outputs).observation[1:]
     with tf.control_dependencies([update]):
       update = trained.agent.running_scaling.add(tf.reshape(seen, [-1, *seen.shape[2:]]))
+  if trained.advantage_scale:
+    with tf.control_dependencies([update]):
+      update = tf.group(update, trained.advantage_scale.add(losses.advantages))
   with tf.control_dependencies([update]):
     frames = counters.environment_frames.read_value()
     values = dict(

@@ -12,8 +12,11 @@ import tensorflow as tf
 
 import vtrace
 
-Losses = collections.namedtuple('Losses', 'total policy baseline entropy')
-Losses.__doc__ = """float32 scalars; `baseline` and `entropy` without their costs, `total` with."""
+Losses = collections.namedtuple('Losses', 'total policy baseline entropy advantages')
+Losses.__doc__ = """float32 scalars; `baseline` and `entropy` without their costs, `total` with.
+
+`advantages` is float32 [2]: how many steps had one, and the sum of squares of these (not scaled).
+"""
 
 
 def clip_rewards(rewards, clipping):
@@ -61,7 +64,14 @@ def _leads_nowhere(done, info):
   return done & ~info.game_over & tf.equal(info.episode_step, 0)
 
 
-def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters, entropy_weight):
+def compute_losses(
+  learner_outputs,
+  agent_outputs,
+  env_outputs,
+  hyperparameters,
+  entropy_weight,
+  advantage_factor=None,
+):
   """V-trace losses of a batch.
 
   Args:
@@ -70,7 +80,8 @@ def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters,
       to observation t.
     env_outputs: StepOutput of [T+1, B, ...]; reward and done of entry t came with observation t.
     hyperparameters: `Hyperparameters`.
-    entropy_weight: what the entropy counts in the total, see `entropy_cost`.
+    entropy_weight: what the entropy counts in the total, see `learner.entropy_cost`.
+    advantage_factor: float32 scalar, multiplies the advantages; None: they stay.
 
   Returns:
     `Losses`.
@@ -95,10 +106,13 @@ def compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters,
     bootstrap_value=bootstrap_value,
     lambda_=hyperparameters.vtrace_lambda,
   )
-  policy = policy_gradient_loss(
-    learner_outputs.policy_logits, agent_outputs.action, returns.pg_advantages
-  )
+  advantages = returns.pg_advantages
+  number = tf.reduce_sum(tf.cast(~masked, tf.float32))
+  moments = tf.stack([number, tf.reduce_sum(tf.square(advantages))])
+  if advantage_factor is not None:
+    advantages *= advantage_factor
+  policy = policy_gradient_loss(learner_outputs.policy_logits, agent_outputs.action, advantages)
   baseline = baseline_loss(returns.vs - learner_outputs.baseline)
   entropy = entropy_loss(learner_outputs.policy_logits, ~masked)
   total = policy + hyperparameters.baseline_cost * baseline + entropy_weight * entropy
-  return Losses(total, policy, baseline, entropy)
+  return Losses(total, policy, baseline, entropy, moments)

@@ -37,12 +37,12 @@ def replace_gradients(secs):
   import learner
   import losses
 
-  def build_gradients(agent, batch, hyperparameters, entropy_weight, devices=('',)):
-    del hyperparameters, entropy_weight, devices
+  def build_gradients(agent, batch, hyperparameters, weights, devices=('',)):
+    del hyperparameters, weights, devices
     waited = waits(secs, *tf.nest.flatten(batch))
     with tf.control_dependencies([waited]):
       gradients = [1e-3 * v.read_value() for v in agent.trainable_variables]
-    return losses.Losses(waited, waited, waited, waited), gradients
+    return losses.Losses(waited, waited, waited, waited, waited), gradients
 
   learner.build_gradients = build_gradients
 

@@ -22,6 +22,7 @@ SHARED_FLAGS = (
   'learning_rate', 'optimizer', 'decay', 'momentum', 'epsilon', 'gradient_clipping',
   'entropy_cost', 'entropy_cost_final', 'entropy_decay_frames', 'baseline_cost', 'discounting',
   'vtrace_lambda', 'learner_precision', 'sync_learners', 'observation_scaling',
+  'advantage_normalisation',
 )  # fmt: skip
 SPACES = ('observation_shape', 'observation_dtype', 'num_actions')
 # What has to be alike for one run's weights to mean in another what they meant in the first.
@@ -192,7 +193,8 @@ def claim_run_folder(options):
   folder = run_folder(settings, options.logdir)
   initial_weights(options.init_from, settings, folder)  # Before anything is made.
   lock = lock_folder(folder, '--logdir')
-  check_same_run(folder, settings, 'optimizer')  # Its slots are in the checkpoint.
+  # The slots of the one and the statistics of the other are in the checkpoint.
+  check_same_run(folder, settings, 'optimizer', 'advantage_normalisation')
   run_record.write_run_json(folder, options.all_flags, {'settings': settings._asdict()})
   return Claim(settings, folder, lock)
 
@@ -239,7 +241,8 @@ def _recorded_settings(folder):
   """The settings of the run in a folder, a dict as JSON has it; {} where none are recorded."""
   recorded = run_record.read_run_json(os.path.join(folder, 'run.json')).get('settings', {})
   # Runs of before there was a choice have no record of it.
-  return {'observation_scaling': 'unit', **recorded} if recorded else {}
+  first = {'observation_scaling': 'unit', 'advantage_normalisation': False}
+  return {**first, **recorded} if recorded else {}
 
 
 def described(settings):

@@ -15,6 +15,7 @@ import learner
 import losses
 import nets
 import sliced_weights
+from advantage_scale import AdvantageScale
 from roles.settings import derived_seed
 from runtime import placement
 from runtime.process import BadInput
@@ -34,6 +35,7 @@ class Graph:
     agent: what is trained; `weights` hold the values of its trainable variables.
     weights: `sliced_weights.SlicedWeights`, one slice on each parameter server.
     counters: `learner.Counters`.
+    advantage_scale: `advantage_scale.AdvantageScale`, or None where advantages are not scaled.
     shared: `runtime.shared_state.SharedState`.
   """
 
@@ -48,6 +50,10 @@ class Graph:
         self.agent.trainable_variables, max(1, len(cluster.ps))
       )
       self.counters = learner.create_counters()
+      self.advantage_scale = None
+      if settings.advantage_normalisation:
+        together = len(cluster.learner) if settings.sync_learners else 1
+        self.advantage_scale = AdvantageScale(max(1, together))
     self.shared = SharedState(cluster)
 
   def unroll_queue(self, learner_task):

@@ -404,6 +404,8 @@ def test_a_logdir_in_use_or_of_another_agent_is_refused_and_untouched(catch, tmp
   assert_refused(refused, run_.logdir, 'adam', 'rmsprop')
   refused = run(CATCH, f'--logdir={run_.logdir}', '--observation_scaling=centred')
   assert_refused(refused, run_.logdir, 'observation_scaling unit', 'centred')
+  refused = run(CATCH, f'--logdir={run_.logdir}', '--advantage_normalisation')
+  assert_refused(refused, run_.logdir, 'advantage_normalisation False', 'True')
   assert run_.snapshot() == before
 
   run_.start()

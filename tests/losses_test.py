@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 import losses
+import vtrace
 from environments import StepOutput, StepOutputInfo
 from learner_fixtures import small_settings
 from nets import AgentOutput
@@ -60,7 +61,9 @@ def unroll_arrays(seed=3):
   return logits, values, acting, normal(scale=2.0), rng.random((T + 1, B)) < 0.3
 
 
-def losses_and_gradients(logits, values, acting, reward, done, episode_step=1, **changes):
+def losses_and_gradients(
+  logits, values, acting, reward, done, episode_step=1, factor=(), **changes
+):
   """Losses, and the gradients of the total for the learner's logits and values."""
   steps = np.broadcast_to(np.int32(episode_step), done.shape)
   info = tf.nest.map_structure(tf.constant, StepOutputInfo(reward, steps, done & (steps > 0)))
@@ -72,6 +75,7 @@ def losses_and_gradients(logits, values, acting, reward, done, episode_step=1, *
     StepOutput(tf.constant(reward), info, tf.constant(done), ()),
     settings,
     settings.entropy_cost,
+    *factor,
   )
   return run((found, tf.gradients(found.total, [logits, values])))
 
@@ -94,8 +98,9 @@ def test_losses_are_those_of_the_paper(graph):
   probabilities = softmax(logits[:-1])
   entropy = np.sum(probabilities * np.log(probabilities))
   np.testing.assert_allclose(
-    found, (policy + 0.5 * baseline + 0.03 * entropy, policy, baseline, entropy), **CLOSE
+    found[:4], (policy + 0.5 * baseline + 0.03 * entropy, policy, baseline, entropy), **CLOSE
   )
+  np.testing.assert_allclose(found.advantages, [T * B, np.sum(advantages**2)], **CLOSE)
 
 
 def test_gradients_are_those_of_the_paper(graph):
@@ -113,6 +118,12 @@ def test_gradients_are_those_of_the_paper(graph):
   assert not for_logits[-1].any() and not for_values[-1].any()
 
 
+def assert_sum(parts, whole):
+  for name in losses.Losses._fields:
+    found = np.sum([getattr(part, name) for part in parts], axis=0)
+    np.testing.assert_allclose(found, getattr(whole, name), err_msg=name, **CLOSE)
+
+
 def test_losses_are_sums_over_time_and_batch(graph):
   logits, values, acting, reward, done = unroll_arrays()
   whole, _ = losses_and_gradients(logits, values, acting, reward, done)
@@ -121,7 +132,64 @@ def test_losses_are_sums_over_time_and_batch(graph):
     part = tf.nest.map_structure(lambda x, b=b: x[:, b : b + 1],
                                  (logits, values, acting, reward, done))  # fmt: skip
     parts.append(losses_and_gradients(*part)[0])
-  np.testing.assert_allclose(np.sum(parts, axis=0), whole, **CLOSE)
+  assert_sum(parts, whole)
+
+
+def test_a_factor_multiplies_the_advantages_and_nothing_else(graph):
+  arrays = unroll_arrays()
+  plain, _ = losses_and_gradients(*arrays)
+  scaled, (for_logits, for_values) = losses_and_gradients(*arrays, factor=[tf.constant(4.0)])
+  assert scaled.policy == pytest.approx(4 * plain.policy, rel=1e-5)
+  assert (scaled.baseline, scaled.entropy) == (plain.baseline, plain.entropy)
+  np.testing.assert_array_equal(scaled.advantages, plain.advantages)
+  assert scaled.total == pytest.approx(plain.total + 3 * plain.policy, rel=1e-5)
+  _, (without_policy, values_alone) = losses_and_gradients(*arrays, factor=[tf.constant(0.0)])
+  _, (for_logits_once, _) = losses_and_gradients(*arrays)
+  np.testing.assert_allclose(
+    for_logits - without_policy, 4 * (for_logits_once - without_policy), **CLOSE
+  )
+  np.testing.assert_array_equal(for_values, values_alone)
+
+
+def losses_of_the_first_release(learner_outputs, agent_outputs, reward, done, settings):
+  """The losses as they were before there was a choice, operation by operation."""
+  actions, behaviour = agent_outputs.action[1:], agent_outputs.policy_logits[1:]
+  logits, values = learner_outputs.policy_logits[:-1], learner_outputs.baseline[:-1]
+  returns = vtrace.from_logits(
+    behaviour_policy_logits=behaviour,
+    target_policy_logits=logits,
+    actions=actions,
+    discounts=tf.cast(~done[1:], tf.float32) * settings.discounting,
+    rewards=tf.clip_by_value(reward[1:], -1, 1),
+    values=values,
+    bootstrap_value=learner_outputs.baseline[-1],
+    lambda_=settings.vtrace_lambda,
+  )
+  log_probs = vtrace.log_probs_from_logits_and_actions(logits, actions)
+  policy = -tf.reduce_sum(log_probs * tf.stop_gradient(returns.pg_advantages))
+  baseline = 0.5 * tf.reduce_sum(tf.square(returns.vs - values))
+  entropy = tf.reduce_sum(tf.nn.softmax(logits) * tf.nn.log_softmax(logits))
+  total = policy + settings.baseline_cost * baseline + settings.entropy_cost * entropy
+  return total, policy, baseline, entropy
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_with_all_that_was_added_off_they_are_bit_for_bit_what_they_were(graph, seed):
+  logits, values, acting, reward, done = unroll_arrays(seed)
+  found, gradients = losses_and_gradients(logits, values, acting, reward, done)
+  settings = small_settings(entropy_cost=0.03, vtrace_lambda=0.9)
+  logits, values = tf.constant(logits), tf.constant(values)
+  expected = losses_of_the_first_release(
+    AgentOutput(None, logits, values),
+    tf.nest.map_structure(tf.constant, acting),
+    tf.constant(reward),
+    tf.constant(done),
+    settings,
+  )
+  expected, expected_gradients = run((expected, tf.gradients(expected[0], [logits, values])))
+  assert found[:4] == tuple(expected)
+  for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+    np.testing.assert_array_equal(gradient, expected_gradient)
 
 
 def test_nothing_is_learned_from_the_step_between_a_time_limit_and_the_next_game(graph):
@@ -136,7 +204,7 @@ def test_nothing_is_learned_from_the_step_between_a_time_limit_and_the_next_game
   for entries in (slice(0, first), slice(first, None)):  # As if they were two unrolls.
     part = tf.nest.map_structure(lambda x, e=entries: x[e], (logits, values, acting, reward, done))
     parts.append(losses_and_gradients(*part)[0])
-  np.testing.assert_allclose(np.sum(parts, axis=0), whole, **CLOSE)
+  assert_sum(parts, whole)
   assert not for_logits[first - 1].any() and not for_values[first - 1].any()
   assert for_logits[first - 2].any() and for_values[first].any()
 
