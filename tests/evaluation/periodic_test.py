@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -112,6 +114,22 @@ def test_one_that_fails_is_a_warning_and_none_outlives_a_run_that_is_killed(tmp_
   _, alive = psutil.wait_procs(family, timeout=30)
   assert not alive
   assert rows(tmp_path) == []
+
+
+@slow
+@pytest.mark.timeout(600)
+def test_the_command_of_the_readme(tmp_path, processes):
+  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
+    section = file.read().split('### Evaluation while training\n')[1].split('\n### ')[0]
+  (block,) = re.findall(r'```bash\n(.*?)```', section, re.S)
+  python, program, *flags = shlex.split(block)
+  assert (python, program) == ('python', 'experiment.py')
+  flags = [flag.replace('=100000', '=2000').replace('=10', '=3') for flag in flags]
+  run = processes.start(os.path.join(ROOT, program), *flags, '--num_actors=1', cwd=tmp_path)
+  evaluated = tmp_path / 'runs' / 'CartPole-v1-MLPAgent' / 'evaluations.csv'
+  until(run, lambda: whole_rows(evaluated))
+  stop(run)
+  assert whole_rows(evaluated)[0]['num_episodes'] == '3'
 
 
 def test_the_chief_of_a_cluster_evaluates(new_cluster, tmp_path):  # noqa: F811
