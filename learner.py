@@ -7,6 +7,7 @@ Shapes: B unrolls per update and learner, T steps per unroll; [T, B] is time-maj
 """
 
 import collections
+import functools
 import threading
 import time
 
@@ -19,7 +20,7 @@ Hyperparameters = collections.namedtuple(
   'Hyperparameters',
   'batch_size unroll_length num_action_repeats total_environment_frames discounting '
   'reward_clipping baseline_cost entropy_cost entropy_cost_final entropy_decay_frames '
-  'gradient_clipping learning_rate optimizer decay momentum epsilon vtrace_lambda',
+  'gradient_clipping learning_rate optimizer decay momentum epsilon vtrace_lambda sample_reuse',
 )
 Counters = collections.namedtuple('Counters', 'updates environment_frames gradient_norm')
 Counters.__doc__ = """Variables on the parameter server: int64 updates done (the global step), int64
@@ -75,13 +76,15 @@ class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
     gradient_clipping: largest global norm of the total gradient.
     scale: factor by which the given gradients are multiplied first (the number of learners, where
       they are averages over learners).
-    frames: environment frames behind one application.
+    frames: environment frames of the batches behind one application.
+    passes: how many applications these frames are shared out over.
   """
 
-  def __init__(self, optimizer, counters, gradient_clipping, scale, frames):
+  def __init__(self, optimizer, counters, gradient_clipping, scale, frames, passes=1):
     super().__init__(use_locking=False, name='TotalGradient')
     self._optimizer, self._counters = optimizer, counters
-    self._clipping, self._scale, self._frames = gradient_clipping, scale, frames
+    self._clipping, self._scale = gradient_clipping, scale
+    self._frames, self._passes = frames, passes
 
   def apply_gradients(self, grads_and_vars, global_step=None, name=None):
     """Applies the clipped total; InvalidArgumentError, naming the update, if not finite."""
@@ -102,9 +105,16 @@ class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
     # Not before: the learning rate of this update is that of the frames before it.
     with tf.control_dependencies([apply]):
       return tf.group(
-        self._counters.environment_frames.assign_add(self._frames),
+        self._counters.environment_frames.assign_add(self._frames_of_this_one()),
         self._counters.gradient_norm.assign(norm),
       )
+
+  def _frames_of_this_one(self):
+    """Its share of the frames: all shares together are the frames, also where they differ by 1."""
+    if self._passes == 1:
+      return self._frames
+    after = self._counters.updates.read_value() * self._frames
+    return after // self._passes - (after - self._frames) // self._passes
 
   def _norm(self, gradients, variables):
     squares = []
@@ -148,6 +158,7 @@ def build_optimizer(hyperparameters, counters, num_learners=1, sync=True):
     hyperparameters.gradient_clipping,
     float(together),
     frames,
+    hyperparameters.sample_reuse,
   )
   if together == 1:
     return total, None
@@ -203,25 +214,33 @@ def time_major_env_outputs(env_outputs):
   return others._replace(observation=frame_stacking.unpack(observation, starts))
 
 
-def _tower(agent, batch, hyperparameters, *weights):
+def _tower(agent, batch, hyperparameters, terms, reuse):
   """`Losses` of an `Unroll` of [B, ...], and their gradients for the variables of `agent`."""
 
   env_outputs = time_major_env_outputs(batch.env_outputs)
   agent_outputs = _time_major(batch.agent_outputs)
   learner_outputs, _ = agent.unroll(agent_outputs.action, env_outputs, batch.core_state)
-  losses = compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters, *weights)
+  if reuse:
+    steps = [hyperparameters.unroll_length, batch.env_outputs.done.shape[0]]
+
+    def at_first(log_probs):
+      return reuse.held(lambda: [log_probs], [(tf.float32, steps)])[0]
+
+    terms = dict(terms, at_first=at_first)
+  losses = compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters, **terms)
   return losses, tf.gradients(losses.total, agent.trainable_variables)
 
 
-def build_gradients(agent, batch, hyperparameters, weights, devices=('',)):
+def build_gradients(agent, batch, hyperparameters, terms, devices=('',), reuse=None):
   """Losses and gradients summed over towers, one per device, each with its share of the batch.
 
   Args:
     agent: the learner's own copy, read by every tower.
     batch: `Unroll` of [B, ...]; B is a multiple of the number of devices.
     hyperparameters: `Hyperparameters`.
-    weights: what else `losses.compute_losses` is given: of the entropy, of the advantages.
+    terms: dict, what else `losses.compute_losses` is given: of the entropy, of the advantages.
     devices: device names.
+    reuse: `sample_reuse.SampleReuse`, or None where each batch is learned from once.
 
   Returns:
     (`Losses`, list of gradients in the order of `agent.trainable_variables`).
@@ -231,7 +250,7 @@ def build_gradients(agent, batch, hyperparameters, weights, devices=('',)):
   for device, share in zip(devices, zip(*flat_shares, strict=True), strict=True):
     with tf.device(device):
       share = tf.nest.pack_sequence_as(batch, share)
-      towers.append(_tower(agent, share, hyperparameters, *weights))
+      towers.append(_tower(agent, share, hyperparameters, terms, reuse))
   losses, gradients = zip(*towers, strict=True)
   return Losses(*_add(losses)), _add(gradients)
 
@@ -240,7 +259,7 @@ def _add(rows):
   return [tf.add_n(column) for column in zip(*rows, strict=True)]
 
 
-def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, devices):
+def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, devices, reuse=None):
   """One update as graph operations.
 
   Args:
@@ -249,7 +268,7 @@ def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, dev
     agent: the learner's own copy of it.
     refresh: operation that copies the weights into the copy.
     batch: `Unroll` of [B, ...].
-    hyperparameters, devices: as elsewhere.
+    hyperparameters, devices, reuse: as elsewhere.
     optimizer: from `build_optimizer`.
 
   Returns:
@@ -261,10 +280,11 @@ def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, dev
   with tf.control_dependencies([refresh, updates_before]):
     # Only reads that are created here see the refreshed copy.
     batch = tf.nest.map_structure(tf.identity, batch)
-    weights = [entropy_cost(hyperparameters, counters.environment_frames.read_value())]
+    weight = entropy_cost(hyperparameters, counters.environment_frames.read_value())
+    terms = dict(entropy_weight=reuse.first_only(weight) if reuse else weight)
     if trained.advantage_scale:
-      weights.append(trained.advantage_scale.factor())
-    losses, gradients = build_gradients(agent, batch, hyperparameters, weights, devices)
+      terms['advantage_factor'] = trained.advantage_scale.factor()
+    losses, gradients = build_gradients(agent, batch, hyperparameters, terms, devices, reuse)
   lag = tf.cast(updates_before - batch.policy_version, tf.float32)
   update = optimizer.apply_gradients(
     list(zip(trained.weights.cut(gradients), trained.weights.slices, strict=True)),
@@ -274,7 +294,9 @@ def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, dev
     # [T+1, B, ...] -> [T * B, ...]: entry 0 was taken in with the unroll before.
     seen = time_major_env_outputs(batch.env_outputs).observation[1:]
     with tf.control_dependencies([update]):
-      update = trained.agent.running_scaling.add(tf.reshape(seen, [-1, *seen.shape[2:]]))
+      seen = tf.reshape(seen, [-1, *seen.shape[2:]])
+      add = functools.partial(trained.agent.running_scaling.add, seen)
+      update = reuse.in_first(add) if reuse else add()
   if trained.advantage_scale:
     with tf.control_dependencies([update]):
       update = tf.group(update, trained.advantage_scale.add(losses.advantages))
@@ -302,14 +324,20 @@ class LearnerLoop:
     queue: tf.queue.FIFOQueue of single unrolls.
     structure: nest like an `Unroll`, the structure of a batch.
     batch_size: B.
+    reuse: `sample_reuse.SampleReuse`, or None where each batch is learned from once.
   """
 
-  def __init__(self, queue, structure, batch_size):
-    staged = tf.queue.FIFOQueue(
-      1, queue.dtypes, [[batch_size, *shape] for shape in queue.shapes], name='staged'
-    )
+  def __init__(self, queue, structure, batch_size, reuse=None):
+    shapes = [[batch_size, *shape] for shape in queue.shapes]
+    staged = tf.queue.FIFOQueue(1, queue.dtypes, shapes, name='staged')
     self._stage = staged.enqueue(queue.dequeue_many(batch_size))
-    self.batch = tf.nest.pack_sequence_as(structure, staged.dequeue())
+    self._reuse = reuse
+    if reuse:
+      with tf.device('/cpu:0'):
+        flat = reuse.held(staged.dequeue, list(zip(queue.dtypes, shapes, strict=True)))
+    else:
+      flat = staged.dequeue()
+    self.batch = tf.nest.pack_sequence_as(structure, flat)
     self._session, self._lock = None, threading.Lock()
 
   def _staged_in(self, session):
@@ -347,14 +375,25 @@ class LearnerLoop:
       report: function of (the fetched dict, wait_secs, busy_secs), after every update.
     """
     names, staged = list(update), self._staged_in(session)
-    fetch = session.make_callable([update[name] for name in names])
+    passes = self._passes(session, [update[name] for name in names])
     while not should_stop():
       began = time.monotonic()
       enter('wait')
       while not staged.acquire(timeout=0.5):
         if should_stop():
           return
-      ready = time.monotonic()
-      enter('update')
-      values = dict(zip(names, fetch(), strict=True))
-      report(values, ready - began, time.monotonic() - ready)
+      for fetch in passes:
+        ready = time.monotonic()
+        enter('update')
+        values = dict(zip(names, fetch(), strict=True))
+        report(values, ready - began, time.monotonic() - ready)
+        began = time.monotonic()
+        if should_stop():
+          return
+
+  def _passes(self, session, tensors):
+    """A function for each pass over a batch, which gives the values of tensors."""
+    if not self._reuse:
+      return [session.make_callable(tensors)]
+    fetch = session.make_callable(tensors, feed_list=[self._reuse.index])
+    return [functools.partial(fetch, i) for i in range(self._reuse.passes)]

@@ -12,6 +12,8 @@ import tensorflow as tf
 
 import vtrace
 
+_RATIO_CLIP = 0.2  # How far a policy may go from that of the first pass and still be followed.
+
 Losses = collections.namedtuple('Losses', 'total policy baseline entropy advantages')
 Losses.__doc__ = """float32 scalars; `baseline` and `entropy` without their costs, `total` with.
 
@@ -46,6 +48,26 @@ def policy_gradient_loss(policy_logits, actions, advantages):
   return -tf.reduce_sum(log_probs * tf.stop_gradient(advantages))
 
 
+def reused_policy_gradient_loss(policy_logits, actions, advantages, at_first):
+  """The policy gradient loss where a batch is learned from several times (PPO, arXiv 1707.06347).
+
+  Sum over [T, B] of -min(r * advantage, clip(r) * advantage), with r the probability of the action
+  relative to that before the first pass, clipped to [0.8, 1.2]. The gradient of the first pass is
+  that of `policy_gradient_loss`.
+
+  Args:
+    policy_logits: float32 [T, B, A].
+    actions: int32 [T, B].
+    advantages: float32 [T, B]; no gradient flows through them.
+    at_first: function of log pi(a) [T, B], gives those of the first pass.
+  """
+  log_probs = vtrace.log_probs_from_logits_and_actions(policy_logits, actions)
+  advantages = tf.stop_gradient(advantages)
+  ratios = tf.exp(log_probs - tf.stop_gradient(at_first(log_probs)))
+  clipped = tf.clip_by_value(ratios, 1 - _RATIO_CLIP, 1 + _RATIO_CLIP)
+  return -tf.reduce_sum(tf.minimum(ratios * advantages, clipped * advantages))
+
+
 def baseline_loss(errors):
   """Half the sum of squares of `errors` [T, B]."""
   return 0.5 * tf.reduce_sum(tf.square(errors))
@@ -71,6 +93,7 @@ def compute_losses(
   hyperparameters,
   entropy_weight,
   advantage_factor=None,
+  at_first=None,
 ):
   """V-trace losses of a batch.
 
@@ -82,6 +105,7 @@ def compute_losses(
     hyperparameters: `Hyperparameters`.
     entropy_weight: what the entropy counts in the total, see `learner.entropy_cost`.
     advantage_factor: float32 scalar, multiplies the advantages; None: they stay.
+    at_first: see `reused_policy_gradient_loss`; None: a batch is learned from once.
 
   Returns:
     `Losses`.
@@ -111,7 +135,11 @@ def compute_losses(
   moments = tf.stack([number, tf.reduce_sum(tf.square(advantages))])
   if advantage_factor is not None:
     advantages *= advantage_factor
-  policy = policy_gradient_loss(learner_outputs.policy_logits, agent_outputs.action, advantages)
+  chosen = learner_outputs.policy_logits, agent_outputs.action, advantages
+  if at_first is None:
+    policy = policy_gradient_loss(*chosen)
+  else:
+    policy = reused_policy_gradient_loss(*chosen, at_first)
   baseline = baseline_loss(returns.vs - learner_outputs.baseline)
   entropy = entropy_loss(learner_outputs.policy_logits, ~masked)
   total = policy + hyperparameters.baseline_cost * baseline + entropy_weight * entropy

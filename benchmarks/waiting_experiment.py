@@ -37,8 +37,8 @@ def replace_gradients(secs):
   import learner
   import losses
 
-  def build_gradients(agent, batch, hyperparameters, weights, devices=('',)):
-    del hyperparameters, weights, devices
+  def build_gradients(agent, batch, hyperparameters, terms, devices, reuse):
+    del hyperparameters, terms, devices, reuse
     waited = waits(secs, *tf.nest.flatten(batch))
     with tf.control_dependencies([waited]):
       gradients = [1e-3 * v.read_value() for v in agent.trainable_variables]

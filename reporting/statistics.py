@@ -249,13 +249,14 @@ def _fraction(wait_secs, busy_secs):
   return wait_secs / (wait_secs + busy_secs) if wait_secs + busy_secs > 0 else None
 
 
-def verdict(learner_wait_fraction, actor_wait_fraction, num_actors):
+def verdict(learner_wait_fraction, actor_wait_fraction, num_actors, sample_reuse=1):
   """Says who is the limit, and by how much.
 
   Args:
     learner_wait_fraction: share of time that learners wait for data, in [0, 1], or None.
     actor_wait_fraction: share of time that actors wait for room in the queue, or None.
     num_actors: connected actors, int.
+    sample_reuse: how often a batch is learned from.
 
   Returns:
     One sentence; '' while it is not known how long the learners wait.
@@ -282,8 +283,11 @@ def verdict(learner_wait_fraction, actor_wait_fraction, num_actors):
   share = min(learner, 0.99)
   more = max(round(num_actors * share / (1.0 - share)), 1)
   actors = 'actor' if more == 1 else 'actors'
+  reuse = int(sample_reuse / (1.0 - min(learner, 0.75)))
+  instead = f', and --sample_reuse={reuse} would cost no time' if reuse > sample_reuse else ''
   return (
     f'learners wait {learner:.0%} of the time for data: about {more} more {actors} would feed them'
+    + instead
   )
 
 

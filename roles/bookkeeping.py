@@ -234,7 +234,8 @@ class Records:
     else:
       self._writer.message(statistics.cluster_line(row))
       actors = row['connected_actors']
-    text = statistics.verdict(row['learner_wait_fraction'], row['actor_wait_fraction'], actors)
+    waits = row['learner_wait_fraction'], row['actor_wait_fraction']
+    text = statistics.verdict(*waits, actors, self._graph.settings.sample_reuse)
     if text:
       self._writer.message(text)
 

@@ -22,7 +22,7 @@ SHARED_FLAGS = (
   'learning_rate', 'optimizer', 'decay', 'momentum', 'epsilon', 'gradient_clipping',
   'entropy_cost', 'entropy_cost_final', 'entropy_decay_frames', 'baseline_cost', 'discounting',
   'vtrace_lambda', 'learner_precision', 'sync_learners', 'observation_scaling',
-  'advantage_normalisation',
+  'advantage_normalisation', 'sample_reuse',
 )  # fmt: skip
 SPACES = ('observation_shape', 'observation_dtype', 'num_actions')
 # What has to be alike for one run's weights to mean in another what they meant in the first.

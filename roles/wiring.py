@@ -20,6 +20,7 @@ from roles.settings import derived_seed
 from runtime import placement
 from runtime.process import BadInput
 from runtime.shared_state import SharedState
+from sample_reuse import SampleReuse
 
 _MOST_ENVIRONMENTS_TO_MERGE = 4  # A loop; more than these fill a batch of inference alone.
 
@@ -195,7 +196,8 @@ class LearnerSide:
       frames = graph.counters.environment_frames.read_value()
       self.learning_rate = learner.learning_rate(hyperparameters, frames)
       self.entropy_cost = tf.convert_to_tensor(learner.entropy_cost(hyperparameters, frames))
-      self.loop = learner.LearnerLoop(self.queue, specs, settings.batch_size)
+      reuse = SampleReuse(settings.sample_reuse) if settings.sample_reuse > 1 else None
+      self.loop = learner.LearnerLoop(self.queue, specs, settings.batch_size, reuse)
       agent, copy_weights = graph.local_agent(settings.learner_precision)
       self.optimizer, self.sync = learner.build_optimizer(
         hyperparameters, graph.counters, max(1, len(cluster.learner)), settings.sync_learners
@@ -208,6 +210,7 @@ class LearnerSide:
         hyperparameters,
         self.optimizer,
         devices,
+        reuse,
       )
 
   def whole_weights(self):

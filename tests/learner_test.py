@@ -373,25 +373,29 @@ def rows(unrolls, *batches):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize(
-  'devices, num_ps, optimizer',
-  [(('/cpu:0',), 1, 'adam'), (TWO_CPUS, 2, 'rmsprop'), (('/cpu:0',), 3, 'adam')],
+  'devices, num_ps, optimizer, reuse',
+  [
+    (('/cpu:0',), 1, 'adam', 1),
+    (TWO_CPUS, 2, 'rmsprop', 1),
+    (('/cpu:0',), 3, 'adam', 1),
+    (TWO_CPUS, 1, 'adam', 2),
+  ],
 )
-def test_two_learners_with_half_a_batch_equal_one_with_the_whole(devices, num_ps, optimizer):
-  whole = small_settings(gradient_clipping=0.7, optimizer=optimizer)
+def test_two_learners_with_half_a_batch_equal_one_with_the_whole(devices, num_ps, optimizer, reuse):
+  whole = small_settings(gradient_clipping=0.7, optimizer=optimizer, sample_reuse=reuse)
   half = whole._replace(batch_size=2)
   unrolls = random_unrolls(whole, 12)
   with two_learners(half, devices, num_ps) as learners:
     before = learners[0].values()
     learners[0].put(rows(unrolls, 0, 2, 4))
     learners[1].put(rows(unrolls, 1, 3, 5))
-    reports = update_together(learners, times=3)
+    reports = update_together(learners, times=3 * reuse)
     after = learners[0].values()
   with Learner(whole).open() as one:
     one.assign(before)
     one.put(unrolls)
-    expected_reports = one.update(3)
+    expected_reports = one.update(3 * reuse)
     expected = one.values()
   assert after['environment_frames'] == 96
   assert_same(after, expected, **SUMMED)

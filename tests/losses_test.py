@@ -62,7 +62,7 @@ def unroll_arrays(seed=3):
 
 
 def losses_and_gradients(
-  logits, values, acting, reward, done, episode_step=1, factor=(), **changes
+  logits, values, acting, reward, done, episode_step=1, terms=None, **changes
 ):
   """Losses, and the gradients of the total for the learner's logits and values."""
   steps = np.broadcast_to(np.int32(episode_step), done.shape)
@@ -75,7 +75,7 @@ def losses_and_gradients(
     StepOutput(tf.constant(reward), info, tf.constant(done), ()),
     settings,
     settings.entropy_cost,
-    *factor,
+    **(terms or {}),
   )
   return run((found, tf.gradients(found.total, [logits, values])))
 
@@ -138,12 +138,16 @@ def test_losses_are_sums_over_time_and_batch(graph):
 def test_a_factor_multiplies_the_advantages_and_nothing_else(graph):
   arrays = unroll_arrays()
   plain, _ = losses_and_gradients(*arrays)
-  scaled, (for_logits, for_values) = losses_and_gradients(*arrays, factor=[tf.constant(4.0)])
+  scaled, (for_logits, for_values) = losses_and_gradients(
+    *arrays, terms=dict(advantage_factor=tf.constant(4.0))
+  )
   assert scaled.policy == pytest.approx(4 * plain.policy, rel=1e-5)
   assert (scaled.baseline, scaled.entropy) == (plain.baseline, plain.entropy)
   np.testing.assert_array_equal(scaled.advantages, plain.advantages)
   assert scaled.total == pytest.approx(plain.total + 3 * plain.policy, rel=1e-5)
-  _, (without_policy, values_alone) = losses_and_gradients(*arrays, factor=[tf.constant(0.0)])
+  _, (without_policy, values_alone) = losses_and_gradients(
+    *arrays, terms=dict(advantage_factor=tf.constant(0.0))
+  )
   _, (for_logits_once, _) = losses_and_gradients(*arrays)
   np.testing.assert_allclose(
     for_logits - without_policy, 4 * (for_logits_once - without_policy), **CLOSE
@@ -225,6 +229,34 @@ def test_the_opposite_advantage_gives_the_opposite_gradient(graph):
   advantages_v, actions_v = run((advantages, actions))
   own = np.take_along_axis(ahead, actions_v[..., None], -1)[..., 0]
   np.testing.assert_array_equal(np.sign(own), -np.sign(advantages_v))
+
+
+def test_a_reused_batch_follows_the_policy_only_near_that_of_the_first_pass(graph):
+  rng = np.random.default_rng(1)
+  logits = np.float32(rng.normal(size=(T, B, NUM_ACTIONS)))
+  first = logits + np.float32(rng.normal(scale=0.5, size=logits.shape))
+  actions = rng.integers(0, NUM_ACTIONS, (T, B), np.int32)
+  advantages = np.float32(rng.normal(size=(T, B)))
+  tensor = tf.constant(logits)
+
+  def loss_and_gradient(at_first):
+    loss = losses.reused_policy_gradient_loss(tensor, actions, tf.constant(advantages), at_first)
+    return run((loss, tf.gradients(loss, tensor)[0]))
+
+  loss, gradient = loss_and_gradient(lambda log_probs: tf.constant(log_prob(first, actions)))
+  ratios = np.exp(log_prob(logits, actions) - log_prob(first, actions))
+  clipped = np.clip(ratios, 0.8, 1.2)
+  assert loss == pytest.approx(-np.sum(np.minimum(ratios * advantages, clipped * advantages)), 1e-5)
+  stopped = np.where(advantages > 0, ratios > 1.2, ratios < 0.8)
+  assert stopped.any() and not stopped.all()
+  np.testing.assert_array_equal(np.all(gradient == 0, axis=-1), stopped)
+  chosen = np.eye(NUM_ACTIONS)[actions]
+  weights = np.where(stopped, 0, ratios * advantages)
+  np.testing.assert_allclose(gradient, -(chosen - softmax(logits)) * weights[..., None], **CLOSE)
+
+  _, gradient = loss_and_gradient(lambda log_probs: log_probs)  # The first pass itself.
+  plain = losses.policy_gradient_loss(tensor, actions, tf.constant(advantages))
+  np.testing.assert_allclose(gradient, run(tf.gradients(plain, tensor)[0]), **CLOSE)
 
 
 REWARDS = np.float32([-20, -5, -1, -0.5, 0, 0.5, 1, 5, 20])

@@ -151,9 +151,22 @@ def test_no_report_of_many_threads_is_lost():
   'learner, actor, num_actors, expected',
   [
     (None, 0.5, 3, ''),
-    (0.71, 0.0, 5, 'learners wait 71% of the time for data: about 12 more actors would feed them'),
+    (
+      0.71,
+      0.0,
+      5,
+      'learners wait 71% of the time for data: about 12 more actors would feed them, and '
+      '--sample_reuse=3 would cost no time',
+    ),
+    (0.49, 0.0, 2, 'learners wait 49% of the time for data: about 2 more actors would feed them'),
     (0.12, None, 3, 'learners wait 12% of the time for data: about 1 more actor would feed them'),
-    (1.0, 0.0, 1, 'learners wait 100% of the time for data: about 99 more actors would feed them'),
+    (
+      1.0,
+      0.0,
+      1,
+      'learners wait 100% of the time for data: about 99 more actors would feed them, and '
+      '--sample_reuse=4 would cost no time',
+    ),
     (0.5, 0.05, 0, 'learners wait 50% of the time for data: no actor is connected'),
     (0.02, 0.4, 3, 'actors wait 40% of the time: the learner is the limit'),
     (0.03, 0.04, 3, 'balanced: learners wait 3% and actors 4% of the time'),
@@ -168,3 +181,8 @@ def test_no_report_of_many_threads_is_lost():
 )
 def test_verdict(learner, actor, num_actors, expected):
   assert verdict(learner, actor, num_actors) == expected
+
+
+def test_the_verdict_knows_how_often_a_batch_is_learned_from_already():
+  assert '--sample_reuse=4 ' in verdict(0.5, 0.0, 2, sample_reuse=2)
+  assert '--sample_reuse' not in verdict(0.3, 0.0, 2, sample_reuse=2)
