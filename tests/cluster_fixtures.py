@@ -80,11 +80,14 @@ class Cluster:
     )
     return {name: task.returncode for name, task in self.tasks.items()}
 
-  def frames_in_checkpoint(self):
+  def in_checkpoint(self, name):
+    """The value of a variable in the newest checkpoint."""
     import tensorflow as tf
 
-    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(self.logdir))
-    return int(reader.get_tensor('environment_frames'))
+    return tf.train.load_checkpoint(tf.train.latest_checkpoint(self.logdir)).get_tensor(name)
+
+  def frames_in_checkpoint(self):
+    return int(self.in_checkpoint('environment_frames'))
 
 
 @pytest.fixture

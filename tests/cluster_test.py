@@ -16,6 +16,8 @@ from cluster_fixtures import (  # noqa: F401 (new_cluster is a fixture)
 )
 from conftest import ROOT, eventually
 
+UPDATE_FRAMES = 2 * 8 * 9  # Of two learners with `TRAINING`, where they update together.
+
 
 @pytest.mark.parametrize('size', [(1, 1, 1), (2, 2, 3)], ids=['1-1-1', '2-2-3'])
 def test_a_cluster_trains_to_its_end_and_everybody_leaves(new_cluster, size):  # noqa: F811
@@ -51,6 +53,9 @@ def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_
   cluster = throttled_cluster(new_cluster, tmp_path, learner=2, actor=2)
   flags = [f'--total_environment_frames={total}', f'--save_checkpoint_secs={save_secs}',
            f'--sync_learners={sync}', THROTTLED]  # fmt: skip
+  has_statistics = sync == 'true'
+  if has_statistics:
+    flags += ['--observation_scaling=running', '--advantage_normalisation']
   cluster.start_all(learner=flags)
   cluster.until_frames(200)
   for victim in ('actor:1', 'learner:1', 'learner:0', 'ps:0'):
@@ -75,6 +80,12 @@ def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_
   assert_no_step_back_beyond(cluster.rows(), save_secs)
   final = int(cluster.rows()[-1]['environment_frames'])
   assert cluster.frames_in_checkpoint() == final >= total
+  if has_statistics:
+    # They count the steps learned from, as the frames do; what a kill cuts off between the two is
+    # less than an update of both learners. A parameter server that forgot them had counted 800.
+    counted = cluster.in_checkpoint('agent/observation_statistics/count')
+    assert abs(counted - final) <= 4 * UPDATE_FRAMES
+    assert cluster.in_checkpoint('advantage_moments').min() > 0
 
 
 def freeze(cluster, name):
