@@ -6,6 +6,7 @@
   python experiment.py --mode=plot --logdir=runs/...         draws the learning curve
   python experiment.py --mode=video --logdir=runs/...        films games of a checkpoint
   python experiment.py --mode=export --logdir=runs/...       writes a SavedModel of the policy
+  python experiment.py --mode=sizes                          bytes of weights and unrolls, as JSON
   python experiment.py --ps_hosts=.. --learner_hosts=.. --actor_hosts=.. --job_name=.. --task=..
                                                              is one role of a cluster
   srun python experiment.py --cluster=slurm --slurm_ps=1     the same, for all tasks of a Slurm step
@@ -15,6 +16,7 @@ are good.
 """
 
 import difflib
+import json
 import math
 import os
 import sys
@@ -27,6 +29,7 @@ from absl import (
 
 from evaluation import modes, protocols
 from roles import settings as settings_lib
+from roles import sizes as sizes_lib
 from roles.settings import SHARED_FLAGS
 from runtime import checkpoints, cluster_sources, process
 from runtime.process import BadInput, RunFailed
@@ -45,8 +48,8 @@ FLAGS = flags.FLAGS
 
 # What is run.
 flags.DEFINE_enum(
-    'mode', 'train', ['train', 'test', 'plot', 'video', 'export'],
-    'train, test (play), plot, video or export.',
+    'mode', 'train', ['train', 'test', 'plot', 'video', 'export', 'sizes'],
+    'train, test (play), plot, video, export or sizes.',
 )  # fmt: skip
 flags.DEFINE_string(
   'level_name', 'BreakoutNoFrameskip-v4', 'Gym id of the environment; module:Id imports first.'
@@ -308,6 +311,11 @@ def plot():
   print(path)
 
 
+def sizes():
+  """Prints a line of JSON: how large weights and unrolls of these flags are."""
+  print(json.dumps(sizes_lib.sizes(own_settings(), FLAGS.envs_per_actor, FLAGS.num_actors)))
+
+
 def main(argv):
   """The program; returns its exit code."""
   if any(arg in ('-h', '-help', '--help', '--helpfull') for arg in argv[1:]):
@@ -337,6 +345,8 @@ def main(argv):
       )
     elif FLAGS.mode == 'export':
       modes.export(options(), FLAGS.checkpoint, {name: FLAGS[name].default for name in own_flags()})
+    elif FLAGS.mode == 'sizes':
+      sizes()
     else:
       plot()
     return process.EXIT_OK

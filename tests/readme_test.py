@@ -19,6 +19,7 @@ VALUES = {
   'plot',
   'video',
   'export',
+  'sizes',
   'flags',
   'tf_config',
   'slurm',

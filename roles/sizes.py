@@ -1,0 +1,48 @@
+"""How large a run's weights and unrolls are, told from its graph; no session, no file.
+
+`--mode=sizes` prints it, for who plans a cluster.
+"""
+
+from runtime import cluster, process
+
+# Values of the optimizer for each weight: the moments of Adam, ms and momentum of RMSProp.
+SLOTS = {'adam': 2, 'rmsprop': 2}
+
+
+def sizes(settings, envs_per_actor, num_actors):
+  """What the tasks of a run hold and send.
+
+  Args:
+    settings: `roles.settings.Settings`.
+    envs_per_actor: environments of an actor loop.
+    num_actors: actor loops of an actor task.
+
+  Returns:
+    dict of weight_bytes (trained weights), slot_bytes (the optimizer's, of all weights),
+    unroll_bytes (one unroll as it is sent), the two arguments, and the settings unroll_length
+    (agent steps), num_action_repeats, batch_size, sample_reuse and sync_learners.
+  """
+  tf = process.import_tensorflow()
+  from roles import wiring
+
+  with tf.Graph().as_default():
+    graph = wiring.Graph(settings, cluster.Cluster((), (), (), '', -1))
+    _, specs = graph.unroll_queue(0)
+    weight_bytes = _bytes_of(graph.agent.trainable_variables)
+    unroll_bytes = _bytes_of(tf.nest.flatten(specs))
+  return dict(
+    weight_bytes=weight_bytes,
+    slot_bytes=SLOTS[settings.optimizer] * weight_bytes,
+    unroll_bytes=unroll_bytes,
+    unroll_length=settings.unroll_length,
+    num_action_repeats=settings.num_action_repeats,
+    batch_size=settings.batch_size,
+    sample_reuse=settings.sample_reuse,
+    sync_learners=settings.sync_learners,
+    envs_per_actor=envs_per_actor,
+    num_actors=num_actors,
+  )
+
+
+def _bytes_of(tensors):
+  return sum(t.shape.num_elements() * t.dtype.size for t in tensors)
