@@ -62,7 +62,12 @@ ACTIONS = {
     training_flags=True,
     hosts=False,
   ),
-  'plan': Action('planning.plan', 'print what would run where', training_flags=True),
+  'plan': Action(
+    'planning.plan',
+    'print what would run where; with --network_gbit, --actor_frames_per_sec or --update_secs, '
+    'also how fast',
+    training_flags=True,
+  ),
 }
 # What the frontend runs on the hosts; a person has no use for them.
 INNER_ACTIONS = ('on_host', 'supervise')
@@ -70,6 +75,7 @@ INNER_ACTIONS = ('on_host', 'supervise')
 FLAGS_OF = {
   'firewall': ('apply', 'remove', 'interface', 'only_this_user'),
   'kubernetes': ('image', 'name'),
+  'plan': ('network_gbit', 'actor_frames_per_sec', 'update_secs'),
   'pull': ('to', 'checkpoints'),
   'push': ('allow_running',),
 }
@@ -150,6 +156,10 @@ _define('string', 'interface', '', 'firewall: the one interface of the cluster, 
 
 _define('string', 'image', '', 'kubernetes: the image of the Dockerfile, with its registry.')
 _define('string', 'name', 'impala', 'kubernetes: of the run; begins the names of all objects.')
+
+_define('float', 'network_gbit', None, 'plan: Gbit/s of the link of each host, in each direction.')
+_define('float', 'actor_frames_per_sec', None, 'plan: environment frames/s of one actor task.')
+_define('float', 'update_secs', None, 'plan: seconds of one update of one learner, computing only.')
 
 
 def _parse(words):

@@ -1,13 +1,25 @@
-"""`plan`: what `launch` would run where. It touches no host, and no shell runs what it prints."""
+"""`plan`: what `launch` would run where, and how fast it would be.
+
+It touches no host, and no shell runs what it prints.
+"""
 
 import shlex
 
 from frontend import cluster as cluster_lib
-from frontend import hosts, on_host
+from frontend import hosts, on_host, predicting
 
 
 def plan(console):
-  """Prints the command line of every task, by host; returns the exit code."""
+  """Prints the command line of every task, by host, and a prediction where a speed is given.
+
+  Returns:
+    The exit code.
+
+  Raises:
+    ValueError: bad input, in one sentence; nothing is printed.
+    HostError: this machine could not tell how large the run is.
+  """
+  foretold = predicting.prediction(console) if predicting.asked(console.options) else None
   for host in console.hosts:
     over = 'here' if isinstance(host, hosts.LocalHost) else 'over SSH'
     console.say(f'{host.name} ({over}), in {on_host.printable(host.workdir)}:')
@@ -17,4 +29,6 @@ def plan(console):
       setting = [] if devices is None else [f'CUDA_VISIBLE_DEVICES={devices}']
       words = setting + [host.python, 'experiment.py', *arguments]
       console.say(f'  {cluster_lib.task_name(task)}: {shlex.join(words)}')
+  if foretold:
+    console.say(foretold)
   return 0

@@ -1,0 +1,239 @@
+"""What a cluster moves over its links, how fast it learns, and which part of it is the limit.
+
+Arithmetic alone; nothing is asked or read. The laws were measured (docs/results/update_cost,
+docs/results/scaling): per update and learner the weights come from the parameter servers and the
+gradients go there, in even slices; per round of an actor loop the weights come once, if they are
+new, and one unroll of each environment goes to the actor's learner. An update of synchronous
+learners takes computing, and weights and gradients over the busiest link, one after the other.
+Every host has one link, as fast in as out; what stays on a host costs nothing.
+"""
+
+import collections
+import math
+
+ACTORS, COMPUTING, LINK = 'actors', 'computing', 'link'
+KINDS = ('unrolls', 'weights', 'gradients')
+# How far the search for the next limit goes: learners, and actors of a learner.
+MOST = 256
+
+Run = collections.namedtuple(
+  'Run', 'weight_bytes slot_bytes unroll_bytes unroll_frames batch_size sample_reuse'
+)
+Run.__doc__ = """What is trained, in plain numbers.
+
+Attributes:
+  weight_bytes, slot_bytes: of all weights, and of the optimiser's slots of all weights.
+  unroll_bytes: one unroll as it is sent.
+  unroll_frames: environment frames of an unroll.
+  batch_size: unrolls per batch and learner.
+  sample_reuse: updates that are made of each batch.
+"""
+
+Speeds = collections.namedtuple('Speeds', 'link_bytes_per_sec actor_frames_per_sec update_secs')
+Speeds.__doc__ = """What the hosts can do; math.inf (update_secs: 0) is no limit.
+
+Attributes:
+  link_bytes_per_sec: of the link of each host, in each direction.
+  actor_frames_per_sec: environment frames/s of one actor task, with all its loops.
+  update_secs: one update of one learner, computing only.
+"""
+
+Actor = collections.namedtuple('Actor', 'host envs loops')
+Actor.__doc__ = """An actor task on a host: `loops` loops of `envs` environments each."""
+
+Places = collections.namedtuple('Places', 'ps learner actor')
+Places.__doc__ = """Who is where: tuples, by index, of host, host and `Actor`.
+
+Hosts compare equal where they are the same; actor i feeds learner `i mod L`."""
+
+Prediction = collections.namedtuple(
+  'Prediction',
+  'updates_per_sec frames_per_sec limit host weights_secs gradients_secs bytes_per_sec',
+)
+Prediction.__doc__ = """How a cluster would train.
+
+Attributes:
+  updates_per_sec: of all learners together, each with a batch of its own; math.inf without limit.
+  frames_per_sec: environment frames/s that are learned from.
+  limit: ACTORS, COMPUTING or LINK, which bends first.
+  host: whose link it is where `limit` is LINK, else None.
+  weights_secs, gradients_secs: what an update spends on the busiest link.
+  bytes_per_sec: {host: {kind of KINDS: (in, out)}} over its link.
+"""
+
+
+def places(cluster, actors):
+  """The `Places` of a cluster.
+
+  Args:
+    cluster: `frontend.cluster.Cluster`.
+    actors: list of (environments of a loop, loops), one for each actor.
+
+  Raises:
+    ValueError: a learner has no actor.
+  """
+  hosts = {(task.job, task.index): host.address for host in cluster.hosts for task in host.tasks}
+  by_job = {
+    job: [host for _, host in sorted((i, host) for (j, i), host in hosts.items() if j == job)]
+    for job in Places._fields
+  }
+  if len(by_job['actor']) < len(by_job['learner']):
+    raise ValueError(
+      f'the CSV has {len(by_job["learner"])} learners, but only {len(by_job["actor"])} actors: '
+      'every learner needs an actor of its own'
+    )
+  placed = (Actor(host, *actor) for host, actor in zip(by_job['actor'], actors, strict=True))
+  return Places(tuple(by_job['ps']), tuple(by_job['learner']), tuple(placed))
+
+
+def ps_bytes(there, run):
+  """Weights and slots that each parameter server holds, in bytes."""
+  return (run.weight_bytes + run.slot_bytes) / len(there.ps)
+
+
+def bytes_per_update(there, run):
+  """What crosses the links for one update of all learners.
+
+  Returns:
+    Counter of {(kind, host, direction): bytes}: direction 'in' or 'out', kind one of KINDS, or
+    'acting' for the weights that actors fetch.
+  """
+  moved = collections.Counter()
+
+  def move(kind, source, target, size):
+    if source != target:
+      moved[kind, source, 'out'] += size
+      moved[kind, target, 'in'] += size
+
+  num_learners = len(there.learner)
+  piece = run.weight_bytes / len(there.ps)
+  for learner in there.learner:
+    for ps in there.ps:
+      move('weights', ps, learner, piece)
+      move('gradients', learner, ps, piece)
+  for i, actor in enumerate(there.actor):
+    unrolls = run.batch_size / run.sample_reuse / _actors_of(there, i % num_learners)
+    move('unrolls', actor.host, there.learner[i % num_learners], unrolls * run.unroll_bytes)
+    # A loop fetches nothing while the weights are unchanged.
+    fetches = min(unrolls / actor.envs, actor.loops)
+    for ps in there.ps:
+      move('acting', ps, actor.host, fetches * piece)
+  return moved
+
+
+def _actors_of(there, learner):
+  return len(range(learner, len(there.actor), len(there.learner)))
+
+
+def predict(there, run, speeds):
+  """The `Prediction` for `Places`, a `Run` of synchronous learners, and `Speeds`."""
+  moved = bytes_per_update(there, run)
+  link = speeds.link_bytes_per_sec
+  weights_secs, gradients_secs = (
+    max((size for (of, *_), size in moved.items() if of == kind), default=0) / link
+    for kind in ('weights', 'gradients')
+  )
+  frames = run.batch_size * run.unroll_frames / run.sample_reuse  # Of an update, for each learner.
+  fewest = min(_actors_of(there, j) for j in range(len(there.learner)))
+  updates, limit, host = min(
+    [
+      _learners_limit(moved, speeds.update_secs, weights_secs + gradients_secs),
+      _fullest_link(moved, link),
+      (fewest * speeds.actor_frames_per_sec / frames, ACTORS, None),
+    ],
+    key=lambda one: one[0],
+  )
+  return Prediction(
+    updates,
+    updates * frames * len(there.learner),
+    limit,
+    host,
+    weights_secs,
+    gradients_secs,
+    _rates(moved, updates, there),
+  )
+
+
+def _learners_limit(moved, computing_secs, transfer_secs):
+  """(updates/s, what most of an update is spent on, the host of that link or None)."""
+  secs = computing_secs + transfer_secs
+  rate = 1 / secs if secs else math.inf
+  if computing_secs >= transfer_secs:
+    return rate, COMPUTING, None
+  by_host = collections.Counter()
+  for (kind, host, _), size in moved.items():
+    by_host[host] += size * (kind in ('weights', 'gradients'))
+  return rate, LINK, max(by_host, key=by_host.get)
+
+
+def _fullest_link(moved, link):
+  """(updates/s at which the first link is full in one direction, LINK, its host)."""
+  ways = collections.Counter()
+  for (_, host, direction), size in moved.items():
+    ways[host, direction] += size
+  if not ways:
+    return math.inf, LINK, None
+  (host, direction), size = max(ways.items(), key=lambda item: item[1])
+  return link / size, LINK, host
+
+
+def _rates(moved, updates, there):
+  hosts = dict.fromkeys([*there.ps, *there.learner, *(actor.host for actor in there.actor)])
+
+  def rate(kind, host, direction):
+    kinds = ('weights', 'acting') if kind == 'weights' else (kind,)
+    size = sum(moved[one, host, direction] for one in kinds)
+    return size * updates if size else 0.0
+
+  return {
+    host: {kind: (rate(kind, host, 'in'), rate(kind, host, 'out')) for kind in KINDS}
+    for host in hosts
+  }
+
+
+# Other sizes of the same cluster.
+
+
+def resized(there, learners, actors_per_learner):
+  """The `Places` with another number of learners and of actors for each.
+
+  Those that are added have a host of their own each, and actors are as the last one is; the
+  parameter servers stay.
+  """
+  hosts = [*there.learner, *(('learner', i) for i in range(len(there.learner), learners))]
+  count, last = learners * actors_per_learner, there.actor[-1]
+  added = (last._replace(host=('actor', i)) for i in range(len(there.actor), count))
+  return Places(there.ps, tuple(hosts[:learners]), (*there.actor, *added)[:count])
+
+
+def enough_actors(there, run, speeds):
+  """The fewest actors per learner that are no limit, with the `Prediction`; None above MOST."""
+  return _first(1, lambda n: resized(there, len(there.learner), n), ACTORS, run, speeds)
+
+
+def next_limit(there, run, speeds):
+  """The fewest learners above today's with another limit, with the `Prediction`; None above MOST.
+
+  Every learner has as many actors as the one with the fewest has today.
+  """
+  num_learners = len(there.learner)
+  each = len(there.actor) // num_learners
+  now = predict(there, run, speeds).limit
+  return _first(num_learners + 1, lambda n: resized(there, n, each), now, run, speeds)
+
+
+def _first(low, make, limit, run, speeds):
+  """(n, prediction) of the smallest n from `low` to MOST where `limit` is none any more, or None.
+
+  Halves the range each time: once a limit is none, it stays so.
+  """
+  high = MOST + 1
+  found = None
+  while low < high:
+    middle = (low + high) // 2 if found else min(MOST, high)
+    prediction = predict(make(middle), run, speeds)
+    if prediction.limit != limit:
+      high, found = middle, (middle, prediction)
+    else:
+      low = middle + 1
+  return found
