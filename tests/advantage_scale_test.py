@@ -53,6 +53,7 @@ def test_where_nothing_is_rewarded_nothing_is_blown_up(graph):
   assert factors(AdvantageScale(), [np.zeros(80), np.full(80, 1e-9)])[1:] == [1e4, 1e4]
 
 
+@pytest.mark.slow
 def test_updates_scale_by_those_before_and_a_checkpoint_holds_the_statistics():
   unrolls = [np.concatenate([t, t]) for t in random_unrolls(small_settings(), 4)]
   reports, values = {}, {}
@@ -70,6 +71,7 @@ def test_updates_scale_by_those_before_and_a_checkpoint_holds_the_statistics():
   assert second != pytest.approx(first, rel=0.01)
 
 
+@pytest.mark.slow
 def test_two_towers_equal_one():
   settings = small_settings(advantage_normalisation=True)
   unrolls = random_unrolls(settings, 12)

@@ -177,6 +177,7 @@ def test_help_lists_the_flags_without_tensorflow(flag, no_tensorflow):
     assert text in result.stdout
 
 
+@pytest.mark.slow
 def test_agents_have_the_names_that_the_command_line_offers():
   code = (
     'import experiment, nets\n'
@@ -480,6 +481,7 @@ def test_a_device_that_is_not_there_is_refused(tmp_path, device):
   assert f'there is no {device!r} here, only /device:CPU:0' in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_anything_runs_is_a_clean_end_too(tmp_path, processes):
   early = Run(processes, tmp_path / 'run', CATCH).start()
   eventually(lambda: catches(early.process.pid, signal.SIGTERM), LIMIT_SECS, early.process.output)
@@ -495,6 +497,7 @@ def catches(pid, number):
   return bool(int(line.split()[1], 16) >> (number - 1) & 1)
 
 
+@pytest.mark.slow
 def test_vectors_flow_through_agents_with_and_without_memory(tmp_path, processes):
   flags = (
       '--total_environment_frames=1000', '--batch_size=4', '--num_actors=1', '--envs_per_actor=4',

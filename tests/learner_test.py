@@ -406,6 +406,7 @@ def test_two_learners_with_half_a_batch_equal_one_with_the_whole(devices, num_ps
       assert first[name] == pytest.approx(second[name]) == pytest.approx(both[name], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_learners_on_their_own_apply_one_after_the_other():
   settings = small_settings(gradient_clipping=0.7, batch_size=2, sync_learners=False)
   unrolls = random_unrolls(settings, 4)

@@ -5,6 +5,8 @@ import pytest
 
 from learner_fixtures import TWO_CPUS, Learner, assert_same, random_unrolls, small_settings
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 32  # Of a batch: 4 unrolls of 4 steps, 2 frames each.
 
 

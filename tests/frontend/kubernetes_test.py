@@ -154,6 +154,7 @@ def kubernetes(tmp_path, *words, text=CSV):
 IMAGE = '--image=example.org/impala:1'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'words, text, sentence',
   [

@@ -4,6 +4,8 @@ import pytest
 
 import frontend_fixtures
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = '--cluster_csv_path=local_cluster_example.csv'
 CATCH = '--level_name=impala/Catch-v0'
 
@@ -62,8 +64,8 @@ def test_without_a_speed_nothing_is_foretold():
   [
     (['--action=check', '--network_gbit=1'], '--network_gbit belongs to plan, not to check'),
     (['--action=status', '--update_secs=1'], '--update_secs belongs to plan, not to status'),
-    (['--action=launch', '--actor_frames_per_sec=9'],
-     '--actor_frames_per_sec belongs to plan, not to launch'),
+    (['--action=logs', '--actor_frames_per_sec=9'],
+     '--actor_frames_per_sec belongs to plan, not to logs'),
     (['--network_gbit=0'],
      '--network_gbit=0 is not a positive number: write for example --network_gbit=10'),
     (['--actor_frames_per_sec=-4'], '--actor_frames_per_sec=-4 is not a positive number'),

@@ -13,6 +13,8 @@ from local_cluster import local_fixture  # noqa: F401
 from network_fixtures import sshd  # noqa: F401
 from ssh_fixtures import code_fixture, opened_fixture, remote_fixture  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 
 def make_wheel(folder):
   """A wheel of a package `tiny`, made by hand."""

@@ -12,6 +12,8 @@ from frontend import cluster_csv, watching
 from frontend_fixtures import own_tmux  # noqa: F401
 from local_cluster import Local, local_fixture  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_cluster_from_launch_to_stop(local):
   stranger = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', local.csv])

@@ -5,11 +5,15 @@ import os
 import signal
 import types
 
+import pytest
+
 import conftest
 from frontend import cluster_csv, stopping
 from frontend.console import Console
 from frontend_fixtures import own_tmux  # noqa: F401
 from local_cluster import local_fixture  # noqa: F401
+
+pytestmark = pytest.mark.slow
 
 eventually = conftest.eventually
 

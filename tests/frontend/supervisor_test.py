@@ -13,6 +13,8 @@ import network_fixtures
 from frontend import processes as process_lib
 from frontend import supervisor
 
+pytestmark = pytest.mark.slow
+
 eventually = conftest.eventually
 
 COUNT = """

@@ -5,11 +5,15 @@ import re
 import signal
 import sys
 
+import pytest
+
 import conftest
 import frontend_fixtures
 from frontend import watching
 from frontend_fixtures import own_tmux  # noqa: F401
 from local_cluster import local_fixture  # noqa: F401
+
+pytestmark = pytest.mark.slow
 
 eventually = conftest.eventually
 

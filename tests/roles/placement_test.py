@@ -12,6 +12,8 @@ from roles import wiring
 from runtime.checkpoints import Checkpoints, saved_variables
 from runtime.cluster import Cluster
 
+pytestmark = pytest.mark.slow
+
 PS = tuple(f'ps{i}:1' for i in range(3))
 LEARNERS = ('learner0:1', 'learner1:1')
 ACTORS = tuple(f'actor{i}:1' for i in range(4))

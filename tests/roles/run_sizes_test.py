@@ -15,6 +15,8 @@ from learner_fixtures import LOCAL, small_options
 from roles import settings as settings_lib
 from roles import sizes, wiring
 
+pytestmark = pytest.mark.slow
+
 ENVS = 2
 LEVELS = {
   'Atari': ('PongNoFrameskip-v4', 'SimpleConvNetAgent'),

@@ -12,6 +12,8 @@ from learner_fixtures import Learner, assert_same, random_unrolls, small_setting
 from runtime.checkpoints import LIST, Checkpoints, find, listed
 from runtime.process import BadInput
 
+pytestmark = pytest.mark.slow
+
 
 def checkpoints(one, folder, **kept):
   with one.tf_graph.as_default():
