@@ -134,7 +134,8 @@ def strangers(network):  # noqa: F811
 
 
 def documented_commands(*heading):
-  return [line for block in documented('bash', *heading) for line in block.splitlines()]
+  blocks = [block.replace('\\\n', ' ') for block in documented('bash', *heading)]
+  return [line for block in blocks for line in block.splitlines()]
 
 
 def of_action(action, lines):
