@@ -1,11 +1,9 @@
 """`check`: whether the cluster can run, as a table of hosts and a sentence for each failure."""
 
 import concurrent.futures
-import subprocess
-import sys
 
+from frontend import asking, code_files, host_check, hosts
 from frontend import cluster as cluster_lib
-from frontend import code_files, host_check, hosts
 from frontend.host_error import STAGES, HostError
 from frontend.tables import layout
 
@@ -55,19 +53,11 @@ def all_pass(console):
 def flags_problem(console):
   """What experiment.py has against the flags, as one sentence, or None; asked on this machine."""
   for arguments in _flag_lists(console, console.cluster.tasks):
-    result = subprocess.run(
-      [sys.executable, 'experiment.py', '--only_check_args', *arguments],
-      cwd=hosts.CODE,
-      capture_output=True,
-      text=True,
-      stdin=subprocess.DEVNULL,
-      check=False,
-    )
-    lines = result.stderr.strip().splitlines()
-    if result.returncode == 2:
-      return lines[-1] if lines else 'experiment.py refuses the flags'
-    if result.returncode:
-      reason = lines[-1] if lines else f'exit {result.returncode}'
+    code, _, said = asking.experiment(['--only_check_args', *arguments])
+    if code == 2:
+      return said or 'experiment.py refuses the flags'
+    if code:
+      reason = said or f'exit {code}'
       console.say(f'warning: the flags could not be checked on this machine ({reason})')
       return None
   return None

@@ -6,10 +6,8 @@ asked.
 
 import json
 import math
-import subprocess
-import sys
 
-from frontend import hosts, tables, traffic
+from frontend import asking, tables, traffic
 from frontend.host_error import HostError
 
 # Flags of the frontend that ask for a prediction, with an example of each.
@@ -94,21 +92,13 @@ def _given_speeds(options):
 
 def _sizes(flags):
   """What `experiment.py --mode=sizes` says of these flags, a dict."""
-  result = subprocess.run(
-    [sys.executable, 'experiment.py', *flags, '--mode=sizes'],
-    cwd=hosts.CODE,
-    capture_output=True,
-    text=True,
-    stdin=subprocess.DEVNULL,
-    check=False,
-  )
-  lines = result.stderr.strip().splitlines()
-  reason = lines[-1] if lines else f'exit {result.returncode}'
-  if result.returncode == 2:
+  code, printed, said = asking.experiment([*flags, '--mode=sizes'])
+  reason = said or f'exit {code}'
+  if code == 2:
     raise ValueError(reason)
   try:
-    if result.returncode == 0:
-      return json.loads(result.stdout.splitlines()[-1])
+    if code == 0:
+      return json.loads(printed.splitlines()[-1])
   except (ValueError, IndexError):
     reason = 'its answer is not JSON'
   raise HostError('', f'experiment.py --mode=sizes failed on this machine: {reason}')
