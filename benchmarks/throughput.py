@@ -123,12 +123,11 @@ def training_rate(settings, batch_size, secs):
   import tensorflow as tf
 
   from roles import wiring
-  from runtime.cluster import Cluster
+  from runtime.cluster import LOCAL
 
   settings = settings._replace(batch_size=batch_size, queue_capacity=2 * batch_size)
-  cluster = Cluster((), (), (), '', -1)
   with tf.Graph().as_default():
-    graph = wiring.Graph(settings, cluster)
+    graph = wiring.Graph(settings, LOCAL)
     side = wiring.LearnerSide(graph, [''])
     unroll = [
       random_tensor(tf, dtype, [batch_size, *shape])

@@ -26,7 +26,7 @@ def sizes(settings, envs_per_actor, num_actors):
   from roles import wiring
 
   with tf.Graph().as_default():
-    graph = wiring.Graph(settings, cluster.Cluster((), (), (), '', -1))
+    graph = wiring.Graph(settings, cluster.LOCAL)
     _, specs = graph.unroll_queue(0)
     weight_bytes = _bytes_of(graph.agent.trainable_variables)
     unroll_bytes = _bytes_of(tf.nest.flatten(specs))

@@ -66,3 +66,6 @@ class Cluster(collections.namedtuple('Cluster', 'ps learner actor job task')):
       return []
     names = [f'ps:{i}' for i in range(len(self.ps))]
     return names + ([f'learner:{self.learner_of_actor}'] if self.job == 'actor' else [])
+
+
+LOCAL = Cluster((), (), (), '', -1)  # Of a run in one process.

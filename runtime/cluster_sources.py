@@ -4,7 +4,7 @@ import collections
 import json
 
 from runtime import slurm
-from runtime.cluster import Cluster
+from runtime.cluster import LOCAL, Cluster
 from runtime.peers import check_port, check_resolves
 from runtime.process import BadInput, RunFailed
 
@@ -64,7 +64,7 @@ def _from_flags(given):
       raise BadInput(f'--task={given.task} needs --job_name=ps, learner or actor')
     if any(jobs.values()):
       raise BadInput('a cluster needs --job_name and --task; without hosts, training is local')
-    return Cluster((), (), (), '', -1)
+    return LOCAL
   return _checked(
     jobs, given.job_name, given.task, {job: f'--{job}_hosts' for job in JOBS}, '--task='
   )

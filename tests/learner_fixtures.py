@@ -12,9 +12,8 @@ from nets import AgentOutput
 from roles import wiring
 from roles.settings import SHARED_FLAGS, Options, Settings
 from runtime import checkpoints, placement, sessions
-from runtime.cluster import Cluster
+from runtime.cluster import LOCAL
 
-LOCAL = Cluster((), (), (), '', -1)
 TWO_CPUS = ('/cpu:0', '/cpu:1')
 LIMIT_SECS = 100.0
 

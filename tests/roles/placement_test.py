@@ -7,10 +7,10 @@ import tensorflow as tf
 
 import learner
 import nets
-from learner_fixtures import LOCAL, small_options, small_settings
+from learner_fixtures import small_options, small_settings
 from roles import wiring
 from runtime.checkpoints import Checkpoints, saved_variables
-from runtime.cluster import Cluster
+from runtime.cluster import LOCAL, Cluster
 
 pytestmark = pytest.mark.slow
 

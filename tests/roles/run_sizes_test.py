@@ -11,9 +11,10 @@ import tensorflow as tf
 
 import experiment
 from conftest import ROOT
-from learner_fixtures import LOCAL, small_options
+from learner_fixtures import small_options
 from roles import settings as settings_lib
 from roles import sizes, wiring
+from runtime.cluster import LOCAL
 
 pytestmark = pytest.mark.slow
 
