@@ -111,7 +111,7 @@ class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
 
   def _frames_of_this_one(self):
     """Its share of the frames: all shares together are the frames, also where they differ by 1."""
-    if self._passes == 1:
+    if self._passes == 1:  # No read of the updates, which may be on another parameter server.
       return self._frames
     after = self._counters.updates.read_value() * self._frames
     return after // self._passes - (after - self._frames) // self._passes
@@ -220,18 +220,14 @@ def _tower(agent, batch, hyperparameters, terms, reuse):
   env_outputs = time_major_env_outputs(batch.env_outputs)
   agent_outputs = _time_major(batch.agent_outputs)
   learner_outputs, _ = agent.unroll(agent_outputs.action, env_outputs, batch.core_state)
-  if reuse:
-    steps = [hyperparameters.unroll_length, batch.env_outputs.done.shape[0]]
-
-    def at_first(log_probs):
-      return reuse.held(lambda: [log_probs], [(tf.float32, steps)])[0]
-
-    terms = dict(terms, at_first=at_first)
-  losses = compute_losses(learner_outputs, agent_outputs, env_outputs, hyperparameters, **terms)
+  at_first = reuse.at_first([hyperparameters.unroll_length, batch.env_outputs.done.shape[0]])
+  losses = compute_losses(
+    learner_outputs, agent_outputs, env_outputs, hyperparameters, at_first=at_first, **terms
+  )
   return losses, tf.gradients(losses.total, agent.trainable_variables)
 
 
-def build_gradients(agent, batch, hyperparameters, terms, devices=('',), reuse=None):
+def build_gradients(agent, batch, hyperparameters, terms, devices, reuse):
   """Losses and gradients summed over towers, one per device, each with its share of the batch.
 
   Args:
@@ -240,7 +236,7 @@ def build_gradients(agent, batch, hyperparameters, terms, devices=('',), reuse=N
     hyperparameters: `Hyperparameters`.
     terms: dict, what else `losses.compute_losses` is given: of the entropy, of the advantages.
     devices: device names.
-    reuse: `sample_reuse.SampleReuse`, or None where each batch is learned from once.
+    reuse: `sample_reuse.SampleReuse`.
 
   Returns:
     (`Losses`, list of gradients in the order of `agent.trainable_variables`).
@@ -259,7 +255,7 @@ def _add(rows):
   return [tf.add_n(column) for column in zip(*rows, strict=True)]
 
 
-def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, devices, reuse=None):
+def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, devices, reuse):
   """One update as graph operations.
 
   Args:
@@ -281,7 +277,7 @@ def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, dev
     # Only reads that are created here see the refreshed copy.
     batch = tf.nest.map_structure(tf.identity, batch)
     weight = entropy_cost(hyperparameters, counters.environment_frames.read_value())
-    terms = dict(entropy_weight=reuse.first_only(weight) if reuse else weight)
+    terms = dict(entropy_weight=reuse.first_only(weight))
     if trained.advantage_scale:
       terms['advantage_factor'] = trained.advantage_scale.factor()
     losses, gradients = build_gradients(agent, batch, hyperparameters, terms, devices, reuse)
@@ -295,8 +291,7 @@ def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, dev
     seen = time_major_env_outputs(batch.env_outputs).observation[1:]
     with tf.control_dependencies([update]):
       seen = tf.reshape(seen, [-1, *seen.shape[2:]])
-      add = functools.partial(trained.agent.running_scaling.add, seen)
-      update = reuse.in_first(add) if reuse else add()
+      update = reuse.in_first(lambda: trained.agent.running_scaling.add(seen))
   if trained.advantage_scale:
     with tf.control_dependencies([update]):
       update = tf.group(update, trained.advantage_scale.add(losses.advantages))
@@ -324,19 +319,16 @@ class LearnerLoop:
     queue: tf.queue.FIFOQueue of single unrolls.
     structure: nest like an `Unroll`, the structure of a batch.
     batch_size: B.
-    reuse: `sample_reuse.SampleReuse`, or None where each batch is learned from once.
+    reuse: `sample_reuse.SampleReuse`.
   """
 
-  def __init__(self, queue, structure, batch_size, reuse=None):
+  def __init__(self, queue, structure, batch_size, reuse):
     shapes = [[batch_size, *shape] for shape in queue.shapes]
     staged = tf.queue.FIFOQueue(1, queue.dtypes, shapes, name='staged')
     self._stage = staged.enqueue(queue.dequeue_many(batch_size))
     self._reuse = reuse
-    if reuse:
-      with tf.device('/cpu:0'):
-        flat = reuse.held(staged.dequeue, list(zip(queue.dtypes, shapes, strict=True)))
-    else:
-      flat = staged.dequeue()
+    with tf.device('/cpu:0'):
+      flat = reuse.held(staged.dequeue, list(zip(queue.dtypes, shapes, strict=True)))
     self.batch = tf.nest.pack_sequence_as(structure, flat)
     self._session, self._lock = None, threading.Lock()
 
@@ -393,7 +385,5 @@ class LearnerLoop:
 
   def _passes(self, session, tensors):
     """A function for each pass over a batch, which gives the values of tensors."""
-    if not self._reuse:
-      return [session.make_callable(tensors)]
     fetch = session.make_callable(tensors, feed_list=[self._reuse.index])
     return [functools.partial(fetch, i) for i in range(self._reuse.passes)]

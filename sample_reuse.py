@@ -11,7 +11,7 @@ class SampleReuse:
   """Which pass over a batch runs, and what all passes share.
 
   Args:
-    passes: int, how many updates are made of a batch, at least 2.
+    passes: int, how many updates are made of a batch. With 1 nothing is kept.
 
   Attributes:
     passes: as given.
@@ -35,6 +35,8 @@ class SampleReuse:
     Returns:
       A list of tensors.
     """
+    if self.passes == 1:
+      return make()
     variables = [_local_variable(dtype, shape) for dtype, shape in specs]
 
     def first():
@@ -46,12 +48,22 @@ class SampleReuse:
 
     return tf.cond(self._is_first, first, lambda: [v.read_value() for v in variables])
 
+  def at_first(self, shape):
+    """A function of a float32 tensor of `shape`, what it was in the first pass; None for 1 pass."""
+    if self.passes == 1:
+      return None
+    return lambda tensor: self.held(lambda: [tensor], [(tf.float32, shape)])[0]
+
   def in_first(self, operation):
     """`operation()`, a function that gives an operation, in the first pass; else nothing."""
+    if self.passes == 1:
+      return operation()
     return tf.cond(self._is_first, lambda: tf.group(operation()), tf.no_op)
 
   def first_only(self, value):
     """A float32 scalar in the first pass, 0 in the others."""
+    if self.passes == 1:
+      return value
     return tf.where(self._is_first, value, 0.0)
 
 

@@ -196,7 +196,7 @@ class LearnerSide:
       frames = graph.counters.environment_frames.read_value()
       self.learning_rate = learner.learning_rate(hyperparameters, frames)
       self.entropy_cost = tf.convert_to_tensor(learner.entropy_cost(hyperparameters, frames))
-      reuse = SampleReuse(settings.sample_reuse) if settings.sample_reuse > 1 else None
+      reuse = SampleReuse(settings.sample_reuse)
       self.loop = learner.LearnerLoop(self.queue, specs, settings.batch_size, reuse)
       agent, copy_weights = graph.local_agent(settings.learner_precision)
       self.optimizer, self.sync = learner.build_optimizer(
