@@ -23,12 +23,6 @@ def factors(scale, batches):
   return found
 
 
-@pytest.fixture
-def graph():
-  with tf.Graph().as_default() as a_graph:
-    yield a_graph
-
-
 def test_it_is_one_over_the_root_mean_square_of_the_batches_of_late(graph):
   rng = np.random.default_rng(0)
   batches = [rng.normal(scale=0.1 * (1 + i), size=80 - i) for i in range(30)]

@@ -8,6 +8,8 @@ import csv
 import itertools
 import os
 import random
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -33,6 +35,22 @@ MARKS = {
 
 # How long the children of a process may take to notice that it is gone.
 _ORPHAN_LIMIT_SECS = 15.0
+
+
+@pytest.fixture
+def graph():
+  """A tf.Graph of the test's own, in force while it runs."""
+  import tensorflow as tf  # Not above: most tests do without.
+
+  with tf.Graph().as_default() as a_graph:
+    yield a_graph
+
+
+def commands_of_the_readme(title):
+  """The bash blocks of the README's section `### title`, one command each, as lists of words."""
+  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
+    text = file.read().split(f'### {title}\n')[1].split('\n### ')[0].replace('\\\n', ' ')
+  return [shlex.split(block) for block in re.findall(r'```bash\n(.*?)```', text, re.S)]
 
 
 def eventually(predicate, limit_secs=60.0, message=None):

@@ -35,12 +35,6 @@ def run(fetches, feed=None):
     return session.run(fetches, feed)
 
 
-@pytest.fixture
-def graph():
-  with tf.Graph().as_default() as a_graph:
-    yield a_graph
-
-
 # The total gradient.
 
 Applied = collections.namedtuple('Applied', 'steps norm updates frames')

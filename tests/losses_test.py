@@ -19,12 +19,6 @@ def run(fetches):
     return session.run(fetches)
 
 
-@pytest.fixture
-def graph():
-  with tf.Graph().as_default() as a_graph:
-    yield a_graph
-
-
 def softmax(logits):
   exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
   return exp / exp.sum(axis=-1, keepdims=True)

@@ -4,7 +4,6 @@ import glob
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import sys
 import pytest
 import tensorflow  # noqa: F401 (imported later and quietly, it would change what children print)
 
-from conftest import ROOT, Processes, eventually, whole_rows
+from conftest import ROOT, Processes, commands_of_the_readme, eventually, whole_rows
 from evaluation import modes
 from runtime.checkpoints import LIST, Checkpoints, find, listed
 from runtime.process import BadInput
@@ -213,13 +212,6 @@ def test_a_checkpoint_of_an_atari_game_is_chosen_by_its_frames(tmp_path, process
   (result,) = json.loads((folder / 'evaluation.json').read_text())
   assert (result['checkpoint_frames'], result['protocol']) == (200, 'paper')
   assert result['mean'] >= 0 and result['frames'] > 100
-
-
-def commands_of_the_readme(title):
-  """The commands of a section below "After training", each a list of words."""
-  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
-    text = file.read().split(f'### {title}\n')[1].split('\n### ')[0].replace('\\\n', ' ')
-  return [shlex.split(block) for block in re.findall(r'```bash\n(.*?)```', text, re.S)]
 
 
 @pytest.mark.timeout(580)  # Real games, on a busy machine.

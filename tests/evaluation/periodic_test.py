@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +11,7 @@ import pytest
 
 import throttled_env
 from cluster_fixtures import all_zero, new_cluster  # noqa: F401 (new_cluster is a fixture)
-from conftest import ROOT, eventually, whole_rows
+from conftest import ROOT, commands_of_the_readme, eventually, whole_rows
 from evaluation import periodic
 
 LIMIT_SECS = 280.0
@@ -119,10 +117,7 @@ def test_one_that_fails_is_a_warning_and_none_outlives_a_run_that_is_killed(tmp_
 @slow
 @pytest.mark.timeout(600)
 def test_the_command_of_the_readme(tmp_path, processes):
-  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
-    section = file.read().split('### Evaluation while training\n')[1].split('\n### ')[0]
-  (block,) = re.findall(r'```bash\n(.*?)```', section, re.S)
-  python, program, *flags = shlex.split(block)
+  ((python, program, *flags),) = commands_of_the_readme('Evaluation while training')
   assert (python, program) == ('python', 'experiment.py')
   flags = [flag.replace('=100000', '=2000').replace('=10', '=3') for flag in flags]
   run = processes.start(os.path.join(ROOT, program), *flags, '--num_actors=1', cwd=tmp_path)

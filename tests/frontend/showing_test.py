@@ -83,7 +83,7 @@ def test_the_page_is_shown_until_ctrl_c(show):
 def test_it_ends_with_the_frontend(show):
   process, _, board = show()
   os.kill(process.pid, signal.SIGKILL)
-  conftest.eventually(lambda: not network_fixtures.is_alive(board))
+  assert conftest.eventually(lambda: not network_fixtures.is_alive(board))
 
 
 @pytest.mark.parametrize('recorded', ['over SSH'], indirect=True)

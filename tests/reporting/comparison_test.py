@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shlex
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 import plot_runs
-from conftest import ROOT
+from conftest import ROOT, commands_of_the_readme
 from reporting import comparison
 from runtime.process import BadInput
 
@@ -221,9 +220,7 @@ def test_a_disk_without_room_leaves_no_half_of_a_picture(tmp_path):
 
 
 def test_the_command_of_the_readme(tmp_path, monkeypatch, capsys):
-  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
-    block = file.read().split('### Compare runs')[1].split('```bash\n')[1].split('```')[0]
-  python, program, *arguments = shlex.split(block)
+  ((python, program, *arguments),) = commands_of_the_readme('Compare runs')
   assert (python, program) == ('python', 'plot_runs.py')
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'runs').mkdir()
