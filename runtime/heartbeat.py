@@ -11,6 +11,8 @@ from absl import logging
 from runtime.process import EXIT_FAILURE, WAITING_SECS
 
 STATE_SECS = 2.0  # Between two rewrites of a task's state file.
+# A heartbeat that is late by more did not run: its process was suspended (Ctrl-Z, SIGSTOP).
+_SUSPENDED_SECS = 5.0
 
 
 class Heartbeat:
@@ -36,7 +38,7 @@ class Heartbeat:
     self._watchdog_secs, self.excused = watchdog_secs, lambda phase: ''
     self._phases, self._lock = {}, threading.Lock()
     self._started = time.time()
-    self._last_excuses, self._said = {}, 0.0
+    self._last_excuses, self._said, self._looked = {}, 0.0, time.monotonic()
     self.facts = {'frames_per_sec': None, 'environment_frames': None, 'last_error': ''}
     if state_dir:
       os.makedirs(state_dir, exist_ok=True)
@@ -92,7 +94,10 @@ class Heartbeat:
 
   def _watch(self):
     now = time.monotonic()
+    away, self._looked = now - self._looked - STATE_SECS, now
     with self._lock:
+      if away > _SUSPENDED_SECS:  # No loop could make progress; they begin to be watched anew.
+        self._phases = {loop: (phase, now) for loop, (phase, _) in self._phases.items()}
       phases = dict(self._phases)
     for loop, (phase, since) in phases.items():
       stuck = now - since
