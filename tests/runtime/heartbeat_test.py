@@ -1,13 +1,12 @@
 """The watchdog ends a process that makes no progress, but not one that was suspended."""
 
+import os
 import signal
-import subprocess
 import sys
 import time
 
-import pytest
+import psutil
 
-from conftest import ROOT
 from runtime.process import EXIT_FAILURE
 
 # A loop whose only phase takes a second of sleep in small pieces: after a SIGCONT the pieces that
@@ -25,42 +24,31 @@ while True:
 """
 
 
-@pytest.fixture
-def start():
-  """Starts a process with a loop whose phase has so many pieces of 0.05 s; ends all it started."""
-  processes = []
-
-  def start_loop(pieces):
-    processes.append(
-      subprocess.Popen(
-        [sys.executable, '-c', _LOOP.format(pieces=pieces)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-      )
-    )
-    assert processes[-1].stdout.readline() == 'unroll\n'
-    return processes[-1]
-
-  yield start_loop
-  for process in processes:
-    process.kill()
-    process.communicate()
+def _start(processes, eventually, pieces):
+  """A process with a loop whose phase has so many pieces of 0.05 s; it has begun."""
+  process = processes.start(sys.executable, '-c', _LOOP.format(pieces=pieces))
+  eventually(lambda: _unrolls(process), message=process.output)
+  return process
 
 
-def test_a_loop_without_progress_is_ended(start):
-  process = start(pieces=1_000_000)
-  _, said = process.communicate(timeout=60)
-  assert process.returncode == EXIT_FAILURE
-  assert 'local: actor loop 0 made no progress for' in said.splitlines()[-1]
+def _unrolls(process):
+  return process.output().count('unroll\n')
 
 
-def test_a_process_that_was_suspended_goes_on(start):
-  process = start(pieces=20)
-  process.send_signal(signal.SIGSTOP)
-  time.sleep(12)  # How long it is suspended: more than watchdog_secs and than a late heartbeat.
-  process.send_signal(signal.SIGCONT)
-  for _ in range(6):  # More than watchdog_secs of progress.
-    assert process.stdout.readline() == 'unroll\n'
+def test_a_loop_without_progress_is_ended(processes, eventually):
+  process = _start(processes, eventually, pieces=1_000_000)
+  assert process.exit_code(60) == EXIT_FAILURE
+  assert 'local: actor loop 0 made no progress for' in process.output().splitlines()[-1]
+
+
+def test_a_process_that_was_suspended_goes_on(processes, eventually):
+  process = _start(processes, eventually, pieces=20)
+  os.kill(process.pid, signal.SIGSTOP)
+  eventually(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+  # More than watchdog_secs, and than a heartbeat is late that did run.
+  until, before = time.monotonic() + 12, _unrolls(process)
+  eventually(lambda: time.monotonic() > until)
+  os.kill(process.pid, signal.SIGCONT)
+  # More than watchdog_secs of progress.
+  eventually(lambda: _unrolls(process) >= before + 6, message=process.output)
   assert process.poll() is None
