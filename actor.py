@@ -149,25 +149,38 @@ def _with_first(first, rest):
   return tf.nest.map_structure(join, first, rest)
 
 
-def versioned_refresh(copy_weights, updates):
-  """An operation that copies the weights for acting only if they changed, and their version.
+class Refresh:
+  """Copies the weights for acting where they have changed.
 
   Args:
     copy_weights: function that builds and returns the operation that copies the weights.
     updates: int64 variable, updates done so far.
 
-  Returns:
-    (refresh operation, int64 local variable: updates done when the weights were read, -1 at first).
+  Attributes:
+    version: int64 local variable: updates done when the weights were read, -1 at first.
   """
-  version = _local_variable(tf.constant(-1, tf.int64))
-  # Read before the weights: they may be newer than their version says, never older.
-  newest = updates.read_value()
 
-  def copy():
+  def __init__(self, copy_weights, updates):
+    self.version = _local_variable(tf.constant(-1, tf.int64))
+    self._versions = [updates.read_value(), self.version.read_value()]
+    # Decided in Python: the branch of a tf.cond would have the parameter servers ask the actor
+    # which one it is.
+    self._newest = tf.compat.v1.placeholder(tf.int64, [])
     with tf.control_dependencies([copy_weights()]):
-      return tf.group(version.assign(newest))
+      self._copy = self.version.assign(self._newest).op
 
-  return tf.cond(tf.equal(version, newest), tf.no_op, copy), version
+  def on(self, session):
+    """The refresh on a session, a function without arguments."""
+    look = session.make_callable(self._versions)
+    copy = session.make_callable(self._copy, feed_list=[self._newest])
+
+    def refresh():
+      # Read before the weights: they may be newer than their version says, never older.
+      newest, version = look()
+      if newest != version:
+        copy(newest)
+
+    return refresh
 
 
 class BatchedAgent:
@@ -232,55 +245,70 @@ class EpisodeTracker:
     )
 
 
+class UnrollSender:
+  """Takes unrolls from this process into a learner's queue.
+
+  Args:
+    queue: of single unrolls (tf.queue.FIFOQueue).
+    specs: the `Unroll` of tf.TensorSpec that it holds.
+  """
+
+  def __init__(self, queue, specs):
+    with tf.device(queue.queue_ref.device), tf.device('/cpu:0'):
+      self._fed = [
+        tf.compat.v1.placeholder(spec.dtype, [None, *spec.shape]) for spec in tf.nest.flatten(specs)
+      ]
+      self._enqueue = queue.enqueue_many(self._fed)
+
+  def on(self, session):
+    """A function that sends the arrays of a flat `Unroll` of [N, ...] on a session."""
+    return session.make_callable(self._enqueue, feed_list=self._fed)
+
+
 class ActorLoop:
   """The graph operations of one loop, and the loop itself.
 
   Args:
-    refresh: operation that brings the acting weights up to date.
+    refresh: `Refresh` of the acting weights.
     unroll: an `Unroll` of [N, ...] from `build_unroll`.
-    queue: the learner's queue of single unrolls (tf.queue.FIFOQueue).
     clip_rewards: function of a float32 tensor, the learner's clipping (for the records only).
     tracker: an `EpisodeTracker`.
   """
 
-  def __init__(self, refresh, unroll, queue, clip_rewards, tracker):
-    # Holds the unroll between two calls, so that playing and enqueueing are timed separately.
+  def __init__(self, refresh, unroll, clip_rewards, tracker):
     flat = tf.nest.flatten(unroll)
-    held = tf.queue.FIFOQueue(1, [t.dtype for t in flat], [t.shape for t in flat], name='held')
     self._refresh = refresh
     clipped = clip_rewards(unroll.env_outputs.reward)
-    self._unroll = [held.enqueue(flat), clipped, unroll.env_outputs.info]
-    self._enqueue = queue.enqueue_many(held.dequeue())
+    self._unroll = [flat, clipped, unroll.env_outputs.info]
     self._tracker = tracker
     self._steps = flat[0].shape[0] * (unroll.env_outputs.reward.shape[1] - 1)
 
-  def run(self, session, should_stop, enter, report):
+  def run(self, session, send, should_stop, enter, report):
     """Plays until told to stop or an operation fails.
 
     Args:
       session: tf.compat.v1.Session of the loop's graph.
+      send: function of the arrays of a flat `Unroll`; waits while the queue is full.
       should_stop: function without arguments.
       enter: function of the name of the phase that begins.
       report: function of a dict with steps (agent steps played), wait_secs (spent on the queue),
         busy_secs and episodes, after every unroll.
     """
-    refresh, unroll, enqueue = (
-      session.make_callable(f) for f in (self._refresh, self._unroll, self._enqueue)
-    )
+    refresh, unroll = self._refresh.on(session), session.make_callable(self._unroll)
     while not should_stop():
       began = time.monotonic()
       enter('refresh')
       refresh()
       enter('unroll')
-      _, clipped_rewards, infos = unroll()
-      played = time.monotonic()
+      played, clipped_rewards, infos = unroll()
+      played_at = time.monotonic()
       enter('enqueue')
-      enqueue()
+      send(*played)
       report(
         dict(
           steps=self._steps,
-          busy_secs=played - began,
-          wait_secs=time.monotonic() - played,
+          busy_secs=played_at - began,
+          wait_secs=time.monotonic() - played_at,
           episodes=self._tracker.add(clipped_rewards, infos),
         )
       )

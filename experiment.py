@@ -95,6 +95,9 @@ flags.DEFINE_integer('slurm_ps', 1, "Parameter servers among a Slurm step's task
 flags.DEFINE_integer(
   'slurm_learners', 1, 'Learners among them; all other tasks are actors.', lower_bound=1
 )
+flags.DEFINE_integer(
+  'spare_actors', 0, 'Actors beyond --actor_hosts that may join, by --task.', lower_bound=0
+)
 flags.DEFINE_bool('sync_learners', True, 'Learners update together (true) or each on its own.')
 flags.DEFINE_list('learner_devices', [], 'Devices that share the batch; empty: all GPUs.')
 flags.DEFINE_integer('wait_secs', 0, 'Seconds to wait for peers; 0 = for ever.', lower_bound=0)

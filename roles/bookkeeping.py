@@ -37,13 +37,15 @@ class Reports:
     task: `roles.task.Task`.
     graph: `roles.wiring.Graph`.
     queue: of unrolls, whose size is looked at.
+    outbox: `roles.outbox.Outbox`.
 
   Attributes:
     crashes: function without arguments, environments that this task rebuilt so far.
   """
 
-  def __init__(self, task, graph, queue):
-    self._task, self._graph, self._queue_size = task, graph, queue.size()
+  def __init__(self, task, graph, queue, outbox):
+    self._task, self._graph, self._outbox = task, graph, outbox
+    self._queue_size = queue.size()
     self._lock, self._seen_full = threading.Lock(), -math.inf
     self.crashes = lambda: 0
     self._clear()
@@ -76,7 +78,7 @@ class Reports:
     sends = cluster.is_local or not cluster.is_chief  # A chief in a cluster knows what it did.
     while not should_stop():
       if sends:
-        session.run(shared.send_report, {shared.report: self._next()})
+        self._outbox.send_report(self._next())
       if not cluster.is_chief and session.run(shared.is_done):
         self._task.interrupts.set('the run is done')
         return
@@ -84,7 +86,7 @@ class Reports:
         self._look_at_queue(session)
       time.sleep(_REPORT_SECS)
     if sends:  # The games of the last second; where a peer was lost, nobody hears of them.
-      session.run(shared.send_report, {shared.report: self._next()})
+      self._outbox.send_report(self._next())
 
   def _look_at_queue(self, session):
     try:

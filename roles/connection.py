@@ -165,13 +165,16 @@ class Connection:
       pass
 
   def _close(self, loops, session):
+    for part in self._parts:
+      part.disconnect()
     sessions.close_session(session)
     loops.join(5.0)
 
   def say_goodbye(self):
     """Deregisters this task at ps 0, if that answers; not one that will be back."""
     cluster = self._task.cluster
-    if cluster.is_local or self._task.interrupts.run_goes_on:
+    will_be_back = self._task.interrupts.run_goes_on and not cluster.is_spare
+    if cluster.is_local or will_be_back:
       return
     goodbye = Attempt(shared_state.say_goodbye, cluster, self._task.target)
     try:

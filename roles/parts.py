@@ -15,7 +15,7 @@ from evaluation import periodic
 from roles.bookkeeping import Records, Reports
 from roles.settings import initial_weights
 from roles.wiring import ActorSide, LearnerSide, learner_devices
-from runtime import peers
+from runtime import cluster_file, peers
 from runtime.checkpoints import Checkpoints
 from runtime.sessions import run_within
 
@@ -38,6 +38,9 @@ class Part:
   def finish(self, session):
     """The loops have ended; the session still is open."""
 
+  def disconnect(self):
+    """The session is about to be closed."""
+
   def close(self):
     """Gives back what this part holds outside of the session."""
 
@@ -45,12 +48,27 @@ class Part:
 class Telling(Part):
   """Tells the chief what this task does, and hears from it when the run is done.
 
+  Args:
+    task: `roles.task.Task`.
+    graph: `roles.wiring.Graph`.
+    queue: of unrolls that this task fills or empties.
+    outbox: `roles.outbox.Outbox`.
+
   Attributes:
     reports: `roles.bookkeeping.Reports`.
   """
 
-  def __init__(self, task, graph, queue):
-    self.reports = Reports(task, graph, queue)
+  def __init__(self, task, graph, queue, outbox):
+    self._outbox = outbox
+    self.reports = Reports(task, graph, queue, outbox)
+
+  def opened(self, session, path):
+    """As `Part`."""
+    self._outbox.open(session)
+
+  def disconnect(self):
+    """As `Part`."""
+    self._outbox.close()
 
   def start(self, loops, session):
     """As `Part`."""
@@ -63,22 +81,22 @@ class Acting(Part):
   Args:
     task: `roles.task.Task`.
     graph: `roles.wiring.Graph`.
-    queue: of the learner that is fed.
+    outbox: `roles.outbox.Outbox`, opened by `Telling`.
     start_frames: environment frames when this process began.
     reports: `roles.bookkeeping.Reports`, hears of every unroll.
   """
 
-  def __init__(self, task, graph, queue, start_frames, reports):
-    self._task, self._reports = task, reports
-    self._side = ActorSide(graph, queue, task.options, start_frames)
+  def __init__(self, task, graph, outbox, start_frames, reports):
+    self._task, self._outbox, self._reports = task, outbox, reports
+    self._side = ActorSide(graph, task.options, start_frames)
     reports.crashes = lambda: self._side.crashes
 
   def start(self, loops, session):
     """As `Part`."""
     for i, loop in enumerate(self._side.loops):
       enter = self._task.heartbeat.entering(f'actor loop {i}')
-      loops.start(f'actor-{i}', loop.run, session, loops.should_stop, enter,
-                  self._reports.add_unroll)  # fmt: skip
+      loops.start(f'actor-{i}', loop.run, session, self._outbox.send_unroll, loops.should_stop,
+                  enter, self._reports.add_unroll)  # fmt: skip
 
   def close(self):
     """As `Part`."""
@@ -191,6 +209,8 @@ class Chief(Part):
       if path:
         session.run(self._learning.sync.spare_tokens)
     self._evaluations.begin(self._records.begin(session, path, self._origin))
+    if not self._task.cluster.is_local:
+      cluster_file.write(self.logdir, self._task.cluster)
 
   def start(self, loops, session):
     """As `Part`."""
@@ -233,6 +253,8 @@ class Chief(Part):
   def close(self):
     """As `Part`: also where training has failed."""
     self._evaluations.stop()
+    if not (self._task.cluster.is_local or self._task.interrupts.run_goes_on):
+      cluster_file.remove(self.logdir)
 
   def _wait_for_last_updates(self):
     """Lets asynchronous learners finish and leave: what they add belongs to the last checkpoint."""

@@ -14,7 +14,7 @@ from runtime.sessions import ANSWER_SECS, Attempt
 PATIENCE_SECS = 20.0  # For the chief's last checkpoint, after a signal to a parameter server.
 LATECOMER_SECS = 15.0  # For the others to leave, after the chief has.
 
-_HowFar = collections.namedtuple('_HowFar', 'is_done chief_is_gone goodbyes')
+_HowFar = collections.namedtuple('_HowFar', 'is_done chief_is_gone goodbyes spare_actors')
 
 
 def run(cluster, options, interrupts):
@@ -57,7 +57,7 @@ def serve_to_the_end(cluster, target, interrupts):
       phase, question = question.result(), None
     if phase is None and interrupts.is_set():
       return f'{interrupts.reason}, and no chief is connected'
-    if phase and phase.chief_is_gone and phase.goodbyes >= everybody:
+    if phase and phase.chief_is_gone and phase.goodbyes >= everybody and not phase.spare_actors:
       if cluster.task > 0:
         Attempt(shared_state.say_goodbye, cluster, target).has_ended(ANSWER_SECS)
       return 'the run is done and everybody has left'
@@ -78,7 +78,12 @@ def _ask_how_far(cluster, target):
     return None
   try:
     with shared_state.shared_state_session(cluster, target) as (session, state):
-      fetches = [state.is_done, state.chief_is_gone, state.num_goodbyes]
+      fetches = [
+        state.is_done,
+        state.chief_is_gone,
+        state.num_goodbyes,
+        state.num_spare_actors,
+      ]
       return _HowFar(*sessions.run_within(session, fetches))
   except tf.errors.OpError:
     return None

@@ -10,6 +10,7 @@ import tensorflow as tf
 from absl import logging
 
 from roles.connection import Connection, agree_as_chief, agree_with_chief
+from roles.outbox import ActorOutbox, Outbox
 from roles.parts import Acting, Chief, Learning, Telling
 from roles.settings import derived_seed
 from roles.task import Task
@@ -45,8 +46,9 @@ def run(cluster, options, interrupts, claim=None):
 def local(task, graph, agreement, claim):
   """Local training: a learner that is the chief, and an actor, in one process."""
   learning = Learning(task, graph)
-  telling = Telling(task, graph, learning.side.queue)
-  acting = Acting(task, graph, learning.side.queue, agreement.start_frames, telling.reports)
+  outbox = Outbox(graph, learning.side.queue, learning.side.specs)
+  telling = Telling(task, graph, learning.side.queue, outbox)
+  acting = Acting(task, graph, outbox, agreement.start_frames, telling.reports)
   chief = Chief(task, graph, learning, claim)
   return Role(task, agreement, [chief, learning, acting, telling], telling.reports, chief)
 
@@ -54,7 +56,7 @@ def local(task, graph, agreement, claim):
 def learner(task, graph, agreement, claim):
   """A learner; the first is the chief, the one with a claim on the run's folder."""
   learning = Learning(task, graph)
-  telling = Telling(task, graph, learning.side.queue)
+  telling = Telling(task, graph, learning.side.queue, Outbox(graph))
   chief = Chief(task, graph, learning, claim) if claim else None
   if not chief:
     learning.after_update = lambda session, enter, values, *secs: telling.reports.add_wait(*secs)
@@ -67,8 +69,9 @@ def actor(task, graph, agreement, claim):
   """An actor; it feeds one learner."""
   del claim
   queue, _ = graph.unroll_queue(task.cluster.learner_of_actor)
-  telling = Telling(task, graph, queue)
-  acting = Acting(task, graph, queue, agreement.start_frames, telling.reports)
+  outbox = ActorOutbox(graph)
+  telling = Telling(task, graph, queue, outbox)
+  acting = Acting(task, graph, outbox, agreement.start_frames, telling.reports)
   return Role(task, agreement, [acting, telling], telling.reports)
 
 
@@ -155,6 +158,8 @@ class Role:
       if self._chief:
         raise RunFailed(f'the last checkpoint could not be written: {first_line(e)}') from e
     finally:
+      for part in self._parts:
+        part.disconnect()
       sessions.close_session(session)
       self._connection.say_goodbye()
 

@@ -99,7 +99,6 @@ class ActorSide:
 
   Args:
     graph: `Graph`.
-    queue: of the learner that is fed.
     options: `roles.settings.Options`.
     start_frames: environment frames when this process began: seeds differ after a resume.
 
@@ -107,29 +106,29 @@ class ActorSide:
     loops: list of `actor.ActorLoop`.
   """
 
-  def __init__(self, graph, queue, options, start_frames):
-    self._graph, self._queue, self._options = graph, queue, options
+  def __init__(self, graph, options, start_frames):
+    self._graph, self._options = graph, options
     self._environments = []
     with tf.device(graph.cluster.own_device):
       self.loops = [self._loop(i, *a, start_frames) for i, a in enumerate(self._agents())]
 
   def _agents(self):
-    """(agent, refresh, version of its weights) for each loop."""
+    """(agent, `actor.Refresh` of its weights) for each loop."""
     num_actors, merge = self._options.num_actors, self._options.dynamic_batching
     few = num_actors > 1 and self._options.envs_per_actor <= _MOST_ENVIRONMENTS_TO_MERGE
     if not (merge == 'true' or (merge == 'auto' and few)):
       return [self._versioned_agent() for _ in range(num_actors)]
-    agent, refresh, version = self._versioned_agent()
+    agent, refresh = self._versioned_agent()
     batched = actor.BatchedAgent(
       agent, dynamic_batching.batch_fn_with_options(minimum_batch_size=1, timeout_ms=1)
     )
-    return [(batched, refresh, version)] * num_actors
+    return [(batched, refresh)] * num_actors
 
   def _versioned_agent(self):
     agent, copy_weights = self._graph.local_agent()
-    return agent, *actor.versioned_refresh(copy_weights, self._graph.counters.updates)
+    return agent, actor.Refresh(copy_weights, self._graph.counters.updates)
 
-  def _loop(self, index, agent, refresh, version, start_frames):
+  def _loop(self, index, agent, refresh, start_frames):
     settings, num_envs = self._graph.settings, self._options.envs_per_actor
     batch = environments.create_environment(
       settings.level_name,
@@ -146,10 +145,9 @@ class ActorSide:
         agent,
         batch,
         settings.unroll_length,
-        version,
+        refresh.version,
         as_frames=environments.stacks_frames(settings.level_name),
       ),
-      self._queue,
       lambda rewards: losses.clip_rewards(rewards, settings.reward_clipping),
       actor.EpisodeTracker(num_envs, settings.level_name, settings.num_action_repeats),
     )
@@ -173,7 +171,7 @@ class LearnerSide:
     devices: of the towers.
 
   Attributes:
-    queue: of unrolls; `queue_size` and `close_queue` are operations on it.
+    queue, specs: as `Graph.unroll_queue`; `queue_size` and `close_queue` are operations on it.
     loop: `learner.LearnerLoop`.
     update: dict of tensors, see `learner.build_update`.
     optimizer: tf.compat.v1.train.Optimizer of the slices of the weights.
@@ -186,7 +184,7 @@ class LearnerSide:
     cluster, settings = graph.cluster, graph.settings
     self._cluster, self._weights = cluster, graph.weights
     self.device_names = ', '.join(d.rpartition('/')[2].removeprefix('device:') for d in devices)
-    self.queue, specs = graph.unroll_queue(max(0, cluster.task))
+    self.queue, self.specs = graph.unroll_queue(max(0, cluster.task))
     self.queue_size = self.queue.size()
     self.close_queue = self.queue.close(cancel_pending_enqueues=True)
     hyperparameters = learner.Hyperparameters(
@@ -197,7 +195,7 @@ class LearnerSide:
       self.learning_rate = learner.learning_rate(hyperparameters, frames)
       self.entropy_cost = tf.convert_to_tensor(learner.entropy_cost(hyperparameters, frames))
       reuse = SampleReuse(settings.sample_reuse)
-      self.loop = learner.LearnerLoop(self.queue, specs, settings.batch_size, reuse)
+      self.loop = learner.LearnerLoop(self.queue, self.specs, settings.batch_size, reuse)
       agent, copy_weights = graph.local_agent(settings.learner_precision)
       self.optimizer, self.sync = learner.build_optimizer(
         hyperparameters, graph.counters, max(1, len(cluster.learner)), settings.sync_learners

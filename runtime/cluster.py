@@ -9,7 +9,7 @@ class Cluster(collections.namedtuple('Cluster', 'ps learner actor job task')):
   Attributes:
     ps, learner, actor: tuples of 'host:port'.
     job: 'ps', 'learner', 'actor' or ''.
-    task: int, index into the job's hosts.
+    task: int, index into the job's hosts; of an actor also one beyond them, it is a spare one.
   """
 
   __slots__ = ()
@@ -29,8 +29,15 @@ class Cluster(collections.namedtuple('Cluster', 'ps learner actor job task')):
     """'learner:0', or 'local'."""
     return 'local' if self.is_local else f'{self.job}:{self.task}'
 
+  @property
+  def is_spare(self):
+    """Whether this is an actor that the others have no address of, and need none of."""
+    return self.job == 'actor' and self.task >= len(self.actor)
+
   def address(self, name):
-    """'host:port' of a task 'job:index'."""
+    """'host:port' of a task 'job:index'; a spare actor's own port is the system's choice."""
+    if self.is_spare and name == self.name:
+      return 'localhost:0'
     job, task = name.split(':')
     return getattr(self, job)[int(task)]
 

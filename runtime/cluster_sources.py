@@ -1,14 +1,14 @@
-"""Turns flags, TF_CONFIG or a step of Slurm into a `Cluster`, or says in one sentence why not."""
+"""Turns flags, TF_CONFIG, a step of Slurm or a run's folder into a `Cluster`, or says why not."""
 
 import collections
 import json
 
-from runtime import slurm
+from runtime import cluster_file, slurm
 from runtime.cluster import LOCAL, Cluster
 from runtime.peers import check_port, check_resolves
 from runtime.process import BadInput, RunFailed
 
-SOURCES = ('flags', 'tf_config', 'slurm', 'auto')
+SOURCES = ('flags', 'tf_config', 'slurm', 'run', 'auto')
 JOBS = ('ps', 'learner', 'actor')
 _OTHER_NAMES = {
   'chief': 'the chief here is the first learner: write "learner"',
@@ -22,8 +22,8 @@ _EXAMPLE = (
 
 Given = collections.namedtuple(
   'Given',
-  'ps_hosts learner_hosts actor_hosts job_name task slurm_ps slurm_learners',
-  defaults=(1, 1),
+  'ps_hosts learner_hosts actor_hosts job_name task slurm_ps slurm_learners spare_actors logdir',
+  defaults=(1, 1, 0, ''),
 )
 Given.__doc__ = """The flags of these names; lists of 'host:port', '' and -1 where left open."""
 _NUM_PLACES = 5  # Those of them that place a task.
@@ -35,6 +35,7 @@ def read(source, given, environ):
   Args:
     source: one of `SOURCES`; auto is TF_CONFIG where that is set (flags beside it have to agree), a
       step of Slurm where neither it nor a flag is, else the flags.
+      run is the run that is under way in the folder `given.logdir`, for a spare actor.
     given: `Given`.
     environ: dict, of environment variables. CUDA_VISIBLE_DEVICES is set where Slurm shows all GPUs
       of a node to all of its tasks.
@@ -52,6 +53,8 @@ def read(source, given, environ):
     source = 'tf_config' if environ.get('TF_CONFIG') else source
   if source == 'flags':
     return _from_flags(given)
+  if source == 'run':
+    return _from_run(given)
   return {'tf_config': _from_tf_config, 'slurm': _from_slurm}[source](given, environ)
 
 
@@ -66,8 +69,28 @@ def _from_flags(given):
       raise BadInput('a cluster needs --job_name and --task; without hosts, training is local')
     return LOCAL
   return _checked(
-    jobs, given.job_name, given.task, {job: f'--{job}_hosts' for job in JOBS}, '--task='
+    jobs,
+    given.job_name,
+    given.task,
+    {job: f'--{job}_hosts' for job in JOBS},
+    '--task=',
+    spare_actors=given.spare_actors,
   )
+
+
+def _from_run(given):
+  if not given.logdir:
+    raise BadInput('--cluster=run needs --logdir, the folder of the run to join')
+  if given.job_name not in ('', 'actor'):
+    raise BadInput(f'--job_name={given.job_name}: --cluster=run is for actors that join a run')
+  if given.task < 0:
+    raise BadInput('--cluster=run needs --task, a number from 0: which of the spare actors this is')
+  jobs = cluster_file.read(given.logdir)
+  task = len(jobs['actor']) + given.task
+  hosts = given._replace(job_name='', task=-1)
+  _check_flags_agree(hosts, jobs, 'actor', task, f'the run in {given.logdir}')
+  labels = dict.fromkeys(JOBS, f'the run in {given.logdir}')
+  return _checked(jobs, 'actor', task, labels, '--task=', spare_actors=given.task + 1)
 
 
 def _from_tf_config(given, environ):
@@ -97,7 +120,9 @@ def _from_tf_config(given, environ):
   _check_flags_agree(given, jobs, job, task, 'TF_CONFIG')
   labels = {name: f'TF_CONFIG: cluster.{name}' for name in JOBS}
   # A cluster manager may start a task before there are names for the others: they are waited for.
-  return _checked(jobs, job, task, labels, 'TF_CONFIG: task.index=', may_come_later=True)
+  return _checked(
+    jobs, job, task, labels, 'TF_CONFIG: task.index=', True, spare_actors=given.spare_actors
+  )
 
 
 def _from_slurm(given, environ):
@@ -126,7 +151,7 @@ def _check_flags_agree(given, jobs, job, task, source):
       raise BadInput(f'--{name}={ours} contradicts {source}, which has {theirs}; leave it out')
 
 
-def _checked(jobs, own_job, task, labels, task_label, may_come_later=False):
+def _checked(jobs, own_job, task, labels, task_label, may_come_later=False, spare_actors=0):
   """The cluster, once its addresses and this task's place in it are known to be possible."""
   seen = {}
   for job, hosts in jobs.items():
@@ -142,10 +167,11 @@ def _checked(jobs, own_job, task, labels, task_label, may_come_later=False):
       f'{labels["learner"]} names {len(jobs["learner"])} learners, but {labels["actor"]} only '
       f'{len(jobs["actor"])}: every learner needs an actor of its own'
     )
-  hosts = jobs[own_job]
-  if not 0 <= task < len(hosts):
+  listed, spare = len(jobs[own_job]), spare_actors if own_job == 'actor' else 0
+  if not 0 <= task < listed + spare:
     raise BadInput(
-      f'{task_label}{task} is outside {labels[own_job]}, which has the tasks 0 to {len(hosts) - 1}'
+      f'{task_label}{task} is outside {labels[own_job]}, which has the tasks 0 to {listed - 1}'
+      + (f', and {spare} more with --spare_actors={spare}' if spare else '')
     )
   return Cluster(*(tuple(jobs[job]) for job in JOBS), own_job, task)
 

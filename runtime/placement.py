@@ -5,8 +5,11 @@ import tensorflow as tf
 
 def cluster_spec(cluster):
   """The tf.train.ClusterSpec of a `runtime.cluster.Cluster`."""
+  actors = dict(enumerate(cluster.actor))
+  if cluster.is_spare:
+    actors[cluster.task] = cluster.address(cluster.name)
   return tf.train.ClusterSpec(
-    {'ps': list(cluster.ps), 'learner': list(cluster.learner), 'actor': list(cluster.actor)}
+    {'ps': list(cluster.ps), 'learner': list(cluster.learner), 'actor': actors}
   )
 
 

@@ -110,7 +110,7 @@ def lost_peer(error):
 def first_line(error):
   """The first telling line of an exception's message."""
   lines = [line.strip('= ') for line in str(error).splitlines()]
-  empty = re.compile(r'Graph execution error:|(\w+: )?From /job:|$')
+  empty = re.compile(r'Graph execution error:|(\w+: )?From /job:|Detected at node |File "|Node: |$')
   telling = [line for line in lines if not empty.match(line)]
   return (telling or [type(error).__name__])[0]
 

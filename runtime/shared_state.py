@@ -42,6 +42,7 @@ class SharedState:
       self.goodbye_from = tf.compat.v1.placeholder(tf.string, [], 'goodbye_from')
       self.say_goodbye = self._goodbyes.enqueue(self.goodbye_from)
       self.num_goodbyes = self._goodbyes.size()
+      self._build_spare_actors()
       self.new_settings = tf.compat.v1.placeholder(tf.string, [], 'new_settings')
       self.write_settings = tf.group(
         self.settings.assign(self.new_settings),
@@ -54,6 +55,19 @@ class SharedState:
       self.is_done = self.done.read_value()
       self.chief_is_gone = self.chief_left.read_value()
       self.read_settings = self.settings.read_value()
+
+  def _build_spare_actors(self):
+    """Who of them is there, by name: they are no part of the list of those that say goodbye."""
+    table = tf.raw_ops.MutableHashTableV2(
+      key_dtype=tf.string, value_dtype=tf.bool, shared_name='spare_actors'
+    )
+    self.spare_actor = tf.compat.v1.placeholder(tf.string, [], 'spare_actor')
+    name = self.spare_actor[None]
+    self.spare_actor_joins = tf.raw_ops.LookupTableInsertV2(
+      table_handle=table, keys=name, values=[True]
+    )
+    self.spare_actor_leaves = tf.raw_ops.LookupTableRemoveV2(table_handle=table, keys=name)
+    self.num_spare_actors = tf.raw_ops.LookupTableSizeV2(table_handle=table)
 
   @staticmethod
   def _variable(value, name):
@@ -95,8 +109,14 @@ def read_shared_state(cluster, target):
 
 def say_goodbye(cluster, target):
   """Deregisters this task: it needs the parameter servers no more."""
+  if cluster.job == 'actor':  # As its client: through its own server, ps 0 would have to ask it.
+    target = f'grpc://{cluster.ps[0]}'
   with shared_state_session(cluster, target) as (session, state):
-    sessions.run_within(session, state.say_goodbye, {state.goodbye_from: cluster.name}, 5.0)
+    if cluster.is_spare:
+      leave, feed = state.spare_actor_leaves, {state.spare_actor: cluster.name}
+    else:
+      leave, feed = state.say_goodbye, {state.goodbye_from: cluster.name}
+    sessions.run_within(session, leave, feed, 5.0)
 
 
 def read_shared_settings(cluster, target, wait_secs, should_stop):

@@ -227,24 +227,24 @@ def test_weights_are_copied_only_when_the_version_changed():
   def copy_weights():
     return tf.group(acting.assign(weights), copies.assign_add(1))
 
-  refresh, version = actor.versioned_refresh(copy_weights, updates)
+  refresh = actor.Refresh(copy_weights, updates)
   learn, count = weights.assign_add(1.0), updates.assign_add(3)
-  read = [version.read_value(), acting.read_value(), copies.read_value()]
+  read = [refresh.version.read_value(), acting.read_value(), copies.read_value()]
   with session() as a_session:
     assert a_session.run(read) == [-1, 0, 0]
-    a_session.run(refresh)
+    refresh.on(a_session)()
     assert a_session.run(read) == [5, 1, 1]
     a_session.run(learn)
-    a_session.run(refresh)
+    refresh.on(a_session)()
     assert a_session.run(read) == [5, 1, 1]
     a_session.run(count)
-    a_session.run(refresh)
+    refresh.on(a_session)()
     assert a_session.run(read) == [8, 2, 2]
 
 
 def test_version_and_acting_state_are_local():
   keys = tf.compat.v1.GraphKeys
-  _, version = actor.versioned_refresh(tf.no_op, version_variable())
+  version = actor.Refresh(tf.no_op, version_variable()).version
   actor.build_unroll(CountingAgent(), CountingWorlds(GAME_STEPS), T, version)
   graph = tf.compat.v1.get_default_graph()
   assert version in graph.get_collection(keys.LOCAL_VARIABLES)
@@ -297,16 +297,19 @@ def test_a_game_that_crashed_is_not_counted():
 class RunningLoop:
   """An actor loop in a thread, with what it said."""
 
-  def __init__(self, loop, a_session, enter=lambda phase: None):
+  def __init__(self, loop_and_sender, a_session, enter=lambda phase: None):
     self.phases, self.reports, self.error = [], [], None
     self.stop = threading.Event()
     self._enter = enter
-    self._thread = threading.Thread(target=self._run, args=(loop, a_session), daemon=True)
+    self._thread = threading.Thread(
+      target=self._run, args=(*loop_and_sender, a_session), daemon=True
+    )
     self._thread.start()
 
-  def _run(self, loop, a_session):
+  def _run(self, loop, sender, a_session):
+    send = sender.on(a_session)
     try:
-      loop.run(a_session, self.stop.is_set, self._on_enter, self.reports.append)
+      loop.run(a_session, send, self.stop.is_set, self._on_enter, self.reports.append)
     except Exception as e:
       self.error = e
 
@@ -318,24 +321,26 @@ class RunningLoop:
     return not self._thread.is_alive()
 
 
+UNROLL_SPECS = actor.unroll_specs(
+  CountingAgent(), nets.AgentOutput, (StepOutput, StepOutputInfo), SPEC, T
+)
+
+
 def actor_loop(queue):
   version = version_variable(2)
-  refresh, acting_version = actor.versioned_refresh(tf.no_op, version)
-  return actor.ActorLoop(
+  refresh = actor.Refresh(tf.no_op, version)
+  loop = actor.ActorLoop(
     refresh,
-    actor.build_unroll(CountingAgent(), CountingWorlds(GAME_STEPS), T, acting_version),
-    queue,
+    actor.build_unroll(CountingAgent(), CountingWorlds(GAME_STEPS), T, refresh.version),
     lambda rewards: losses.clip_rewards(rewards, 'abs_one'),
     actor.EpisodeTracker(N, 'a level', 4),
   )
+  return loop, actor.UnrollSender(queue, UNROLL_SPECS)
 
 
 def test_a_full_queue_blocks_and_loses_nothing():
   queue = unroll_queue(2 * N)
   loop, size, take = actor_loop(queue), queue.size(), queue.dequeue_many(N)
-  structure = actor.unroll_specs(
-    CountingAgent(), nets.AgentOutput, (StepOutput, StepOutputInfo), SPEC, T
-  )
   with session() as a_session:
     running = RunningLoop(loop, a_session)
     eventually(lambda: running.phases.count('enqueue') == 3)
@@ -343,7 +348,7 @@ def test_a_full_queue_blocks_and_loses_nothing():
     assert len(running.reports) == 2
     taken = []
     for k in range(4):
-      taken.append(tf.nest.pack_sequence_as(structure, a_session.run(take)))
+      taken.append(tf.nest.pack_sequence_as(UNROLL_SPECS, a_session.run(take)))
       eventually(lambda k=k: running.phases.count('enqueue') == 4 + k)
       assert len(running.reports) == 3 + k
       assert a_session.run(size) == 2 * N

@@ -1,0 +1,54 @@
+"""Where a run under way is to be found: cluster.json in its folder, for actors that join it."""
+
+import contextlib
+import json
+import os
+
+from runtime.process import BadInput
+
+_NAME = 'cluster.json'
+_JOBS = ('ps', 'learner', 'actor')
+
+
+def write(folder, cluster):
+  """The chief says who is who, until `remove`.
+
+  Args:
+    folder: of the run.
+    cluster: `runtime.cluster.Cluster`.
+  """
+  path = os.path.join(folder, _NAME)
+  with open(path + '.new', 'w') as f:
+    json.dump({job: getattr(cluster, job) for job in _JOBS}, f)
+  os.replace(path + '.new', path)
+
+
+def remove(folder):
+  """The run is over; nobody can join it any more."""
+  with contextlib.suppress(FileNotFoundError):
+    os.remove(os.path.join(folder, _NAME))
+
+
+def read(folder):
+  """Who is who in the run that is under way in a folder.
+
+  Returns:
+    dict of 'ps', 'learner' and 'actor', lists of 'host:port'.
+
+  Raises:
+    BadInput: no run of a cluster is under way there.
+  """
+  path = os.path.join(folder, _NAME)
+  try:
+    with open(path) as f:
+      jobs = json.load(f)
+    return {job: [str(host) for host in jobs[job]] for job in _JOBS}
+  except FileNotFoundError:
+    raise BadInput(
+      f'--logdir={folder}: no run of a cluster is under way here, or its chief has not begun: '
+      f'there is no {_NAME}'
+    ) from None
+  except OSError as e:
+    raise BadInput(f'{path} cannot be read: {e.strerror}') from None
+  except (ValueError, KeyError, TypeError):
+    raise BadInput(f'{path} is no list of the hosts of a run') from None
