@@ -8,6 +8,7 @@ import pytest
 
 from cluster_fixtures import ACTING, TRAINING
 from conftest import eventually, free_ports
+from runtime import cluster_file
 from runtime.cluster_sources import Given, read
 from runtime.process import BadInput
 
@@ -74,6 +75,43 @@ def test_a_bad_tf_config_is_refused(given, env, said):
 def test_auto_refuses_flags_that_contradict_tf_config():
   with pytest.raises(BadInput, match='--task=1 contradicts TF_CONFIG, which has 0'):
     read('auto', FLAGS._replace(task=1), environ())
+
+
+def test_actors_beyond_the_list_are_spare_ones_where_they_are_allowed():
+  spare = read('flags', FLAGS._replace(job_name='actor', task=3, spare_actors=3), {})
+  assert spare.is_spare and spare.name == 'actor:3' and spare.address('actor:3') == 'localhost:0'
+  assert spare.address('actor:0') == 'localhost:3'
+  listed = read('flags', FLAGS._replace(job_name='actor', task=0, spare_actors=3), {})
+  assert not listed.is_spare and listed.address('actor:0') == 'localhost:3'
+  assert read('tf_config', OPEN._replace(spare_actors=1), environ(job='actor', index=1)).is_spare
+  for job, task in (('actor', 4), ('learner', 1)):
+    with pytest.raises(BadInput, match=f'--task={task} is outside --{job}_hosts'):
+      read('flags', FLAGS._replace(job_name=job, task=task, spare_actors=3), {})
+
+
+def test_a_spare_actor_finds_a_run_by_its_folder(tmp_path):
+  folder = str(tmp_path)
+  cluster_file.write(folder, read('flags', FLAGS, {}))
+  spare = read('run', OPEN._replace(task=0, logdir=folder), {})
+  assert spare.is_spare and spare.name == 'actor:1' and spare.peers == ['ps:0', 'learner:0']
+  assert spare.ps == ('localhost:1',)
+  for wrong, said in (
+    (OPEN._replace(task=0), '--cluster=run needs --logdir'),
+    (OPEN._replace(logdir=folder), 'needs --task'),
+    (OPEN._replace(task=0, logdir=folder, job_name='ps'), '--job_name=ps'),
+    (
+      OPEN._replace(task=0, logdir=folder, ps_hosts=['localhost:9']),
+      '--ps_hosts=localhost:9 contr',
+    ),
+  ):
+    with pytest.raises(BadInput, match=said):
+      read('run', wrong, {})
+  cluster_file.remove(folder)
+  with pytest.raises(BadInput, match='no run of a cluster is under way here'):
+    read('run', OPEN._replace(task=0, logdir=folder), {})
+  (tmp_path / 'cluster.json').write_text('[]')
+  with pytest.raises(BadInput, match='is no list of the hosts of a run'):
+    read('run', OPEN._replace(task=0, logdir=folder), {})
 
 
 def test_the_program_leaves_with_2_and_one_sentence():

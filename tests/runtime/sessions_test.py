@@ -36,3 +36,15 @@ def test_a_peer_that_does_not_answer_in_time_is_given_up(call):
 
 def test_local_training_on_a_busy_machine_is_waited_for(call):
   assert call('') == 7.0
+
+
+def test_the_first_line_of_an_error_says_what_went_wrong():
+  with tf.Graph().as_default():
+    queue = tf.queue.FIFOQueue(1, [tf.float32], [[]], name='q')
+    close, enqueue = queue.close(), queue.enqueue(1.0)
+    with tf.compat.v1.Session(tf.distribute.Server.create_local_server().target) as session:
+      session.run(close)
+      with pytest.raises(tf.errors.CancelledError) as info:
+        session.run(enqueue)
+  assert 'Detected at node' in str(info.value)
+  assert sessions.first_line(info.value).endswith('is closed.')
