@@ -1,4 +1,4 @@
-"""slurm/impala.sbatch on a real Slurm: trains to the end, through deaths, ends and requeues."""
+"""slurm/*.sbatch on a real Slurm: deaths, requeues, actors that join; jobs train to the end."""
 
 import os
 import signal
@@ -49,15 +49,40 @@ def test_a_job_beside_another_trains_to_the_end_though_a_task_dies(jobs):
   assert 'starting it again' not in other.output(), other.story()
 
 
+@pytest.fixture(scope='module')
+def more_actors(slurm, jobs):  # noqa: F811
+  return slurm.submit_actors(jobs[1].logdir, (0, 3), *ACTING, '--envs_per_actor=2', '--threads=1')
+
+
+def connected_actors(job):
+  said = job.output().rpartition('  connected ')[2].split()
+  return int(said[0]) if said else 0
+
+
+def test_an_array_of_actors_joins_a_run_and_leaves_it(slurm, jobs, more_actors):  # noqa: F811
+  _, job = jobs
+  first, second = more_actors
+  job.until(lambda: connected_actors(job) == 3)
+  slurm.command('scancel', first.id)
+  first.until_state('CANCELLED')
+  job.until(lambda: connected_actors(job) == 2)
+  assert 'actor:1 leaves: SIGTERM' in first.output(), first.story()
+  assert second.about('JobState') == 'RUNNING'
+  assert 'starting it again' not in first.output() + second.output() + job.output(), job.story()
+
+
 def test_a_time_limit_requeues_a_job_which_goes_on_and_scancel_leaves_a_checkpoint(
   slurm,  # noqa: F811
   jobs,
+  more_actors,
 ):
   _, job = jobs
   hours, minutes, _ = map(int, job.about('RunTime').split(':'))
   # At most the two minutes are left that `#SBATCH --signal` names, and at least one.
   job.limit_to(60 * hours + minutes + 2)
   job.until(lambda: job.about('Restarts') == '1')
+  more_actors[1].until_state('COMPLETED', 'FAILED')  # The run has ended, for now.
+  assert more_actors[1].about('JobState') == 'COMPLETED', more_actors[1].story()
   job.limit_to(600)
   saved, trained = updates_of_checkpoint(job.logdir), frames(job)
   assert saved > 0, job.story()

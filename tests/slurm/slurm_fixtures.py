@@ -145,14 +145,23 @@ class Slurm:
     number = len([name for name in os.listdir(self.folder) if name.startswith('run')])
     logdir = os.path.join(self.folder, f'run{number}')
     os.makedirs(logdir)
-    options = ('--cpus-per-task=1', f'--output={logdir}/job.txt', *options)
+    job_id = self._hand_in('impala', logdir, flags, (*options, f'--output={logdir}/job.txt'))
+    return Job(self, job_id, logdir)
+
+  def submit_actors(self, logdir, numbers, *flags):
+    """Hands in slurm/actors.sbatch for the run in a folder; returns a `Job` for each number."""
+    array = f'--array={",".join(map(str, numbers))}'
+    job_id = self._hand_in('actors', logdir, flags, (array, f'--output={logdir}/actor%a.txt'))
+    return [Job(self, f'{job_id}_{n}', logdir, f'actor{n}.txt') for n in numbers]
+
+  def _hand_in(self, script, logdir, flags, options):
     said = self.command(
-      'sbatch', '--parsable', *options, 'slurm/impala.sbatch', *flags,
+      'sbatch', '--parsable', '--cpus-per-task=1', *options, f'slurm/{script}.sbatch', *flags,
       PYTHON=sys.executable, LOGDIR=logdir,
       # For tests/throttled_env.py, the throttle of which stays closed.
       PYTHONPATH=os.path.join(ROOT, 'tests'), THROTTLED_ENV_OPEN=os.path.join(self.folder, 'never'),
     )  # fmt: skip
-    return Job(self, said.strip(), logdir)
+    return said.strip()
 
   def close(self):
     """Ends all jobs, then the daemons, by process id; the network ends what is left."""
@@ -164,16 +173,17 @@ class Slurm:
 
 
 class Job:
-  """A job of Slurm that runs slurm/impala.sbatch.
+  """A job of Slurm that runs slurm/impala.sbatch, or one of an array that runs slurm/actors.sbatch.
 
   Args:
     slurm: `Slurm`.
     job_id: str.
     logdir: the run's folder.
+    output: name of the file with what it prints, in that folder.
   """
 
-  def __init__(self, slurm, job_id, logdir):
-    self._slurm, self.id, self.logdir = slurm, job_id, logdir
+  def __init__(self, slurm, job_id, logdir, output='job.txt'):
+    self._slurm, self.id, self.logdir, self._output = slurm, job_id, logdir, output
 
   def about(self, name):
     """A value of `scontrol show job`, for example JobState."""
@@ -186,7 +196,7 @@ class Job:
 
   def output(self):
     """What the job printed so far, its tasks included."""
-    path = os.path.join(self.logdir, 'job.txt')
+    path = os.path.join(self.logdir, self._output)
     if not os.path.exists(path):
       return ''
     with open(path, encoding='utf-8', errors='replace') as file:
