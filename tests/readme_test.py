@@ -1,5 +1,6 @@
 """The README tells of every flag and file, and of no others; its commands of a cluster run."""
 
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from conftest import ROOT, free_ports
 
 # Words of the table of flags that are values of a flag.
 VALUES = {
+  'run',
   'train',
   'test',
   'plot',
@@ -106,3 +108,21 @@ def test_the_commands_of_the_readme_as_printed(processes, tmp_path, block):
     assert task.exit_code(LIMIT_SECS) == 0, '\n'.join(t.output()[-2000:] for t in tasks)
   logdir = tmp_path / 'runs' / 'BreakoutNoFrameskip-v4-SimpleConvNetAgent'
   assert (logdir / 'checkpoint').exists() and (logdir / 'metrics.csv').exists()
+
+
+def test_the_commands_of_more_actors_are_understood(tmp_path):
+  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
+    block = re.search(r'```bash\n# more actors\n(.*?)```', file.read(), re.S)[1]
+  commands = [shlex.split(c) for c in block.replace('\\\n', ' ').splitlines()]
+  hosts = dict(f[2:].split('_hosts=') for f in commands[1] if '_hosts=' in f)
+  folder = tmp_path / commands[0][3].removeprefix('--logdir=')
+  folder.mkdir(parents=True)
+  (folder / 'cluster.json').write_text(json.dumps({j: h.split(',') for j, h in hosts.items()}))
+  for _, program, *flags in commands:
+    done = subprocess.run(
+      [sys.executable, os.path.join(ROOT, program), *flags, '--only_check_args'],
+      cwd=tmp_path,
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 0, done.stderr

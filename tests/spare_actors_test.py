@@ -43,7 +43,7 @@ def test_actors_join_a_run_and_leave_it_and_it_ends_with_all(new_cluster, tmp_pa
   learner = ['--metrics_secs=0.5', f'--total_environment_frames={TOTAL}', THROTTLED]
   cluster.start('ps:0')
   cluster.start('learner:0', *learner)
-  cluster.start('actor:0')  # actor:1 is listed, and never up.
+  cluster.start('actor:0')  # actor:1 is listed as well.
   until_connected(cluster, 1)
 
   leaver, killed = start_spare(cluster, 0), start_spare(cluster, 1)
@@ -59,7 +59,8 @@ def test_actors_join_a_run_and_leave_it_and_it_ends_with_all(new_cluster, tmp_pa
   cluster.until_frames(frames + 500)
   cluster.kill('ps:0')  # It forgets who is there.
   cluster.start('ps:0')
-  until_connected(cluster, 2)
+  cluster.start('actor:1')
+  until_connected(cluster, 3)
   (tmp_path / 'open').touch()
   del cluster.tasks[killed]
   assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
