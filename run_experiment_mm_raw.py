@@ -78,6 +78,7 @@ FLAGS_OF = {
   'plan': ('network_gbit', 'actor_frames_per_sec', 'update_secs'),
   'pull': ('to', 'checkpoints'),
   'push': ('allow_running',),
+  'status': ('run_folder',),
 }
 
 PROGRAM = os.path.basename(__file__)
@@ -128,6 +129,7 @@ _define(
   'string', 'wheelhouse', '', 'push: folder with wheels, for hosts that reach no package index.'
 )
 _define('bool', 'allow_running', False, 'push: replace the code under tasks that run.')
+_define('string', 'run_folder', '', 'status: of a run of slurm/impala.sbatch, in place of a CSV.')
 _define('bool', 'watch', False, 'status: refresh every 2 s.')
 _define('bool', 'json', False, 'status: print JSON.')
 _define('bool', 'follow', False, 'logs: go on printing new lines.')
@@ -195,6 +197,8 @@ def _run_action(words):
   training = _parse(words)
   if FLAGS.action in INNER_ACTIONS:
     return _run_inner()
+  if FLAGS.action == 'status' and FLAGS.run_folder:
+    return _status_of_folder(training)
   if not FLAGS.cluster_csv_path:
     raise ValueError(
       '--cluster_csv_path is missing, for example --cluster_csv_path=local_cluster_example.csv'
@@ -221,6 +225,14 @@ def _run_action(words):
     return 1
   finally:
     console.close()
+
+
+def _status_of_folder(training):
+  from frontend import run_folder
+
+  if FLAGS.cluster_csv_path or training:
+    raise ValueError('--run_folder stands alone: status asks a run of Slurm or a cluster of a CSV')
+  return run_folder.status(FLAGS, sys.stdout)
 
 
 def _run_inner():

@@ -179,7 +179,7 @@ def printable(line):
   )
 
 
-def _last_words(folder, task):
+def last_words(folder, task):
   """The last line of a log; the supervisor's own lines only where there is no other."""
   lines = [line for line in last_lines(supervisor.path_of(folder, task, 'log'), 20) if line.strip()]
   own = [line for line in lines if not line.startswith(supervisor.LINE_MARK)]
@@ -208,9 +208,14 @@ def task_status(session, task, now):
     'restarts': record.get('restarts', 0),
     'frames_per_sec': own.get('frames_per_sec') if running and fresh else None,
     'last_seen_secs': round(now - own['last_seen'], 1) if own.get('last_seen') else None,
-    'last_line': _last_words(folder, task) if record else 'not launched',
-    'training': {name: own.get(name) for name in TRAINING_KEYS} if 'logdir' in own else None,
+    'last_line': last_words(folder, task) if record else 'not launched',
+    'training': training_of(own),
   }
+
+
+def training_of(state):
+  """What a task's state file tells of the training, a dict; None where it is not the chief's."""
+  return {name: state.get(name) for name in TRAINING_KEYS} if 'logdir' in state else None
 
 
 def status(session, tasks):

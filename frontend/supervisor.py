@@ -14,6 +14,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -38,9 +39,10 @@ Spec = collections.namedtuple('Spec', 'task argv environment restart max_restart
 
 # task: name; state: 'running', 'restarting' or 'exited'; exit_code: of the last run, negative for a
 # signal; pid, mark: the task's process and its start mark (its process group has the same id);
-# supervisor_pid, supervisor_mark: this process; started: Unix seconds of the last start.
+# supervisor_pid, supervisor_mark: this process; started: Unix seconds of the last start; host: name
+# of this host.
 _Record = collections.namedtuple(
-  '_Record', 'task state exit_code pid mark supervisor_pid supervisor_mark started restarts'
+  '_Record', 'task state exit_code pid mark supervisor_pid supervisor_mark started restarts host'
 )
 
 
@@ -202,6 +204,7 @@ class Supervisor:
         processes.start_mark(os.getpid()),
         self._started,
         len(self._restart_times),
+        socket.gethostname(),
       )._asdict(),
     )
 

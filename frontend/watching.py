@@ -107,18 +107,29 @@ class Curve:
 
 def status(console):
   """Prints the table, once or again and again; returns the exit code."""
-  options, curve = console.options, Curve(console.out.encoding)
+  return show(lambda: task_rows(console), console.options, console.out)
+
+
+def show(read_rows, options, out):
+  """Prints what `read_rows` returns as `status` does; returns the exit code.
+
+  Args:
+    read_rows: function without arguments that returns dicts with STATUS_KEYS.
+    options: the frontend's own flags, as attributes.
+    out: where to print.
+  """
+  curve = Curve(out.encoding)
   while True:
-    rows = task_rows(console)
+    rows = read_rows()
     if options.json:
       text = json.dumps(rows, indent=2)
     else:
       width = shutil.get_terminal_size((160, 24)).columns
       curve.add(rows)
       text = '\n'.join(filter(None, [status_table(rows, width), curve.line(width)]))
-    if options.watch and console.out.isatty():
+    if options.watch and out.isatty():
       text = '\x1b[H\x1b[2J' + text
-    console.say(text)
+    print(text, file=out, flush=True)
     if not options.watch:
       return 1 if any(row['state'] == 'no answer' for row in rows) else 0
     time.sleep(WATCH_SECS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -78,6 +79,7 @@ class Heartbeat:
     state = dict(
       job=self._cluster.job or 'local',
       task=self._cluster.task,
+      host=socket.gethostname(),
       pid=os.getpid(),
       phase=phases,
       last_seen=time.time(),

@@ -1,7 +1,10 @@
 """slurm/*.sbatch on a real Slurm: deaths, requeues, actors that join; jobs train to the end."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -59,13 +62,26 @@ def connected_actors(job):
   return int(said[0]) if said else 0
 
 
+def states(job):
+  """{task: state}, as the frontend's status tells from the run's folder."""
+  words = ['--action=status', f'--run_folder={job.logdir}', '--json']
+  done = subprocess.run(
+    [sys.executable, 'run_experiment_mm_raw.py', *words], capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  return {row['task']: row['state'] for row in json.loads(done.stdout)}
+
+
 def test_an_array_of_actors_joins_a_run_and_leaves_it(slurm, jobs, more_actors):  # noqa: F811
   _, job = jobs
   first, second = more_actors
   job.until(lambda: connected_actors(job) == 3)
+  tasks = ['ps-0', 'learner-0', 'actor-0', 'actor-1', 'actor-4']
+  job.until(lambda: states(job) == dict.fromkeys(tasks, 'running'))
   slurm.command('scancel', first.id)
   first.until_state('CANCELLED')
   job.until(lambda: connected_actors(job) == 2)
+  assert states(job) == {**dict.fromkeys(tasks, 'running'), 'actor-1': 'exited 0'}
   assert 'actor:1 leaves: SIGTERM' in first.output(), first.story()
   assert second.about('JobState') == 'RUNNING'
   assert 'starting it again' not in first.output() + second.output() + job.output(), job.story()

@@ -1,0 +1,81 @@
+"""The status of a run from its folder: files as supervisors and tasks write them."""
+
+import json
+
+import pytest
+
+import frontend_fixtures
+from frontend import run_folder, watching
+
+NOW = 1000.0
+
+
+@pytest.fixture
+def write(tmp_path):
+  """Writes the files of one task."""
+  (tmp_path / 'tasks').mkdir()
+
+  def task(name, host, pid, state='running', exit_code=None, own=None, line=''):
+    record = dict(task=name, state=state, exit_code=exit_code, pid=pid, started=NOW - 60,
+                  restarts=2, host=host)  # fmt: skip
+    folder = tmp_path / 'tasks'
+    (folder / f'{name}.supervisor.json').write_text(json.dumps(record))
+    (folder / f'{name}.log').write_text(f'{line}\n')
+    if own:
+      file = folder / f'{own["job"]}-{own["task"]}.json'
+      file.write_text(json.dumps(dict(last_seen=NOW - 1, host=host, pid=pid, **own)))
+
+  return task
+
+
+def rows(tmp_path):
+  return run_folder.task_rows(str(tmp_path / 'tasks'), NOW)
+
+
+def test_tasks_are_named_by_what_they_say_and_sorted_by_job(tmp_path, write):
+  chief = dict(job='learner', task=0, logdir='/run', frames_per_sec=None, mean_return_100=3.5)
+  # Processes of two hosts may have the same number.
+  write('task-1', 'b', 7, own=chief, line='learns')
+  write('task-0', 'a', 7, own=dict(job='ps', task=0))
+  write('spare-4', 'c', 9, own=dict(job='actor', task=12, frames_per_sec=50.5))
+  write('task-2', 'b', 8, own=dict(job='actor', task=2, frames_per_sec=10.0))
+  write('task-3', 'c', 3)
+  found = rows(tmp_path)
+  assert [row['task'] for row in found] == ['ps-0', 'learner-0', 'actor-2', 'actor-12', 'task-3']
+  assert [row['host'] for row in found] == ['a', 'b', 'b', 'c', 'c']
+  assert [row['frames_per_sec'] for row in found] == [None, None, 10.0, 50.5, None]
+  assert all(set(row) == set(watching.STATUS_KEYS) for row in found)
+  assert found[1]['training']['mean_return_100'] == 3.5 and found[0]['training'] is None
+  assert (found[1]['last_line'], found[1]['uptime_secs'], found[1]['restarts']) == ('learns', 60, 2)
+
+
+def test_who_says_nothing_any_more_or_ended_is_not_running(tmp_path, write):
+  write('task-0', 'a', 7, own=dict(job='ps', task=0, frames_per_sec=1.0))
+  path = tmp_path / 'tasks' / 'ps-0.json'
+  state = json.loads(path.read_text())
+  state['last_seen'] = NOW - run_folder.ALIVE_SECS - 1
+  path.write_text(json.dumps(state))
+  write('task-1', 'a', 8, state='exited', exit_code=0, own=dict(job='learner', task=0))
+  write('task-2', 'a', 9, state='exited', exit_code=-9)
+  first, second, third = rows(tmp_path)
+  assert (first['state'], first['frames_per_sec']) == ('no answer', None)
+  assert (second['state'], second['uptime_secs']) == ('exited 0', None)
+  assert third['state'] == 'exited -9'
+  (tmp_path / 'tasks' / 'task-2.supervisor.json').write_text('{"half')
+  assert len(rows(tmp_path)) == 2
+
+
+def test_the_program_prints_the_table_and_refuses_other_folders(tmp_path, write):
+  write('task-0', 'node9', 7, own=dict(job='ps', task=0), line='serves')
+  done = frontend_fixtures.frontend(['--action=status', f'--run_folder={tmp_path}'])
+  header, row = done.stdout.splitlines()
+  assert header.split()[:3] == ['task', 'host', 'state']
+  assert row.split()[:2] == ['ps-0', 'node9'] and row.endswith('serves')
+  csv = '--cluster_csv_path=local_cluster_example.csv'
+  for action, words, said in (
+    ('status', ['--run_folder=/nowhere'], 'there is no folder tasks in it'),
+    ('status', [f'--run_folder={tmp_path}', csv], 'stands alone'),
+    ('logs', [f'--run_folder={tmp_path}', csv], '--run_folder belongs to status, not to logs'),
+  ):
+    done = frontend_fixtures.frontend([f'--action={action}', *words])
+    assert (done.returncode, done.stderr.count('\n')) == (2, 1) and said in done.stderr
