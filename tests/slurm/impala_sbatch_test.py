@@ -54,6 +54,7 @@ def test_a_job_beside_another_trains_to_the_end_though_a_task_dies(jobs):
 
 @pytest.fixture(scope='module')
 def more_actors(slurm, jobs):  # noqa: F811
+  jobs[1].until(lambda: frames(jobs[1]) > 0)
   return slurm.submit_actors(jobs[1].logdir, (0, 3), *ACTING, '--envs_per_actor=2', '--threads=1')
 
 

@@ -166,10 +166,10 @@ class Slurm:
   def close(self):
     """Ends all jobs, then the daemons, by process id; the network ends what is left."""
     self.command('scancel', '--full', '--signal=KILL', '--user=root', check=False)
-    for daemon in reversed(self._daemons):
+    for daemon in reversed(self._daemons):  # The nodes first: none can end without those before it.
       if daemon.poll() is None:
         daemon.terminate()
-    conftest.eventually(lambda: all(d.poll() is not None for d in self._daemons), 60, self.logs)
+      conftest.eventually(lambda daemon=daemon: daemon.poll() is not None, 60, self.logs)
 
 
 class Job:
