@@ -64,8 +64,8 @@ ACTIONS = {
   ),
   'plan': Action(
     'planning.plan',
-    'print what would run where; with --network_gbit, --actor_frames_per_sec or --update_secs, '
-    'also how fast',
+    'print what would run where; with --network_gbit, --actor_frames_per_sec, --update_secs or '
+    '--speeds_from, also how fast',
     training_flags=True,
   ),
 }
@@ -75,7 +75,7 @@ INNER_ACTIONS = ('on_host', 'supervise')
 FLAGS_OF = {
   'firewall': ('apply', 'remove', 'interface', 'only_this_user'),
   'kubernetes': ('image', 'name'),
-  'plan': ('network_gbit', 'actor_frames_per_sec', 'update_secs'),
+  'plan': ('network_gbit', 'actor_frames_per_sec', 'update_secs', 'speeds_from'),
   'pull': ('to', 'checkpoints'),
   'push': ('allow_running',),
   'status': ('run_folder',),
@@ -162,6 +162,7 @@ _define('string', 'name', 'impala', 'kubernetes: of the run; begins the names of
 _define('float', 'network_gbit', None, 'plan: Gbit/s of the link of each host, in each direction.')
 _define('float', 'actor_frames_per_sec', None, 'plan: environment frames/s of one actor task.')
 _define('float', 'update_secs', None, 'plan: seconds of one update of one learner, computing only.')
+_define('string', 'speeds_from', '', 'plan: folder of a run in one process, to take the two from.')
 
 
 def _parse(words):

@@ -7,7 +7,7 @@ asked.
 import json
 import math
 
-from frontend import asking, tables, traffic
+from frontend import asking, measured, tables, traffic
 from frontend.host_error import HostError
 
 # Flags of the frontend that ask for a prediction, with an example of each.
@@ -20,20 +20,25 @@ SPEED_FLAGS = {
 
 def asked(options):
   """Whether a flag asks for a prediction."""
-  return any(getattr(options, name) is not None for name in SPEED_FLAGS)
+  given = [getattr(options, name) is not None for name in SPEED_FLAGS]
+  return any(given) or bool(options.speeds_from)
 
 
 def prediction(console):
   """The prediction as text.
 
   Args:
-    console: `frontend.console.Console`; its options have SPEED_FLAGS, None where not given.
+    console: `frontend.console.Console`; its options have SPEED_FLAGS, None where not given, and
+      `speeds_from`, the folder of a run or ''.
 
   Raises:
     ValueError: bad input, in one sentence.
     HostError: the sizes could not be told on this machine.
   """
-  given = _given_speeds(console.options)
+  taken, given = {}, _given_speeds(console.options)
+  if console.options.speeds_from:
+    taken = {**measured.speeds(console.options.speeds_from), **given}
+    given, taken = taken, {name: value for name, value in taken.items() if name not in given}
   actors = [task for task in console.cluster.tasks if task.job == 'actor']
   chief = next(task for task in console.cluster.tasks if task.job == 'learner')
   cells = dict.fromkeys(tuple(task.flags) for task in (chief, *actors))
@@ -67,7 +72,7 @@ def prediction(console):
     )
   return '\n'.join(
     [
-      '',
+      _taken(console.options.speeds_from, taken),
       _traffic_table(foretold, speeds.link_bytes_per_sec),
       '',
       _memory_table(there, run),
@@ -88,6 +93,12 @@ def _given_speeds(options):
         f'--{name}={SPEED_FLAGS[name]}'
       )
   return given
+
+
+def _taken(folder, speeds):
+  """What was taken from a run, as a line; '' where nothing was."""
+  words = ' '.join(f'--{name}={value:.4g}' for name, value in speeds.items())
+  return f'\nfrom the run in {folder}: {words}\n' if words else ''
 
 
 def _sizes(flags):

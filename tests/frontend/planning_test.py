@@ -1,8 +1,11 @@
 """`plan` with a prediction: the command end to end, and bad input."""
 
+import json
+
 import pytest
 
 import frontend_fixtures
+from frontend import measured
 
 pytestmark = pytest.mark.slow
 
@@ -110,3 +113,45 @@ def test_sizes_that_cannot_be_told_are_one_sentence(tmp_path, program, code, rea
   result = plan(f'--cluster_csv_path={csv}', '--update_secs=1', code=copy)
   assert (result.returncode, result.stdout) == (code, '')
   assert len(result.stderr.splitlines()) == 1 and reason in result.stderr
+
+
+def recorded(folder, rows, job_name=''):
+  """A run in a folder with so many rows, of which the first half was slower."""
+  folder.mkdir()
+  (folder / 'run.json').write_text(json.dumps({'flags': {'job_name': job_name}}))
+  lines = ['time,updates,frames_per_sec,learner_wait_fraction,actor_wait_fraction']
+  for i in range(rows):
+    late = i >= rows // 2
+    lines.append(f'{10 * i},{20 * i},{600 if late else 100},0.5,0.4')
+  (folder / 'metrics.csv').write_text('\n'.join(lines) + '\n10,2')
+  return folder
+
+
+def test_speeds_are_taken_from_a_run(tmp_path):
+  # Ten seconds for 20 updates, half of them waiting; 600 frames/s, 40% of the time waiting.
+  run = recorded(tmp_path / 'run', 16)
+  assert measured.speeds(str(run)) == {
+    'actor_frames_per_sec': pytest.approx(1000),
+    'update_secs': pytest.approx(0.25),
+  }
+  words = (EXAMPLE, CATCH, '--network_gbit=1', '--batch_size=50', '--unroll_length=20')
+  taken = plan(*words, f'--speeds_from={run}')
+  given = plan(*words, '--actor_frames_per_sec=1000', '--update_secs=0.25')
+  assert taken.returncode == 0, taken.stderr
+  line = f'from the run in {run}: --actor_frames_per_sec=1000 --update_secs=0.25\n'
+  assert line in taken.stdout
+  assert taken.stdout.split('\n\n')[-3:] == given.stdout.split('\n\n')[-3:]
+  one_given = plan(*words, f'--speeds_from={run}', '--update_secs=2')
+  assert f'from the run in {run}: --actor_frames_per_sec=1000\n' in one_given.stdout
+  assert '2 s computing' in one_given.stdout
+
+
+def test_a_folder_that_tells_no_speeds_is_one_sentence(tmp_path):
+  for folder, said in (
+    (tmp_path / 'nowhere', 'there is no run.json'),
+    (recorded(tmp_path / 'short', 6), 'has 7 rows, too few'),
+    (recorded(tmp_path / 'cluster', 16, 'learner'), 'is the run of a cluster'),
+  ):
+    result = plan(EXAMPLE, CATCH, f'--speeds_from={folder}')
+    assert (result.returncode, result.stderr.count('\n')) == (2, 1), result.stderr
+    assert said in result.stderr
