@@ -22,7 +22,7 @@ class Supervised:
 
   Args:
     folder: for logs, state files and the run.
-    size: {'ps': number, 'learner': number, 'actor': number}.
+    size: {'ps': number, 'learner': number, 'actor': number}; empty for a run in one process.
     flags: of every task.
     total_frames: where the run ends by itself.
   """
@@ -32,13 +32,18 @@ class Supervised:
     ports = iter(free_ports(sum(size.values())))
     hosts = {job: [f'localhost:{next(ports)}' for _ in range(n)] for job, n in size.items()}
     lists = [f'--{job}_hosts={",".join(addresses)}' for job, addresses in hosts.items()]
+    places = {
+      f'{job}-{i}': [*lists, f'--job_name={job}', f'--task={i}']
+      for job, n in size.items()
+      for i in range(n)
+    }
     self.commands = {
-        f'{job}-{i}': [
-            sys.executable, os.path.join(ROOT, 'experiment.py'), *lists, f'--job_name={job}',
-            f'--task={i}', f'--logdir={self.logdir}', f'--state_dir={folder}/state',
-            '--metrics_secs=1', *flags, f'--total_environment_frames={total_frames}',
+        name: [
+            sys.executable, os.path.join(ROOT, 'experiment.py'), *place, f'--logdir={self.logdir}',
+            f'--state_dir={folder}/state', '--metrics_secs=1', *flags,
+            f'--total_environment_frames={total_frames}',
         ]
-        for job, n in size.items() for i in range(n)
+        for name, place in (places or {'local-0': []}).items()
     }  # fmt: skip
     self.processes, self.starts = {}, collections.Counter()
 
@@ -92,7 +97,8 @@ class Supervised:
 
   def finish(self):
     """Asks the chief for the end; the exit codes by task."""
-    self.processes['learner-0'].send_signal(signal.SIGTERM)
+    chief = 'learner-0' if 'learner-0' in self.processes else 'local-0'
+    self.processes[chief].send_signal(signal.SIGTERM)
     return self.exit_codes(GIVE_UP_SECS)
 
   def exit_codes(self, secs):
