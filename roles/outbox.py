@@ -13,6 +13,11 @@ class Outbox:
   Args:
     graph: `roles.wiring.Graph`.
     queue, specs: as `Graph.unroll_queue` gives them, or None where no unrolls are sent.
+
+  Attributes:
+    send_report: function of a report's text; None before `open`.
+    send_unroll: function of the arrays of a flat `actor.Unroll` of [N, ...], which waits while the
+      queue is full; None before `open`, and where no unrolls are sent.
   """
 
   def __init__(self, graph, queue=None, specs=None):
@@ -25,11 +30,6 @@ class Outbox:
 
     Args:
       session: tf.compat.v1.Session of the role.
-
-    Sets:
-      send_report: function of a report's text.
-      send_unroll: function of the arrays of a flat `actor.Unroll` of [N, ...]; waits while the
-        queue is full.
     """
     self.send_report = session.make_callable(
       self._shared.send_report, feed_list=[self._shared.report]
