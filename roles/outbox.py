@@ -31,51 +31,60 @@ class Outbox:
     Args:
       session: tf.compat.v1.Session of the role.
     """
-    self.send_report = session.make_callable(
+    self._open(session, session)
+
+  def _open(self, at_ps, at_learner):
+    self.send_report = at_ps.make_callable(
       self._shared.send_report, feed_list=[self._shared.report]
     )
     if self._sender:
-      self.send_unroll = self._sender.on(session)
+      self.send_unroll = self._sender.on(at_learner)
 
   def close(self):
     """The session is lost, or about to be closed."""
 
 
 class ActorOutbox(Outbox):
-  """Sends through a session of the learner's server, as its client.
+  """Sends through sessions of the receivers' own servers, as their client.
 
   What is fed to a session enters the cluster at that session's server. Through the actor's own the
   learner and ps 0 would have to fetch it from the actor, one tensor after another, and so would
-  need to know its address; through the learner's, it arrives in one message, and nobody ever
-  connects to an actor.
+  need to know its address; through theirs, it arrives in one message, and nobody ever connects to
+  an actor. Two sessions, so that a learner that is away or frozen does not hold up what ps 0 hears.
 
   Args:
     graph: `roles.wiring.Graph` of an actor in a cluster.
   """
 
   def __init__(self, graph):
-    self._cluster, self._session = graph.cluster, None
-    self._tf_graph = tf.Graph()
-    with self._tf_graph.as_default():
-      queue, specs = graph.unroll_queue(self._cluster.learner_of_actor)
-      super().__init__(graph, queue, specs)
+    self._cluster, self._sessions = graph.cluster, []
+    self._ps_graph, self._learner_graph = tf.Graph(), tf.Graph()
+    with self._learner_graph.as_default():
+      super().__init__(graph, *graph.unroll_queue(self._cluster.learner_of_actor))
+    with self._ps_graph.as_default():
       self._shared = SharedState(self._cluster)
-    self._tf_graph.finalize()
+    for tf_graph in (self._ps_graph, self._learner_graph):
+      tf_graph.finalize()
 
   def open(self, session):
     """As `Outbox`; a spare actor says that it is there."""
     self.close()
-    learner = f'learner:{self._cluster.learner_of_actor}'
-    config = placement.session_config(self._cluster)
-    target = f'grpc://{self._cluster.address(learner)}'
-    self._session = tf.compat.v1.Session(target, self._tf_graph, config)
-    super().open(self._session)
+    at_ps = self._session('ps', 0, self._ps_graph)
+    self._open(at_ps, self._session('learner', self._cluster.learner_of_actor, self._learner_graph))
     if self._cluster.is_spare:
       name = {self._shared.spare_actor: self._cluster.name}
-      self._session.run(self._shared.spare_actor_joins, name)
+      at_ps.run(self._shared.spare_actor_joins, name)
+
+  def _session(self, job, task, tf_graph):
+    """A session of another task's server, which asks no third one."""
+    config = placement.session_config(self._cluster)
+    config.device_filters[:] = [self._cluster.device(job, task)]
+    target = f'grpc://{self._cluster.address(f"{job}:{task}")}'
+    self._sessions.append(tf.compat.v1.Session(target, tf_graph, config))
+    return self._sessions[-1]
 
   def close(self):
     """As `Outbox`: calls in flight are cancelled."""
-    session, self._session = self._session, None
-    if session:
+    opened, self._sessions = self._sessions, []
+    for session in opened:
       sessions.close_session(session)
