@@ -110,7 +110,7 @@ def test_the_commands_of_the_readme_as_printed(processes, tmp_path, block):
   assert (logdir / 'checkpoint').exists() and (logdir / 'metrics.csv').exists()
 
 
-def test_the_commands_of_more_actors_are_understood(tmp_path):
+def test_more_actors_join_by_commands_that_are_understood(tmp_path):
   with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
     block = re.search(r'```bash\n# more actors\n(.*?)```', file.read(), re.S)[1]
   commands = [shlex.split(c) for c in block.replace('\\\n', ' ').splitlines()]

@@ -49,8 +49,7 @@ def actor(request):
   options = small_options(num_actors=2, envs_per_actor=1, dynamic_batching=request.param)
   with tf.Graph().as_default() as graph:
     wired = wiring.Graph(small_settings(**CATCH), cluster)
-    queue, _ = wired.unroll_queue(cluster.learner_of_actor)
-    side = wiring.ActorSide(wired, queue, options, 0)
+    side = wiring.ActorSide(wired, options, 0)
     side.close()
     return Built(graph, side, None, tf.compat.v1.global_variables())
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import actor
 import experiment
 from conftest import ROOT
 from learner_fixtures import small_options
@@ -36,14 +37,15 @@ def played_unroll(settings):
   """(weights, the arrays of one unroll that an actor sent), of a real graph and environment."""
   with tf.Graph().as_default():
     graph = wiring.Graph(settings, LOCAL)
-    queue, _ = graph.unroll_queue(0)
-    side = wiring.ActorSide(graph, queue, small_options(num_actors=1, envs_per_actor=ENVS), 0)
-    first, rounds = queue.dequeue(), []
+    queue, specs = graph.unroll_queue(0)
+    side = wiring.ActorSide(graph, small_options(num_actors=1, envs_per_actor=ENVS), 0)
+    sender, first, rounds = actor.UnrollSender(queue, specs), queue.dequeue(), []
     v1 = tf.compat.v1
     try:
       with v1.Session() as session:
         session.run([v1.global_variables_initializer(), v1.local_variables_initializer()])
-        side.loops[0].run(session, lambda: rounds, lambda phase: None, rounds.append)
+        send = sender.on(session)
+        side.loops[0].run(session, send, lambda: rounds, lambda phase: None, rounds.append)
         return graph.agent.trainable_variables, session.run(first)
     finally:
       side.close()
