@@ -163,8 +163,11 @@ class SshHost(_Host):
     except (*LOST, paramiko.SSHException) as error:
       reason = str(error) or 'the connection was lost'
       raise HostError('', f'cannot read files over SFTP: {reason}') from None
-    with sftp:
+    try:
       yield fetching.FilesOverSftp(sftp)
+    finally:
+      with contextlib.suppress(*LOST):  # Where the connection was lost, there is nothing to close.
+        sftp.close()
 
   @contextlib.contextmanager
   def tunnel(self, port):

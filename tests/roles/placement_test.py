@@ -49,6 +49,7 @@ def actor(request):
   options = small_options(num_actors=2, envs_per_actor=1, dynamic_batching=request.param)
   with tf.Graph().as_default() as graph:
     wired = wiring.Graph(small_settings(**CATCH), cluster)
+    wired.unroll_queue(cluster.learner_of_actor)
     side = wiring.ActorSide(wired, options, 0)
     side.close()
     return Built(graph, side, None, tf.compat.v1.global_variables())
@@ -162,7 +163,7 @@ def test_an_actor_keeps_its_weights_environments_and_core_states(actor):
   assert copies in ({'agent_1'}, {'agent_1', 'agent_2'})
   others = {name.rsplit('_', 1)[0] if name[-1].isdigit() else name
             for name in places if '/' not in name}  # fmt: skip
-  assert others == {'actor_state', 'held'}
+  assert others == {'actor_state'}
 
 
 def test_an_actor_steps_without_touching_another_task(actor):
