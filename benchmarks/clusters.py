@@ -124,6 +124,14 @@ def whole_rows(path):
     return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
+def write_rows(path, rows, columns=None):
+  """Writes dicts of the same keys as a CSV file, anew; `columns`: the order of their keys."""
+  with open(path, 'w', newline='') as file:
+    writer = csv.DictWriter(file, columns or rows[0].keys(), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+
+
 def free_ports(n):
   """n ports that nobody listens on, below those that systems give to outgoing connections.
 

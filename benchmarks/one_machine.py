@@ -12,24 +12,22 @@ train Pong in turn, several times over. Of each, over --secs after a warm-up:
 """
 
 import argparse
-import csv
 import os
 import shutil
-import sys
 import tempfile
 import time
 
-from clusters import Supervised
+from clusters import Supervised, write_rows
 from update_cost import processor_secs
 
 KINDS = {'local': {}, 'cluster': {'ps': 1, 'learner': 1, 'actor': 1}}
 TASKS = ('local', 'ps', 'learner', 'actor')
-FLAGS = (
+TASK_FLAGS = (
     '--level_name=PongNoFrameskip-v4', '--agent_name=SimpleConvNetAgent', '--unroll_length=20',
     '--observation_scaling=centred', '--num_actors=2', '--envs_per_actor=8',
     '--save_checkpoint_secs=100000',
 )  # fmt: skip
-WARM_UP_UPDATES = 20
+WARM_UP_UNROLLS = 80
 
 
 def idle_secs():
@@ -52,10 +50,10 @@ def snapshot(cluster):
 def measure(kind, batch_size, secs):
   """A row of the table, a dict."""
   folder = tempfile.mkdtemp(prefix='one_machine')
-  cluster = Supervised(folder, KINDS[kind], [*FLAGS, f'--batch_size={batch_size}'])
+  cluster = Supervised(folder, KINDS[kind], [*TASK_FLAGS, f'--batch_size={batch_size}'])
   try:
     cluster.wait(
-      lambda: cluster.rows() and cluster.rows()[-1][2] * batch_size > 4 * WARM_UP_UPDATES, 'updates'
+      lambda: cluster.rows() and cluster.rows()[-1][2] * batch_size > WARM_UP_UNROLLS, 'updates'
     )
     first, began = snapshot(cluster), time.monotonic()
     cluster.wait(lambda: time.monotonic() > began + secs, 'the time to measure')
@@ -91,11 +89,8 @@ def main():
       for kind in KINDS if number % 2 == 0 else reversed(KINDS):
         rows.append({'round': number + 1, **measure(kind, batch_size, args.secs)})
         print(rows[-1], flush=True)
-        with open(args.out, 'w', newline='') as file:
-          writer = csv.DictWriter(file, rows[0].keys(), lineterminator='\n')
-          writer.writeheader()
-          writer.writerows(rows)
+        write_rows(args.out, rows)
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  main()

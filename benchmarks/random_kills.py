@@ -15,7 +15,6 @@ the run's metrics.csv and its picture.
 
 import argparse
 import collections
-import csv
 import json
 import os
 import random
@@ -24,7 +23,7 @@ import statistics
 import tempfile
 import time
 
-from clusters import ROOT, Supervised
+from clusters import ROOT, Supervised, write_rows
 
 SIZE = {'ps': 2, 'learner': 2, 'actor': 3}
 TASK_FLAGS = (
@@ -98,10 +97,7 @@ def main():
         raise SystemExit(f'the run was at its end before kill {number}: raise --frames')
       kills.append(kill_one(cluster, number, name))
       print(kills[-1], flush=True)
-      with open(os.path.join(args.out, 'kills.csv'), 'w', newline='') as file:
-        writer = csv.DictWriter(file, kills[0].keys(), lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(kills)
+      write_rows(os.path.join(args.out, 'kills.csv'), kills)
     result = summary(kills, cluster, cluster.exit_codes(END_SECS))
   finally:
     cluster.kill_all()

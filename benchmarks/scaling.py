@@ -14,7 +14,6 @@ not the network.
 """
 
 import argparse
-import csv
 import itertools
 import os
 import shutil
@@ -22,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from clusters import ROOT, ShapedNetwork, Supervised
+from clusters import ROOT, ShapedNetwork, Supervised, write_rows
 from throughput import processor_times
 
 WARM_UP_UPDATES, BATCH_SIZE, ENVS = 5, 4, 8
@@ -153,10 +152,7 @@ def main():
     first = alone.setdefault((agent, gbit, update_ms, sync), row['batches_per_sec'])
     rows.append({**row, 'speed_up': round(row['batches_per_sec'] / first, 2)})
     print({name: rows[-1][name] for name in COLUMNS}, flush=True)
-    with open(args.out, 'w', newline='') as file:
-      writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
-      writer.writeheader()
-      writer.writerows(rows)
+    write_rows(args.out, rows, COLUMNS)
 
 
 if __name__ == '__main__':

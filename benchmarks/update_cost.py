@@ -18,7 +18,6 @@ depend on how busy the machine is; how many updates it does a second does, and i
 
 import argparse
 import collections
-import csv
 import itertools
 import os
 import re
@@ -28,7 +27,7 @@ import sys
 import tempfile
 import time
 
-from clusters import Supervised
+from clusters import Supervised, write_rows
 
 AGENTS = ('SimpleConvNetAgent', 'ResNetLSTMAgent')
 NUM_LEARNERS, NUM_PS = (1, 2, 4), (1, 2)
@@ -133,10 +132,7 @@ def main():
   for agent, learners, servers in itertools.product(AGENTS, NUM_LEARNERS, NUM_PS):
     rows.append(measure(agent, learners, servers, args.secs))
     print(rows[-1], flush=True)
-    with open(args.out, 'w', newline='') as file:
-      writer = csv.DictWriter(file, rows[0].keys(), lineterminator='\n')
-      writer.writeheader()
-      writer.writerows(rows)
+    write_rows(args.out, rows)
 
 
 if __name__ == '__main__':

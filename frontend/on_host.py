@@ -191,10 +191,24 @@ def task_status(session, task, now):
   folder = supervisor.run_folder(session)
   record = launched.record(session, task) or {}
   own = supervisor.read_json(supervisor.path_of(folder, task, 'json')) or {}
+  return status_row(folder, task, record, own, launched.supervised(record), now)
+
+
+def status_row(folder, task, record, own, alive, now):
+  """A row of the status table, a dict.
+
+  Args:
+    folder: with the task's log.
+    task: name of its files.
+    record: of its supervisor, {} without one.
+    own: its own state file, {} without one; may be that of a process before.
+    alive: whether the record is still kept, should the task not have ended.
+    now: Unix seconds.
+  """
   state = record.get('state')
   if state == 'exited':
     state = f'exited {record["exit_code"]}'
-  elif not launched.supervised(record):
+  elif not alive:
     state = 'no answer'
   running = state == 'running'
   fresh = own.get('pid') == record.get('pid')
@@ -207,7 +221,7 @@ def task_status(session, task, now):
     'uptime_secs': round(now - record['started'], 1) if running else None,
     'restarts': record.get('restarts', 0),
     'frames_per_sec': own.get('frames_per_sec') if running and fresh else None,
-    'last_seen_secs': round(now - own['last_seen'], 1) if own.get('last_seen') else None,
+    'last_seen_secs': max(0.0, round(now - own['last_seen'], 1)) if own.get('last_seen') else None,
     'last_line': last_words(folder, task) if record else 'not launched',
     'training': training_of(own),
   }

@@ -35,10 +35,10 @@ def prediction(console):
     ValueError: bad input, in one sentence.
     HostError: the sizes could not be told on this machine.
   """
-  taken, given = {}, _given_speeds(console.options)
-  if console.options.speeds_from:
-    taken = {**measured.speeds(console.options.speeds_from), **given}
-    given, taken = taken, {name: value for name, value in taken.items() if name not in given}
+  given, folder = _given_speeds(console.options), console.options.speeds_from
+  found = measured.speeds(folder) if folder else {}
+  taken = {name: value for name, value in found.items() if name not in given}
+  given |= taken
   actors = [task for task in console.cluster.tasks if task.job == 'actor']
   chief = next(task for task in console.cluster.tasks if task.job == 'learner')
   cells = dict.fromkeys(tuple(task.flags) for task in (chief, *actors))
@@ -72,7 +72,7 @@ def prediction(console):
     )
   return '\n'.join(
     [
-      _taken(console.options.speeds_from, taken),
+      _taken(folder, taken),
       _traffic_table(foretold, speeds.link_bytes_per_sec),
       '',
       _memory_table(there, run),

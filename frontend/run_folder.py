@@ -5,10 +5,10 @@ import os
 import time
 
 from frontend import on_host, supervisor, watching
+from frontend.cluster import JOBS
 
 # A task writes its state every 2 s; clocks of hosts and a shared file system may be late.
 ALIVE_SECS = 20.0
-_JOBS = ('ps', 'learner', 'actor')
 
 
 def status(options, out):
@@ -58,27 +58,12 @@ def task_rows(folder, now):
 def _place(name, own):
   """A key to sort by; who has not said yet what it is comes last."""
   job = own.get('job')
-  number = own['task'] if job in _JOBS else int(name.rpartition('-')[2])
-  return _JOBS.index(job) if job in _JOBS else len(_JOBS), number, name
+  number = own['task'] if job in JOBS else int(name.rpartition('-')[2])
+  return JOBS.index(job) if job in JOBS else len(JOBS), number, name
 
 
 def _row(folder, name, record, own, now):
-  state, seen_secs = record['state'], None
-  if own.get('last_seen'):
-    seen_secs = max(0.0, round(now - own['last_seen'], 1))
-  if state == 'exited':
-    state = f'exited {record["exit_code"]}'
-  elif state == 'running' and seen_secs is not None and seen_secs > ALIVE_SECS:
-    state = 'no answer'
-  running = state == 'running'
-  return {
-    'task': f'{own["job"]}-{own["task"]}' if own else name,
-    'host': record.get('host'),
-    'state': state,
-    'uptime_secs': round(now - record['started'], 1) if running else None,
-    'restarts': record['restarts'],
-    'frames_per_sec': own.get('frames_per_sec') if running else None,
-    'last_seen_secs': seen_secs,
-    'last_line': on_host.last_words(folder, name),
-    'training': on_host.training_of(own),
-  }
+  silent = record['state'] == 'running' and now - own.get('last_seen', now) > ALIVE_SECS
+  row = on_host.status_row(folder, name, record, own, not silent, now)
+  row.update(task=f'{own["job"]}-{own["task"]}' if own else name, host=record.get('host'))
+  return {key: row[key] for key in watching.STATUS_KEYS}

@@ -2,6 +2,8 @@
 
 import collections
 
+JOBS = ('ps', 'learner', 'actor')
+
 
 class Cluster(collections.namedtuple('Cluster', 'ps learner actor job task')):
   """The host lists of a run and this task's place in it; job '' is local training.

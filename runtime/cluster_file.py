@@ -4,10 +4,10 @@ import contextlib
 import json
 import os
 
+from runtime.cluster import JOBS
 from runtime.process import BadInput
 
 _NAME = 'cluster.json'
-_JOBS = ('ps', 'learner', 'actor')
 
 
 def write(folder, cluster):
@@ -19,7 +19,7 @@ def write(folder, cluster):
   """
   path = os.path.join(folder, _NAME)
   with open(path + '.new', 'w') as f:
-    json.dump({job: getattr(cluster, job) for job in _JOBS}, f)
+    json.dump({job: getattr(cluster, job) for job in JOBS}, f)
   os.replace(path + '.new', path)
 
 
@@ -42,7 +42,7 @@ def read(folder):
   try:
     with open(path) as f:
       jobs = json.load(f)
-    return {job: [str(host) for host in jobs[job]] for job in _JOBS}
+    return {job: [str(host) for host in jobs[job]] for job in JOBS}
   except FileNotFoundError:
     raise BadInput(
       f'--logdir={folder}: no run of a cluster is under way here, or its chief has not begun: '

@@ -4,12 +4,11 @@ import collections
 import json
 
 from runtime import cluster_file, slurm
-from runtime.cluster import LOCAL, Cluster
+from runtime.cluster import JOBS, LOCAL, Cluster
 from runtime.peers import check_port, check_resolves
 from runtime.process import BadInput, RunFailed
 
 SOURCES = ('flags', 'tf_config', 'slurm', 'run', 'auto')
-JOBS = ('ps', 'learner', 'actor')
 _OTHER_NAMES = {
   'chief': 'the chief here is the first learner: write "learner"',
   'master': 'the master here is the first learner: write "learner"',

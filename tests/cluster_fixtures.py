@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from conftest import eventually, free_ports, updates_of_checkpoint, whole_rows
+import throttled_env
+from conftest import ROOT, eventually, free_ports, updates_of_checkpoint, whole_rows
 
 LIMIT_SECS = 240.0
 TRAINING = (
@@ -107,3 +108,22 @@ def assert_no_step_back_beyond(rows, save_secs, slack_secs=20.0):
   for i in steps_back:
     passed = max((times[j] for j in range(i) if frames[j] <= frames[i]), default=times[0])
     assert times[i - 1] - passed <= save_secs + slack_secs
+
+
+THROTTLED = '--level_name=throttled_env:ThrottledCatch-v0'
+
+
+def throttled_cluster(new_cluster, folder, **size):
+  """Learners take THROTTLED as a flag; the file `open` in the folder lets the environments run."""
+  env = {'PYTHONPATH': os.path.join(ROOT, 'tests'), throttled_env.OPEN: str(folder / 'open')}
+  return new_cluster(flags=['--watchdog_secs=120'], env=env, **size)
+
+
+def connected_actors(output):
+  """How many actors the chief last said are there, None before it said so.
+
+  Args:
+    output: of the chief.
+  """
+  said = output.rpartition('  connected ')[2].split()
+  return int(said[0]) if said and said[0].isdigit() else None

@@ -10,9 +10,11 @@ import pytest
 import throttled_env
 from cluster_fixtures import (  # noqa: F401 (new_cluster is a fixture)
   LIMIT_SECS,
+  THROTTLED,
   all_zero,
   assert_no_step_back_beyond,
   new_cluster,
+  throttled_cluster,
 )
 from conftest import ROOT, eventually
 
@@ -33,15 +35,6 @@ def test_a_cluster_trains_to_its_end_and_everybody_leaves(new_cluster, size):  #
   assert cluster.frames_in_checkpoint() == final >= total
   for name, task in cluster.tasks.items():
     assert f'{name} leaves: ' in task.output()
-
-
-THROTTLED = '--level_name=throttled_env:ThrottledCatch-v0'
-
-
-def throttled_cluster(new_cluster, folder, **size):  # noqa: F811
-  """Learners take THROTTLED as a flag; the file `open` in the folder lets the environments run."""
-  env = {'PYTHONPATH': os.path.join(ROOT, 'tests'), throttled_env.OPEN: str(folder / 'open')}
-  return new_cluster(flags=['--watchdog_secs=120'], env=env, **size)
 
 
 @pytest.mark.timeout(580)  # Five recoveries on a busy machine; alone about a minute.

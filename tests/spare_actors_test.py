@@ -9,11 +9,19 @@ import signal
 import subprocess
 import sys
 
-import throttled_env
-from cluster_fixtures import ACTING, LIMIT_SECS, all_zero, new_cluster  # noqa: F401 (a fixture)
-from conftest import ROOT, eventually
+import pytest
 
-THROTTLED = '--level_name=throttled_env:ThrottledCatch-v0'
+from cluster_fixtures import (  # noqa: F401 (new_cluster is a fixture)
+  ACTING,
+  LIMIT_SECS,
+  THROTTLED,
+  all_zero,
+  connected_actors,
+  new_cluster,
+  throttled_cluster,
+)
+from conftest import eventually
+
 TOTAL = 16_000
 
 
@@ -27,19 +35,14 @@ def start_spare(cluster, task, *place):
   return name
 
 
-def connected(cluster):
-  """How many actors the chief last said are there, None before it said so."""
-  said = cluster.tasks['learner:0'].output().rpartition('  connected ')[2].split()
-  return int(said[0]) if said and said[0].isdigit() else None
-
-
 def until_connected(cluster, number):
-  eventually(lambda: connected(cluster) == number, LIMIT_SECS, cluster.logs)
+  chief = cluster.tasks['learner:0']
+  eventually(lambda: connected_actors(chief.output()) == number, LIMIT_SECS, cluster.logs)
 
 
+@pytest.mark.timeout(580)  # Six starts and a recovery on a busy machine; alone about two minutes.
 def test_actors_join_a_run_and_leave_it_and_it_ends_with_all(new_cluster, tmp_path):  # noqa: F811
-  env = {'PYTHONPATH': os.path.join(ROOT, 'tests'), throttled_env.OPEN: str(tmp_path / 'open')}
-  cluster = new_cluster(actor=2, env=env)
+  cluster = throttled_cluster(new_cluster, tmp_path, actor=2)
   learner = ['--metrics_secs=0.5', f'--total_environment_frames={TOTAL}', THROTTLED]
   cluster.start('ps:0')
   cluster.start('learner:0', *learner)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cluster_fixtures import ACTING, TRAINING
+from cluster_fixtures import ACTING, TRAINING, connected_actors
 from conftest import updates_of_checkpoint, whole_rows
 from slurm_fixtures import network, slurm  # noqa: F401
 
@@ -58,11 +58,6 @@ def more_actors(slurm, jobs):  # noqa: F811
   return slurm.submit_actors(jobs[1].logdir, (0, 3), *ACTING, '--envs_per_actor=2', '--threads=1')
 
 
-def connected_actors(job):
-  said = job.output().rpartition('  connected ')[2].split()
-  return int(said[0]) if said else 0
-
-
 def states(job):
   """{task: state}, as the frontend's status tells from the run's folder."""
   words = ['--action=status', f'--run_folder={job.logdir}', '--json']
@@ -76,12 +71,12 @@ def states(job):
 def test_an_array_of_actors_joins_a_run_and_leaves_it(slurm, jobs, more_actors):  # noqa: F811
   _, job = jobs
   first, second = more_actors
-  job.until(lambda: connected_actors(job) == 3)
+  job.until(lambda: connected_actors(job.output()) == 3)
   tasks = ['ps-0', 'learner-0', 'actor-0', 'actor-1', 'actor-4']
   job.until(lambda: states(job) == dict.fromkeys(tasks, 'running'))
   slurm.command('scancel', first.id)
   first.until_state('CANCELLED')
-  job.until(lambda: connected_actors(job) == 2)
+  job.until(lambda: connected_actors(job.output()) == 2)
   assert states(job) == {**dict.fromkeys(tasks, 'running'), 'actor-1': 'exited 0'}
   assert 'actor:1 leaves: SIGTERM' in first.output(), first.story()
   assert second.about('JobState') == 'RUNNING'
