@@ -38,7 +38,7 @@ class AdvantageScale(tf.Module):
     """Takes in one batch of one learner; an operation.
 
     Args:
-      moments: float32 [2], see `losses.Losses.advantages`.
+      moments: float32 [2], how many advantages there were and the sum of their squares.
     """
     share = self.moments.read_value() / self._num_learners
     return self.moments.assign_add((1.0 - _DECAY) * (tf.cast(moments, tf.float64) - share))

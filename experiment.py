@@ -153,6 +153,9 @@ flags.DEFINE_integer(
 flags.DEFINE_bool(
   'advantage_normalisation', False, 'Divide advantages by their root mean square of late.'
 )
+flags.DEFINE_bool(
+  'value_normalisation', False, 'PopArt: the baseline learns returns of mean 0 and deviation 1.'
+)
 flags.DEFINE_integer('sample_reuse', 1, 'Updates that are made of each batch.', lower_bound=1)
 flags.DEFINE_float('baseline_cost', 0.5, 'Weight of the baseline loss.')
 flags.DEFINE_float('discounting', 0.99, 'Discount per agent step.')

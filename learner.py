@@ -78,13 +78,17 @@ class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
       they are averages over learners).
     frames: environment frames of the batches behind one application.
     passes: how many applications these frames are shared out over.
+    and_then: function that gives what has to follow each application before anybody goes on, an
+      operation; or None.
   """
 
-  def __init__(self, optimizer, counters, gradient_clipping, scale, frames, passes=1):
+  def __init__(
+    self, optimizer, counters, gradient_clipping, scale, frames, passes=1, and_then=None
+  ):
     super().__init__(use_locking=False, name='TotalGradient')
     self._optimizer, self._counters = optimizer, counters
     self._clipping, self._scale = gradient_clipping, scale
-    self._frames, self._passes = frames, passes
+    self._frames, self._passes, self._and_then = frames, passes, and_then
 
   def apply_gradients(self, grads_and_vars, global_step=None, name=None):
     """Applies the clipped total; InvalidArgumentError, naming the update, if not finite."""
@@ -107,6 +111,7 @@ class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
       return tf.group(
         self._counters.environment_frames.assign_add(self._frames_of_this_one()),
         self._counters.gradient_norm.assign(norm),
+        *([self._and_then()] if self._and_then else []),
       )
 
   def _frames_of_this_one(self):
@@ -137,14 +142,19 @@ class TotalGradientOptimizer(tf.compat.v1.train.Optimizer):
     return self._optimizer.variables()
 
 
-def build_optimizer(hyperparameters, counters, num_learners=1, sync=True):
-  """The optimizer of one learner of `num_learners`.
+def build_optimizer(hyperparameters, counters, together=1, and_then=None):
+  """The optimizer of one learner.
+
+  Args:
+    hyperparameters: `Hyperparameters`.
+    counters: `Counters`.
+    together: how many learners' batches make one update.
+    and_then: see `TotalGradientOptimizer`.
 
   Returns:
     (optimizer, the tf.compat.v1.train.SyncReplicasOptimizer or None). Synchronous learners'
     gradients are averaged by SyncReplicasOptimizer and multiplied back to their sum.
   """
-  together = num_learners if sync else 1
   frames = (
     hyperparameters.batch_size
     * hyperparameters.unroll_length
@@ -159,6 +169,7 @@ def build_optimizer(hyperparameters, counters, num_learners=1, sync=True):
     float(together),
     frames,
     hyperparameters.sample_reuse,
+    and_then,
   )
   if together == 1:
     return total, None
@@ -259,8 +270,8 @@ def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, dev
   """One update as graph operations.
 
   Args:
-    trained: has `weights` (`sliced_weights.SlicedWeights`), `agent` (what they are the weights of),
-      `counters` and `advantage_scale` (`advantage_scale.AdvantageScale`, or None).
+    trained: `roles.wiring.Graph`, of which are used: `weights`, `agent`, `counters`,
+      `advantage_scale` and `together`.
     agent: the learner's own copy of it.
     refresh: operation that copies the weights into the copy.
     batch: `Unroll` of [B, ...].
@@ -280,22 +291,17 @@ def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, dev
     terms = dict(entropy_weight=reuse.first_only(weight))
     if trained.advantage_scale:
       terms['advantage_factor'] = trained.advantage_scale.factor()
+    if agent.value_scale:
+      terms['advantage_factor'] = terms['baseline_factor'] = agent.value_scale.factor()
     losses, gradients = build_gradients(agent, batch, hyperparameters, terms, devices, reuse)
   lag = tf.cast(updates_before - batch.policy_version, tf.float32)
   update = optimizer.apply_gradients(
     list(zip(trained.weights.cut(gradients), trained.weights.slices, strict=True)),
     global_step=counters.updates,
   )
-  if trained.agent.running_scaling:
-    # [T+1, B, ...] -> [T * B, ...]: entry 0 was taken in with the unroll before.
-    seen = time_major_env_outputs(batch.env_outputs).observation[1:]
-    with tf.control_dependencies([update]):
-      seen = tf.reshape(seen, [-1, *seen.shape[2:]])
-      update = reuse.in_first(lambda: trained.agent.running_scaling.add(seen))
-  if trained.advantage_scale:
-    with tf.control_dependencies([update]):
-      update = tf.group(update, trained.advantage_scale.add(losses.advantages))
   with tf.control_dependencies([update]):
+    taken_in = _add_to_statistics(trained, batch, losses, reuse)
+  with tf.control_dependencies([update, *taken_in]):
     frames = counters.environment_frames.read_value()
     values = dict(
       updates=counters.updates.read_value(),
@@ -310,6 +316,23 @@ def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, dev
       policy_lag_max=tf.reduce_max(lag),
     )
     return {name: tf.identity(value) for name, value in values.items()}
+
+
+def _add_to_statistics(trained, batch, losses, reuse):
+  """What a run keeps of its batches beside weights and counters; a list of operations."""
+  agent, operations = trained.agent, []
+  if agent.running_scaling:
+    # [T+1, B, ...] -> [T * B, ...]: entry 0 was taken in with the unroll before.
+    seen = time_major_env_outputs(batch.env_outputs).observation[1:]
+    seen = tf.reshape(seen, [-1, *seen.shape[2:]])
+    operations.append(reuse.in_first(lambda: agent.running_scaling.add(seen)))
+  if agent.value_scale:
+    targets = losses.targets
+    operations.append(reuse.in_first(lambda: agent.value_scale.add(targets, trained.together)))
+  if trained.advantage_scale:
+    number, _, squares = tf.unstack(losses.advantages)
+    operations.append(trained.advantage_scale.add(tf.stack([number, squares])))
+  return operations
 
 
 class LearnerLoop:

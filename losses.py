@@ -14,10 +14,11 @@ import vtrace
 
 _RATIO_CLIP = 0.2  # How far a policy may go from that of the first pass and still be followed.
 
-Losses = collections.namedtuple('Losses', 'total policy baseline entropy advantages')
+Losses = collections.namedtuple('Losses', 'total policy baseline entropy advantages targets')
 Losses.__doc__ = """float32 scalars; `baseline` and `entropy` without their costs, `total` with.
 
-`advantages` is float32 [2]: how many steps had one, and the sum of squares of these (not scaled).
+`advantages` (not scaled) and `targets` (of the values) are float32 [3]: how many steps had one,
+their sum and the sum of their squares.
 """
 
 
@@ -86,13 +87,20 @@ def _leads_nowhere(done, info):
   return done & ~info.game_over & tf.equal(info.episode_step, 0)
 
 
+def _moments(values, masked):
+  kept = tf.where(masked, 0.0, values)
+  number = tf.reduce_sum(tf.cast(~masked, tf.float32))
+  return tf.stack([number, tf.reduce_sum(kept), tf.reduce_sum(tf.square(kept))])
+
+
 def compute_losses(
   learner_outputs,
   agent_outputs,
   env_outputs,
   hyperparameters,
   entropy_weight,
-  advantage_factor=None,
+  advantage_factor=1.0,
+  baseline_factor=1.0,
   at_first=None,
 ):
   """V-trace losses of a batch.
@@ -104,7 +112,8 @@ def compute_losses(
     env_outputs: StepOutput of [T+1, B, ...]; reward and done of entry t came with observation t.
     hyperparameters: `Hyperparameters`.
     entropy_weight: what the entropy counts in the total, see `learner.entropy_cost`.
-    advantage_factor: float32 scalar, multiplies the advantages; None: they stay.
+    advantage_factor: float32 scalar, multiplies the advantages.
+    baseline_factor: float32 scalar, multiplies the errors of the baseline.
     at_first: see `reused_policy_gradient_loss`; None: a batch is learned from once.
 
   Returns:
@@ -130,17 +139,14 @@ def compute_losses(
     bootstrap_value=bootstrap_value,
     lambda_=hyperparameters.vtrace_lambda,
   )
-  advantages = returns.pg_advantages
-  number = tf.reduce_sum(tf.cast(~masked, tf.float32))
-  moments = tf.stack([number, tf.reduce_sum(tf.square(advantages))])
-  if advantage_factor is not None:
-    advantages *= advantage_factor
-  chosen = learner_outputs.policy_logits, agent_outputs.action, advantages
+  advantages, targets = _moments(returns.pg_advantages, masked), _moments(returns.vs, masked)
+  scaled = returns.pg_advantages * advantage_factor
+  chosen = learner_outputs.policy_logits, agent_outputs.action, scaled
   if at_first is None:
     policy = policy_gradient_loss(*chosen)
   else:
     policy = reused_policy_gradient_loss(*chosen, at_first)
-  baseline = baseline_loss(returns.vs - learner_outputs.baseline)
+  baseline = baseline_loss((returns.vs - learner_outputs.baseline) * baseline_factor)
   entropy = entropy_loss(learner_outputs.policy_logits, ~masked)
   total = policy + hyperparameters.baseline_cost * baseline + entropy_weight * entropy
-  return Losses(total, policy, baseline, entropy, moments)
+  return Losses(total, policy, baseline, entropy, advantages, targets)

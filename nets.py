@@ -13,6 +13,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from observation_scaling import SCALES, RunningScaling
+from value_normalisation import PopArt
 
 snt.Module()  # Sonnet 2 wants its first module built eagerly; later ones may be built in graphs.
 
@@ -178,21 +179,39 @@ class Agent(snt.Module):
     scaling: what the torso sees of an observation, a key of `observation_scaling.SCALES`.
       Images: x / 255, (x - 128) / 128 or `RunningScaling`; vectors: as they are, or
       `RunningScaling`.
+    value_normalisation: whether the baseline's last layer learns normalised returns, see
+      `value_normalisation.PopArt`.
+
+  Attributes:
+    running_scaling: a `RunningScaling` once the first observation is seen, or None.
+    value_scale: a `PopArt`, or None.
   """
 
   torso_class = None
   observation_rank = None  # Of a single observation: 3 for images, 1 for vectors.
   lstm_size = None
 
-  def __init__(self, num_actions, precision='float32', scaling='unit', name='agent'):
+  def __init__(
+    self,
+    num_actions,
+    precision='float32',
+    scaling='unit',
+    value_normalisation=False,
+    name='agent',
+  ):
     super().__init__(name=name)
     self._num_actions, self._scaling = num_actions, scaling
-    self.running_scaling = None  # Or a `RunningScaling`, once the first observation is seen.
+    self.running_scaling = None
+    self.value_scale = PopArt() if value_normalisation else None
     self._torso = self.torso_class(tf.dtypes.as_dtype(precision), SCALES[scaling])
     self._lstm = snt.LSTM(self.lstm_size) if self.lstm_size else None
     # A near-uniform first policy: a near-deterministic one hardly explores.
     self._policy = _Linear(num_actions, gain=0.01, name='policy')
     self._baseline = _Linear(1, gain=1.0, name='baseline')
+
+  def rescale_values(self, weights):
+    """See `PopArt.rescale`; an operation, for agents with `value_normalisation`."""
+    return self.value_scale.rescale(weights, self._baseline)
 
   def initial_state(self, batch_size):
     """The first core state: a nest of float32 [batch_size, lstm_size]; () without LSTM."""
@@ -264,7 +283,8 @@ class Agent(snt.Module):
   def _head(self, features):
     logits = self._policy(features)
     action = tf.random.categorical(logits, 1, dtype=tf.int32)[:, 0]
-    return AgentOutput(action, logits, self._baseline(features)[:, 0])
+    baseline = self._baseline(features)[:, 0]
+    return AgentOutput(action, logits, self.value_scale(baseline) if self.value_scale else baseline)
 
 
 def _merge_time(tensor):
@@ -345,13 +365,13 @@ def default_agent_name(observation_shape):
   return (SimpleConvNetAgent if len(observation_shape) == 3 else MLPAgent).__name__
 
 
-def build_agent(agent_name, spec, precision='float32', scaling='unit'):
+def build_agent(agent_name, spec, precision='float32', scaling='unit', value_normalisation=False):
   """An agent whose variables exist: it is run once on zeros.
 
   Args:
     agent_name: a name for `agent_factory`.
     spec: has `observation_shape` (H, W, C) or (D,), `observation_dtype` and `num_actions`.
-    precision, scaling: see `Agent`.
+    precision, scaling, value_normalisation: see `Agent`.
 
   Raises:
     ValueError: the agent does not take observations of this rank.
@@ -363,7 +383,7 @@ def build_agent(agent_name, spec, precision='float32', scaling='unit'):
       f'{cls.__name__} takes {kinds[cls.observation_rank]}, but the observations are of shape '
       f'{tuple(spec.observation_shape)}; {default_agent_name(spec.observation_shape)} would fit'
     )
-  agent = cls(spec.num_actions, precision, scaling)
+  agent = cls(spec.num_actions, precision, scaling, value_normalisation)
   step = collections.namedtuple('Step', 'reward done observation')(
     tf.zeros([1]),
     tf.zeros([1], tf.bool),
@@ -373,7 +393,15 @@ def build_agent(agent_name, spec, precision='float32', scaling='unit'):
   return agent
 
 
-def local_copy(agent, agent_name, spec, precision='float32', scaling='unit', values_of=None):
+def local_copy(
+  agent,
+  agent_name,
+  spec,
+  precision='float32',
+  scaling='unit',
+  value_normalisation=False,
+  values_of=None,
+):
   """A second agent with its own local variables, and a function that copies the weights into them.
 
   Actors and learners work on such copies: a variable on a parameter server that is read in a loop
@@ -381,7 +409,7 @@ def local_copy(agent, agent_name, spec, precision='float32', scaling='unit', val
 
   Args:
     agent: what is copied.
-    agent_name, spec, precision, scaling: see `build_agent`.
+    agent_name, spec, precision, scaling, value_normalisation: see `build_agent`.
     values_of: function from `agent` to tensors, where its variables do not hold their values.
 
   Returns:
@@ -389,7 +417,7 @@ def local_copy(agent, agent_name, spec, precision='float32', scaling='unit', val
     current device; TensorFlow's collections list them as local variables, not as trainable ones.
   """
   with tf.variable_creator_scope(_zero):  # Random values would cost time, and are never read.
-    copy = build_agent(agent_name, spec, precision, scaling)
+    copy = build_agent(agent_name, spec, precision, scaling, value_normalisation)
   graph = tf.compat.v1.get_default_graph()
   keys = tf.compat.v1.GraphKeys
   for variable in copy.variables:

@@ -47,11 +47,12 @@ class SlicedWeights:
     num_slices: int, at least 1.
 
   Attributes:
+    variables: as given; they have no values.
     slices: list of float32 tf.Variable [N], all of the same N; zeros follow the last weight.
   """
 
   def __init__(self, variables, num_slices):
-    self._variables = variables
+    self.variables = variables
     self._sizes = [v.shape.num_elements() for v in variables]
     even = -(-sum(self._sizes) // num_slices)
     self._size = -(-even // _ALIGNMENT) * _ALIGNMENT
@@ -72,11 +73,29 @@ class SlicedWeights:
     slices = self.slices if slices is None else slices
     whole = tf.concat([tf.convert_to_tensor(s) for s in slices], axis=0)
     pieces = tf.split(whole, [*self._sizes, self._padding])
-    return [tf.reshape(t, v.shape) for t, v in zip(pieces, self._variables, strict=False)]
+    return [tf.reshape(t, v.shape) for t, v in zip(pieces, self.variables, strict=False)]
+
+  def change(self, variable, factor, offset=0.0):
+    """Each element of one of the variables times `factor` plus `offset`; an operation."""
+    assigned = []
+    for piece, start, stop in self._pieces(variable):
+      with tf.device(piece.device):
+        assigned.append(piece[start:stop].assign(piece[start:stop] * factor + offset))
+    return tf.group(*assigned)
+
+  def _pieces(self, variable):
+    """Where a variable lies: (slice, start, stop) of each slice that holds some of it."""
+    index = next(i for i, v in enumerate(self.variables) if v is variable)
+    first = sum(self._sizes[:index])
+    last = first + self._sizes[index]
+    for i, piece in enumerate(self.slices):
+      start, stop = max(first - i * self._size, 0), min(last - i * self._size, self._size)
+      if start < stop:
+        yield piece, start, stop
 
   def values_of(self, agent):
     """What `agent.variables` hold, with the weights out of the slices; a list of tensors."""
-    weights = {v.ref(): t for v, t in zip(self._variables, self.joined(), strict=True)}
+    weights = {v.ref(): t for v, t in zip(self.variables, self.joined(), strict=True)}
     return [weights.get(v.ref(), v) for v in agent.variables]
 
   def whole(self, optimizer):
@@ -84,7 +103,7 @@ class SlicedWeights:
 
     Its variables are created on the current device.
     """
-    parts = {v.op.name: v.shape for v in self._variables}
+    parts = {v.op.name: v.shape for v in self.variables}
     columns = [(list(parts), self.slices)]
     for slot in optimizer.get_slot_names():
       slots = [optimizer.get_slot(s, slot) for s in self.slices]

@@ -79,7 +79,7 @@ def play(
   Args:
     checkpoint: path of a checkpoint.
     agent_name: see nets.agent_factory.
-    spec: environments.EnvironmentSpec, or a run's settings; those say the scaling of observations.
+    spec: environments.EnvironmentSpec, or a run's settings; those say what is scaled.
     num_episodes: games to play.
     environments: environments.FlowEnvironment of N environments, N <= num_episodes.
     should_stop: function without arguments.
@@ -89,8 +89,12 @@ def play(
   Returns:
     `GameCollector`; not complete if told to stop.
   """
-  scaling = getattr(spec, 'observation_scaling', 'unit')
-  agent = nets.build_agent(agent_name, spec, scaling=scaling)
+  agent = nets.build_agent(
+    agent_name,
+    spec,
+    scaling=getattr(spec, 'observation_scaling', 'unit'),
+    value_normalisation=getattr(spec, 'value_normalisation', False),
+  )
   saver = tf.compat.v1.train.Saver(agent.variables)
   version = tf.compat.v1.Variable(
       tf.zeros([], tf.int64), trainable=False, use_resource=True,

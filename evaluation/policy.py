@@ -22,13 +22,15 @@ Attributes:
 Step = collections.namedtuple('Step', 'reward done observation')
 
 
-def build_policy(agent_name, spec, scaling):
+def build_policy(agent_name, spec, scaling, value_normalisation=False):
   """The `Policy` of an agent whose weights are yet to be restored.
 
   Args:
-    agent_name, spec, scaling: as for `nets.build_agent`.
+    agent_name, spec, scaling, value_normalisation: as for `nets.build_agent`.
   """
-  agent = nets.build_agent(agent_name, spec, scaling=scaling)
+  agent = nets.build_agent(
+    agent_name, spec, scaling=scaling, value_normalisation=value_normalisation
+  )
   like = agent.initial_state(1)
   sizes = [int(part.shape[1]) for part in tf.nest.flatten(like)]
 

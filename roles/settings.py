@@ -22,11 +22,13 @@ SHARED_FLAGS = (
   'learning_rate', 'optimizer', 'decay', 'momentum', 'epsilon', 'gradient_clipping',
   'entropy_cost', 'entropy_cost_final', 'entropy_decay_frames', 'baseline_cost', 'discounting',
   'vtrace_lambda', 'learner_precision', 'sync_learners', 'observation_scaling',
-  'advantage_normalisation', 'sample_reuse',
+  'advantage_normalisation', 'value_normalisation', 'sample_reuse',
 )  # fmt: skip
 SPACES = ('observation_shape', 'observation_dtype', 'num_actions')
 # What has to be alike for one run's weights to mean in another what they meant in the first.
-NETWORK = ('agent_name', 'observation_scaling', 'observation_shape', 'num_actions')
+NETWORK = (
+  'agent_name', 'observation_scaling', 'value_normalisation', 'observation_shape', 'num_actions',
+)  # fmt: skip
 # Values of flags that stand for "what fits", so that they contradict nothing.
 _OPEN_VALUES = {'agent_name': 'auto', 'num_action_repeats': 0, 'queue_capacity': 0}
 
@@ -69,6 +71,10 @@ def own_settings(shared):
   import environments  # Not before the flags are good: it takes a moment.
 
   level_name = shared['level_name']
+  if shared['advantage_normalisation'] and shared['value_normalisation']:
+    raise BadInput(
+      '--advantage_normalisation and --value_normalisation both scale the advantages: choose one'
+    )
   try:
     spec = environments.environment_spec(
       level_name, shared['num_action_repeats'], shared['width'], shared['height']
@@ -241,7 +247,11 @@ def _recorded_settings(folder):
   """The settings of the run in a folder, a dict as JSON has it; {} where none are recorded."""
   recorded = run_record.read_run_json(os.path.join(folder, 'run.json')).get('settings', {})
   # Runs of before there was a choice have no record of it.
-  first = {'observation_scaling': 'unit', 'advantage_normalisation': False}
+  first = {
+    'observation_scaling': 'unit',
+    'advantage_normalisation': False,
+    'value_normalisation': False,
+  }
   return {**first, **recorded} if recorded else {}
 
 
@@ -257,7 +267,7 @@ def check_same_run(folder, settings, *more_fields):
   Raises:
     BadInput: naming the field and both values.
   """
-  fields = ('agent_name', 'observation_scaling', *SPACES, *more_fields)
+  fields = ('agent_name', 'observation_scaling', 'value_normalisation', *SPACES, *more_fields)
   ours = json.loads(json.dumps({name: getattr(settings, name) for name in fields}))
   theirs = _recorded_settings(folder)
   for name in fields:

@@ -38,14 +38,19 @@ class Graph:
     counters: `learner.Counters`.
     advantage_scale: `advantage_scale.AdvantageScale`, or None where advantages are not scaled.
     shared: `runtime.shared_state.SharedState`.
+    together: how many learners' batches make one update.
   """
 
   def __init__(self, settings, cluster):
     self.settings, self.cluster = settings, cluster
+    self.together = max(1, len(cluster.learner)) if settings.sync_learners else 1
     with tf.compat.v1.device(placement.variables_device(cluster)):
       with sliced_weights.templates(cluster.own_device):
         self.agent = nets.build_agent(
-          settings.agent_name, settings, scaling=settings.observation_scaling
+          settings.agent_name,
+          settings,
+          scaling=settings.observation_scaling,
+          value_normalisation=settings.value_normalisation,
         )
       self.weights = sliced_weights.SlicedWeights(
         self.agent.trainable_variables, max(1, len(cluster.ps))
@@ -53,8 +58,7 @@ class Graph:
       self.counters = learner.create_counters()
       self.advantage_scale = None
       if settings.advantage_normalisation:
-        together = len(cluster.learner) if settings.sync_learners else 1
-        self.advantage_scale = AdvantageScale(max(1, together))
+        self.advantage_scale = AdvantageScale(self.together)
     self.shared = SharedState(cluster)
 
   def unroll_queue(self, learner_task):
@@ -90,6 +94,7 @@ class Graph:
       settings,
       precision,
       settings.observation_scaling,
+      settings.value_normalisation,
       self.weights.values_of,
     )
 
@@ -182,7 +187,7 @@ class LearnerSide:
 
   def __init__(self, graph, devices):
     cluster, settings = graph.cluster, graph.settings
-    self._cluster, self._weights = cluster, graph.weights
+    self._cluster, self._weights, together = cluster, graph.weights, graph.together
     self.device_names = ', '.join(d.rpartition('/')[2].removeprefix('device:') for d in devices)
     self.queue, self.specs = graph.unroll_queue(max(0, cluster.task))
     self.queue_size = self.queue.size()
@@ -198,7 +203,7 @@ class LearnerSide:
       self.loop = learner.LearnerLoop(self.queue, self.specs, settings.batch_size, reuse)
       agent, copy_weights = graph.local_agent(settings.learner_precision)
       self.optimizer, self.sync = learner.build_optimizer(
-        hyperparameters, graph.counters, max(1, len(cluster.learner)), settings.sync_learners
+        hyperparameters, graph.counters, together, and_then=self._after_application(graph)
       )
       self.update = learner.build_update(
         graph,
@@ -210,6 +215,12 @@ class LearnerSide:
         devices,
         reuse,
       )
+
+  def _after_application(self, graph):
+    """The values' scale follows their statistics; one learner sees to it, where several update."""
+    if not graph.agent.value_scale or (graph.together == 1 and graph.cluster.task > 0):
+      return None
+    return lambda: graph.agent.rescale_values(graph.weights)
 
   def whole_weights(self):
     """`sliced_weights.Whole` on this task, for who saves checkpoints."""

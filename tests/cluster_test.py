@@ -49,6 +49,8 @@ def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_
   has_statistics = sync == 'true'
   if has_statistics:
     flags += ['--observation_scaling=running', '--advantage_normalisation']
+  else:
+    flags += ['--value_normalisation']
   cluster.start_all(learner=flags)
   cluster.until_frames(200)
   for victim in ('actor:1', 'learner:1', 'learner:0', 'ps:0'):
@@ -79,6 +81,9 @@ def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_
     counted = cluster.in_checkpoint('agent/observation_statistics/count')
     assert abs(counted - final) <= 4 * UPDATE_FRAMES
     assert cluster.in_checkpoint('advantage_moments').min() > 0
+  else:
+    assert cluster.in_checkpoint('agent/value_statistics/moments')[0] > 0
+    assert cluster.in_checkpoint('agent/value_statistics/scale')[1] not in (0, 1)
 
 
 def freeze(cluster, name):

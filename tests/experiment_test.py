@@ -98,6 +98,8 @@ def assert_refused(result, *words):
      ['ResNetAgent', '(3,)', 'MLPAgent']),
     (['--level_name=impala/Memory-v0', '--observation_scaling=centred'],
      ['observation_scaling=centred', 'impala/Memory-v0', 'float32', 'running']),
+    (['--advantage_normalisation', '--value_normalisation'],
+     ['--advantage_normalisation', '--value_normalisation', 'choose one']),
     # Clusters.
     (['--task=0'], ['task=0', 'job_name']),
     (['--task=-2'], ['task=-2']),
@@ -407,6 +409,8 @@ def test_a_logdir_in_use_or_of_another_agent_is_refused_and_untouched(catch, tmp
   assert_refused(refused, run_.logdir, 'observation_scaling unit', 'centred')
   refused = run(CATCH, f'--logdir={run_.logdir}', '--advantage_normalisation')
   assert_refused(refused, run_.logdir, 'advantage_normalisation False', 'True')
+  refused = run(CATCH, f'--logdir={run_.logdir}', '--value_normalisation')
+  assert_refused(refused, run_.logdir, 'value_normalisation False', 'True')
   assert run_.snapshot() == before
 
   run_.start()

@@ -1,5 +1,7 @@
 """A learner as experiment.py wires it, small, in the process of the test."""
 
+import concurrent.futures
+import contextlib
 import threading
 
 import numpy as np
@@ -7,12 +9,13 @@ import tensorflow as tf
 
 import experiment
 import learner
+from conftest import free_ports
 from environments import StepOutput, StepOutputInfo
 from nets import AgentOutput
 from roles import wiring
 from roles.settings import SHARED_FLAGS, Options, Settings
 from runtime import checkpoints, placement, sessions
-from runtime.cluster import LOCAL
+from runtime.cluster import LOCAL, Cluster
 
 TWO_CPUS = ('/cpu:0', '/cpu:1')
 LIMIT_SECS = 100.0
@@ -160,3 +163,47 @@ def assert_same(actual, expected, **tolerance):
   assert actual.keys() == expected.keys()
   for name, value in expected.items():
     np.testing.assert_allclose(actual[name], value, err_msg=name, **{'rtol': 0, **tolerance})
+
+
+def learned(settings, unrolls, devices=('/cpu:0',), times=2):
+  """(values before, values after, reports) of a learner that updates `times` times."""
+  with Learner(settings, devices=devices).open() as one:
+    before = one.values()
+    one.put(unrolls)
+    reports = one.update(times)
+    return before, one.values(), reports
+
+
+@contextlib.contextmanager
+def two_learners(settings, devices=('/cpu:0',), num_ps=1):
+  """Parameter servers and two learners, each with its own server, graph and session.
+
+  Args:
+    settings: `roles.settings.Settings` of each.
+    devices: of each learner's towers.
+    num_ps: parameter servers.
+  """
+  addresses = [f'localhost:{port}' for port in free_ports(3 + num_ps)]
+  hosts = tuple(addresses[3:]), tuple(addresses[:2]), (addresses[2],)
+  with contextlib.ExitStack() as stack:
+    learners = []
+    for job, task in [*(('ps', i) for i in range(num_ps)), ('learner', 0), ('learner', 1)]:
+      cluster = Cluster(*hosts, job, task)
+      config = two_cpus(placement.session_config(cluster, threads=2))
+      server = sessions.start_server(cluster, config)
+      if job == 'learner':
+        one = Learner(settings, cluster, devices)
+        learners.append(stack.enter_context(one.open(server.target, config)))
+    yield learners
+
+
+def update_together(learners, times):
+  """Reports of each learner; they update at the same time."""
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    futures = [pool.submit(one.update, times) for one in learners]
+    return [future.result() for future in futures]
+
+
+def rows(unrolls, *batches):
+  """The unrolls of some half batches of 2."""
+  return [np.concatenate([x[2 * b : 2 * b + 2] for b in batches]) for x in unrolls]

@@ -1,8 +1,6 @@
 """learner: losses and gradients against numpy, one clipping, counters, towers, several learners."""
 
 import collections
-import concurrent.futures
-import contextlib
 import threading
 
 import numpy as np
@@ -10,18 +8,19 @@ import pytest
 import tensorflow as tf
 
 import learner
-from conftest import eventually, free_ports
+from conftest import eventually
 from learner_fixtures import (
   TWO_CPUS,
   Learner,
   assert_same,
+  learned,
   random_unrolls,
+  rows,
   small_settings,
-  two_cpus,
+  two_learners,
+  update_together,
 )
 from roles.role import failure
-from runtime import placement, sessions
-from runtime.cluster import Cluster
 
 T, B, NUM_ACTIONS = 5, 3, 4
 CLOSE = dict(rtol=1e-5, atol=1e-6)
@@ -176,15 +175,6 @@ def test_weights_follow_the_optimizer_and_the_rate_of_the_frames_so_far(graph, o
 # Updates of a learner.
 
 
-def learned(settings, unrolls, devices=('/cpu:0',), times=2):
-  """(values before, values after, reports) of a learner that updates `times` times."""
-  with Learner(settings, devices=devices).open() as one:
-    before = one.values()
-    one.put(unrolls)
-    reports = one.update(times)
-    return before, one.values(), reports
-
-
 def test_an_update_reports_what_it_did():
   settings = small_settings()
   unrolls = random_unrolls(settings, 8, policy_version=-3)
@@ -329,41 +319,6 @@ def test_every_tower_computes_its_share_on_its_device(graph):
 
 
 # Learners together.
-
-
-@contextlib.contextmanager
-def two_learners(settings, devices=('/cpu:0',), num_ps=1):
-  """Parameter servers and two learners, each with its own server, graph and session.
-
-  Args:
-    settings: `roles.settings.Settings` of each.
-    devices: of each learner's towers.
-    num_ps: parameter servers.
-  """
-  addresses = [f'localhost:{port}' for port in free_ports(3 + num_ps)]
-  hosts = tuple(addresses[3:]), tuple(addresses[:2]), (addresses[2],)
-  with contextlib.ExitStack() as stack:
-    learners = []
-    for job, task in [*(('ps', i) for i in range(num_ps)), ('learner', 0), ('learner', 1)]:
-      cluster = Cluster(*hosts, job, task)
-      config = two_cpus(placement.session_config(cluster, threads=2))
-      server = sessions.start_server(cluster, config)
-      if job == 'learner':
-        one = Learner(settings, cluster, devices)
-        learners.append(stack.enter_context(one.open(server.target, config)))
-    yield learners
-
-
-def update_together(learners, times):
-  """Reports of each learner; they update at the same time."""
-  with concurrent.futures.ThreadPoolExecutor() as pool:
-    futures = [pool.submit(one.update, times) for one in learners]
-    return [future.result() for future in futures]
-
-
-def rows(unrolls, *batches):
-  """The unrolls of some half batches of 2."""
-  return [np.concatenate([x[2 * b : 2 * b + 2] for b in batches]) for x in unrolls]
 
 
 @pytest.mark.slow

@@ -94,7 +94,9 @@ def test_losses_are_those_of_the_paper(graph):
   np.testing.assert_allclose(
     found[:4], (policy + 0.5 * baseline + 0.03 * entropy, policy, baseline, entropy), **CLOSE
   )
-  np.testing.assert_allclose(found.advantages, [T * B, np.sum(advantages**2)], **CLOSE)
+  for moments, values_of_steps in ((found.advantages, advantages), (found.targets, vs)):
+    expected = [T * B, np.sum(values_of_steps), np.sum(values_of_steps**2)]
+    np.testing.assert_allclose(moments, expected, **CLOSE)
 
 
 def test_gradients_are_those_of_the_paper(graph):

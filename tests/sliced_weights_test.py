@@ -55,6 +55,18 @@ def test_slices_are_even_and_hold_every_weight_once(num_slices):
   assert not np.any(flat[count:])
 
 
+@pytest.mark.parametrize('num_slices, which', itertools.product([1, 2, 7], range(len(SHAPES))))
+def test_a_variable_is_changed_where_it_lies_and_no_other_is(num_slices, which):
+  first, weights = made(num_slices)
+  change = weights.change(weights.variables[which], tf.constant(3.0), -1.0)
+  with initialized() as session:
+    session.run(change)
+    joined, slices = session.run([weights.joined(), weights.slices])
+  expected = [3 * v - 1 if i == which else v for i, v in enumerate(first)]
+  assert_equal(joined, expected, rtol=1e-6)
+  assert not np.any(np.concatenate(slices)[sum(v.size for v in first) :])
+
+
 @pytest.mark.parametrize('num_slices', [1, 3])
 def test_only_slices_are_variables_of_the_graph(num_slices):
   _, weights = made(num_slices)

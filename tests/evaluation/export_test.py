@@ -45,7 +45,7 @@ np.savez(sys.argv[3], **{k: np.stack([o[k] for o in outs]) for k in outs[0]})
 """
 
 
-def make_run(folder, agent_name, level_name, scaling):
+def make_run(folder, agent_name, level_name, scaling, value_normalisation=False):
   """Real steps of an untrained agent of which a checkpoint is written, in the graph.
 
   Returns:
@@ -56,7 +56,13 @@ def make_run(folder, agent_name, level_name, scaling):
 
   values = dict.fromkeys(settings_lib.SHARED_FLAGS)
   settings = settings_lib.Settings(
-    **values | dict(agent_name=agent_name, level_name=level_name, observation_scaling=scaling),
+    **values
+    | dict(
+      agent_name=agent_name,
+      level_name=level_name,
+      observation_scaling=scaling,
+      value_normalisation=value_normalisation,
+    ),
     observation_shape=tuple(spec.observation_shape),
     observation_dtype=spec.observation_dtype,
     num_actions=spec.num_actions,
@@ -67,7 +73,9 @@ def make_run(folder, agent_name, level_name, scaling):
     tf.compat.v1.set_random_seed(3)
     flow = environments.create_environment(level_name, NUM_ENVS, 1)
     try:
-      agent = nets.build_agent(agent_name, spec, scaling=scaling)
+      agent = nets.build_agent(
+        agent_name, spec, scaling=scaling, value_normalisation=value_normalisation
+      )
       saver = tf.compat.v1.train.Saver(agent.variables)
       first, _ = flow.initial()
       acted = tf.compat.v1.placeholder(tf.int32, [NUM_ENVS])
@@ -87,6 +95,8 @@ def make_run(folder, agent_name, level_name, scaling):
       unlike += [
         v.assign(3 * tf.random.normal(v.shape)) for v in agent.variables if 'policy/w' in v.name
       ]
+      if value_normalisation:
+        unlike.append(agent.value_scale.scale.assign([-3.0, 20.0]))
       with tf.compat.v1.Session() as session:
         session.run(tf.compat.v1.global_variables_initializer())
         session.run(unlike)
@@ -122,17 +132,17 @@ def exported(folder, run):
 
 
 @pytest.mark.parametrize(
-  'agent_name, level_name, scaling, state_size',
+  'agent_name, level_name, scaling, value_normalisation, state_size',
   [
-    ('MLPAgent', 'CartPole-v1', 'running', 0),
-    ('SimpleConvNetAgent', 'PongNoFrameskip-v4', 'centred', 0),
-    ('SimpleConvNetLSTMAgent', 'impala/Catch-v0', 'unit', 512),
+    ('MLPAgent', 'CartPole-v1', 'running', True, 0),
+    ('SimpleConvNetAgent', 'PongNoFrameskip-v4', 'centred', False, 0),
+    ('SimpleConvNetLSTMAgent', 'impala/Catch-v0', 'unit', False, 512),
   ],
 )
 def test_it_plays_as_the_checkpoint_without_this_code(
-  tmp_path, agent_name, level_name, scaling, state_size
+  tmp_path, agent_name, level_name, scaling, value_normalisation, state_size
 ):
-  run = make_run(tmp_path, agent_name, level_name, scaling)
+  run = make_run(tmp_path, agent_name, level_name, scaling, value_normalisation)
   folder = exported(tmp_path, run)
   _, _, record, logits, values = run
   np.savez(tmp_path / 'record.npz', **record)

@@ -98,6 +98,8 @@ def test_observation_statistics_go_along(tmp_path, processes):
      ['observation_shape [4], num_actions 2', 'observation_shape [2], num_actions 3']),
     (['--init_from=EARLIER', '--observation_scaling=running'],
      ['observation_scaling unit', 'observation_scaling running']),
+    (['--init_from=EARLIER', '--value_normalisation'],
+     ['value_normalisation False', 'value_normalisation True']),
     (['--init_from=EARLIER:5'], ['none of 5 frames', 'those of 3072']),
     (['--init_from=EARLIER:best'], ['not known which is best', 'those of 3072']),
     (['--init_from=EARLIER:newest'], ['EARLIER:newest', 'no checkpoint', 'RUN:best']),
