@@ -10,6 +10,7 @@ import pytest
 
 from cluster_fixtures import ACTING, TRAINING, connected_actors
 from conftest import updates_of_checkpoint, whole_rows
+from runtime.checkpoints import listed
 from slurm_fixtures import network, slurm  # noqa: F401
 
 FLAGS = (*TRAINING, *ACTING, '--batch_size=4', '--envs_per_actor=2', '--threads=1')
@@ -19,6 +20,10 @@ TOTAL_FRAMES = 3_000
 
 def rows(job):
   return whole_rows(os.path.join(job.logdir, 'metrics.csv'))
+
+
+def saved_frames(job):
+  return listed(job.logdir)[-1].frames
 
 
 def frames(job):
@@ -83,11 +88,14 @@ def test_an_array_of_actors_joins_a_run_and_leaves_it(slurm, jobs, more_actors):
   assert 'starting it again' not in first.output() + second.output() + job.output(), job.story()
 
 
-def test_a_time_limit_requeues_a_job_which_goes_on_and_scancel_leaves_a_checkpoint(
-  slurm,  # noqa: F811
-  jobs,
-  more_actors,
-):
+def until_it_goes_on(job, resumed_at, after=''):
+  """Until the job, which had said so much, has resumed at these frames and trained further."""
+  job.until(lambda: f'resumed at {resumed_at} frames' in job.output().removeprefix(after))
+  then = len(rows(job))
+  job.until(lambda: len(rows(job)) > then and frames(job) > resumed_at)
+
+
+def test_a_time_limit_requeues_a_job_which_goes_on(jobs, more_actors):
   _, job = jobs
   hours, minutes, _ = map(int, job.about('RunTime').split(':'))
   # At most the two minutes are left that `#SBATCH --signal` names, and at least one.
@@ -98,13 +106,27 @@ def test_a_time_limit_requeues_a_job_which_goes_on_and_scancel_leaves_a_checkpoi
   job.limit_to(600)
   saved, trained = updates_of_checkpoint(job.logdir), frames(job)
   assert saved > 0, job.story()
-  job.until(lambda: f'resumed at {trained} frames' in job.output())
-  job.until(lambda: frames(job) > trained)
+  until_it_goes_on(job, trained)
+
+
+def test_a_node_that_fails_requeues_its_job_which_goes_on_elsewhere(slurm, jobs):  # noqa: F811
+  _, job = jobs
+  restarts, node = int(job.about('Restarts')), job.about('BatchHost')
+  said, saved = job.output(), saved_frames(job)
+  slurm.fail(node)
+  job.until(lambda: int(job.about('Restarts')) == restarts + 1)
+  until_it_goes_on(job, saved, said)
+  assert job.about('JobState') == 'RUNNING' and job.about('BatchHost') != node, job.story()
+
+
+def test_scancel_leaves_a_checkpoint(slurm, jobs):  # noqa: F811
+  _, job = jobs
+  saved, before = updates_of_checkpoint(job.logdir), job.output()
   slurm.command('scancel', job.id)
   job.until_state('CANCELLED')
   job.until(lambda: not slurm.command('squeue', '-h', '-j', job.id, check=False).strip())
   assert updates_of_checkpoint(job.logdir) > saved, job.story()
-  assert 'checkpoint in' in job.output().rpartition(f'resumed at {trained} frames')[2]
+  assert 'checkpoint in' in job.output().removeprefix(before)
 
 
 @pytest.mark.parametrize(

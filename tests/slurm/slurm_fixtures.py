@@ -12,7 +12,7 @@ import sys
 import pytest
 
 import conftest
-from network_fixtures import is_alive, network, tool  # noqa: F401 (a fixture)
+from network_fixtures import end_processes, is_alive, network, tool  # noqa: F401 (a fixture)
 
 ROOT = conftest.ROOT
 LIMIT_SECS = 200.0
@@ -162,6 +162,12 @@ class Slurm:
       PYTHONPATH=os.path.join(ROOT, 'tests'), THROTTLED_ENV_OPEN=os.path.join(self.folder, 'never'),
     )  # fmt: skip
     return said.strip()
+
+  def fail(self, node):
+    """All that runs on a node is gone at once, and the controller finds it down."""
+    end_processes(self._hosts.pids(self._names.index(node)))
+    # By itself it would do so when the node has not answered for SlurmdTimeout.
+    self.command('scontrol', 'update', f'NodeName={node}', 'State=DOWN', 'Reason=failed')
 
   def close(self):
     """Ends all jobs, then the daemons, by process id; the network ends what is left."""
