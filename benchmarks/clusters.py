@@ -63,8 +63,9 @@ class Supervised:
         state = json.load(file)
     except (OSError, ValueError):
       return False
-    phases = state['phase'].split('+')
-    return state['pid'] == self.processes[name].pid and any(p in WORKING for p in phases)
+    phases, process = state['phase'].split('+'), self.processes[name]
+    alive = state['pid'] == process.pid and process.poll() is None
+    return alive and any(phase in WORKING for phase in phases)
 
   def metrics(self):
     """The rows of metrics.csv so far, dicts of strings."""

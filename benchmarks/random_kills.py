@@ -9,8 +9,8 @@ loop starts whatever died again, with the same command, as a supervisor would. W
 and the run has trained on frames beyond those at the kill. After the last kill the run goes on to
 `--frames`, where it ends by itself; a run that is there before the last kill is a failure.
 
-Writes kills.csv (kill, time, role, task, recovery_secs, frames_at_kill, frames_lost), summary.json,
-the run's metrics.csv and its picture.
+Writes kills.csv (kill, time, role, task, recovery_secs, frames_at_kill, frames_lost, and secs_lost,
+the time that these frames had taken), summary.json, the run's metrics.csv and its picture.
 """
 
 import argparse
@@ -35,7 +35,8 @@ END_SECS = 1800.0  # For the frames after the last kill.
 
 def kill_one(cluster, number, name):
   """Kills a task and waits for its recovery; a row of kills.csv."""
-  rows_before, frames = len(cluster.rows()), cluster.frames()
+  before = cluster.metrics()
+  rows_before, frames = len(before), int(before[-1]['environment_frames'])
   cluster.processes[name].kill()
   cluster.processes[name].wait()
   began = time.monotonic()
@@ -54,7 +55,14 @@ def kill_one(cluster, number, name):
     recovery_secs=round(time.monotonic() - began, 1),
     frames_at_kill=frames,
     frames_lost=max(0, frames - min(after)),
+    secs_lost=round(secs_of(before, min(after)), 1),
   )
+
+
+def secs_of(rows, frames):
+  """Seconds from the first of some rows of metrics.csv beyond these frames to the last row."""
+  lost = [float(row['time']) for row in rows if int(row['environment_frames']) > frames]
+  return lost[-1] - lost[0] if lost else 0.0
 
 
 def summary(kills, cluster, exit_codes):
