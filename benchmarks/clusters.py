@@ -17,6 +17,11 @@ WORKING = ('unroll', 'enqueue', 'refresh', 'update', 'wait', 'serving')
 GIVE_UP_SECS = 300.0
 
 
+def exit_on_sigterm():
+  """SIGTERM runs the `finally` of whoever started a cluster, as Ctrl-C does."""
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 class Supervised:
   """The tasks of a cluster; those that die are started again when `tend` is called.
 

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 
-from clusters import Supervised, write_rows
+from clusters import Supervised, exit_on_sigterm, write_rows
 from update_cost import processor_secs
 
 KINDS = {'local': {}, 'cluster': {'ps': 1, 'learner': 1, 'actor': 1}}
@@ -82,6 +82,7 @@ def main():
   parser.add_argument('--batch_sizes', type=int, nargs='+', default=[4, 32])
   parser.add_argument('--out', required=True, help='CSV file')
   args = parser.parse_args()
+  exit_on_sigterm()
   os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
   rows = []
   for number in range(args.rounds):

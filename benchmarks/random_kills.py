@@ -23,7 +23,7 @@ import statistics
 import tempfile
 import time
 
-from clusters import ROOT, Supervised, write_rows
+from clusters import ROOT, Supervised, exit_on_sigterm, write_rows
 
 SIZE = {'ps': 2, 'learner': 2, 'actor': 3}
 TASK_FLAGS = (
@@ -91,6 +91,7 @@ def main():
   parser.add_argument('--frames', type=int, required=True, help='environment frames of the run')
   parser.add_argument('--out', required=True, help='folder for the records')
   args = parser.parse_args()
+  exit_on_sigterm()
   choice = random.Random(args.seed)
   os.makedirs(args.out, exist_ok=True)
   cluster = Supervised(tempfile.mkdtemp(prefix='random_kills'), SIZE, TASK_FLAGS, args.frames)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from runtime.checkpoints import listed
 from slurm_fixtures import network, slurm  # noqa: F401
 
 FLAGS = (*TRAINING, *ACTING, '--batch_size=4', '--envs_per_actor=2', '--threads=1')
-SLOW = ('--level_name=throttled_env:ThrottledCatch-v0', '--total_environment_frames=100000000')
+SLOW = (
+  '--level_name=throttled_env:ThrottledCatch-v0', '--total_environment_frames=100000000',
+  '--save_checkpoint_secs=30',
+)  # fmt: skip
 TOTAL_FRAMES = 3_000
 
 
@@ -23,7 +27,7 @@ def rows(job):
 
 
 def saved_frames(job):
-  return listed(job.logdir)[-1].frames
+  return max((saved.frames for saved in listed(job.logdir)), default=0)
 
 
 def frames(job):
@@ -88,11 +92,12 @@ def test_an_array_of_actors_joins_a_run_and_leaves_it(slurm, jobs, more_actors):
   assert 'starting it again' not in first.output() + second.output() + job.output(), job.story()
 
 
-def until_it_goes_on(job, resumed_at, after=''):
-  """Until the job, which had said so much, has resumed at these frames and trained further."""
-  job.until(lambda: f'resumed at {resumed_at} frames' in job.output().removeprefix(after))
+def until_it_goes_on(job, said):
+  """Until the job, which had `said` that much before, trains again; the frames it resumed at."""
+  resumed = job.until(lambda: re.search(r'resumed at (\d+) frames', job.output()[len(said) :]))
   then = len(rows(job))
-  job.until(lambda: len(rows(job)) > then and frames(job) > resumed_at)
+  job.until(lambda: len(rows(job)) > then and frames(job) > int(resumed[1]))
+  return int(resumed[1])
 
 
 def test_a_time_limit_requeues_a_job_which_goes_on(jobs, more_actors):
@@ -106,16 +111,16 @@ def test_a_time_limit_requeues_a_job_which_goes_on(jobs, more_actors):
   job.limit_to(600)
   saved, trained = updates_of_checkpoint(job.logdir), frames(job)
   assert saved > 0, job.story()
-  until_it_goes_on(job, trained)
+  assert until_it_goes_on(job, '') == trained
 
 
 def test_a_node_that_fails_requeues_its_job_which_goes_on_elsewhere(slurm, jobs):  # noqa: F811
   _, job = jobs
   restarts, node = int(job.about('Restarts')), job.about('BatchHost')
-  said, saved = job.output(), saved_frames(job)
+  said, saved = job.output(), job.until(lambda: saved_frames(job))
   slurm.fail(node)
   job.until(lambda: int(job.about('Restarts')) == restarts + 1)
-  until_it_goes_on(job, saved, said)
+  assert until_it_goes_on(job, said) >= saved > 0
   assert job.about('JobState') == 'RUNNING' and job.about('BatchHost') != node, job.story()
 
 
