@@ -60,9 +60,9 @@ def kill_one(cluster, number, name):
 
 
 def secs_of(rows, frames):
-  """Seconds from the first of some rows of metrics.csv beyond these frames to the last row."""
-  lost = [float(row['time']) for row in rows if int(row['environment_frames']) > frames]
-  return lost[-1] - lost[0] if lost else 0.0
+  """Seconds between two rows of metrics.csv: the last, and the last of at most these frames."""
+  kept = [row for row in rows if int(row['environment_frames']) <= frames] or rows[:1]
+  return float(rows[-1]['time']) - float(kept[-1]['time'])
 
 
 def summary(kills, cluster, exit_codes):
