@@ -116,8 +116,8 @@ def test_a_time_limit_requeues_a_job_which_goes_on(jobs, more_actors):
 
 def test_a_node_that_fails_requeues_its_job_which_goes_on_elsewhere(slurm, jobs):  # noqa: F811
   _, job = jobs
-  restarts, node = int(job.about('Restarts')), job.about('BatchHost')
-  said, saved = job.output(), job.until(lambda: saved_frames(job))
+  saved = job.until(lambda: saved_frames(job))
+  restarts, node, said = int(job.about('Restarts')), job.about('BatchHost'), job.output()
   slurm.fail(node)
   job.until(lambda: int(job.about('Restarts')) == restarts + 1)
   assert until_it_goes_on(job, said) >= saved > 0
