@@ -31,3 +31,21 @@ def test_a_second_signal(second, environment, exit_code, printed):
     env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
   )  # fmt: skip
   assert (done.returncode, done.stdout) == (exit_code, printed)
+
+
+WITHOUT_KERAS = """
+import os, sys
+from runtime import process
+process.import_tensorflow()
+from roles import ps, role  # All that a task is made of.
+print('keras' in sys.modules, 'matplotlib' in sys.modules, 'TF_USE_LEGACY_KERAS' in os.environ)
+import tensorflow as tf
+print(tf.keras.version()[0])
+"""
+
+
+def test_tensorflow_comes_without_keras_which_is_there_for_who_asks():
+  done = subprocess.run(
+    [sys.executable, '-c', WITHOUT_KERAS], cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  assert done.stdout.split() == ['False', 'False', 'False', '3'], done.stdout + done.stderr
