@@ -1,6 +1,7 @@
 """A parameter server's life: it serves until the run is done and everybody has left."""
 
 import collections
+import contextlib
 import time
 
 import tensorflow as tf
@@ -46,9 +47,10 @@ def serve_to_the_end(cluster, target, interrupts):
   if cluster.task == 0:  # The other parameter servers ask it, so it goes after them.
     everybody += len(cluster.ps) - 1
   deadline = question = None
+  asking = _Asking(cluster, target)
   while True:
     if question is None:
-      question, asked = Attempt(_ask_how_far, cluster, target), time.monotonic()
+      question, asked = Attempt(asking.how_far), time.monotonic()
     answered, now = question.has_ended(POLL_SECS), time.monotonic()
     if not answered and now - asked < ANSWER_SECS:
       continue
@@ -72,18 +74,32 @@ def serve_to_the_end(cluster, target, interrupts):
     time.sleep(POLL_SECS)
 
 
-def _ask_how_far(cluster, target):
-  """How far the run's end has come, or None while no chief has been there or ps 0 is away."""
-  if cluster.task > 0 and not peers.is_up(cluster.ps[0]):
-    return None
-  try:
-    with shared_state.shared_state_session(cluster, target) as (session, state):
-      fetches = [
-        state.is_done,
-        state.chief_is_gone,
-        state.num_goodbyes,
-        state.num_spare_actors,
-      ]
-      return _HowFar(*sessions.run_within(session, fetches))
-  except tf.errors.OpError:
-    return None
+class _Asking:
+  """Asks ps 0, in one session: one for each question costs more than all else of an idle server."""
+
+  def __init__(self, cluster, target):
+    self._cluster, self._target = cluster, target
+    self._open = self._session = None
+
+  def how_far(self):
+    """How far the run's end has come, or None while no chief has been there or ps 0 is away."""
+    if self._cluster.task > 0 and not peers.is_up(self._cluster.ps[0]):
+      return None
+    try:
+      if self._open is None:
+        self._open = contextlib.ExitStack()
+        session = shared_state.shared_state_session(self._cluster, self._target)
+        self._session, self._state = self._open.enter_context(session)
+      state = self._state
+      fetches = [state.is_done, state.chief_is_gone, state.num_goodbyes, state.num_spare_actors]
+      return _HowFar(*sessions.run_within(self._session, fetches))
+    except tf.errors.FailedPreconditionError:  # No chief has been there.
+      return None
+    except tf.errors.OpError:
+      self._give_up()
+      return None
+
+  def _give_up(self):
+    with contextlib.suppress(tf.errors.OpError):
+      self._open.close()
+    self._open = None

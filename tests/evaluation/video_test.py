@@ -27,6 +27,7 @@ def spec_of(level_name):
 
   class Settings:
     agent_name, observation_scaling = 'SimpleConvNetLSTMAgent', 'unit'
+    value_normalisation = False
 
   for name in spec._fields:
     setattr(Settings, name, getattr(spec, name))
