@@ -3,7 +3,7 @@
 #
 #   make train                            train Pong with flagfiles/pong.flags
 #   make train ARGS="--level_name=..."    the same with further flags
-#   make test                             all tests, in two processes (see tests/conftest.py)
+#   make test                             all tests, in three processes (see tests/conftest.py)
 #   make test ARGS="-n0 tests/vtrace_test.py"    one file, in one process
 #   make quick                            those that start no cluster: under two minutes on two cores
 #   make lint                             ruff: the linter, and whether the formatter agrees
@@ -27,7 +27,7 @@ train: $(VENV)/.requirements
 	@$(BIN)/python experiment.py --flagfile=flagfiles/pong.flags $(ARGS)
 
 test: $(VENV)/.requirements-dev
-	@$(BIN)/python -m pytest --numprocesses=2 $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=3 $(ARGS)
 
 quick: $(VENV)/.requirements-dev
 	@$(BIN)/python -m pytest --numprocesses=2 -m "not cluster and not slow" $(ARGS)
