@@ -53,12 +53,7 @@ def export(folder, checkpoint, settings, atari, description, add=lambda folder, 
 
 def _write_saved_model(folder, checkpoint, settings):
   with tf.Graph().as_default():  # Without a seed: actions are drawn anew in each process.
-    policy = build_policy(
-      settings.agent_name,
-      settings,
-      settings.observation_scaling,
-      settings.value_normalisation,
-    )
+    policy = build_policy(settings)
     saver = tf.compat.v1.train.Saver(policy.agent.variables)
     signature = tf.compat.v1.saved_model.predict_signature_def
     with tf.compat.v1.Session() as session:

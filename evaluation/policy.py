@@ -22,14 +22,17 @@ Attributes:
 Step = collections.namedtuple('Step', 'reward done observation')
 
 
-def build_policy(agent_name, spec, scaling, value_normalisation=False):
+def build_policy(settings):
   """The `Policy` of an agent whose weights are yet to be restored.
 
   Args:
-    agent_name, spec, scaling, value_normalisation: as for `nets.build_agent`.
+    settings: a run's settings, or the part of them that `nets.build_agent` takes.
   """
   agent = nets.build_agent(
-    agent_name, spec, scaling=scaling, value_normalisation=value_normalisation
+    settings.agent_name,
+    settings,
+    scaling=settings.observation_scaling,
+    value_normalisation=settings.value_normalisation,
   )
   like = agent.initial_state(1)
   sizes = [int(part.shape[1]) for part in tf.nest.flatten(like)]
@@ -42,7 +45,7 @@ def build_policy(agent_name, spec, scaling, value_normalisation=False):
     return tf.compat.v1.placeholder(dtype, [None, *shape], name)
 
   inputs = dict(
-    observation=placeholder('observation', spec.observation_dtype, *spec.observation_shape),
+    observation=placeholder('observation', settings.observation_dtype, *settings.observation_shape),
     last_action=placeholder('last_action', tf.int32),
     last_reward=placeholder('last_reward', tf.float32),
     done=placeholder('done', tf.bool),

@@ -134,12 +134,7 @@ def _number_of_frames(path):
 def _frames(checkpoint, settings, game, num_episodes, annotate, deterministic, returns):
   """Plays; yields a frame a step, and adds to `returns`."""
   with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-    policy = build_policy(
-      settings.agent_name,
-      settings,
-      settings.observation_scaling,
-      settings.value_normalisation,
-    )
+    policy = build_policy(settings)
     tf.compat.v1.train.Saver(policy.agent.variables).restore(session, checkpoint)
     state = session.run(policy.initial_state, {policy.batch_size: 1})
     act = session.make_callable(policy.outputs, list(policy.inputs.values()))

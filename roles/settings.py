@@ -26,9 +26,8 @@ SHARED_FLAGS = (
 )  # fmt: skip
 SPACES = ('observation_shape', 'observation_dtype', 'num_actions')
 # What has to be alike for one run's weights to mean in another what they meant in the first.
-NETWORK = (
-  'agent_name', 'observation_scaling', 'value_normalisation', 'observation_shape', 'num_actions',
-)  # fmt: skip
+_POLICY = ('agent_name', 'observation_scaling', 'value_normalisation')
+NETWORK = (*_POLICY, 'observation_shape', 'num_actions')
 # Values of flags that stand for "what fits", so that they contradict nothing.
 _OPEN_VALUES = {'agent_name': 'auto', 'num_action_repeats': 0, 'queue_capacity': 0}
 
@@ -68,13 +67,13 @@ def own_settings(shared):
   Raises:
     BadInput: the environment cannot be made, or the agent cannot see it.
   """
-  import environments  # Not before the flags are good: it takes a moment.
-
-  level_name = shared['level_name']
   if shared['advantage_normalisation'] and shared['value_normalisation']:
     raise BadInput(
       '--advantage_normalisation and --value_normalisation both scale the advantages: choose one'
     )
+  import environments  # Not before the flags are good: it takes a moment.
+
+  level_name = shared['level_name']
   try:
     spec = environments.environment_spec(
       level_name, shared['num_action_repeats'], shared['width'], shared['height']
@@ -267,7 +266,7 @@ def check_same_run(folder, settings, *more_fields):
   Raises:
     BadInput: naming the field and both values.
   """
-  fields = ('agent_name', 'observation_scaling', 'value_normalisation', *SPACES, *more_fields)
+  fields = (*_POLICY, *SPACES, *more_fields)
   ours = json.loads(json.dumps({name: getattr(settings, name) for name in fields}))
   theirs = _recorded_settings(folder)
   for name in fields:

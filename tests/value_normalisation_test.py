@@ -72,7 +72,7 @@ def test_a_change_of_the_statistics_changes_no_output(graph, name, num_slices):
   targets = np.random.default_rng(1).normal(-40, 7, 500)
   add = agent.value_scale.add(tf.constant(moments_of(targets), tf.float32))
   rescale, refresh = agent.rescale_values(weights), copy_weights()
-  inputs = np.float32(np.random.default_rng(2).normal(size=(6, *ON.observation_shape)))
+  inputs = np.float32(np.random.default_rng(2).normal(scale=9, size=(6, *ON.observation_shape)))
   step = StepOutput(tf.zeros([6]), (), tf.zeros([6], tf.bool), tf.constant(inputs))
   output, _ = copy((tf.zeros([6], tf.int32), step), copy.initial_state(6))
   outputs = output.policy_logits, output.baseline
@@ -91,7 +91,7 @@ def test_a_change_of_the_statistics_changes_no_output(graph, name, num_slices):
       np.testing.assert_array_equal(after[0], before[0])
       np.testing.assert_allclose(after[1], before[1], rtol=1e-4, atol=1e-4)
       np.testing.assert_allclose(inside_after, (before[1] - scale[0]) / scale[1], rtol=1e-3)
-  assert np.ptp(before[1]) > 0.005 and np.abs(inside_after - inside_before).min() > 1
+  assert np.ptp(before[1]) > 0.1 and np.abs(inside_after - inside_before).min() > 1
 
 
 def test_losses_are_divided_by_the_deviation_and_its_square():
