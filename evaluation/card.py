@@ -147,7 +147,7 @@ def _film(films):
 
 
 def _use(policy):
-  needed = 'tensorflow numpy gymnasium' + (' ale-py' if policy['atari'] else '')
+  needed = 'tensorflow numpy ' + ('ale-py' if policy['atari'] else 'gymnasium')
   own = ''
   if policy['level_name'].startswith('impala/'):
     own = (

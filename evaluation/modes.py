@@ -103,7 +103,8 @@ def video(options, choice, num_episodes, annotate, deterministic):
     deterministic: whether to take the likeliest action; else it is sampled.
 
   Raises:
-    BadInput: there is no such run or checkpoint, or it cannot be rendered.
+    BadInput: there is no such run or checkpoint, it cannot be rendered, or another process films
+      it.
     RunFailed: told to stop, or the disk; then nothing is written.
   """
   interrupts = process.Interrupts()
@@ -119,9 +120,10 @@ def video(options, choice, num_episodes, annotate, deterministic):
     from evaluation import video as video_lib
 
     played_as = num_episodes, annotate, deterministic, interrupts.is_set
-    returns, frames = with_checkpoint(
-      folder, choice, lambda path: video_lib.film(folder, path, settings, game, *played_as)
-    )
+    with process.lock_output(folder, 'film', '--logdir'):
+      returns, frames = with_checkpoint(
+        folder, choice, lambda path: video_lib.film(folder, path, settings, game, *played_as)
+      )
   finally:
     game.close()
   _check_all_played(interrupts)
@@ -138,7 +140,8 @@ def export(options, choice, defaults):
     defaults: dict, the defaults of all flags.
 
   Raises:
-    BadInput: there is no such run or checkpoint, or its evaluation.json is none.
+    BadInput: there is no such run or checkpoint, its evaluation.json is none, or another process
+      exports it.
     RunFailed: the disk.
   """
   from evaluation import card, records
@@ -166,7 +169,8 @@ def export(options, choice, defaults):
       lambda new, policy: card.write(new, folder, policy, record, defaults),
     )
 
-  with_checkpoint(folder, choice, write)
+  with process.lock_output(folder, 'export', '--logdir'):
+    with_checkpoint(folder, choice, write)
   print(target)
 
 

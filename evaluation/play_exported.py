@@ -1,11 +1,81 @@
-"""Plays a game with the exported policy beside it; needs tensorflow, numpy, gymnasium, ale-py."""
+"""Plays a game with the exported policy beside it.
+
+Needs tensorflow and numpy; ale-py for a game of Atari, gymnasium for any other environment.
+"""
 
 import json
 import os
 
-import gymnasium
 import numpy as np
 import tensorflow as tf
+
+
+class Atari:
+  """One game of ale_py's batch, spoken to as its gymnasium class does, but without gymnasium."""
+
+  def __init__(self, policy):
+    from ale_py import roms
+    from ale_py._ale_py import ALEVectorInterface
+
+    settings = dict(policy['atari'])
+    self._games = ALEVectorInterface(
+      rom_path=roms.get_rom_path(settings.pop('game')),
+      num_envs=1,
+      frame_skip=settings.pop('frameskip'),
+      max_episode_steps=settings.pop('max_num_frames_per_episode'),
+      autoreset_mode='SameStep',
+      **settings,
+    )
+    self._frames = 0
+
+  def reset(self, seed):
+    """The first observation [1, H, W, stack] of a game."""
+    observation, info = self._games.reset([0], [seed])
+    self._frames = info['episode_frame_number'][0]
+    return np.moveaxis(observation, 1, -1)  # [1, stack, H, W] -> [1, H, W, stack].
+
+  def step(self, action):
+    """(observation, reward, whether a life was lost or the game ended, whether the game ended)."""
+    self._games.send(np.array([action]), np.ones(1, np.float32))
+    observation, reward, terminated, truncated, info = self._games.recv()
+    frames, before = info['episode_frame_number'][0], self._frames
+    self._frames = frames
+    over = bool(truncated[0] or terminated[0] and frames <= before)  # The count began anew.
+    done = bool(terminated[0] or truncated[0])
+    return np.moveaxis(observation, 1, -1), float(reward[0]), done, over
+
+
+class Gymnasium:
+  """Any other environment, each action repeated as in training."""
+
+  def __init__(self, policy):
+    import gymnasium
+
+    self._env = gymnasium.make(policy['level_name'], disable_env_checker=True)
+    self._policy = policy
+    space = self._env.observation_space
+    self._discrete = space if isinstance(space, gymnasium.spaces.Discrete) else None
+
+  def _converted(self, seen):
+    shape = self._policy['observation_shape']
+    if self._discrete is not None:
+      seen = np.eye(shape[0])[int(seen) - int(self._discrete.start)]
+    seen = np.asarray(seen) * (255 if np.asarray(seen).dtype == np.bool_ else 1)
+    return seen.reshape([1, *shape]).astype(self._policy['observation_dtype'])
+
+  def reset(self, seed):
+    """The first observation [1, ...] of an episode."""
+    return self._converted(self._env.reset(seed=seed)[0])
+
+  def step(self, action):
+    """As that of `Atari`; here whatever is done is over."""
+    total, over = 0.0, False
+    for _ in range(self._policy['num_action_repeats']):
+      if not over:
+        chosen = int(self._env.action_space.start) + action
+        observation, reward, terminated, truncated, _ = self._env.step(chosen)
+        total, over = total + float(reward), terminated or truncated
+    return self._converted(observation), total, over, over
 
 
 def play(folder):
@@ -13,49 +83,21 @@ def play(folder):
   with open(os.path.join(folder, 'policy.json'), encoding='utf-8') as file:
     policy = json.load(file)
   signatures = tf.saved_model.load(folder).signatures
-  atari, shape = policy['atari'], policy['observation_shape']
-  if atari:
-    from ale_py.vector_env import AtariVectorEnv
-
-    same_step = gymnasium.vector.AutoresetMode.SAME_STEP
-    env = AtariVectorEnv(num_envs=1, autoreset_mode=same_step, **atari)
-  else:
-    env = gymnasium.make(policy['level_name'], disable_env_checker=True)
-  first_action = 0 if atari else int(env.action_space.start)
-
-  def converted(seen):
-    if atari:  # [1, stack, H, W] -> [1, H, W, stack].
-      return np.moveaxis(seen, 1, -1)
-    if isinstance(env.observation_space, gymnasium.spaces.Discrete):
-      seen = np.eye(shape[0])[int(seen) - int(env.observation_space.start)]
-    seen = np.asarray(seen) * (255 if np.asarray(seen).dtype == np.bool_ else 1)
-    return seen.reshape([1, *shape]).astype(policy['observation_dtype'])
-
-  seed = int.from_bytes(os.urandom(3), 'big')
-  observation, info = env.reset(seed=np.array([seed], np.int32) if atari else seed)
+  game = Atari(policy) if policy['atari'] else Gymnasium(policy)
+  observation = game.reset(seed=int.from_bytes(os.urandom(3), 'big'))
   state = signatures['initial_state'](batch_size=tf.constant(1))['state']
   action, reward, done, total, over = 0, 0.0, True, 0.0, False
   while not over:
-    frames = info['episode_frame_number'][0] if atari else 0
     out = signatures['step'](
-      observation=tf.constant(converted(observation)),
+      observation=tf.constant(observation),
       last_action=tf.constant([action], tf.int32),
       last_reward=tf.constant([reward], tf.float32),
       done=tf.constant([done]),
       state=state,
     )
-    action, state, reward = int(out['action'][0]), out['state'], 0.0
-    for _ in range(1 if atari else policy['num_action_repeats']):
-      chosen = np.array([action]) if atari else first_action + action
-      observation, gained, terminated, truncated, info = env.step(chosen)
-      reward += float(np.sum(gained))
-      done = bool(np.any(terminated) or np.any(truncated))
-      if done:
-        break
+    action, state = int(out['action'][0]), out['state']
+    observation, reward, done, over = game.step(action)
     total += reward
-    # Of Atari a lost life is `done` too; only after a game the count of frames begins anew.
-    restarted = atari and info['episode_frame_number'][0] <= frames
-    over = bool(np.any(truncated)) or (done and (not atari or restarted))
   return total
 
 

@@ -144,9 +144,25 @@ def lock_folder(path, flag):
   Raises:
     BadInput: it cannot be written, or another process holds it.
   """
+  return _locked(
+    path, 'lock', flag, '{flag}={path} is in use by process {holder}: choose another one'
+  )
+
+
+def lock_output(path, what, flag):
+  """Locks an output of a run, such as its export, for this process; returns what holds the lock.
+
+  Raises:
+    BadInput: as `lock_folder`.
+  """
+  sentence = f'{{flag}}={{path}}: process {{holder}} writes its {what} already; wait for its end'
+  return _locked(path, f'.{what}.lock', flag, sentence)
+
+
+def _locked(path, name, flag, sentence):
   try:
     os.makedirs(path, exist_ok=True)
-    file = open(os.path.join(path, 'lock'), 'a+')
+    file = open(os.path.join(path, name), 'a+')
   except OSError as e:
     raise BadInput(f'{flag}={path} cannot be written: {e.strerror}') from None
   try:
@@ -154,7 +170,7 @@ def lock_folder(path, flag):
   except OSError:
     file.seek(0)
     holder = file.read().strip() or 'unknown'
-    raise BadInput(f'{flag}={path} is in use by process {holder}: choose another one') from None
+    raise BadInput(sentence.format(flag=flag, path=path, holder=holder)) from None
   file.truncate(0)
   file.write(str(os.getpid()))
   file.flush()

@@ -4,15 +4,17 @@ import json
 import subprocess
 import sys
 
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
+from ale_py.vector_env import AtariVectorEnv
 
 import environments
 import nets
 from conftest import ROOT
 from environments import StepOutput
-from evaluation import export
+from evaluation import export, play_exported
 
 pytestmark = pytest.mark.slow  # TensorFlow starts anew for every test.
 
@@ -43,6 +45,9 @@ for t in range(len(record['done'])):
   outs.append({k: v.numpy() for k, v in out.items()})
 np.savez(sys.argv[3], **{k: np.stack([o[k] for o in outs]) for k in outs[0]})
 """
+
+# What a program that plays Atari with an export does not need.
+WITHOUT = 'sys.modules.update(dict.fromkeys(("gymnasium", "gym", "sonnet", "scipy", "cv2")))'
 
 
 def make_run(folder, agent_name, level_name, scaling, value_normalisation=False):
@@ -162,14 +167,37 @@ def test_it_plays_as_the_checkpoint_without_this_code(
   assert np.ptp(logits) > 0.1  # They tell apart.
 
 
-def test_the_program_beside_it_plays_pong(tmp_path):
+def test_the_games_of_the_program_beside_it_are_those_of_the_run():
+  level = 'BreakoutNoFrameskip-v4'
+  arguments = environments.atari_arguments(level, 4, 84, 84)
+  game = play_exported.Atari(dict(atari=arguments))
+  same_step = gymnasium.vector.AutoresetMode.SAME_STEP
+  env = AtariVectorEnv(num_envs=1, autoreset_mode=same_step, **arguments)
+  np.testing.assert_array_equal(
+    game.reset(seed=5), np.moveaxis(env.reset(seed=np.array([5]))[0], 1, -1)
+  )
+  actions, ends = np.random.default_rng(1).integers(0, 4, 2000), []
+  for action in actions:
+    observation, reward, done, over = game.step(int(action))
+    seen, gained, terminated, truncated, info = env.step(np.array([action]))
+    np.testing.assert_array_equal(observation, np.moveaxis(seen, 1, -1))
+    assert (reward, done) == (float(gained[0]), bool(terminated[0] or truncated[0]))
+    # Five lives: the game is over where the next one begins, with all of them.
+    assert over == (done and int(info['lives'][0]) == 5)
+    ends.append((done, over))
+  assert sum(over for _, over in ends) >= 2 and sum(done for done, _ in ends) >= 10
+  env.close()
+
+
+def test_the_program_beside_it_plays_pong_without_gymnasium(tmp_path):
   run = make_run(tmp_path, 'SimpleConvNetAgent', 'PongNoFrameskip-v4', 'unit')
   folder = exported(tmp_path, run)
   policy = json.loads((folder / 'policy.json').read_text())
   assert policy['observation_shape'] == [84, 84, 4] and policy['num_actions'] == 6
   assert policy['atari']['frameskip'] == 4 and policy['licence'] == 'Apache-2.0'
+  alone = f'import runpy, sys; {WITHOUT}; runpy.run_path(sys.argv[1], run_name="__main__")'
   played = subprocess.run(
-    [sys.executable, str(folder / 'play_exported.py')],
+    [sys.executable, '-c', alone, str(folder / 'play_exported.py')],
     cwd=tmp_path, capture_output=True, text=True, timeout=240,
   )  # fmt: skip
   assert played.returncode == 0, played.stderr

@@ -15,7 +15,7 @@ import tensorflow  # noqa: F401 (imported later and quietly, it would change wha
 from conftest import ROOT, Processes, commands_of_the_readme, eventually, whole_rows
 from evaluation import modes
 from runtime.checkpoints import LIST, Checkpoints, find, listed
-from runtime.process import BadInput
+from runtime.process import BadInput, lock_output
 
 pytestmark = pytest.mark.slow  # Every test is one training run or several.
 
@@ -147,6 +147,15 @@ def test_the_chosen_one_is_exported_and_filmed(copy, processes):
   )  # fmt: skip
   assert 'impala/Catch-v0: return ' in finished(processes, '--mode=video', *flags)
   assert (copy / 'video.webm').exists()
+
+
+@pytest.mark.parametrize('mode, output', [('video', 'film'), ('export', 'export')])
+def test_what_another_process_writes_is_left_to_it(copy, mode, output):
+  with lock_output(str(copy), output, '--logdir'):
+    before = sorted(os.listdir(copy))
+    line = refused(f'--mode={mode}', f'--logdir={copy}')
+    assert f'--logdir={copy}: process {os.getpid()} writes its {output} already' in line
+    assert sorted(os.listdir(copy)) == before
 
 
 @pytest.mark.parametrize('mode', ['test', 'video', 'export'])
