@@ -44,11 +44,6 @@ def prediction(console):
   cells = dict.fromkeys(tuple(task.flags) for task in (chief, *actors))
   sizes = {cell: _sizes([*console.training_flags, *cell]) for cell in cells}
   run_sizes = sizes[tuple(chief.flags)]
-  if not run_sizes['sync_learners']:
-    raise ValueError(
-      '--sync_learners=false came, but the laws of the prediction are those of learners that '
-      f'update together: leave it out, or leave out {" and ".join(f"--{name}" for name in given)}'
-    )
   there = traffic.places(
     console.cluster,
     [
@@ -149,9 +144,10 @@ def _sentence(there, run, speeds, foretold):
     f'{speeds.update_secs:.3g} s computing, {foretold.weights_secs:.3g} s weights, '
     f'{foretold.gradients_secs:.3g} s gradients'
   )
+  one = 'an update' if run.sync_learners else 'an update of one learner'
   parts = [
     f'{_name(foretold)} first: {foretold.updates_per_sec:.3g} updates/s, '
-    f'{foretold.frames_per_sec:,.0f} frames/s (an update without waiting: {spent})'
+    f'{foretold.frames_per_sec:,.0f} frames/s ({one} without waiting: {spent})'
   ]
   if math.isfinite(speeds.actor_frames_per_sec):
     parts.append(_of_actors(there, run, speeds, foretold.limit))

@@ -3,8 +3,9 @@
 Arithmetic alone; nothing is asked or read. The laws were measured (docs/results/update_cost,
 docs/results/scaling): per update and learner the weights come from the parameter servers and the
 gradients go there, in even slices; per round of an actor loop the weights come once, if they are
-new, and one unroll of each environment goes to the actor's learner. An update of synchronous
-learners takes computing, and weights and gradients over the busiest link, one after the other.
+new, and one unroll of each environment goes to the actor's learner. An update takes computing,
+weights and gradients, one after the other. Learners that update together send at the same moment,
+over the busiest link; the others each when they are ready: a link is in their way once it is full.
 Every host has one link, as fast in as out; what stays on a host costs nothing.
 """
 
@@ -17,7 +18,9 @@ KINDS = ('unrolls', 'weights', 'gradients')
 MOST = 256
 
 Run = collections.namedtuple(
-  'Run', 'weight_bytes slot_bytes unroll_bytes unroll_frames batch_size sample_reuse'
+  'Run',
+  'weight_bytes slot_bytes unroll_bytes unroll_frames batch_size sample_reuse sync_learners',
+  defaults=[True],
 )
 Run.__doc__ = """What is trained, in plain numbers.
 
@@ -27,6 +30,7 @@ Attributes:
   unroll_frames: environment frames of an unroll.
   batch_size: unrolls per batch and learner.
   sample_reuse: updates that are made of each batch.
+  sync_learners: whether learners update together.
 """
 
 Speeds = collections.namedtuple('Speeds', 'link_bytes_per_sec actor_frames_per_sec update_secs')
@@ -53,11 +57,13 @@ Prediction = collections.namedtuple(
 Prediction.__doc__ = """How a cluster would train.
 
 Attributes:
-  updates_per_sec: of all learners together, each with a batch of its own; math.inf without limit.
+  updates_per_sec: with a batch of every learner where they update together, else with a batch of
+    one; math.inf without limit.
   frames_per_sec: environment frames/s that are learned from.
   limit: ACTORS, COMPUTING or LINK, which bends first.
   host: whose link it is where `limit` is LINK, else None.
-  weights_secs, gradients_secs: what an update spends on the busiest link.
+  weights_secs, gradients_secs: what an update spends on the busiest link (where learners do not
+    update together: of the learner that spends most, if no other learner is in its way).
   bytes_per_sec: {host: {kind of KINDS: (in, out)}} over its link.
 """
 
@@ -92,7 +98,7 @@ def ps_bytes(there, run):
 
 
 def bytes_per_update(there, run):
-  """What crosses the links for one update of all learners.
+  """What crosses the links for one batch of every learner.
 
   Returns:
     Counter of {(kind, host, direction): bytes}: direction 'in' or 'out', kind one of KINDS, or
@@ -115,7 +121,8 @@ def bytes_per_update(there, run):
     unrolls = run.batch_size / run.sample_reuse / _actors_of(there, i % num_learners)
     move('unrolls', actor.host, there.learner[i % num_learners], unrolls * run.unroll_bytes)
     # A loop fetches nothing while the weights are unchanged.
-    fetches = min(unrolls / actor.envs, actor.loops)
+    changes = 1 if run.sync_learners else num_learners
+    fetches = min(unrolls / actor.envs, actor.loops * changes)
     for ps in there.ps:
       move('acting', ps, actor.host, fetches * piece)
   return moved
@@ -126,42 +133,58 @@ def _actors_of(there, learner):
 
 
 def predict(there, run, speeds):
-  """The `Prediction` for `Places`, a `Run` of synchronous learners, and `Speeds`."""
+  """The `Prediction` for `Places`, a `Run` and `Speeds`."""
   moved = bytes_per_update(there, run)
   link = speeds.link_bytes_per_sec
-  weights_secs, gradients_secs = (
-    max((size for (of, *_), size in moved.items() if of == kind), default=0) / link
-    for kind in ('weights', 'gradients')
-  )
+  exchanges = _exchanges(there, run, moved)
   frames = run.batch_size * run.unroll_frames / run.sample_reuse  # Of an update, for each learner.
-  fewest = min(_actors_of(there, j) for j in range(len(there.learner)))
-  updates, limit, host = min(
+  acting = [_actors_of(there, j) for j in range(len(there.learner))]
+  fewest = min(acting) if run.sync_learners else sum(acting) / len(acting)
+  rounds, limit, host = min(
     [
-      _learners_limit(moved, speeds.update_secs, weights_secs + gradients_secs),
+      _learners_limit(exchanges, speeds.update_secs, link),
       _fullest_link(moved, link),
       (fewest * speeds.actor_frames_per_sec / frames, ACTORS, None),
     ],
     key=lambda one: one[0],
   )
+  slowest = max(exchanges, key=_most)
   return Prediction(
-    updates,
-    updates * frames * len(there.learner),
+    rounds if run.sync_learners else rounds * len(there.learner),
+    rounds * frames * len(there.learner),
     limit,
     host,
-    weights_secs,
-    gradients_secs,
-    _rates(moved, updates, there),
+    _most(slowest, ['weights']) / link,
+    _most(slowest, ['gradients']) / link,
+    _rates(moved, rounds, there),
   )
 
 
-def _learners_limit(moved, computing_secs, transfer_secs):
-  """(updates/s, what most of an update is spent on, the host of that link or None)."""
-  secs = computing_secs + transfer_secs
-  rate = 1 / secs if secs else math.inf
-  if computing_secs >= transfer_secs:
+def _exchanges(there, run, moved):
+  """What crosses the links at the same time, as `bytes_per_update`: of all learners, or of each."""
+  if run.sync_learners:
+    return [moved]
+  return [
+    bytes_per_update(there._replace(learner=(host,), actor=()), run) for host in there.learner
+  ]
+
+
+def _most(moved, kinds=('weights', 'gradients')):
+  """The bytes of these kinds on the links where they are most, one kind after the other."""
+  return sum(max((size for (of, *_), size in moved.items() if of == k), default=0) for k in kinds)
+
+
+def _learners_limit(exchanges, computing_secs, link):
+  """(updates/s of a learner, what most of an update is spent on, the host of that link or None)."""
+  secs = [computing_secs + _most(moved) / link for moved in exchanges]
+  if not all(secs):
+    return math.inf, COMPUTING, None
+  rate = sum(1 / each for each in secs) / len(secs)
+  slowest = max(exchanges, key=_most)
+  if computing_secs >= _most(slowest) / link:
     return rate, COMPUTING, None
   by_host = collections.Counter()
-  for (kind, host, _), size in moved.items():
+  for (kind, host, _), size in slowest.items():
     by_host[host] += size * (kind in ('weights', 'gradients'))
   return rate, LINK, max(by_host, key=by_host.get)
 

@@ -57,6 +57,17 @@ def test_hosts_and_the_flags_of_single_tasks_count(tmp_path):
   assert sentence.startswith('the actors bend first: 0.0312 updates/s, 20 frames/s ')
 
 
+def test_learners_on_their_own_are_foretold_too():
+  flags = CATCH, '--update_secs=0.5', '--actor_frames_per_sec=100000'
+  together = plan(EXAMPLE, *flags)
+  alone = plan(EXAMPLE, *flags, '--sync_learners=false')
+  assert (together.returncode, alone.returncode) == (0, 0), alone.stderr
+  assert 'bends first: 2 updates/s, ' in together.stdout
+  assert '(an update without waiting: 0.5 s computing, ' in together.stdout
+  assert 'bends first: 4 updates/s, ' in alone.stdout  # Of two learners.
+  assert '(an update of one learner without waiting: 0.5 s computing, ' in alone.stdout
+
+
 def test_without_a_speed_nothing_is_foretold():
   result = plan(EXAMPLE, CATCH)
   assert result.returncode == 0 and 'bend' not in result.stdout
@@ -76,7 +87,6 @@ def test_without_a_speed_nothing_is_foretold():
     (['--network_gbit=inf'], '--network_gbit=inf is not a positive number'),
     (['--update_secs=soon'], 'update_secs=soon'),
     (['--update_secs=1', '--batch_size=0'], 'batch_size=0'),
-    (['--update_secs=1', CATCH, '--sync_learners=false'], '--sync_learners=false came'),
     (['--network_gbit=1', CATCH], '--update_secs is missing'),
   ],
 )  # fmt: skip

@@ -72,11 +72,16 @@ def sizes():
   'row', measured_rows(), ids=lambda row: f'{row["learners"]} learners, {row["ps"]} ps'
 )
 def test_a_prediction_is_what_was_measured(row, sizes):
-  assert row['sync'] == 'True'
   told = sizes(row['agent'])
   frames = told['unroll_length'] * told['num_action_repeats']
   run = traffic.Run(
-    told['weight_bytes'], told['slot_bytes'], told['unroll_bytes'], frames, told['batch_size'], 1
+    told['weight_bytes'],
+    told['slot_bytes'],
+    told['unroll_bytes'],
+    frames,
+    told['batch_size'],
+    1,
+    row['sync'] == 'True',
   )
   speeds = traffic.Speeds(float(row['gbit']) * 1e9 / 8, math.inf, float(row['update_ms']) / 1000)
   foretold = traffic.predict(measured_places(row), run, speeds)
@@ -174,6 +179,46 @@ def test_weights_and_gradients_pass_the_busiest_link_one_after_the_other():
   assert foretold.bytes_per_sec['p']['weights'] == pytest.approx((0, 400 * 2 / 3))
   assert foretold.bytes_per_sec['p']['gradients'] == pytest.approx((200 * 2 / 3, 0))
   assert foretold.bytes_per_sec['m']['unrolls'] == pytest.approx((80 * 2 / 3, 0))
+
+
+EACH_ON_ITS_OWN = RUN._replace(sync_learners=False)
+
+
+def test_learners_on_their_own_are_not_in_each_others_way_until_a_link_is_full():
+  # Alone each spends 0.5 s computing and 2 x 0.1 s sending; together they would send 2 x 0.2 s.
+  there = Places(('p',), ('l', 'm'), (Actor('a', 8, 1), Actor('b', 8, 1)))
+  foretold = traffic.predict(there, EACH_ON_ITS_OWN, traffic.Speeds(1000, math.inf, 0.5))
+  assert (foretold.weights_secs, foretold.gradients_secs) == (0.1, 0.1)
+  assert foretold.updates_per_sec == pytest.approx(2 / 0.7)
+  assert foretold.limit == traffic.COMPUTING
+  assert foretold.frames_per_sec == pytest.approx(2 / 0.7 * 8 * 5)
+  assert foretold.bytes_per_sec['p']['gradients'] == pytest.approx((200 / 0.7, 0))
+  together = traffic.predict(there, RUN, traffic.Speeds(1000, math.inf, 0.5))
+  assert together.updates_per_sec == pytest.approx(1 / 0.9)
+  # 2 x 100 bytes to learners and 2 x 100 to actors fill 250 a second in 1.6 s.
+  full = traffic.predict(there, EACH_ON_ITS_OWN, traffic.Speeds(250, math.inf, 0.5))
+  assert full.updates_per_sec == pytest.approx(2 / 1.6)
+  assert (full.limit, full.host) == (traffic.LINK, 'p')
+
+
+def test_a_learner_beside_the_parameter_server_is_faster_on_its_own():
+  there = Places(('l',), ('l', 'm'), (Actor('a', 8, 1), Actor('b', 8, 1)))
+  foretold = traffic.predict(there, EACH_ON_ITS_OWN, traffic.Speeds(1000, math.inf, 1.0))
+  assert foretold.updates_per_sec == pytest.approx(1 / 1.0 + 1 / 1.2)
+  assert (foretold.weights_secs, foretold.gradients_secs) == (0.1, 0.1)
+
+
+def test_actors_of_learners_on_their_own_limit_them_all_together():
+  there = Places(('h',), ('h', 'h'), (Actor('h', 8, 1),) * 3)
+  foretold = traffic.predict(there, EACH_ON_ITS_OWN, traffic.Speeds(math.inf, 30, 0.5))
+  assert (foretold.frames_per_sec, foretold.limit) == (90, traffic.ACTORS)
+
+
+def test_weights_change_with_every_learner_that_is_on_its_own():
+  there = Places(('p',), ('l', 'm'), (Actor('a', 2, 1), Actor('b', 2, 1)))
+  # 4 rounds of 2 environments a batch: weights are new once an update, of either learner.
+  assert traffic.bytes_per_update(there, RUN)['acting', 'a', 'in'] == 100
+  assert traffic.bytes_per_update(there, EACH_ON_ITS_OWN)['acting', 'a', 'in'] == 200
 
 
 def test_a_link_that_is_full_of_unrolls_is_the_limit():
