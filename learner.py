@@ -387,7 +387,8 @@ class LearnerLoop:
       update: the dict of `build_update`.
       should_stop: function without arguments.
       enter: function of the name of the phase that begins.
-      report: function of (the fetched dict, wait_secs, busy_secs), after every update.
+      report: function of (the fetched dict and the `pass` over the batch, from 1 on; wait_secs,
+        busy_secs), after every update.
     """
     names, staged = list(update), self._staged_in(session)
     passes = self._passes(session, [update[name] for name in names])
@@ -397,10 +398,10 @@ class LearnerLoop:
       while not staged.acquire(timeout=0.5):
         if should_stop():
           return
-      for fetch in passes:
+      for number, fetch in enumerate(passes, 1):
         ready = time.monotonic()
         enter('update')
-        values = dict(zip(names, fetch(), strict=True))
+        values = dict(zip(names, fetch(), strict=True)) | {'pass': number}
         report(values, ready - began, time.monotonic() - ready)
         began = time.monotonic()
         if should_stop():

@@ -81,7 +81,7 @@ class RunStatistics:
   def _clear_interval(self):
     self._sums = collections.defaultdict(float)
     self._num_updates = 0
-    self._lag_max = None
+    self._lag_max, self._lags = None, collections.defaultdict(list)  # By pass over a batch.
     self._waits = {'learner': [0.0, 0.0], 'actor': [0.0, 0.0]}  # [waiting, busy], seconds.
 
   def start(self, environment_frames, returns=()):
@@ -102,7 +102,7 @@ class RunStatistics:
 
     Args:
       update: dict of floats: total_loss, policy_loss, baseline_loss, entropy_loss, gradient_norm,
-        policy_lag_mean, policy_lag_max (lags in updates).
+        policy_lag_mean, policy_lag_max (lags in updates), pass (over its batch, from 1 on).
       wait_secs: seconds that the learner waited for the batch.
       busy_secs: seconds that the rest of the update took.
     """
@@ -112,6 +112,7 @@ class RunStatistics:
         self._sums[name] += float(update[name])
       lag = float(update['policy_lag_max'])
       self._lag_max = lag if self._lag_max is None else max(self._lag_max, lag)
+      self._lags[update['pass']].append(float(update['policy_lag_mean']))
       self._add_wait('learner', wait_secs, busy_secs)
 
   def add_learner_wait(self, wait_secs, busy_secs):
@@ -152,8 +153,9 @@ class RunStatistics:
 
     Returns:
       A dict with METRIC_COLUMNS, and queue_depth, connected_actors, actor_restarts,
-      environment_crashes, frames_per_sec_by_actor (a dict by task). Losses, gradient norm and
-      policy_lag_mean are means over the interval's updates. What is not known is None.
+      environment_crashes, frames_per_sec_by_actor (a dict by task), policy_lag_by_pass (a dict,
+      empty where each batch is learned from once). Losses, gradient norm and policy_lag_mean are
+      means over the interval's updates. What is not known is None.
     """
     with self._lock:
       now = self._clock()
@@ -175,6 +177,9 @@ class RunStatistics:
       )
       if self._num_updates:
         row.update({name: self._sums[name] / self._num_updates for name in _UPDATE_MEANS})
+      row['policy_lag_by_pass'] = {}
+      if len(self._lags) > 1:
+        row['policy_lag_by_pass'] = {n: _mean(lags) for n, lags in sorted(self._lags.items())}
       row.update(self._actors.figures(now, secs), queue_depth=queue_depth)
       self._interval_start, self._frames_at_start = now, environment_frames
       self._clear_interval()

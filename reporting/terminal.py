@@ -24,8 +24,9 @@ def live_line(row, total_frames, speed, short):
     parts.append(f'R {game_return:.3g}' if short else f'return(100) {game_return:.3g}')
   if loss is not None:
     parts.append(f'loss {loss:.3g}')
-  if lag is not None:
-    parts.append(f'lag {lag:.3g}')
+  if lag is not None:  # Of each pass over a batch, where there are several.
+    lags = row['policy_lag_by_pass'].values() or [lag]
+    parts.append('lag ' + '/'.join(f'{each:.3g}' for each in lags))
   if depth is not None and not short:
     parts.append(f'queue {depth}')
   waits = [

@@ -25,6 +25,7 @@ def test_each_batch_is_learned_from_as_often_as_asked_and_its_frames_count_once(
   assert [report['environment_frames'] for report in reports] == [16, 32, 48, 64]
   assert [report['updates'] for report in reports] == [1, 2, 3, 4]
   assert [report['policy_lag_mean'] for report in reports] == [0, 1, 2, 3]
+  assert [report['pass'] for report in reports] == [1, 2, 1, 2]
   assert reports[0]['entropy_loss'] == reports[1]['entropy_loss'] < 0
   for i, report in enumerate(reports):
     total = report['policy_loss'] + 0.5 * report['baseline_loss']

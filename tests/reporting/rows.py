@@ -28,7 +28,7 @@ def an_update(**changes):
       policy_lag_mean=1.0,
       policy_lag_max=2.0,
     ),
-    **changes,
+    **{'pass': 1} | changes,
   )
 
 
@@ -64,6 +64,7 @@ def a_row(frames=12_300_000, **changes):
     actor_restarts=0,
     environment_crashes=0,
     frames_per_sec_by_actor={},
+    policy_lag_by_pass={},
   )
   return dict(row, **changes)
 

@@ -48,6 +48,16 @@ def test_a_row_sums_up_its_interval_only():
   assert row['total_loss'] is row['policy_lag_max'] is row['learner_wait_fraction'] is None
 
 
+def test_the_lag_of_each_pass_over_a_batch():
+  statistics = RunStatistics()
+  for lag, number in ((1.0, 1), (2.0, 2), (3.0, 1), (5.0, 2)):
+    statistics.add_update(an_update(policy_lag_mean=lag, **{'pass': number}), 0.0, 1.0)
+  row = statistics.row(0, 4, 1.0)
+  assert row['policy_lag_by_pass'] == {1: 2.0, 2: 3.5} and row['policy_lag_mean'] == 2.75
+  statistics.add_update(an_update(), 0.0, 1.0)
+  assert statistics.row(0, 5, 1.0)['policy_lag_by_pass'] == {}
+
+
 def test_a_mean_of_fewer_games_than_the_window_is_not_known():
   statistics = RunStatistics(window=3)
   statistics.start(0, [1.0, 2.0])

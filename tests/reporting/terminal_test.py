@@ -23,6 +23,12 @@ def test_the_line():
   )
 
 
+def test_the_line_has_the_lag_of_each_pass_over_a_batch():
+  stream = io.StringIO()
+  shown_on(stream, a_row(**FULL, policy_lag_by_pass={1: 3.7, 2: 4.7}))
+  assert '  lag 3.7/4.7  ' in stream.getvalue()
+
+
 def test_what_is_not_known_is_left_out_of_the_line():
   stream = io.StringIO()
   shown_on(stream, a_row(0, frames_per_sec=0.0))
