@@ -6,6 +6,7 @@ Nothing in `runtime` knows agents, losses or environments. The engine is distrib
 
 import contextlib
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -47,10 +48,25 @@ def import_tensorflow():
   os.environ.setdefault('GRPC_VERBOSITY', 'NONE')
   shows_all = 'TF_CPP_MIN_LOG_LEVEL' in os.environ
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  with contextlib.nullcontext() if shows_all else _stderr_without(_LOADING_NOISE), _other_keras():
+  quietly = contextlib.nullcontext() if shows_all else _stderr_without(_LOADING_NOISE)
+  with quietly, _other_keras(), _without_collecting():
     import tensorflow as tf
   tf.get_logger().setLevel('ERROR')
   return tf
+
+
+@contextlib.contextmanager
+def _without_collecting():
+  """Nothing that is made inside is looked through for garbage, nor later: modules stay."""
+  if not gc.isenabled():
+    yield
+    return
+  gc.disable()
+  try:
+    yield
+    gc.freeze()
+  finally:
+    gc.enable()
 
 
 @contextlib.contextmanager
