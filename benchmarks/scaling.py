@@ -117,8 +117,8 @@ def _busy_share(before, after):
 
 
 def numbers(text):
-  """'1,2,4' -> [1, 2, 4]."""
-  return [int(word) for word in text.split(',')]
+  """'1,2,0.25' -> [1, 2, 0.25]."""
+  return [int(word) if word.isdigit() else float(word) for word in text.split(',')]
 
 
 def main():
