@@ -184,7 +184,7 @@ class ShapedNetwork:
       for namespace, device in ((name, 'eth0'), (self._switch, port)):
         # The bucket holds what a link carries between two ticks of a slow clock (100 Hz).
         _run('tc', '-n', namespace, 'qdisc', 'add', 'dev', device, 'root', 'tbf',
-             'rate', f'{self._gbit}gbit', 'burst', f'{round(1.3 * self._gbit)}mb',
+             'rate', f'{self._gbit}gbit', 'burst', f'{round(1300 * self._gbit)}kb',
              'latency', '50ms')  # fmt: skip
     return self
 
