@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from clusters import ROOT, ShapedNetwork, Supervised, write_rows
+from clusters import ROOT, ShapedNetwork, Supervised, exit_on_sigterm, write_rows
 from throughput import processor_times
 
 WARM_UP_UPDATES, BATCH_SIZE, ENVS = 5, 4, 8
@@ -133,6 +133,7 @@ def main():
   parser.add_argument('--secs', type=float, default=20, help='seconds per combination')
   parser.add_argument('--out', required=True, help='CSV file')
   args = parser.parse_args()
+  exit_on_sigterm()
   if os.getuid():
     sys.exit('network namespaces need root: sudo .venv/bin/python benchmarks/scaling.py ...')
   missing = [name for name in ('ip', 'tc') if not shutil.which(name)]

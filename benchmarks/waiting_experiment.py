@@ -42,7 +42,7 @@ def replace_gradients(secs):
     waited = waits(secs, *tf.nest.flatten(batch))
     with tf.control_dependencies([waited]):
       gradients = [1e-3 * v.read_value() for v in agent.trainable_variables]
-    return losses.Losses(waited, waited, waited, waited, waited), gradients
+    return losses.Losses(*(waited for _ in losses.Losses._fields)), gradients
 
   learner.build_gradients = build_gradients
 

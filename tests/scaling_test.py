@@ -1,11 +1,12 @@
 """benchmarks/scaling.py: who is on which host, and what counts as busy."""
 
 import os
+import subprocess
 import sys
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, whole_rows
 
 sys.path.insert(0, os.path.join(ROOT, 'benchmarks'))
 
@@ -55,3 +56,19 @@ def test_addresses_differ_and_are_none_of_a_network_or_broadcast():
 def test_busy_is_what_was_neither_idle_nor_waiting_for_a_disk():
   before = [10, 0, 10, 100, 0, 0, 0, 0]
   assert scaling._busy_share(before, [40, 0, 30, 140, 10, 0, 0, 0]) == pytest.approx(0.5)
+
+
+@pytest.mark.slow
+def test_the_program_that_waits_instead_of_computing_trains(tmp_path):
+  program = os.path.join(ROOT, 'benchmarks', 'waiting_experiment.py')
+  flags = [
+    '--level_name=PongNoFrameskip-v4', '--agent_name=SimpleConvNetAgent', '--batch_size=4',
+    '--envs_per_actor=8', '--num_actors=1', '--unroll_length=5', '--metrics_secs=0.1',
+    '--total_environment_frames=800', f'--logdir={tmp_path}',
+  ]  # fmt: skip
+  command = [sys.executable, program, '0.2', '0.1', *flags]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+  assert done.returncode == 0, done.stderr
+  row = whole_rows(tmp_path / 'metrics.csv')[-1]
+  assert (int(row['updates']), int(row['environment_frames'])) == (10, 800)
+  assert {row[f'{name}_loss'] for name in ('total', 'policy', 'baseline', 'entropy')} == {'0'}
