@@ -5,7 +5,7 @@ docs/results/scaling): per update and learner the weights come from the paramete
 gradients go there, in even slices; per round of an actor loop the weights come once, if they are
 new, and one unroll of each environment goes to the actor's learner. An update takes computing,
 weights and gradients, one after the other. Learners that update together send at the same moment,
-over the busiest link; the others each when they are ready: a link is in their way once it is full.
+over the busiest link; the others each when they are ready, and share a link with whoever is on it.
 Every host has one link, as fast in as out; what stays on a host costs nothing.
 """
 
@@ -142,7 +142,9 @@ def predict(there, run, speeds):
   fewest = min(acting) if run.sync_learners else sum(acting) / len(acting)
   rounds, limit, host = min(
     [
-      _learners_limit(exchanges, speeds.update_secs, link),
+      _learners_limit(exchanges, speeds.update_secs, link)
+      if run.sync_learners
+      else _limit_of_each(there, moved, exchanges, speeds),
       _fullest_link(moved, link),
       (fewest * speeds.actor_frames_per_sec / frames, ACTORS, None),
     ],
@@ -176,17 +178,45 @@ def _most(moved, kinds=('weights', 'gradients')):
 
 def _learners_limit(exchanges, computing_secs, link):
   """(updates/s of a learner, what most of an update is spent on, the host of that link or None)."""
-  secs = [computing_secs + _most(moved) / link for moved in exchanges]
-  if not all(secs):
-    return math.inf, COMPUTING, None
-  rate = sum(1 / each for each in secs) / len(secs)
-  slowest = max(exchanges, key=_most)
-  if computing_secs >= _most(slowest) / link:
+  (moved,) = exchanges
+  transfer_secs = _most(moved) / link
+  secs = computing_secs + transfer_secs
+  rate = 1 / secs if secs else math.inf
+  if computing_secs >= transfer_secs:
     return rate, COMPUTING, None
   by_host = collections.Counter()
-  for (kind, host, _), size in slowest.items():
+  for (kind, host, _), size in moved.items():
     by_host[host] += size * (kind in ('weights', 'gradients'))
   return rate, LINK, max(by_host, key=by_host.get)
+
+
+def _limit_of_each(there, moved, exchanges, speeds):
+  """As `_learners_limit`, for learners that do not update together.
+
+  A closed queueing network by mean value analysis (Reiser and Lavenberg 1980): learners compute,
+  then queue at the link where weights are most, and at that of the gradients; what else is on these
+  links takes its share.
+  """
+  count, link = len(there.learner), speeds.link_bytes_per_sec
+  totals, demands = collections.Counter(), {}
+  for (_, host, way), size in moved.items():
+    totals[host, way] += size
+  for kind in ('weights', 'gradients'):
+    ways = {(host, way): size for (of, host, way), size in moved.items() if of == kind}
+    if ways:
+      way = max(ways, key=lambda way: (ways[way], totals[way]))
+      demands[way] = totals[way] / count / link
+  alone = sum(map(_most, exchanges)) / count / link
+  thinking = speeds.update_secs + max(0.0, alone - sum(demands.values()))
+  queued, rate = dict.fromkeys(demands, 0.0), math.inf
+  for learners in range(1, count + 1):
+    spent = {way: secs * (1 + queued[way]) for way, secs in demands.items()}
+    cycle = thinking + sum(spent.values())
+    rate = learners / cycle if cycle else math.inf
+    queued = {way: rate * secs if secs else 0.0 for way, secs in spent.items()}
+  if math.isinf(rate) or speeds.update_secs * rate >= count / 2:
+    return rate / count, COMPUTING, None
+  return rate / count, LINK, max(demands, key=demands.get)[0]
 
 
 def _fullest_link(moved, link):
