@@ -70,11 +70,12 @@ class Gymnasium:
   def step(self, action):
     """As that of `Atari`; here whatever is done is over."""
     total, over = 0.0, False
+    chosen = int(self._env.action_space.start) + action
     for _ in range(self._policy['num_action_repeats']):
-      if not over:
-        chosen = int(self._env.action_space.start) + action
-        observation, reward, terminated, truncated, _ = self._env.step(chosen)
-        total, over = total + float(reward), terminated or truncated
+      observation, reward, terminated, truncated, _ = self._env.step(chosen)
+      total, over = total + float(reward), terminated or truncated
+      if over:
+        break
     return self._converted(observation), total, over, over
 
 

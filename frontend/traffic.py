@@ -144,7 +144,7 @@ def predict(there, run, speeds):
     [
       _learners_limit(exchanges, speeds.update_secs, link)
       if run.sync_learners
-      else _limit_of_each(there, moved, exchanges, speeds),
+      else _limit_of_each(moved, exchanges, speeds),
       _fullest_link(moved, link),
       (fewest * speeds.actor_frames_per_sec / frames, ACTORS, None),
     ],
@@ -190,17 +190,15 @@ def _learners_limit(exchanges, computing_secs, link):
   return rate, LINK, max(by_host, key=by_host.get)
 
 
-def _limit_of_each(there, moved, exchanges, speeds):
+def _limit_of_each(moved, exchanges, speeds):
   """As `_learners_limit`, for learners that do not update together.
 
   A closed queueing network by mean value analysis (Reiser and Lavenberg 1980): learners compute,
   then queue at the link where weights are most, and at that of the gradients; what else is on these
   links takes its share.
   """
-  count, link = len(there.learner), speeds.link_bytes_per_sec
-  totals, demands = collections.Counter(), {}
-  for (_, host, way), size in moved.items():
-    totals[host, way] += size
+  count, link = len(exchanges), speeds.link_bytes_per_sec
+  totals, demands = _by_way(moved), {}
   for kind in ('weights', 'gradients'):
     ways = {(host, way): size for (of, host, way), size in moved.items() if of == kind}
     if ways:
@@ -219,11 +217,17 @@ def _limit_of_each(there, moved, exchanges, speeds):
   return rate / count, LINK, max(demands, key=demands.get)[0]
 
 
-def _fullest_link(moved, link):
-  """(updates/s at which the first link is full in one direction, LINK, its host)."""
+def _by_way(moved):
+  """Counter of {(host, direction): bytes of all kinds}."""
   ways = collections.Counter()
   for (_, host, direction), size in moved.items():
     ways[host, direction] += size
+  return ways
+
+
+def _fullest_link(moved, link):
+  """(updates/s at which the first link is full in one direction, LINK, its host)."""
+  ways = _by_way(moved)
   if not ways:
     return math.inf, LINK, None
   (host, direction), size = max(ways.items(), key=lambda item: item[1])

@@ -57,8 +57,8 @@ def import_tensorflow():
 
 @contextlib.contextmanager
 def _without_collecting():
-  """Nothing that is made inside is looked through for garbage, nor later: modules stay."""
-  if not gc.isenabled():
+  """What is made while TensorFlow is loaded is not looked through for garbage: modules stay."""
+  if not gc.isenabled() or 'tensorflow' in sys.modules:
     yield
     return
   gc.disable()
