@@ -45,14 +45,20 @@ def evaluations_of(run):
 
 
 def until(run, condition):
-  """Waits for a condition while a run goes on; never do two processes evaluate it."""
+  """Waits for what a condition gives while a run goes on; never do two processes evaluate it.
+
+  A process shows no arguments at the moment at which it becomes another program, so what
+  evaluations_of found once it may not find again right after.
+  """
 
   def met_or_ended():
+    ended = run.poll() is not None  # Before the condition, which may have been met at the end.
     assert len(evaluations_of(run)) <= 1
-    return condition() or run.poll() is not None
+    return [found] if (found := condition()) or ended else None
 
-  eventually(met_or_ended, LIMIT_SECS, run.output)
-  assert condition(), run.output()
+  (found,) = eventually(met_or_ended, LIMIT_SECS, run.output)
+  assert found, run.output()
+  return found
 
 
 def stop(run):
@@ -66,8 +72,7 @@ def stop(run):
 def test_rows_come_in_while_it_trains_and_none_twice_where_it_resumes(tmp_path, processes):
   run = start(processes, tmp_path)
   until(run, lambda: len(rows(tmp_path)) == 2)
-  until(run, lambda: evaluations_of(run))
-  (third,) = evaluations_of(run)
+  (third,) = until(run, lambda: evaluations_of(run))
   third.suspend()  # Else it may come to its end while the run does.
   output = stop(run)
   assert not third.is_running()
@@ -97,15 +102,13 @@ def test_rows_come_in_while_it_trains_and_none_twice_where_it_resumes(tmp_path, 
 @pytest.mark.timeout(600)
 def test_one_that_fails_is_a_warning_and_none_outlives_a_run_that_is_killed(tmp_path, processes):
   run = start(processes, tmp_path, '--test_num_episodes=1600')  # None ends by itself.
-  until(run, lambda: evaluations_of(run))
-  (first,) = evaluations_of(run)
-  eventually(lambda: 'experiment.py' in first.cmdline()[1], LIMIT_SECS)
+  (first,) = until(run, lambda: evaluations_of(run))
+  eventually(lambda: 'experiment.py' in ''.join(first.cmdline()[1:2]), LIMIT_SECS)
   assert first.nice() == 14 and os.getsid(first.pid) == os.getsid(run.pid)
   assert first.environ()['CUDA_VISIBLE_DEVICES'] == ''
   first.kill()
   until(run, lambda: 'failed, training goes on: exit code -9' in run.output())
-  until(run, lambda: [p for p in evaluations_of(run) if p.pid != first.pid])
-  (second,) = evaluations_of(run)
+  (second,) = until(run, lambda: [p for p in evaluations_of(run) if p.pid != first.pid])
   family = [second, *second.children(recursive=True)]
   run.kill()
   run.wait()
