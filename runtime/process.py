@@ -13,9 +13,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 POLL_SECS = 0.5  # Between two looks at something that is waited for.
 WAITING_SECS = 10.0  # Between two lines about what is waited for.
+ONE_SIGNAL_SECS = 0.5  # Within these, two equal signals are one: nobody presses a key so fast.
 
 EXIT_OK, EXIT_FAILURE, EXIT_BAD_INPUT = 0, 1, 2
 EXIT_LEFT = 128 + signal.SIGTERM  # This task was told to leave, and the run goes on.
@@ -111,8 +113,9 @@ def _stderr_without(pattern):
 class Interrupts:
   """SIGINT and SIGTERM ask for the end; a second one leaves at once.
 
-  In a job of Slurm a second SIGTERM is no impatience: Slurm tells every process of a step, and the
-  supervisor of a task, which is told as well, passes it on.
+  Not every second one is impatience. timeout(1) sends one to its child and one to the group of
+  both, in the same moment; Slurm tells every process of a step, and the supervisor of a task, which
+  is told as well, passes it on.
 
   Args:
     sigterm_ends_run: whether SIGTERM is about the run, as SIGINT always is, or this task alone.
@@ -123,7 +126,7 @@ class Interrupts:
 
   def __init__(self, sigterm_ends_run=True):
     self._sigterm_ends_run = sigterm_ends_run
-    self._event, self._had_signal = threading.Event(), False
+    self._event, self._first = threading.Event(), None  # The first signal and when it came.
     self._told_twice = (signal.SIGTERM,) if 'SLURM_JOB_ID' in os.environ else ()
     self.reason = ''
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -131,13 +134,16 @@ class Interrupts:
 
   def _handle(self, number, frame):
     del frame
-    if self._had_signal and number in self._told_twice:
+    now = time.monotonic()
+    if self._first is None:
+      self._first = number, now
+      self.set(signal.Signals(number).name)
       return
-    if self._had_signal:
-      os.write(2, b'second signal: leaving at once\n')
-      os._exit(EXIT_FAILURE)
-    self._had_signal = True
-    self.set(signal.Signals(number).name)
+    first, came_at = self._first
+    if number in self._told_twice or (number == first and now - came_at < ONE_SIGNAL_SECS):
+      return
+    os.write(2, b'second signal: leaving at once\n')
+    os._exit(EXIT_FAILURE)
 
   def is_set(self):
     """Whether a signal came."""

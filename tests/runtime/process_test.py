@@ -1,4 +1,4 @@
-"""Signals ask for the end once; a second one leaves at once, unless it is Slurm that repeats it."""
+"""Signals ask for the end once; a second one leaves at once, unless it only repeats the first."""
 
 import subprocess
 import sys
@@ -8,26 +8,29 @@ import pytest
 from conftest import ROOT
 
 _TWICE = """
-import os, signal
-from runtime.process import Interrupts
+import os, signal, time
+from runtime.process import ONE_SIGNAL_SECS, Interrupts
 interrupts = Interrupts()
-for number in (signal.SIGTERM, signal.{second}):
-  os.kill(os.getpid(), number)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep({later} * ONE_SIGNAL_SECS)
+os.kill(os.getpid(), signal.{second})
 print(interrupts.reason)
 """
 
 
 @pytest.mark.parametrize(
-  'second, environment, exit_code, printed',
+  'second, later, environment, exit_code, printed',
   [
-    ('SIGTERM', {}, 1, ''),
-    ('SIGTERM', {'SLURM_JOB_ID': '1'}, 0, 'SIGTERM\n'),
-    ('SIGINT', {'SLURM_JOB_ID': '1'}, 1, ''),
+    ('SIGTERM', 0, {}, 0, 'SIGTERM\n'),  # As timeout(1) tells its child and then its group.
+    ('SIGTERM', 1.01, {}, 1, ''),
+    ('SIGINT', 0, {}, 1, ''),
+    ('SIGTERM', 1.01, {'SLURM_JOB_ID': '1'}, 0, 'SIGTERM\n'),
+    ('SIGINT', 1.01, {'SLURM_JOB_ID': '1'}, 1, ''),
   ],
 )
-def test_a_second_signal(second, environment, exit_code, printed):
+def test_a_second_signal(second, later, environment, exit_code, printed):
   done = subprocess.run(
-    [sys.executable, '-c', _TWICE.format(second=second)],
+    [sys.executable, '-c', _TWICE.format(second=second, later=later)],
     env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
   )  # fmt: skip
   assert (done.returncode, done.stdout) == (exit_code, printed)
