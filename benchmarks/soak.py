@@ -1,0 +1,74 @@
+"""Memory of every task of a cluster on this machine while it trains to its end.
+
+  python benchmarks/soak.py --folder=SOAK --frames=10000000 -- --flagfile=... --level_name=...
+
+What follows -- goes to every task. The run is SOAK/run, the logs of the tasks are SOAK/*.log, and
+SOAK/memory.csv gets a row every --every_secs: the time, the frames learned from, and the resident
+bytes of each task with its worker processes. The same command after an interruption goes on.
+"""
+
+import argparse
+import os
+import time
+
+import psutil
+from clusters import Supervised, exit_on_sigterm, whole_rows, write_rows
+
+SIZE = {'ps': 1, 'learner': 1, 'actor': 1}
+LEAVE_SECS = 120.0
+
+
+def resident_bytes(pid):
+  """Resident memory of a process and those below it; shared pages count in each."""
+  total = 0
+  process = psutil.Process(pid)
+  for each in [process, *process.children(recursive=True)]:
+    try:
+      total += each.memory_info().rss
+    except psutil.NoSuchProcess:  # A worker that has just ended.
+      pass
+  return total
+
+
+def sample(cluster):
+  """A row of memory.csv; None once a task has ended."""
+  row = {'time': round(time.time(), 1), 'environment_frames': cluster.frames()}
+  try:
+    for name, process in cluster.processes.items():
+      row[name] = resident_bytes(process.pid) if process.poll() is None else 0
+  except psutil.NoSuchProcess:
+    return None
+  return row if all(row.values()) else None
+
+
+def main():
+  """Trains, and writes memory.csv."""
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--folder', required=True)
+  parser.add_argument('--frames', type=int, default=10_000_000)
+  parser.add_argument('--every_secs', type=float, default=30.0)
+  parser.add_argument('flags', nargs='*', help='of every task, after --')
+  args = parser.parse_args()
+  exit_on_sigterm()
+  os.makedirs(args.folder, exist_ok=True)
+  out = os.path.join(args.folder, 'memory.csv')
+  rows = whole_rows(out)
+  cluster = Supervised(args.folder, SIZE, ['--metrics_secs=10', *args.flags], args.frames)
+  try:
+    cluster.tend()
+    cluster.wait(cluster.frames, 'frames')
+    while row := sample(cluster):
+      rows.append(row)
+      write_rows(out, rows)
+      time.sleep(args.every_secs)
+    codes = cluster.exit_codes(LEAVE_SECS)
+  finally:
+    cluster.kill_all()
+  print(f'exit codes {codes}')
+  for name in cluster.processes:
+    used = [int(row[name]) for row in rows]
+    print(f'{name}: {used[0]:,} bytes at first, {max(used):,} at most, {used[-1]:,} at the end')
+
+
+if __name__ == '__main__':
+  main()
