@@ -42,12 +42,15 @@ def import_tensorflow():
   """The module `tensorflow`, without Keras, and without what its libraries tell at every start.
 
   Keras (and matplotlib, which it loads) is a fifth of the time that importing TensorFlow takes;
-  nobody here uses it, and `tf.keras` still loads it for who does.
+  nobody here uses it, and `tf.keras` still loads it for who does. TensorFlow uses oneDNN by itself
+  on processors with AVX-512 VNNI only; without, its own gradients of convolutions take up to twice
+  as long (docs/performance.md). TF_ENABLE_ONEDNN_OPTS in the environment decides.
 
   Standard error goes through grep meanwhile, so that whatever else is said is seen, even where it
   is the last thing that this process says. TF_CPP_MIN_LOG_LEVEL in the environment shows all.
   """
   os.environ.setdefault('GRPC_VERBOSITY', 'NONE')
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
   shows_all = 'TF_CPP_MIN_LOG_LEVEL' in os.environ
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   quietly = contextlib.nullcontext() if shows_all else _stderr_without(_LOADING_NOISE)
