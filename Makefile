@@ -5,7 +5,7 @@
 #   make train ARGS="--level_name=..."    the same with further flags
 #   make test                             all tests, in three processes (see tests/conftest.py)
 #   make test ARGS="-n0 tests/vtrace_test.py"    one file, in one process
-#   make quick                            those that start no cluster: under two minutes on two cores
+#   make quick                            those that start no cluster: two to four minutes on two cores
 #   make lint                             ruff: the linter, and whether the formatter agrees
 #   make format                           ruff: formats every file
 #   make clean                            removes .venv and caches; runs/ stays

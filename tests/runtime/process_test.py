@@ -1,5 +1,6 @@
 """Signals ask for the end once; a second one leaves at once, unless it only repeats the first."""
 
+import os
 import subprocess
 import sys
 
@@ -57,3 +58,18 @@ def test_tensorflow_comes_without_keras_which_is_there_for_who_asks_and_without_
   no_collections, *keras = done.stdout.splitlines()
   assert no_collections == 'True True True', done.stdout + done.stderr
   assert keras == ['False False False', '3'], done.stdout + done.stderr
+
+
+@pytest.mark.parametrize('asked, enabled', [(None, True), ('0', False)])
+def test_tensorflow_convolves_with_onednn_unless_told_otherwise(asked, enabled):
+  environment = {k: v for k, v in os.environ.items() if k != 'TF_ENABLE_ONEDNN_OPTS'}
+  environment.update({'TF_ENABLE_ONEDNN_OPTS': asked} if asked else {})
+  program = (
+    'from runtime import process; process.import_tensorflow()\n'
+    'from tensorflow.python.util import _pywrap_util_port; print(_pywrap_util_port.IsMklEnabled())'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program],
+    env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
+  )  # fmt: skip
+  assert done.stdout == f'{enabled}\n', done.stderr
