@@ -8,6 +8,7 @@ bytes of each task with its worker processes. The same command after an interrup
 """
 
 import argparse
+import contextlib
 import os
 import time
 
@@ -23,22 +24,18 @@ def resident_bytes(pid):
   total = 0
   process = psutil.Process(pid)
   for each in [process, *process.children(recursive=True)]:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):  # A worker that has just ended.
       total += each.memory_info().rss
-    except psutil.NoSuchProcess:  # A worker that has just ended.
-      pass
   return total
 
 
 def sample(cluster):
   """A row of memory.csv; None once a task has ended."""
   row = {'time': round(time.time(), 1), 'environment_frames': cluster.frames()}
-  try:
-    for name, process in cluster.processes.items():
-      row[name] = resident_bytes(process.pid) if process.poll() is None else 0
-  except psutil.NoSuchProcess:
-    return None
-  return row if all(row.values()) else None
+  row.update({name: resident_bytes(process.pid) for name, process in cluster.processes.items()})
+  # Looked at afterwards: what has ended stays until it is asked for, so that its figure was 0.
+  ended = any(process.poll() is not None for process in cluster.processes.values())
+  return None if ended else row
 
 
 def main():
