@@ -57,6 +57,7 @@ _UPDATE_MEANS = (
 )
 _CONNECTED_SECS = 60.0  # An actor that has not reported for longer does not count as connected.
 _WAIT_THRESHOLD = 0.1  # A share of waiting below this one is not worth a word.
+_BUSY_THRESHOLD = 0.9  # Processors that are busy for this share have no time for more actors.
 
 
 class RunStatistics:
@@ -254,7 +255,9 @@ def _fraction(wait_secs, busy_secs):
   return wait_secs / (wait_secs + busy_secs) if wait_secs + busy_secs > 0 else None
 
 
-def verdict(learner_wait_fraction, actor_wait_fraction, num_actors, sample_reuse=1):
+def verdict(
+  learner_wait_fraction, actor_wait_fraction, num_actors, sample_reuse=1, processors_busy=None
+):
   """Says who is the limit, and by how much.
 
   Args:
@@ -262,6 +265,8 @@ def verdict(learner_wait_fraction, actor_wait_fraction, num_actors, sample_reuse
     actor_wait_fraction: share of time that actors wait for room in the queue, or None.
     num_actors: connected actors, int.
     sample_reuse: how often a batch is learned from.
+    processors_busy: where actors and learner have the same processors, the share of time that
+      these are busy, in [0, 1]; None where they do not, or nobody knows.
 
   Returns:
     One sentence; '' while it is not known how long the learners wait.
@@ -284,6 +289,11 @@ def verdict(learner_wait_fraction, actor_wait_fraction, num_actors, sample_reuse
     )
   if actor > learner:
     return f'actors wait {actor:.0%} of the time: the learner is the limit'
+  if processors_busy is not None and processors_busy >= _BUSY_THRESHOLD:
+    return (
+      f'learners wait {learner:.0%} of the time for data, and the processors are busy for '
+      f'{processors_busy:.0%}: this machine is the limit, more actors on it would not help'
+    )
   # n actors keep the learners busy for a share 1 - w of the time; n / (1 - w) would for all of it.
   share = min(learner, 0.99)
   more = max(round(num_actors * share / (1.0 - share)), 1)

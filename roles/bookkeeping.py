@@ -16,6 +16,7 @@ from reporting import csv_files, curves, statistics, writers
 from reporting.learning_signs import LearningSigns
 from roles.settings import announced
 from runtime.process import POLL_SECS, WAITING_SECS, BadInput
+from runtime.processors import ProcessorUse
 from runtime.sessions import ANSWER_SECS, run_within
 
 _REPORT_SECS = 1.0
@@ -148,6 +149,7 @@ class Records:
       settings.gradient_clipping,
     )
     self._next_row, self._rows = time.monotonic() + self._secs, 0
+    self._processors = ProcessorUse()
 
   def begin(self, session, path, origin=None):
     """Announces the run on a new session: the shared settings, and where the frames stand.
@@ -190,10 +192,10 @@ class Records:
       now = time.monotonic()
       if now >= self._next_row:
         self._next_row = now + self._secs
-        row = self._write_row(session)
+        row, busy = self._write_row(session), self._processors.share()
         self._rows += 1
         if self._rows % _ROWS_PER_VERDICT == 0:
-          self._say_verdict(row)
+          self._say_verdict(row, busy)
       time.sleep(POLL_SECS)
 
   def _collect(self, session):
@@ -230,14 +232,14 @@ class Records:
     self._writer.write_episodes(self._statistics.pop_episodes(int(frames)))
     return row
 
-  def _say_verdict(self, row):
+  def _say_verdict(self, row, busy):
     if self._task.cluster.is_local:
       actors = self._task.options.num_actors
     else:
       self._writer.message(statistics.cluster_line(row))
-      actors = row['connected_actors']
+      actors, busy = row['connected_actors'], None  # Actors may have processors of their own.
     waits = row['learner_wait_fraction'], row['actor_wait_fraction']
-    text = statistics.verdict(*waits, actors, self._graph.settings.sample_reuse)
+    text = statistics.verdict(*waits, actors, self._graph.settings.sample_reuse, busy)
     if text:
       self._writer.message(text)
 

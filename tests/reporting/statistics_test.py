@@ -193,6 +193,18 @@ def test_verdict(learner, actor, num_actors, expected):
   assert verdict(learner, actor, num_actors) == expected
 
 
+def test_the_verdict_asks_for_no_actors_where_the_processors_are_busy():
+  text = (
+    'learners wait 44% of the time for data, and the processors are busy for 94%: this machine is '
+    'the limit, more actors on it would not help'
+  )
+  assert verdict(0.44, 0.06, 2, processors_busy=0.94) == text
+  assert 'would feed them' in verdict(0.44, 0.06, 2, processors_busy=0.89)
+  # Whoever waits for the learner does so on busy processors, too.
+  assert verdict(0.06, 0.44, 2, processors_busy=0.94) == verdict(0.06, 0.44, 2)
+  assert 'no actor' in verdict(0.5, 0.0, 0, processors_busy=0.94)
+
+
 def test_the_verdict_knows_how_often_a_batch_is_learned_from_already():
   assert '--sample_reuse=4 ' in verdict(0.5, 0.0, 2, sample_reuse=2)
   assert '--sample_reuse' not in verdict(0.3, 0.0, 2, sample_reuse=2)
