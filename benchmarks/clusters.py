@@ -92,12 +92,12 @@ class Supervised:
     rows = self.rows()
     return rows[-1][0] if rows else 0
 
-  def wait(self, condition, what):
+  def wait(self, condition, what, limit_secs=GIVE_UP_SECS):
     """Tends the tasks until the condition holds."""
-    deadline = time.monotonic() + GIVE_UP_SECS
+    deadline = time.monotonic() + limit_secs
     while not condition():
       if time.monotonic() > deadline:
-        raise SystemExit(f'not within {GIVE_UP_SECS:.0f} s: {what}; logs are in {self.folder}')
+        raise SystemExit(f'not within {limit_secs:.0f} s: {what}; logs are in {self.folder}')
       self.tend()
       time.sleep(0.1)
 

@@ -7,7 +7,9 @@ so has its actor. Either one parameter server has a host of its own, or one lies
 learner. All are real processes of the product over real gRPC, with real weights and unrolls; only
 computing is replaced by waiting (`waiting_experiment.py`), since all "hosts" share the processors
 of one machine. Where these are busy (`busy`, a share of their time), the machine is the limit and
-not the network.
+not the network. With --slower=8, links are slower and computing takes longer by that factor, and
+seconds are told as eighths: as if each core did eight times as much a second, so that 8 learners
+on two cores have what two cores for each would do (time dilation, Gupta et al., NSDI 2006).
 
   speed_up          batches learned from in a second, over those of one learner of the same kind
   mbytes_per_update sent and received by the busiest host, over the updates of that time
@@ -28,7 +30,7 @@ WARM_UP_UPDATES, BATCH_SIZE, ENVS = 5, 4, 8
 PORT = 9000
 COLUMNS = (
   'agent gbit update_ms sync learners ps updates_per_sec batches_per_sec speed_up '
-  'mbytes_per_update busiest_link busy'
+  'mbytes_per_update busiest_link busy slower'
 ).split()
 
 
@@ -62,7 +64,7 @@ def last_row(cluster):
   return float(row['time']), int(row['updates'])
 
 
-def measure(agent, gbit, update_ms, sync, learners, servers, secs):
+def measure(agent, gbit, update_ms, sync, learners, servers, secs, slower):
   """A row of the table but for its speed-up, a dict."""
   flags = [
       '--level_name=PongNoFrameskip-v4', f'--agent_name={agent}', f'--batch_size={BATCH_SIZE}',
@@ -71,9 +73,10 @@ def measure(agent, gbit, update_ms, sync, learners, servers, secs):
       '--total_environment_frames=1000000000',
   ]  # fmt: skip
   # Actors make three times of what their learners take.
-  waiting = [str(update_ms / 1000), str(update_ms / 1000 * ENVS / BATCH_SIZE / 3)]
+  update_secs = update_ms / 1000 * slower
+  waiting = [str(update_secs), str(update_secs * ENVS / BATCH_SIZE / 3)]
   folder = tempfile.mkdtemp(prefix='scaling')
-  network = ShapedNetwork(2 * learners + 1, gbit)
+  network = ShapedNetwork(2 * learners + 1, gbit / slower)
   cluster = Supervised(folder, {'ps': servers, 'learner': learners, 'actor': learners}, flags)
   try:
     network.start()
@@ -81,8 +84,8 @@ def measure(agent, gbit, update_ms, sync, learners, servers, secs):
     cluster.wait(lambda: cluster.frames() and cluster.rows()[-1][2] > WARM_UP_UPDATES, 'updates')
     before, bytes_before = last_row(cluster), _carried(network, learners)
     processors = processor_times()
-    began = time.monotonic()
-    cluster.wait(lambda: time.monotonic() > began + secs, 'the time to measure')
+    until = time.monotonic() + secs * slower
+    cluster.wait(lambda: time.monotonic() > until, 'the time to measure', 2 * secs * slower)
     after, bytes_after = last_row(cluster), _carried(network, learners)
     busy = _busy_share(processors, processor_times())
     if any(n > 1 for n in cluster.starts.values()):
@@ -94,7 +97,7 @@ def measure(agent, gbit, update_ms, sync, learners, servers, secs):
   if any(exit_codes.values()):
     raise SystemExit(f'not all tasks left well: {exit_codes}; logs are in {folder}')
   shutil.rmtree(folder)
-  elapsed, updates = after[0] - before[0], after[1] - before[1]
+  elapsed, updates = (after[0] - before[0]) / slower, after[1] - before[1]
   links = [[b - a for a, b in zip(*way)] for way in zip(bytes_before, bytes_after)]
   busiest = max(links, key=max)
   return dict(
@@ -103,6 +106,7 @@ def measure(agent, gbit, update_ms, sync, learners, servers, secs):
       batches_per_sec=round(updates / elapsed * (learners if sync else 1), 3),
       mbytes_per_update=round(sum(busiest) / updates / 1e6, 2),
       busiest_link=round(max(busiest) * 8 / elapsed / gbit / 1e9, 3), busy=round(busy, 2),
+      slower=slower,
   )  # fmt: skip
 
 
@@ -131,6 +135,7 @@ def main():
   parser.add_argument('--ps', default='one,each', help='one, and one for each learner')
   parser.add_argument('--sync', default='true,false', help='true,false')
   parser.add_argument('--secs', type=float, default=20, help='seconds per combination')
+  parser.add_argument('--slower', type=float, default=1, help='factor, see above')
   parser.add_argument('--out', required=True, help='CSV file')
   args = parser.parse_args()
   exit_on_sigterm()
@@ -149,7 +154,7 @@ def main():
     servers = 1 if ps == 'one' else learners
     if learners == 1 and ps != args.ps.split(',')[0]:
       continue  # One parameter server is one for each.
-    row = measure(agent, gbit, update_ms, sync == 'true', learners, servers, args.secs)
+    row = measure(agent, gbit, update_ms, sync == 'true', learners, servers, args.secs, args.slower)
     first = alone.setdefault((agent, gbit, update_ms, sync), row['batches_per_sec'])
     rows.append({**row, 'speed_up': round(row['batches_per_sec'] / first, 2)})
     print({name: rows[-1][name] for name in COLUMNS}, flush=True)
