@@ -24,7 +24,10 @@ import tempfile
 import time
 
 from clusters import ROOT, ShapedNetwork, Supervised, exit_on_sigterm, write_rows
-from throughput import processor_times
+
+sys.path.insert(0, ROOT)
+
+from runtime.processors import ProcessorUse
 
 WARM_UP_UPDATES, BATCH_SIZE, ENVS = 5, 4, 8
 PORT = 9000
@@ -83,11 +86,11 @@ def measure(agent, gbit, update_ms, sync, learners, servers, secs, slower):
     cluster.commands = commands(network, folder, learners, servers, flags, waiting)
     cluster.wait(lambda: cluster.frames() and cluster.rows()[-1][2] > WARM_UP_UPDATES, 'updates')
     before, bytes_before = last_row(cluster), _carried(network, learners)
-    processors = processor_times()
+    processors = ProcessorUse()
     until = time.monotonic() + secs * slower
     cluster.wait(lambda: time.monotonic() > until, 'the time to measure', 2 * secs * slower)
     after, bytes_after = last_row(cluster), _carried(network, learners)
-    busy = _busy_share(processors, processor_times())
+    busy = processors.share()
     if any(n > 1 for n in cluster.starts.values()):
       raise SystemExit(f'a task died meanwhile; logs are in {folder}')
     exit_codes = cluster.finish()
@@ -112,12 +115,6 @@ def measure(agent, gbit, update_ms, sync, learners, servers, secs, slower):
 
 def _carried(network, learners):
   return [network.carried_bytes(host) for host in range(2 * learners + 1)]
-
-
-def _busy_share(before, after):
-  """The share of the processors' time that was not idle (proc(5): idle and iowait)."""
-  spent = [b - a for a, b in zip(before, after, strict=True)]
-  return 1 - (spent[3] + spent[4]) / sum(spent[:8])
 
 
 def numbers(text):

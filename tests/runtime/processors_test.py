@@ -36,6 +36,14 @@ def test_the_share_is_of_the_processors_that_the_process_may_use(tmp_path, one_p
   assert use.share() == pytest.approx(1 - 50 / 110)
 
 
+def test_busy_is_what_was_neither_idle_nor_waiting_for_a_disk(tmp_path, one_processor):
+  path = tmp_path / 'stat'
+  write(path, (f'cpu{MINE}', 10, 0, 10, 100, 0, 0, 0, 0))
+  use = ProcessorUse(path)
+  write(path, (f'cpu{MINE}', 40, 0, 30, 140, 10, 0, 0, 0))
+  assert use.share() == pytest.approx(0.5)
+
+
 def test_the_share_is_of_the_time_since_the_last_call(tmp_path, one_processor):
   path = tmp_path / 'stat'
   write(path, (f'cpu{MINE}', 0, 0, 0, 0, 0, 0, 0, 0))
