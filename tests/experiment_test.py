@@ -449,17 +449,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 
 
 def test_the_checkpoint_plays_whole_games(catch, tmp_path, processes):
+  # So many that luck takes the mean of a run that has learned nowhere near the bound.
   tested = catch.copy(tmp_path / 'run', processes)
-  tested.start('--mode=test', '--test_num_episodes=21')
+  tested.start('--mode=test', '--test_num_episodes=201')
   assert tested.process.exit_code(LIMIT_SECS) == 0, tested.process.output()
-  assert 'impala/Catch-v0: 21 games, mean ' in tested.process.output().splitlines()[-1]
+  assert 'impala/Catch-v0: 201 games, mean ' in tested.process.output().splitlines()[-1]
   with open(os.path.join(tested.logdir, 'evaluation.json')) as file:
     (result,) = json.load(file)
   keys = 'level_name', 'num_episodes', 'mean', 'median', 'std', 'min', 'max', 'returns', 'frames'
   assert set(result) >= {*keys, 'mean_interval_95', 'seed', 'checkpoint'}
   assert (result['protocol'], result['deterministic']) == ('training', False)
-  assert result['num_episodes'] == len(result['returns']) == 21
-  assert result['frames'] == 21 * 9
+  assert result['num_episodes'] == len(result['returns']) == 201
+  assert result['frames'] == 201 * 9
   assert result['mean'] == pytest.approx(statistics.fmean(result['returns']))
   assert result['mean'] > 0.6
   assert result['median'] == statistics.median(result['returns'])
