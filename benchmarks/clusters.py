@@ -15,11 +15,18 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORKING = ('unroll', 'enqueue', 'refresh', 'update', 'wait', 'serving')
 GIVE_UP_SECS = 300.0
+QUEUE_MS = 50.0  # What a link carries in this time may wait for it.
 
 
 def exit_on_sigterm():
-  """SIGTERM runs the `finally` of whoever started a cluster, as Ctrl-C does."""
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+  """SIGTERM runs the `finally` of whoever started a cluster, as Ctrl-C does, to its end."""
+
+  def leave(*unused):
+    # timeout(1) sends two: the second would come in the middle of it.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)
+
+  signal.signal(signal.SIGTERM, leave)
 
 
 class Supervised:
@@ -159,10 +166,11 @@ class ShapedNetwork:
   Args:
     num_hosts: int.
     gbit: speed of every link, each way, in Gbit/s.
+    slower: factor by which links are slower than that, and what may wait for one waits longer.
   """
 
-  def __init__(self, num_hosts, gbit):
-    self._gbit = gbit
+  def __init__(self, num_hosts, gbit, slower=1):
+    self._gbit, self._slower = gbit / slower, slower
     name = f'scaling{os.getpid()}'
     self._switch = f'{name}-switch'
     self._hosts = [f'{name}-{i}' for i in range(num_hosts)]
@@ -185,7 +193,7 @@ class ShapedNetwork:
         # The bucket holds what a link carries between two ticks of a slow clock (100 Hz).
         _run('tc', '-n', namespace, 'qdisc', 'add', 'dev', device, 'root', 'tbf',
              'rate', f'{self._gbit}gbit', 'burst', f'{round(1300 * self._gbit)}kb',
-             'latency', '50ms')  # fmt: skip
+             'latency', f'{round(QUEUE_MS * self._slower)}ms')  # fmt: skip
     return self
 
   @staticmethod

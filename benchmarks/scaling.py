@@ -23,7 +23,14 @@ import sys
 import tempfile
 import time
 
-from clusters import ROOT, ShapedNetwork, Supervised, exit_on_sigterm, write_rows
+from clusters import (
+  GIVE_UP_SECS,
+  ROOT,
+  ShapedNetwork,
+  Supervised,
+  exit_on_sigterm,
+  write_rows,
+)
 
 sys.path.insert(0, ROOT)
 
@@ -53,18 +60,24 @@ def commands(network, folder, learners, servers, flags, waiting):
   return {
       f'{job}-{i}': [
           *network.inside(host), *program, *lists, f'--job_name={job}', f'--task={i}',
-          f'--logdir={folder}/run', f'--state_dir={folder}/state', '--metrics_secs=1', *flags,
+          f'--logdir={folder}/run', f'--state_dir={folder}/state', *flags,
       ]
       for job, hosts in places.items() for i, host in enumerate(hosts)
   }  # fmt: skip
 
 
-def last_row(cluster):
-  """(time, updates) of the next new row of metrics.csv."""
-  before = len(cluster.metrics())
-  cluster.wait(lambda: len(cluster.metrics()) > before, 'another row of metrics.csv')
-  row = cluster.metrics()[-1]
-  return float(row['time']), int(row['updates'])
+def next_update(cluster):
+  """(time, updates) of the first row of metrics.csv after the next update.
+
+  Rows are much denser than updates that take seconds, so its time is nearly that of the update.
+  """
+  before = int(cluster.metrics()[-1]['updates'])
+
+  def row():
+    return next((row for row in cluster.metrics() if int(row['updates']) > before), None)
+
+  cluster.wait(row, 'another update')
+  return float(row()['time']), int(row()['updates'])
 
 
 def measure(agent, gbit, update_ms, sync, learners, servers, secs, slower):
@@ -72,24 +85,27 @@ def measure(agent, gbit, update_ms, sync, learners, servers, secs, slower):
   flags = [
       '--level_name=PongNoFrameskip-v4', f'--agent_name={agent}', f'--batch_size={BATCH_SIZE}',
       f'--envs_per_actor={ENVS}', '--num_actors=1', '--dynamic_batching=false', '--threads=2',
-      '--save_checkpoint_secs=100000', f'--sync_learners={"true" if sync else "false"}',
-      '--total_environment_frames=1000000000',
+      f'--metrics_secs={min(1, slower / 5)}', '--save_checkpoint_secs=100000',
+      f'--sync_learners={"true" if sync else "false"}', '--total_environment_frames=1000000000',
   ]  # fmt: skip
   # Actors make three times of what their learners take.
   update_secs = update_ms / 1000 * slower
   waiting = [str(update_secs), str(update_secs * ENVS / BATCH_SIZE / 3)]
   folder = tempfile.mkdtemp(prefix='scaling')
-  network = ShapedNetwork(2 * learners + 1, gbit / slower)
+  network = ShapedNetwork(2 * learners + 1, gbit, slower)
   cluster = Supervised(folder, {'ps': servers, 'learner': learners, 'actor': learners}, flags)
   try:
     network.start()
     cluster.commands = commands(network, folder, learners, servers, flags, waiting)
-    cluster.wait(lambda: cluster.frames() and cluster.rows()[-1][2] > WARM_UP_UPDATES, 'updates')
-    before, bytes_before = last_row(cluster), _carried(network, learners)
+    limit_secs = GIVE_UP_SECS + 4 * WARM_UP_UPDATES * update_secs
+    cluster.wait(
+      lambda: cluster.frames() and cluster.rows()[-1][2] > WARM_UP_UPDATES, 'updates', limit_secs
+    )
+    before, bytes_before = next_update(cluster), _carried(network, learners)
     processors = ProcessorUse()
     until = time.monotonic() + secs * slower
     cluster.wait(lambda: time.monotonic() > until, 'the time to measure', 2 * secs * slower)
-    after, bytes_after = last_row(cluster), _carried(network, learners)
+    after, bytes_after = next_update(cluster), _carried(network, learners)
     busy = processors.share()
     if any(n > 1 for n in cluster.starts.values()):
       raise SystemExit(f'a task died meanwhile; logs are in {folder}')
