@@ -5,7 +5,8 @@ docs/results/scaling): per update and learner the weights come from the paramete
 gradients go there, in even slices; per round of an actor loop the weights come once, if they are
 new, and one unroll of each environment goes to the actor's learner. An update takes computing,
 weights and gradients, one after the other. Learners that update together send at the same moment,
-over the busiest link; the others each when they are ready, and share a link with whoever is on it.
+over the busiest link, and actors fetch the new weights when they do; the others each when they are
+ready, and share a link with whoever is on it.
 Every host has one link, as fast in as out; what stays on a host costs nothing.
 """
 
@@ -62,8 +63,9 @@ Attributes:
   frames_per_sec: environment frames/s that are learned from.
   limit: ACTORS, COMPUTING or LINK, which bends first.
   host: whose link it is where `limit` is LINK, else None.
-  weights_secs, gradients_secs: what an update spends on the busiest link (where learners do not
-    update together: of the learner that spends most, if no other learner is in its way).
+  weights_secs, gradients_secs: what an update spends on the busiest link, with the weights of
+    actors (where learners do not update together: of the learner that spends most, if nobody else
+    is in its way).
   bytes_per_sec: {host: {kind of KINDS: (in, out)}} over its link.
 """
 
@@ -171,9 +173,22 @@ def _exchanges(there, run, moved):
   ]
 
 
+def _crossing(moved, kind):
+  """{(host, direction): bytes} of the links that carry this kind, with what does so meanwhile.
+
+  Actors that waited at a full queue fetch the new weights when the learners do.
+  """
+  meanwhile = 'acting' if kind == 'weights' else None
+  return {
+    (host, way): size + moved[meanwhile, host, way]
+    for (of, host, way), size in moved.items()
+    if of == kind
+  }
+
+
 def _most(moved, kinds=('weights', 'gradients')):
   """The bytes of these kinds on the links where they are most, one kind after the other."""
-  return sum(max((size for (of, *_), size in moved.items() if of == k), default=0) for k in kinds)
+  return sum(max(_crossing(moved, kind).values(), default=0) for kind in kinds)
 
 
 def _learners_limit(exchanges, computing_secs, link):
@@ -185,8 +200,9 @@ def _learners_limit(exchanges, computing_secs, link):
   if computing_secs >= transfer_secs:
     return rate, COMPUTING, None
   by_host = collections.Counter()
-  for (kind, host, _), size in moved.items():
-    by_host[host] += size * (kind in ('weights', 'gradients'))
+  for kind in ('weights', 'gradients'):
+    for (host, _), size in _crossing(moved, kind).items():
+      by_host[host] += size
   return rate, LINK, max(by_host, key=by_host.get)
 
 

@@ -173,14 +173,27 @@ def test_all_on_one_host_has_no_limit_but_computing():
 def test_weights_and_gradients_pass_the_busiest_link_one_after_the_other():
   there = Places(('p',), ('l', 'm'), (Actor('a', 8, 1), Actor('b', 8, 1)))
   foretold = traffic.predict(there, RUN, traffic.Speeds(400, math.inf, 0.5))
-  assert (foretold.weights_secs, foretold.gradients_secs) == (0.5, 0.5)
-  # 0.5 s + 0.5 s + 0.5 s; the parameter server sends 2 x 100 to learners and 2 x 100 to actors.
-  assert foretold.updates_per_sec == pytest.approx(2 / 3)
+  # The parameter server sends 2 x 100 to learners and 2 x 100 to actors, and gets 2 x 100.
+  assert (foretold.weights_secs, foretold.gradients_secs) == (1.0, 0.5)
+  # 0.5 s + 1 s + 0.5 s.
+  assert foretold.updates_per_sec == pytest.approx(1 / 2)
   assert (foretold.limit, foretold.host) == (traffic.LINK, 'p')
-  assert foretold.frames_per_sec == pytest.approx(2 / 3 * 2 * 8 * 5)
-  assert foretold.bytes_per_sec['p']['weights'] == pytest.approx((0, 400 * 2 / 3))
-  assert foretold.bytes_per_sec['p']['gradients'] == pytest.approx((200 * 2 / 3, 0))
-  assert foretold.bytes_per_sec['m']['unrolls'] == pytest.approx((80 * 2 / 3, 0))
+  assert foretold.frames_per_sec == pytest.approx(1 / 2 * 2 * 8 * 5)
+  assert foretold.bytes_per_sec['p']['weights'] == pytest.approx((0, 400 / 2))
+  assert foretold.bytes_per_sec['p']['gradients'] == pytest.approx((200 / 2, 0))
+  assert foretold.bytes_per_sec['m']['unrolls'] == pytest.approx((80 / 2, 0))
+
+
+def test_actors_are_in_the_way_of_learners_that_fetch_weights_over_the_same_link_alone():
+  # The learner beside the parameter server waits for no link, however much its actor fetches.
+  there, actor = Places(('l',), ('l',), (Actor('a', 8, 1),)), Actor('b', 8, 1)
+  assert traffic.predict(there, RUN, traffic.Speeds(400, math.inf, 0.5)).weights_secs == 0
+  # A second one elsewhere fetches 100, while 2 x 100 go to actors.
+  there = there._replace(learner=('l', 'm'), actor=(*there.actor, actor))
+  assert traffic.predict(there, RUN, traffic.Speeds(400, math.inf, 0.5)).weights_secs == 0.75
+  # Nobody else is on the link of that learner.
+  there = there._replace(actor=(Actor('l', 8, 1), Actor('l', 8, 1)))
+  assert traffic.predict(there, RUN, traffic.Speeds(400, math.inf, 0.5)).weights_secs == 0.25
 
 
 EACH_ON_ITS_OWN = RUN._replace(sync_learners=False)
@@ -199,7 +212,7 @@ def test_learners_on_their_own_share_links_with_whoever_is_on_them():
   assert foretold.frames_per_sec == pytest.approx(2 / 0.8625 * 8 * 5)
   assert foretold.bytes_per_sec['p']['gradients'] == pytest.approx((200 / 0.8625, 0))
   together = traffic.predict(there, RUN, traffic.Speeds(1000, math.inf, 0.5))
-  assert together.updates_per_sec == pytest.approx(1 / 0.9)
+  assert together.updates_per_sec == pytest.approx(1 / (0.5 + 0.4 + 0.2))
   # 0.8 s and 0.4 s of a link of 250 a second, beside 0.5 s of computing.
   full = traffic.predict(there, EACH_ON_ITS_OWN, traffic.Speeds(250, math.inf, 0.5))
   assert full.updates_per_sec == pytest.approx(
@@ -252,13 +265,14 @@ def test_actors_limit_where_they_make_less_than_would_be_learned():
 
 
 def test_the_number_of_learners_at_which_a_link_becomes_the_limit():
-  # L learners, all but the first elsewhere: the parameter server sends (L - 1) x 100 bytes to them
-  # and as much back, 0.1 s each at 1000 a second: more than 1 s of computing from L = 7 on.
-  there = Places(('l',), ('l',), (Actor('a', 800, 1),))
+  # L learners, all but the first elsewhere: the parameter server sends (L - 1) x 100 bytes to them,
+  # L x 100 to actors and gets (L - 1) x 100, at 1000 a second: more than 1 s of computing from
+  # L = 5 on.
+  there = Places(('l',), ('l',), (Actor('a', 8, 1),))
   speeds = traffic.Speeds(1000, math.inf, 1.0)
   assert traffic.predict(there, RUN, speeds).limit == traffic.COMPUTING
   learners, then = traffic.next_limit(there, RUN, speeds)
-  assert (learners, then.limit, then.host) == (7, traffic.LINK, 'l')
+  assert (learners, then.limit, then.host) == (5, traffic.LINK, 'l')
   assert traffic.next_limit(there, RUN, speeds._replace(link_bytes_per_sec=1e9)) is None
 
 
