@@ -16,6 +16,7 @@ on two cores have what two cores for each would do (time dilation, Gupta et al.,
 """
 
 import argparse
+import csv
 import itertools
 import os
 import shutil
@@ -133,6 +134,53 @@ def _carried(network, learners):
   return [network.carried_bytes(host) for host in range(2 * learners + 1)]
 
 
+def draw(rows, path):
+  """Draws speed-up over learners, a line for every kind of row.
+
+  Args:
+    rows: dicts of COLUMNS, as read from a table.
+    path: of the picture.
+  """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  alike = ('agent', 'gbit', 'update_ms', 'sync', 'slower')
+  lines = {}
+  for row in rows:
+    shared = row['ps'] == '1' and row['learners'] != '1'
+    lines.setdefault((*(row[name] for name in alike), shared), []).append(row)
+  figure = Figure(figsize=(11, 6), layout='constrained')
+  FigureCanvasAgg(figure)
+  axis = figure.subplots()
+  most = max(int(row['learners']) for row in rows)
+  axis.plot([1, most], [1, most], '--', color='grey', label='without any loss')
+  kinds = [kind for kind, of in lines.items() if any(row['learners'] != '1' for row in of)]
+  # The legend is in the order in which the lines end.
+  kinds.sort(key=lambda kind: -max(float(row['speed_up']) for row in lines[kind]))
+  for number, kind in enumerate(kinds):
+    agent, gbit, update_ms, sync, slower, shared = kind
+    points = {(1, 1.0), *((int(row['learners']), float(row['speed_up'])) for row in lines[kind])}
+    axis.plot(
+      *zip(*sorted(points)),
+      marker='os^'[number // 10 % 3],
+      linestyle=':' if shared else '-',
+      label=f'{agent}, {gbit} Gbit/s, {update_ms} ms, {"one ps" if shared else "a ps each"}'
+      + ('' if sync == 'True' else ', each on its own')
+      + ('' if slower == '1' else f', {slower} times slower'),
+    )
+  axis.set_xlabel('learners')
+  axis.set_ylabel('speed-up')
+  axis.grid(alpha=0.3)
+  figure.legend(loc='outside right', fontsize='small')
+  figure.savefig(path, dpi=100)
+
+
+def draw_table(path):
+  """Draws the rows of a CSV file beside it."""
+  with open(path, newline='') as file:
+    draw(list(csv.DictReader(file)), os.path.splitext(path)[0] + '.png')
+
+
 def numbers(text):
   """'1,2,0.25' -> [1, 2, 0.25]."""
   return [int(word) if word.isdigit() else float(word) for word in text.split(',')]
@@ -149,8 +197,13 @@ def main():
   parser.add_argument('--sync', default='true,false', help='true,false')
   parser.add_argument('--secs', type=float, default=20, help='seconds per combination')
   parser.add_argument('--slower', type=float, default=1, help='factor, see above')
-  parser.add_argument('--out', required=True, help='CSV file')
+  target = parser.add_mutually_exclusive_group(required=True)
+  target.add_argument('--out', help='CSV file; a picture of the same name lies beside it')
+  target.add_argument('--draw', metavar='CSV', help='draw a table again, and measure nothing')
   args = parser.parse_args()
+  if args.draw:
+    draw_table(args.draw)
+    return
   exit_on_sigterm()
   if os.getuid():
     sys.exit('network namespaces need root: sudo .venv/bin/python benchmarks/scaling.py ...')
@@ -172,6 +225,7 @@ def main():
     rows.append({**row, 'speed_up': round(row['batches_per_sec'] / first, 2)})
     print({name: rows[-1][name] for name in COLUMNS}, flush=True)
     write_rows(args.out, rows, COLUMNS)
+  draw_table(args.out)
 
 
 if __name__ == '__main__':

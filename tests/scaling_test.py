@@ -67,3 +67,19 @@ def test_the_program_that_waits_instead_of_computing_trains(tmp_path):
   row = whole_rows(tmp_path / 'metrics.csv')[-1]
   assert (int(row['updates']), int(row['environment_frames'])) == (10, 800)
   assert {row[f'{name}_loss'] for name in ('total', 'policy', 'baseline', 'entropy')} == {'0'}
+
+
+def test_a_table_is_drawn_again_without_measuring(tmp_path):
+  table, picture = tmp_path / 'table.csv', tmp_path / 'table.png'
+  row = 'SimpleConvNetAgent,1,1000,True,{0},{0},0.9,0.9,{1},1.0,0.1,0.1,1\n'
+  program = os.path.join(ROOT, 'benchmarks', 'scaling.py')
+
+  def drawn(*rows):
+    table.write_text('\n'.join([','.join(scaling.COLUMNS), *(row.format(*one) for one in rows)]))
+    command = [sys.executable, program, f'--draw={table}']
+    assert subprocess.run(command, capture_output=True, check=True, timeout=120).stdout == b''
+    assert picture.read_bytes().startswith(b'\x89PNG\r\n')
+    return picture.read_bytes()
+
+  one = (1, 1.0)
+  assert len({drawn(one), drawn(one, (8, 7.0)), drawn(one, (8, 2.0))}) == 3
