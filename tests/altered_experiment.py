@@ -6,8 +6,13 @@ Alterations:
   recorded=FILE: writes to FILE (.npz) the seeds of the environments ('seeds'), and every
     variable of a checkpoint as the first session has it ('session/NAME') and as the checkpoint that
     was restored has it ('checkpoint/NAME').
+  messages=FILE: a learner writes to FILE (JSON) a line of the trace for every message between
+    processes that its fourth update took: bytes, tensor, sender and receiver.
 """
 
+import functools
+import itertools
+import json
 import os
 import sys
 import time
@@ -76,6 +81,38 @@ def _variables(session, checkpoints, checkpoint):
   return {**values, **{f'checkpoint/{name}': reader.get_tensor(name) for name in names}}
 
 
+def trace_messages(path):
+  """See above."""
+  import tensorflow as tf
+
+  from learner import LearnerLoop
+
+  make_passes = LearnerLoop._passes
+
+  def traced(session, tensors, feed):
+    metadata = tf.compat.v1.RunMetadata()
+    options = tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE)
+    values = session.run(tensors, feed, options=options, run_metadata=metadata)
+    nodes = (node for device in metadata.step_stats.dev_stats for node in device.node_stats)
+    with open(path + '.new', 'w') as file:
+      json.dump([node.timeline_label for node in nodes if node.node_name == 'RecvTensor'], file)
+    os.replace(path + '.new', path)
+    return values
+
+  def tracing_passes(self, session, tensors):
+    numbers = itertools.count(1)
+
+    def fetch(index, untraced):
+      if next(numbers) != 4:
+        return untraced()
+      return traced(session, tensors, {self._reuse.index: index})
+
+    passes = make_passes(self, session, tensors)
+    return [functools.partial(fetch, i, untraced) for i, untraced in enumerate(passes)]
+
+  LearnerLoop._passes = tracing_passes
+
+
 def main(alterations, *flags):
   """The program; returns its exit code."""
   process.import_tensorflow()
@@ -85,6 +122,8 @@ def main(alterations, *flags):
       flip()
     elif name == 'slow':
       slow_down()
+    elif name == 'messages':
+      trace_messages(path)
     else:
       record(path)
   return experiment.main(['experiment.py', *flags])
