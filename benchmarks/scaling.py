@@ -78,7 +78,8 @@ def next_update(cluster):
     return next((row for row in cluster.metrics() if int(row['updates']) > before), None)
 
   cluster.wait(row, 'another update')
-  return float(row()['time']), int(row()['updates'])
+  found = row()
+  return float(found['time']), int(found['updates'])
 
 
 def measure(agent, gbit, update_ms, sync, learners, servers, secs, slower):
