@@ -17,6 +17,9 @@ from runtime.process import RunFailed
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PROGRAM = os.path.join(_ROOT, 'experiment.py')
 _NICED = os.path.join(_ROOT, 'evaluation', 'niced.py')
+# A signal to a whole process group may end a process that has no group of its own yet before the
+# run hears of it.
+_MOMENT_SECS = 1.0
 
 
 class Evaluations:
@@ -72,12 +75,21 @@ class Evaluations:
     try:
       self._done(self._played(saved))
     except (OSError, ValueError, RunFailed) as e:
-      if self._stopped or self._run_ends():
+      if self._the_run_ends():
         self._warn(f'the evaluation at {saved.frames} frames was dropped, for the run ends')
       else:
         self._warn(f'the evaluation at {saved.frames} frames failed, training goes on: {e}')
     finally:
       self._playing = ''
+
+  def _the_run_ends(self):
+    """Whether that is why an evaluation came to nothing."""
+    deadline = time.monotonic() + _MOMENT_SECS
+    while not (self._stopped or self._run_ends()):
+      if time.monotonic() > deadline:
+        return False
+      time.sleep(0.05)
+    return True
 
   def _played(self, saved):
     """The row of an evaluation, once all its games were played."""

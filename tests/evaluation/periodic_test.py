@@ -13,6 +13,7 @@ import throttled_env
 from cluster_fixtures import all_zero, new_cluster  # noqa: F401 (new_cluster is a fixture)
 from conftest import ROOT, commands_of_the_readme, eventually, whole_rows
 from evaluation import periodic
+from runtime.checkpoints import Saved
 
 LIMIT_SECS = 280.0
 # Its pace leaves the processors to the evaluations.
@@ -151,6 +152,24 @@ def test_what_cannot_be_played_so_is_refused_before_anything_is_made(tmp_path):
   (line,) = done.stderr.splitlines()
   assert '--eval_protocol=machado is for Atari games, and impala/Catch-v0 is none' in line
   assert os.listdir(tmp_path) == []
+
+
+@slow
+@pytest.mark.parametrize('knows_at, said', [(2, 'was dropped, for the run ends'), (None, 'failed')])
+def test_a_signal_may_end_one_a_moment_before_the_run_hears_of_it(tmp_path, knows_at, said):
+  asked, words = [], []
+
+  def run_ends():
+    asked.append(None)
+    return len(asked) == knows_at
+
+  # There is no such run: its process ends by itself.
+  flags = {'eval_protocol': 'training', 'test_num_episodes': 1}
+  played = periodic.Evaluations(tmp_path / 'none', 1, flags, None, words.append, run_ends)
+  played.start(Saved('model.ckpt-1', 7, 1, None, False))
+  (line,) = eventually(lambda: words, LIMIT_SECS)
+  played.stop()
+  assert line.startswith(f'the evaluation at 7 frames {said}')
 
 
 def evaluations(folder, every, frames):
