@@ -38,7 +38,8 @@ def serve_to_the_end(cluster, target, interrupts):
   """Waits until the run is done and the others have said goodbye (deregistered).
 
   The parameter servers are the last to go: sessions of the others cannot close without them.
-  After a signal the chief has PATIENCE_SECS for its last checkpoint.
+  After a signal the chief has PATIENCE_SECS for its last checkpoint, and so have spare actors for
+  hearing of the end, since they belong to other jobs, which got no signal.
 
   Returns:
     The reason of the end, for the log.
@@ -66,10 +67,11 @@ def serve_to_the_end(cluster, target, interrupts):
     if deadline is None and (interrupts.is_set() or (phase and phase.chief_is_gone)):
       deadline = now + (PATIENCE_SECS if interrupts.is_set() else LATECOMER_SECS)
     if deadline is not None and now > deadline:
-      if interrupts.is_set():
-        return f'{interrupts.reason}, and the chief did not leave within {PATIENCE_SECS:.0f} s'
-      return 'the run is done; some tasks never took their leave'
-    if interrupts.is_set() and phase and phase.chief_is_gone:
+      if not interrupts.is_set():
+        return 'the run is done; some tasks never took their leave'
+      who = 'spare actors' if phase and phase.chief_is_gone else 'the chief'
+      return f'{interrupts.reason}, and {who} did not leave within {PATIENCE_SECS:.0f} s'
+    if interrupts.is_set() and phase and phase.chief_is_gone and not phase.spare_actors:
       return f'{interrupts.reason}, and the chief has left'
     time.sleep(POLL_SECS)
 

@@ -73,6 +73,25 @@ def test_actors_join_a_run_and_leave_it_and_it_ends_with_all(new_cluster, tmp_pa
   assert not os.path.exists(os.path.join(cluster.logdir, 'cluster.json'))
 
 
+@pytest.mark.timeout(300)
+def test_where_all_others_get_a_signal_a_spare_actor_still_hears_of_the_end(new_cluster, tmp_path):  # noqa: F811
+  cluster = throttled_cluster(new_cluster, tmp_path, actor=1)
+  own = [cluster.start('ps:0'), cluster.start('learner:0', '--metrics_secs=0.5', THROTTLED)]
+  own.append(cluster.start('actor:0'))
+  until_connected(cluster, 1)
+  spare = cluster.tasks[start_spare(cluster, 4)]
+  until_connected(cluster, 2)
+  spare.send_signal(signal.SIGSTOP)  # It is slow to look.
+  for task in own:  # As scancel does with a job of Slurm.
+    task.send_signal(signal.SIGTERM)
+  _, learner, actor = own
+  eventually(lambda: [learner.poll(), actor.poll()] == [0, 0], LIMIT_SECS, cluster.logs)
+  spare.send_signal(signal.SIGCONT)
+  assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
+  assert 'actor:5 leaves: the run is done' in spare.output(), cluster.logs()
+  assert 'without a goodbye' not in spare.output(), cluster.logs()  # ps:0 was still there.
+
+
 def test_a_folder_without_a_run_to_join_is_one_sentence(tmp_path):
   done = subprocess.run(
     [sys.executable, 'experiment.py', '--cluster=run', f'--logdir={tmp_path}', '--task=0'],
