@@ -165,7 +165,10 @@ class Slurm:
 
   def fail(self, node):
     """All that runs on a node is gone at once, and the controller finds it down."""
-    end_processes(self._hosts.pids(self._names.index(node)))
+    number = self._names.index(node)
+    # Else a process that is killed before slurmstepd is a job that failed, not a node that did.
+    self._hosts.pull_plug(number)
+    end_processes(self._hosts.pids(number))
     # By itself it would do so when the node has not answered for SlurmdTimeout.
     self.command('scontrol', 'update', f'NodeName={node}', 'State=DOWN', 'Reason=failed')
 
