@@ -46,7 +46,7 @@ class FilesHere:
     """(file, Version) of a file as it is now; later additions are not waited for."""
     with self._named(path):
       file = open(path, 'rb')
-      return file, version(os.fstat(file.fileno()))
+      return file, version(self._attributes(file))
 
   def chunks(self, file, size, path):
     """Yields the first `size` bytes of an open file, in parts."""
@@ -54,10 +54,16 @@ class FilesHere:
     while left:
       with self._named(path):
         data = file.read(min(left, CHUNK_BYTES))
+        if not data:
+          self._attributes(file)  # To paramiko a lost connection may look like the end of a file.
       if not data:
         raise HostError('', f'{path} became shorter while it was read; try again')
       left -= len(data)
       yield data
+
+  def _attributes(self, file):
+    """Those of an open file, as its host has them now."""
+    return os.fstat(file.fileno())
 
   @contextlib.contextmanager
   def _named(self, path):
@@ -94,9 +100,22 @@ class FilesOverSftp(FilesHere):
     """As in `FilesHere`."""
     with self._named(path):
       file = self._sftp.open(path, 'rb')
-      found = version(file.stat())
+      found = version(self._attributes(file))
+      file._prefetch_thread = self._quiet(file._prefetch_thread)
       file.prefetch(found.size, REQUESTS_AHEAD)
       return file, found
+
+  def _quiet(self, ask_ahead):
+    """paramiko's thread without its traceback of a lost connection: whoever reads says so."""
+
+    def ask(*args):
+      with contextlib.suppress(*self.lost):
+        ask_ahead(*args)
+
+    return ask
+
+  def _attributes(self, file):
+    return file.stat()
 
 
 def read(files, path):

@@ -1,6 +1,7 @@
 """`pull` fetches a run's files from this machine and over a real sshd, whole and only once."""
 
 import os
+import socket
 import threading
 
 import pytest
@@ -185,6 +186,41 @@ def test_a_host_that_goes_away_leaves_nothing_half(remote, sshd, tmp_path):  # n
   (said,) = outcome
   assert str(said).startswith(f'cannot read {source}: ')
   assert not os.path.exists(target) and not os.path.exists(target + '.pull')
+
+
+def test_a_lost_connection_is_not_the_end_of_a_file(remote, tmp_path):
+  source = tmp_path / 'file'
+  source.write_bytes(b'1234')
+  with remote().files() as files:
+    file, _ = files.open(str(source))
+    chunks = files.chunks(file, 8, str(source))
+    assert next(chunks) == b'1234'
+    file.sftp.get_channel().get_transport().sock.shutdown(socket.SHUT_WR)
+    with pytest.raises(HostError, match=f'cannot read {source}: '):
+      next(chunks)
+
+
+@pytest.mark.filterwarnings('error::pytest.PytestUnhandledThreadExceptionWarning')
+def test_a_lost_connection_is_said_once(remote, tmp_path):
+  source = tmp_path / 'large'
+  with open(source, 'wb') as file:
+    file.truncate(2_000_000_000)
+  with remote().files() as files:
+    file, found = files.open(str(source))
+    chunks = files.chunks(file, found.size, str(source))
+    next(chunks)
+    file.sftp.get_channel().get_transport().sock.shutdown(socket.SHUT_WR)
+    with pytest.raises(HostError, match=f'cannot read {source}: '):
+      list(chunks)
+
+
+def test_a_file_that_became_shorter_is_not_taken(remote, tmp_path):
+  source = tmp_path / 'file'
+  source.write_bytes(b'1234')
+  with remote().files() as files:
+    file, _ = files.open(str(source))
+    with pytest.raises(HostError, match='became shorter while it was read; try again'):
+      list(files.chunks(file, 8, str(source)))
 
 
 def test_the_run_that_the_chief_named_counts(recorded, tmp_path):
