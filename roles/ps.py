@@ -60,18 +60,19 @@ def serve_to_the_end(cluster, target, interrupts):
       phase, question = question.result(), None
     if phase is None and interrupts.is_set():
       return f'{interrupts.reason}, and no chief is connected'
-    if phase and phase.chief_is_gone and phase.goodbyes >= everybody and not phase.spare_actors:
+    chief_is_gone = phase is not None and phase.chief_is_gone
+    if chief_is_gone and phase.goodbyes >= everybody and not phase.spare_actors:
       if cluster.task > 0:
         Attempt(shared_state.say_goodbye, cluster, target).has_ended(ANSWER_SECS)
       return 'the run is done and everybody has left'
-    if deadline is None and (interrupts.is_set() or (phase and phase.chief_is_gone)):
+    if deadline is None and (interrupts.is_set() or chief_is_gone):
       deadline = now + (PATIENCE_SECS if interrupts.is_set() else LATECOMER_SECS)
     if deadline is not None and now > deadline:
       if not interrupts.is_set():
         return 'the run is done; some tasks never took their leave'
-      who = 'spare actors' if phase and phase.chief_is_gone else 'the chief'
+      who = 'spare actors' if chief_is_gone else 'the chief'
       return f'{interrupts.reason}, and {who} did not leave within {PATIENCE_SECS:.0f} s'
-    if interrupts.is_set() and phase and phase.chief_is_gone and not phase.spare_actors:
+    if interrupts.is_set() and chief_is_gone and not phase.spare_actors:
       return f'{interrupts.reason}, and the chief has left'
     time.sleep(POLL_SECS)
 

@@ -55,7 +55,9 @@ def test_slices_are_even_and_hold_every_weight_once(num_slices):
   assert not np.any(flat[count:])
 
 
-@pytest.mark.parametrize('num_slices, which', itertools.product([1, 2, 7], range(len(SHAPES))))
+@pytest.mark.parametrize(
+  'num_slices, which', list(itertools.product([1, 2, 7], range(len(SHAPES))))
+)
 def test_a_variable_is_changed_where_it_lies_and_no_other_is(num_slices, which):
   first, weights = made(num_slices)
   change = weights.change(weights.variables[which], tf.constant(3.0), -1.0)
@@ -82,7 +84,9 @@ def updated(optimizer, values, gradients):
   return built, built.apply_gradients(list(zip(gradients, values, strict=True)), counters.updates)
 
 
-@pytest.mark.parametrize('optimizer, num_slices', itertools.product(['rmsprop', 'adam'], [1, 2, 3]))
+@pytest.mark.parametrize(
+  'optimizer, num_slices', list(itertools.product(['rmsprop', 'adam'], [1, 2, 3]))
+)
 def test_slices_learn_what_the_variables_would_learn(optimizer, num_slices):
   rng = np.random.default_rng(5)
   steps = [[np.float32(rng.normal(size=shape)) for shape in SHAPES] for _ in range(4)]
