@@ -62,38 +62,29 @@ def unpack(packed, starts):
   Returns:
     uint8 [T+1, B, H, W, C].
   """
-  batch_size, num_frames, height, width = packed.frames.shape
-  channels = num_frames - starts.shape[0] + 1
-  black = batch_size * num_frames  # Where the black frame is, behind all frames of the batch.
-  frames = tf.reshape(packed.frames, [black, height * width])
-  frames = tf.concat([frames, tf.zeros_like(frames[:1])], 0)
-  which = tf.where(_before_start(starts, channels), black, _positions(starts, channels))
-  stacks = _interleaved(tf.gather(frames, which))
-  return tf.reshape(stacks, [*starts.shape, height, width, channels])
+  steps, channels = starts.shape[0], packed.frames.shape[1] - starts.shape[0] + 1
+  frames = tf.transpose(packed.frames, [1, 0, 2, 3])
+  black = _before_start(starts, channels)
+  if 'GPU' in frames.device.upper():
+    stacks = tf.stack([frames[c : c + steps] for c in range(channels)], axis=-1)
+    return tf.where(black[:, :, None, None], tf.zeros([], tf.uint8), stacks)
+  stacks = tf.numpy_function(_merge, [frames, black], tf.uint8, stateful=False)
+  return tf.ensure_shape(stacks, [*starts.shape, *frames.shape[2:], channels])
 
 
-def _interleaved(planes):
-  """uint8 [T+1, B, C, H * W] -> [T+1, B, H * W, C].
+def _merge(frames, black):
+  """uint8 [T + C, B, H, W], bool [T+1, B, C] -> uint8 [T+1, B, H, W, C], with planes left black.
 
-  On a processor by OpenCV: 84 stacks of Atari frames take 0.5 ms, tf.transpose 9.5 ms.
+  By OpenCV: the Atari stacks of 4 unrolls take 0.8 ms, by tf.stack 8.
   """
-  if 'GPU' in planes.device.upper():
-    return tf.transpose(planes, [0, 1, 3, 2])
-  channels, pixels = planes.shape[2:]
+  import cv2
 
-  def merge(planes):
-    import cv2
-
-    return cv2.merge([planes[:, :, c].reshape(-1, pixels) for c in range(channels)])
-
-  return tf.numpy_function(merge, [planes], tf.uint8, stateful=False)
-
-
-def _positions(starts, channels):
-  """int32 [T+1, B, C]: where each frame of each stack is among all frames of the batch."""
-  steps, batch_size = starts.shape
-  of_game = tf.range(batch_size) * (steps + channels - 1)
-  return tf.range(steps)[:, None, None] + of_game[:, None] + tf.range(channels)
+  (steps, _, channels), shape = black.shape, frames.shape[1:]
+  planes = [frames[c : c + steps].reshape(-1, shape[-1]) for c in range(channels)]
+  stacks = cv2.merge(planes).reshape(steps, *shape, channels)
+  for step, game, channel in zip(*black.nonzero(), strict=True):
+    stacks[step, game, ..., channel] = 0
+  return stacks
 
 
 def _before_start(starts, channels):
