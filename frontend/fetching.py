@@ -56,8 +56,7 @@ class FilesHere:
         data = file.read(min(left, CHUNK_BYTES))
         if not data:
           self._attributes(file)  # To paramiko a lost connection may look like the end of a file.
-      if not data:
-        raise HostError('', f'{path} became shorter while it was read; try again')
+          raise HostError('', f'{path} became shorter while it was read; try again')
       left -= len(data)
       yield data
 
