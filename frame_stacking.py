@@ -72,6 +72,34 @@ def unpack(packed, starts):
   return tf.ensure_shape(stacks, [*starts.shape, *frames.shape[2:], channels])
 
 
+def sums(packed, starts):
+  """Sums over the stacks of entries 1 to T, which are not made for it.
+
+  By float32, exact for batches of up to 258 stacks, of more to seven digits.
+
+  Args:
+    packed, starts: as for `unpack`.
+
+  Returns:
+    (B * T, float64 scalar; the sum of the stacks, float64 [H, W, C]; that of their squares).
+  """
+  (steps, games), (height, width) = starts.shape, packed.frames.shape[2:]
+  channels = packed.frames.shape[1] - steps + 1
+  with tf.device('/cpu:0'):  # Products on a GPU may be rounded to three digits.
+    seen = tf.cast(~_before_start(starts, channels)[1:], tf.float32)
+    # Channel c of entry t is frame t + c: which frames stand in each channel, and count there.
+    stands = [tf.pad(seen[..., c], [[1 + c, channels - 1 - c], [0, 0]]) for c in range(channels)]
+    stands = tf.reshape(tf.transpose(tf.stack(stands), [0, 2, 1]), [channels, -1])
+    frames = tf.reshape(tf.cast(packed.frames, tf.float32), [-1, height * width])
+
+    def over_stacks(values):
+      by_channel = tf.transpose(tf.matmul(stands, values))
+      return tf.cast(tf.reshape(by_channel, [height, width, channels]), tf.float64)
+
+    number = tf.cast((steps - 1) * games, tf.float64)
+    return number, over_stacks(frames), over_stacks(tf.square(frames))
+
+
 def _merge(frames, black):
   """uint8 [T + C, B, H, W], bool [T+1, B, C] -> uint8 [T+1, B, H, W, C], with planes left black.
 

@@ -14,6 +14,7 @@ import time
 import tensorflow as tf
 
 import frame_stacking
+import observation_scaling
 from losses import Losses, compute_losses
 
 Hyperparameters = collections.namedtuple(
@@ -221,8 +222,27 @@ def time_major_env_outputs(env_outputs):
   if not isinstance(observation, frame_stacking.Frames):
     return _time_major(env_outputs)
   others = _time_major(env_outputs._replace(observation=()))
-  starts = others.info.game_over | tf.equal(others.info.episode_step, 0)
-  return others._replace(observation=frame_stacking.unpack(observation, starts))
+  stacks = frame_stacking.unpack(observation, _starts(others.info))
+  return others._replace(observation=stacks)
+
+
+def _starts(info):
+  """Whether a game's first observation is the entry's; of StepOutputInfo, and like that."""
+  return info.game_over | tf.equal(info.episode_step, 0)
+
+
+def observation_sums(env_outputs):
+  """`observation_scaling.sums_of` what is new in a batch.
+
+  Entry 0 was new in the unroll before.
+
+  Args:
+    env_outputs: StepOutput of [B, T+1, ...].
+  """
+  observation = env_outputs.observation
+  if isinstance(observation, frame_stacking.Frames):
+    return frame_stacking.sums(observation, _starts(_time_major(env_outputs.info)))
+  return observation_scaling.sums_of(tf.reshape(observation[:, 1:], [-1, *observation.shape[2:]]))
 
 
 def _tower(agent, batch, hyperparameters, terms, reuse):
@@ -322,10 +342,8 @@ def _add_to_statistics(trained, batch, losses, reuse):
   """What a run keeps of its batches beside weights and counters; a list of operations."""
   agent, operations = trained.agent, []
   if agent.running_scaling:
-    # [T+1, B, ...] -> [T * B, ...]: entry 0 was taken in with the unroll before.
-    seen = time_major_env_outputs(batch.env_outputs).observation[1:]
-    seen = tf.reshape(seen, [-1, *seen.shape[2:]])
-    operations.append(reuse.in_first(lambda: agent.running_scaling.add(seen)))
+    env_outputs, add = batch.env_outputs, agent.running_scaling.add
+    operations.append(reuse.in_first(lambda: add(*observation_sums(env_outputs))))
   if agent.value_scale:
     targets = losses.targets
     operations.append(reuse.in_first(lambda: agent.value_scale.add(targets, trained.together)))

@@ -12,7 +12,7 @@ import math
 import sonnet as snt
 import tensorflow as tf
 
-from observation_scaling import SCALES, RunningScaling
+from observation_scaling import SCALES, scaling_by_moments, with_moments
 from value_normalisation import PopArt
 
 snt.Module()  # Sonnet 2 wants its first module built eagerly; later ones may be built in graphs.
@@ -177,13 +177,13 @@ class Agent(snt.Module):
     precision: dtype of the torso's arithmetic, 'float32' or 'bfloat16'. Weights, LSTM, heads and
       all that the agent returns stay float32.
     scaling: what the torso sees of an observation, a key of `observation_scaling.SCALES`.
-      Images: x / 255, (x - 128) / 128 or `RunningScaling`; vectors: as they are, or
-      `RunningScaling`.
+      Images: x / 255, (x - 128) / 128, `RunningScaling` or, of copies, `HeldScaling`; vectors: as
+      they are, or either of these.
     value_normalisation: whether the baseline's last layer learns normalised returns, see
       `value_normalisation.PopArt`.
 
   Attributes:
-    running_scaling: a `RunningScaling` once the first observation is seen, or None.
+    running_scaling: `scaling_by_moments` once the first observation is seen.
     value_scale: a `PopArt`, or None.
   """
 
@@ -259,11 +259,9 @@ class Agent(snt.Module):
     return tf.concat([self._torso(self._scaled(observation)), clipped_reward, one_hot], axis=1)
 
   def _scaled(self, observation):
-    if self._scaling != 'running':
-      return observation
     if self.running_scaling is None:
-      self.running_scaling = RunningScaling(observation.shape[1:], observation.dtype)
-    return self.running_scaling(observation)
+      self.running_scaling = scaling_by_moments(self._scaling, observation)
+    return self.running_scaling(observation) if self.running_scaling else observation
 
   def _core(self, features, done, core_state):
     if not self._lstm:
@@ -416,6 +414,8 @@ def local_copy(
     (agent, function that builds and returns the copying operation). The copy's variables are on the
     current device; TensorFlow's collections list them as local variables, not as trainable ones.
   """
+  if scaling == 'running':
+    scaling = 'held'
   with tf.variable_creator_scope(_zero):  # Random values would cost time, and are never read.
     copy = build_agent(agent_name, spec, precision, scaling, value_normalisation)
   graph = tf.compat.v1.get_default_graph()
@@ -427,7 +427,7 @@ def local_copy(
 
   def copy_weights():
     values = values_of(agent) if values_of else agent.variables
-    pairs = zip(copy.variables, values, strict=True)
+    pairs = zip(with_moments(copy, copy.variables), with_moments(agent, values), strict=True)
     return tf.group(*(target.assign(source) for target, source in pairs))
 
   return copy, copy_weights

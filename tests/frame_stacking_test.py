@@ -96,6 +96,20 @@ def test_a_gpu_rebuilds_the_same_stacks_by_itself():
   np.testing.assert_array_equal(on_gpu, rebuilt(frames, starts))
 
 
+def test_the_sums_over_stacks_are_those_of_the_stacks_after_entry_0():
+  generator = np.random.default_rng(2)
+  frames = generator.integers(0, 256, [3, 9, 5, 7], np.uint8)
+  starts = generator.random([6, 3]) < 0.3
+  stacks = rebuilt(frames, starts)[1:].reshape(-1, 5, 7, 4).astype(np.float64)
+  assert (starts[1:].sum(0) > 0).any() and (stacks == 0).sum() > 4 * 5 * 7
+  with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    packed = frame_stacking.Frames(tf.constant(frames))
+    number, total, squares = session.run(frame_stacking.sums(packed, tf.constant(starts)))
+  assert number == len(stacks) == 15
+  np.testing.assert_array_equal(total, stacks.sum(0))
+  np.testing.assert_array_equal(squares, (stacks**2).sum(0))
+
+
 def test_an_unroll_of_an_atari_game_is_less_than_a_third_of_its_stacks():
   spec = environments.environment_spec('PongNoFrameskip-v4')
   with tf.Graph().as_default():

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import frame_stacking
 import learner
 from conftest import eventually
+from environments import StepOutput, StepOutputInfo
 from learner_fixtures import (
   TWO_CPUS,
   Learner,
@@ -287,6 +289,22 @@ def test_the_statistics_are_the_moments_of_what_was_learned_from_each_step_once(
   assert values[name + 'count'] == len(seen) == 8 * settings.unroll_length
   np.testing.assert_allclose(values[name + 'sum'], seen.sum(0), rtol=1e-6)
   np.testing.assert_allclose(values[name + 'sum_of_squares'], (seen**2).sum(0), rtol=1e-6)
+
+
+def test_stacks_sent_as_frames_are_taken_in_as_the_stacks_that_are_learned_from():
+  generator = np.random.default_rng(3)
+  frames = generator.integers(0, 256, [B, T + 4, 6, 5], np.uint8)
+  episode_step = generator.integers(0, 3, [B, T + 1])
+  game_over = generator.random([B, T + 1]) < 0.2
+  with tf.Graph().as_default():
+    info = StepOutputInfo(tf.zeros([B, T + 1]), tf.constant(episode_step), tf.constant(game_over))
+    packed = frame_stacking.Frames(tf.constant(frames))
+    sent = StepOutput(tf.zeros([B, T + 1]), info, tf.zeros([B, T + 1], tf.bool), packed)
+    stacks = learner.time_major_env_outputs(sent).observation
+    (number, *sums), stacks = run([learner.observation_sums(sent), stacks])
+  new = stacks[1:].reshape(-1, 6, 5, 4).astype(np.float64)
+  assert number == len(new) == B * T and (new == 0).all((1, 2)).any()
+  np.testing.assert_array_equal(sums, [new.sum(0), (new**2).sum(0)])
 
 
 def test_without_running_statistics_there_are_no_variables_for_them():

@@ -6,7 +6,9 @@ import tensorflow as tf
 
 import nets
 from environments import StepOutput
-from observation_scaling import RunningScaling
+from observation_scaling import RunningScaling, sums_of
+from runtime import placement
+from runtime.cluster import Cluster
 
 SPEC = nets.collections.namedtuple('Spec', 'observation_shape observation_dtype num_actions')
 IMAGES, VECTORS = SPEC((84, 84, 4), 'uint8', 3), SPEC((5,), 'float32', 3)
@@ -53,7 +55,7 @@ def test_running_scaling_uses_the_moments_of_all_it_was_given(session):
   stream = np.float32(stream)
   session.run(tf.compat.v1.global_variables_initializer())
   batch = tf.compat.v1.placeholder(tf.float32, [None, 5])
-  add = scaling.add(batch)
+  add = scaling.add(*sums_of(batch))
   for part in np.split(stream, [10, 200]):
     session.run(add, {batch: part})
   mean, std = session.run(scaling.moments())
@@ -76,18 +78,37 @@ def test_before_the_first_update_it_is_a_fixed_map(session, dtype, value, expect
 
 
 @pytest.mark.parametrize('name, spec', [('SimpleConvNetAgent', IMAGES), ('MLPLSTMAgent', VECTORS)])
-def test_statistics_go_with_the_weights_and_are_not_trained(session, name, spec):
+def test_statistics_are_not_trained_and_a_copy_sees_by_their_moments(session, name, spec):
   agent = nets.build_agent(name, spec, scaling='running')
   copy, copy_weights = nets.local_copy(agent, name, spec, scaling='running')
-  observation = tf.ones([4, *spec.observation_shape], spec.observation_dtype)
-  add = agent.running_scaling.add(observation)
+  shape = (20, *spec.observation_shape)
+  observation = np.random.default_rng(2).integers(0, 99, shape).astype(spec.observation_dtype)
+  add = agent.running_scaling.add(*sums_of(observation))
   v1 = tf.compat.v1
   session.run([v1.global_variables_initializer(), v1.local_variables_initializer()])
-  session.run(add)
-  session.run(copy_weights())
-  count, total = session.run([copy.running_scaling.count, copy.running_scaling.sum])
-  assert count == 4 and total.shape == spec.observation_shape and (total == 4).all()
+  copying = copy_weights()
+  for step in range(2):  # Before the first update, and after one.
+    session.run(copying)
+    ours, theirs = session.run([copy.running_scaling.moments(), agent.running_scaling.moments()])
+    np.testing.assert_array_equal(ours, theirs)
+    ours, theirs = session.run([logits(copy, observation), logits(agent, observation)])
+    np.testing.assert_array_equal(ours, theirs)
+    assert np.abs(theirs).max() > 1e-4
+    assert session.run(agent.running_scaling.count) == step * 20
+    session.run(add)
+  assert {v.name.rpartition('/')[2] for v in copy.running_scaling.variables} == {'mean:0', 'std:0'}
   assert not [v for v in agent.trainable_variables if 'statistics' in v.name]
   assert agent.running_scaling.count in agent.variables
   unscaled = nets.build_agent(name, spec)
   assert len(agent.trainable_variables) == len(unscaled.trainable_variables)
+
+
+def test_moments_are_made_on_the_one_server_that_has_the_statistics(session):
+  cluster = Cluster(('ps-0:1', 'ps-1:1'), ('learner-0:1',), ('actor-0:1',), 'actor', 0)
+  with tf.compat.v1.device(placement.variables_device(cluster)):
+    scaling = RunningScaling([8, 8, 4], tf.uint8)
+  assert scaling.sum.device == scaling.sum_of_squares.device
+  assert scaling.sum.device.startswith('/job:ps')
+  with tf.device(cluster.own_device):
+    mean, std = scaling.moments()
+  assert (mean.device, std.device) == (scaling.sum.device,) * 2
