@@ -27,6 +27,7 @@ from absl import (
   logging,
 )
 
+import flag_values
 from evaluation import modes, protocols
 from roles import settings as settings_lib
 from roles import sizes as sizes_lib
@@ -204,7 +205,7 @@ def parse_args(argv):
     hint = f'; did you mean --{close[0]}?' if close else ''
     raise BadInput(f'there is no flag --{e.flagname}{hint}') from None
   except (flags.Error, OSError) as e:
-    raise BadInput(' '.join(str(e).removeprefix('ERROR:: ').split())) from None
+    raise BadInput(flag_values.sentence(e)) from None
   if rest:
     raise BadInput(f'{rest[0]!r} is not a flag; flags are written --name=value')
   _check_numbers()
