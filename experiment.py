@@ -27,12 +27,11 @@ from absl import (
   logging,
 )
 
-import flag_values
 from evaluation import modes, protocols
 from roles import settings as settings_lib
 from roles import sizes as sizes_lib
 from roles.settings import SHARED_FLAGS
-from runtime import checkpoints, cluster_sources, process
+from runtime import checkpoints, cluster_sources, flag_values, process
 from runtime.process import BadInput, RunFailed
 
 AGENT_NAMES = (

@@ -8,7 +8,6 @@ import sys
 
 from absl import flags
 
-import flag_values
 from frontend import arguments, cluster
 from frontend.host_error import HostError
 
@@ -172,7 +171,7 @@ def _parse(words):
   try:
     FLAGS(['run_experiment_mm_raw.py', *own])
   except flags.Error as error:
-    raise ValueError(flag_values.sentence(error)) from None
+    raise ValueError(' '.join(str(error).split())) from None
   if not re.fullmatch(r'[A-Za-z0-9_-]{1,64}', FLAGS.tmux_sess):
     raise ValueError(f'--tmux_sess={FLAGS.tmux_sess!r} is not a name of letters, digits, _ and -')
   if not re.fullmatch(r'[A-Za-z0-9_./-]*', FLAGS.tmux_socket) or FLAGS.tmux_socket.startswith('-'):

@@ -19,7 +19,6 @@ from conftest import ROOT
 DESIGN = os.path.join('docs', 'design.md')
 COLUMNS = ['room or module', 'promise', 'keeps out', 'may import']
 READS_FLAGS = {'experiment.py', 'run_experiment_mm_raw.py'}
-OF_BOTH_PROGRAMS = ('flag_values.py',)
 # Whatever else the table says: these must be able to start without TensorFlow.
 STARTS_WITHOUT_TENSORFLOW = {
   'experiment.py',
@@ -302,12 +301,7 @@ def test_no_module_imports_itself_over_others():
 @pytest.mark.parametrize('path', [path for path in PRODUCT if is_frontend(path)])
 def test_the_frontend_imports_neither_tensorflow_nor_the_trainer(path):
   assert not imported_packages(path) & TENSORFLOW
-  assert all(is_frontend(other) or other in OF_BOTH_PROGRAMS for other in imported_files(path))
-
-
-def test_what_both_programs_share_belongs_to_neither():
-  for path in OF_BOTH_PROGRAMS:
-    assert not imported_files(path) and row_of(path).never_tensorflow
+  assert all(map(is_frontend, imported_files(path)))
 
 
 @pytest.mark.parametrize('path', [path for path in MODULES if row_of(path).never_tensorflow])
