@@ -19,6 +19,7 @@ import difflib
 import json
 import math
 import os
+import re
 import sys
 
 from absl import (
@@ -31,7 +32,7 @@ from evaluation import modes, protocols
 from roles import settings as settings_lib
 from roles import sizes as sizes_lib
 from roles.settings import SHARED_FLAGS
-from runtime import checkpoints, cluster_sources, flag_values, process
+from runtime import checkpoints, cluster_sources, process
 from runtime.process import BadInput, RunFailed
 
 AGENT_NAMES = (
@@ -186,6 +187,13 @@ _FRACTIONS = ('decay', 'discounting', 'vtrace_lambda')
 # -------------------------------------------------------------------------------------------------
 # The command line
 
+# What absl hands on of Python's own words: the pattern that ends its message, and what is meant.
+_PLAIN = (
+  (r'invalid literal for int\(\).*', 'is not a whole number'),
+  (r'could not convert string to float.*', 'is not a number'),
+  (r"\('Non-boolean argument to boolean flag'.*", 'is neither true nor false'),
+)
+
 
 def parse_args(argv):
   """Parses and checks the command line, without TensorFlow.
@@ -204,7 +212,7 @@ def parse_args(argv):
     hint = f'; did you mean --{close[0]}?' if close else ''
     raise BadInput(f'there is no flag --{e.flagname}{hint}') from None
   except (flags.Error, OSError) as e:
-    raise BadInput(flag_values.sentence(e)) from None
+    raise BadInput(_plain(e)) from None
   if rest:
     raise BadInput(f'{rest[0]!r} is not a flag; flags are written --name=value')
   _check_numbers()
@@ -225,6 +233,15 @@ def parse_args(argv):
       f'--batch_size={FLAGS.batch_size} cannot be split evenly over {devices} --learner_devices'
     )
   return cluster
+
+
+def _plain(error):
+  """The message of absl's error, or of the OSError of a --flagfile, on one line."""
+  text = ' '.join(str(error).removeprefix('ERROR:: ').split())
+  for pattern, meant in _PLAIN:
+    if found := re.fullmatch(rf'flag (?P<given>--.*?): {pattern}', text):
+      return f'{found["given"]} {meant}'
+  return text
 
 
 def _check_numbers():
