@@ -8,7 +8,7 @@ import sys
 
 from absl import flags
 
-from frontend import arguments, cluster
+from frontend import arguments, cluster, plain_text
 from frontend.host_error import HostError
 
 # run: module of frontend/ and function in it, of a Console, that returns the exit code; imported
@@ -282,7 +282,7 @@ def main(words):
   try:
     return _run_action(words)
   except ValueError as error:
-    print(f'{PROGRAM}: {error}', file=sys.stderr)
+    print(f'{PROGRAM}: {plain_text.printable_lines(error)}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     return 130

@@ -4,7 +4,7 @@ import ipaddress
 import re
 
 from frontend import cluster as cluster_lib
-from frontend import firewall, on_host
+from frontend import firewall, plain_text
 from frontend.host_error import HostError
 
 
@@ -46,8 +46,8 @@ def open_ports(console, targets):
     if result['reason']:
       refused += 1
       console.say(
-        f'{host.name}: the firewall was not removed: {on_host.printable(result["reason"])}; an '
-        f'administrator runs there: {on_host.printable(result["command"])}'
+        f'{host.name}: the firewall was not removed: {plain_text.printable(result["reason"])}; an '
+        f'administrator runs there: {plain_text.printable(result["command"])}'
       )
     elif result['removed']:
       console.say(f'{host.name}: the firewall of session {console.options.tmux_sess} is removed')
@@ -100,7 +100,7 @@ def _say_closed(console, host, result):
   if not result['reason']:
     return 0
   console.say(
-    f'{host.name}: the firewall was not set: {on_host.printable(result["reason"])}; an '
-    f'administrator runs there: {on_host.printable(result["command"])}'
+    f'{host.name}: the firewall was not set: {plain_text.printable(result["reason"])}; an '
+    f'administrator runs there: {plain_text.printable(result["command"])}'
   )
   return 1

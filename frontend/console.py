@@ -11,7 +11,7 @@ import shutil
 import sys
 
 from frontend import cluster as cluster_lib
-from frontend import hosts, scripts
+from frontend import hosts, plain_text, scripts
 from frontend.host_error import HostError
 
 # How often an action that waits for something looks again.
@@ -45,8 +45,8 @@ class Console:
       host.close()
 
   def say(self, text=''):
-    """Prints a line."""
-    print(text, file=self.out, flush=True)
+    """Prints a line, or several, without what a host may have put there to steer the terminal."""
+    print(plain_text.printable_lines(text), file=self.out, flush=True)
 
   def on_all(self, function, targets=None):
     """Calls `function(host)` for every host, or for the `targets` alone, in threads.

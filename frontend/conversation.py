@@ -2,7 +2,7 @@
 
 import json
 
-from frontend import on_host, scripts
+from frontend import on_host, plain_text, scripts
 from frontend.host_error import LOST, HostError
 
 
@@ -76,7 +76,7 @@ class Conversation:
       return HostError(
         'workdir', f'{self._workdir} does not hold {scripts.PROGRAM}; --action=push copies it'
       )
-    reason = on_host.printable(errors[-1]) if errors else f'it ended with {code}'
+    reason = plain_text.printable(errors[-1]) if errors else f'it ended with {code}'
     return HostError('python', f'{self._python} cannot run {scripts.PROGRAM}: {reason}')
 
   def close(self):

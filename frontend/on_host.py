@@ -16,6 +16,7 @@ from frontend import (
   host_check,
   launched,
   nftables,
+  plain_text,
   processes,
   supervisor,
   tensorboard_process,
@@ -169,14 +170,7 @@ def last_lines(path, count):
       lines = file.read().decode(errors='replace').splitlines()
   except OSError:
     return []
-  return [printable(line) for line in lines[-count:]] if count else []
-
-
-def printable(line):
-  """The line without what could steer a terminal."""
-  return ''.join(
-    letter if letter.isprintable() else ' ' if letter == '\t' else '' for letter in line
-  )
+  return [plain_text.printable(line) for line in lines[-count:]] if count else []
 
 
 def last_words(folder, task):
@@ -268,7 +262,7 @@ def logs(session, task, lines, offset):
     data[: data.rfind(b'\n') + 1] if b'\n' in data else data[: len(data) // TAIL_BYTES * TAIL_BYTES]
   )
   text = whole.decode(errors='replace').splitlines()
-  return {'lines': [printable(line) for line in text], 'offset': offset + len(whole)}
+  return {'lines': [plain_text.printable(line) for line in text], 'offset': offset + len(whole)}
 
 
 _BOARDS = []

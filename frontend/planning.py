@@ -6,7 +6,7 @@ It touches no host, and no shell runs what it prints.
 import shlex
 
 from frontend import cluster as cluster_lib
-from frontend import hosts, on_host, predicting
+from frontend import hosts, plain_text, predicting
 
 
 def plan(console):
@@ -22,7 +22,7 @@ def plan(console):
   foretold = predicting.prediction(console) if predicting.asked(console.options) else None
   for host in console.hosts:
     over = 'here' if isinstance(host, hosts.LocalHost) else 'over SSH'
-    console.say(f'{host.name} ({over}), in {on_host.printable(host.workdir)}:')
+    console.say(f'{host.name} ({over}), in {plain_text.printable(host.workdir)}:')
     for task in host.host.tasks:
       arguments = cluster_lib.task_arguments(console.cluster, task, console.training_flags)
       devices = task.cuda_visible_devices

@@ -4,7 +4,7 @@ import json
 import os
 import re
 
-from frontend import fetching, hosts, on_host
+from frontend import fetching, hosts, plain_text
 from frontend.host_error import HostError
 
 RECORD = 'run.json'
@@ -41,7 +41,7 @@ def pull(console):
     run.fetch_records()
     run.fetch_checkpoints(console.options.checkpoints)
   what = f'{run.fetched} files' if run.fetched else 'nothing new'
-  console.say(f'{what} from {chief.name}, {on_host.printable(logdir)}, in {target}')
+  console.say(f'{what} from {chief.name}, {plain_text.printable(logdir)}, in {target}')
   return 0
 
 

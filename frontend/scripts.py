@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 
-from frontend import on_host
+from frontend import plain_text
 from frontend.host_error import LOST, HostError
 
 PROGRAM = 'run_experiment_mm_raw.py'
@@ -153,5 +153,5 @@ def make_venv(run, workdir, offline):
     lines = output.decode(errors='replace').strip().splitlines() or [f'exit {code}']
     raise HostError(
       'python',
-      'the virtual environment could not be made: ' + on_host.printable(' / '.join(lines[-3:])),
+      'the virtual environment could not be made: ' + plain_text.printable(' / '.join(lines[-3:])),
     )

@@ -2,7 +2,7 @@
 
 import time
 
-from frontend import on_host, pulling, tensorboard_process
+from frontend import plain_text, pulling, tensorboard_process
 from frontend.console import POLL_SECS
 from frontend.host_error import HostError
 
@@ -28,7 +28,8 @@ def show_tensorboard(console):
   try:
     with chief.tunnel(_wait_for_port(chief)) as port:
       console.say(
-        f'http://127.0.0.1:{port}/ shows {on_host.printable(logdir)} of {chief.name} until Ctrl-C'
+        f'http://127.0.0.1:{port}/ shows {plain_text.printable(logdir)} of {chief.name} '
+        'until Ctrl-C'
       )
       while True:
         time.sleep(ASK_EVERY_SECS)
@@ -43,7 +44,7 @@ def show_tensorboard(console):
 def _ask(chief):
   state = chief.ask('tensorboard', ANSWER_SECS)
   if not state['running']:
-    last = on_host.printable(state['last_line'])
+    last = plain_text.printable(state['last_line'])
     raise HostError('', f'TensorBoard ended on {chief.name}: {last}')
   return state
 

@@ -7,7 +7,7 @@ import shutil
 import time
 
 from frontend import cluster as cluster_lib
-from frontend import tmux
+from frontend import plain_text, tmux
 from frontend.console import POLL_SECS, task_names
 from frontend.host_error import HostError
 from frontend.tables import duration, layout, spark
@@ -73,6 +73,7 @@ def status_table(rows, width):
         re.sub(_LOG_PREFIX, '', row['last_line'] or ''),
       ]
     )
+  cells = [[plain_text.printable(cell) for cell in row] for row in cells]
   return '\n'.join(line[:width] for line in layout(cells).splitlines())
 
 

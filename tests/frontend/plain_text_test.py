@@ -1,0 +1,31 @@
+"""What a host, a file's name or an error says never steers the terminal of whoever reads it."""
+
+import io
+
+import pytest
+
+from frontend import cluster, plain_text, watching
+from frontend.console import Console
+from frontend.host_error import HostError
+
+# Clear the screen; set the title; go up and overwrite; a C1 escape; write from right to left; ...
+STEERING = ['\x1b[2J', '\x1b]0;mine\x07', '\r\x1b[1A', '\x9b2J', '\u202e', '\x00', '\x7f', '\x08']
+
+
+def test_one_line():
+  assert plain_text.printable('a\x1b[2Jb\tc\x07é') == 'a[2Jb cé'
+  assert plain_text.printable('two\nlines') == 'two lines'
+  assert plain_text.printable_lines('two\n\x1b[1mlines\r\n') == 'two\n[1mlines \n'
+
+
+@pytest.mark.parametrize('steering', STEERING)
+def test_nothing_that_is_said_steers_the_terminal(steering):
+  out = io.StringIO()
+  console = Console(cluster.Cluster((), (), ()), None, [], out)
+  console.say(f'learner-0: {steering}done')
+  console.failures([(type('Host', (), {'name': 'h'}), HostError('', f'there is no {steering}x'))])
+  row = dict.fromkeys(watching.STATUS_KEYS) | {'task': 'ps-0', 'host': 'h', 'restarts': 0}
+  row |= {'state': f'exi{steering}ted', 'last_line': f'bye{steering}'}
+  out.write(watching.status_table([row], 1000))
+  assert not set(steering) & set('\x1b\x07\x9b\u202e\x00\x7f\x08\r') & set(out.getvalue())
+  assert out.getvalue().startswith('learner-0: ') and 'ps-0' in out.getvalue()
