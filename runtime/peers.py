@@ -34,7 +34,7 @@ def check_port(address):
     BadInput: somebody listens there; the message names the process where the system tells.
   """
   port = int(address.rsplit(':', 1)[1])
-  with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as probe:
+  with _listening_socket() as probe:
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
       probe.bind(('', port))
@@ -42,6 +42,14 @@ def check_port(address):
       if e.errno != 98:  # EADDRINUSE
         return
       raise BadInput(f'port {port} of {address} is in use{_port_owner(port)}') from None
+
+
+def _listening_socket():
+  """A socket of the family that servers here listen with: IPv6 where the kernel has it."""
+  try:
+    return socket.socket(socket.AF_INET6)
+  except OSError:  # ipv6.disable=1; `socket.has_ipv6` only tells how Python was built.
+    return socket.socket(socket.AF_INET)
 
 
 def _port_owner(port):

@@ -38,6 +38,28 @@ _LOADING_NOISE = (
 )
 
 
+# How gRPC's clients, TensorFlow's servers among them, keep their connections; docs/design.md says
+# why ("Peers that vanish").
+_CHANNEL_OPTIONS = {
+  'grpc.keepalive_time_ms': '310000',
+  'grpc.keepalive_timeout_ms': '10000',
+  'grpc.http2.max_pings_without_data': '0',
+  'grpc.enable_http_proxy': '0',
+}
+
+
+def set_channel_options(environ):
+  """Gives the tasks' connections their options; those that are in `environ` already are kept.
+
+  Args:
+    environ: dict, of environment variables; TensorFlow reads it once.
+  """
+  given = [option for option in environ.get('TF_GRPC_DEFAULT_OPTIONS', '').split(',') if option]
+  names = {option.partition('=')[0].strip() for option in given}
+  ours = [f'{name}={value}' for name, value in _CHANNEL_OPTIONS.items() if name not in names]
+  environ['TF_GRPC_DEFAULT_OPTIONS'] = ','.join(given + ours)
+
+
 def import_tensorflow():
   """The module `tensorflow`, without Keras, and without what its libraries tell at every start.
 
@@ -50,6 +72,7 @@ def import_tensorflow():
   is the last thing that this process says. TF_CPP_MIN_LOG_LEVEL in the environment shows all.
   """
   os.environ.setdefault('GRPC_VERBOSITY', 'NONE')
+  set_channel_options(os.environ)
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
   shows_all = 'TF_CPP_MIN_LOG_LEVEL' in os.environ
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')

@@ -23,6 +23,12 @@ from xdist.scheduler import LoadScopeScheduling
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
+from runtime.process import set_channel_options  # noqa: E402
+
+# What servers in a test's own process need; tasks that it starts see to it themselves.
+set_channel_options(os.environ)
+_CHANNELS = 'TF_GRPC_DEFAULT_OPTIONS'
+
 # A shell gives its background jobs an ignored SIGINT, which all that tests start would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -219,7 +225,8 @@ class Processes:
     if args[0].endswith('.py'):
       args.insert(0, sys.executable)
     log = os.path.join(self._folder, f'{name or len(self._started)}.log')
-    process = Process(args, log, env=dict(os.environ, **(env or {})), cwd=cwd)
+    environ = {name: value for name, value in os.environ.items() if name != _CHANNELS}
+    process = Process(args, log, env={**environ, **(env or {})}, cwd=cwd)
     self._started.append(process)
     return process
 

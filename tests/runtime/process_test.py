@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from conftest import ROOT
+from runtime import process
 
 _TWICE = """
 import os, signal, time
@@ -73,3 +74,29 @@ def test_tensorflow_convolves_with_onednn_unless_told_otherwise(asked, enabled):
     env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
   )  # fmt: skip
   assert done.stdout == f'{enabled}\n', done.stderr
+
+
+@pytest.mark.parametrize(
+  'given, kept',
+  [
+    (None, {}),
+    ('', {}),
+    ('grpc.enable_http_proxy=1', {'grpc.enable_http_proxy': '1'}),
+    ('grpc.keepalive_time_ms=5000,grpc.so_reuseport=1,',
+     {'grpc.keepalive_time_ms': '5000', 'grpc.so_reuseport': '1'}),
+  ],
+)  # fmt: skip
+def test_connections_have_options_of_which_the_users_own_are_kept(given, kept):
+  environ = {} if given is None else {'TF_GRPC_DEFAULT_OPTIONS': given}
+  for _ in range(2):  # A process that a task starts inherits them.
+    process.set_channel_options(environ)
+  words = environ['TF_GRPC_DEFAULT_OPTIONS'].split(',')
+  options = dict(word.split('=') for word in words)
+  assert len(options) == len(words)
+  assert options == {
+    'grpc.keepalive_time_ms': '310000',
+    'grpc.keepalive_timeout_ms': '10000',
+    'grpc.http2.max_pings_without_data': '0',
+    'grpc.enable_http_proxy': '0',
+    **kept,
+  }
