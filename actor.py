@@ -214,6 +214,10 @@ class EpisodeTracker:
     self._clipped_returns = np.zeros(num_envs)
     self._level_name, self._num_action_repeats = level_name, num_action_repeats
 
+  def reset(self):
+    """All games begin anew, as they do with every session."""
+    self._clipped_returns[:] = 0
+
   def add(self, clipped_rewards, infos):
     """Takes one unroll.
 
@@ -295,6 +299,7 @@ class ActorLoop:
         busy_secs and episodes, after every unroll.
     """
     refresh, unroll = self._refresh.on(session), session.make_callable(self._unroll)
+    self._tracker.reset()
     while not should_stop():
       began = time.monotonic()
       enter('refresh')

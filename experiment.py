@@ -381,12 +381,13 @@ def main(argv):
       logging.exception('a bug, or something that nobody thought of:')
     print(f'experiment.py: {e}', file=sys.stderr)
     return process.EXIT_FAILURE
-  except KeyboardInterrupt:  # Before `Interrupts` listens.
-    print('experiment.py: SIGINT before anything began', file=sys.stderr)
+  except KeyboardInterrupt as e:  # Before `Interrupts` listens, or in a mode without it.
+    print(f'experiment.py: ended by {e or "SIGINT"}', file=sys.stderr)
     return process.EXIT_FAILURE
 
 
 _FLAGS_MODULE = sys.argv[0] if __name__ == '__main__' else __name__
 
 if __name__ == '__main__':
+  process.interrupt_on_signals()
   process.leave(main(sys.argv))

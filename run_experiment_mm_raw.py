@@ -4,6 +4,7 @@ import collections
 import importlib
 import os
 import re
+import signal
 import sys
 
 from absl import flags
@@ -284,11 +285,26 @@ def main(words):
   except ValueError as error:
     print(f'{PROGRAM}: {plain_text.printable_lines(error)}', file=sys.stderr)
     return 2
-  except KeyboardInterrupt:
-    return 130
+  except KeyboardInterrupt as interrupt:
+    return 128 + (interrupt.args or [signal.SIGINT])[0]
   except BrokenPipeError:
     return 1
 
 
+def _interrupt_on_signals():
+  """SIGTERM and SIGHUP close connections on their way out, as Ctrl-C does.
+
+  The supervisor has handlers of its own. SIGHUP stays ignored where it was (nohup).
+  """
+
+  def interrupt(number, frame):
+    raise KeyboardInterrupt(number)
+
+  for number in (signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(number) != signal.SIG_IGN:
+      signal.signal(number, interrupt)
+
+
 if __name__ == '__main__':
+  _interrupt_on_signals()
   sys.exit(main(sys.argv[1:]))

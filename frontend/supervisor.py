@@ -29,9 +29,9 @@ LAST_PAUSE_SECS = 60.0
 RECOVERED_SECS = 300.0
 LOG_BYTES = 4 * 1024 * 1024
 LINE_MARK = '[supervisor '
-# How long a task may take to end after its window or session was closed (a chief saves a
-# checkpoint).
-HANGUP_SECS = 30.0
+# How long a task may take to end after its window or session was closed: a chief finishes its
+# update and saves a checkpoint.
+HANGUP_SECS = 300.0
 
 # argv: list of arguments; environment: {name: value, or None to remove it}; restart: 'on-failure'
 # or 'never'; max_restarts: in any hour.
@@ -164,7 +164,8 @@ class Supervisor:
   def run(self):
     """Returns the task's last exit code (128 + n for signal n)."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-      signal.signal(number, self._on_signal)
+      if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # As nohup has it.
+        signal.signal(number, self._on_signal)
     failures = 0
     while True:
       exit_code, ran_secs = self._run_once()

@@ -119,6 +119,28 @@ class Reports:
     return json.dumps(report)
 
 
+class _Inbox:
+  """The reports that wait on ps 0.
+
+  Args:
+    shared: `runtime.shared_state.SharedState`.
+  """
+
+  def __init__(self, shared):
+    self._shared, self._lock = shared, threading.Lock()
+
+  def take(self, session):
+    """Takes all that wait: a list of dicts."""
+    shared = self._shared
+    with self._lock:  # Another thread would take what this one has counted.
+      waiting = int(run_within(session, shared.num_reports))
+      if not waiting:
+        return []
+      return list(
+        map(json.loads, run_within(session, shared.take_reports, {shared.how_many: waiting}))
+      )
+
+
 class Records:
   """The chief's book-keeping: reports from all, metrics, games, verdicts.
 
@@ -150,6 +172,7 @@ class Records:
     )
     self._next_row, self._rows = time.monotonic() + self._secs, 0
     self._processors = ProcessorUse()
+    self._inbox = _Inbox(graph.shared)
 
   def begin(self, session, path, origin=None):
     """Announces the run on a new session: the shared settings, and where the frames stand.
@@ -199,12 +222,7 @@ class Records:
       time.sleep(POLL_SECS)
 
   def _collect(self, session):
-    shared = self._graph.shared
-    waiting = int(run_within(session, shared.num_reports))
-    if not waiting:
-      return
-    for text in run_within(session, shared.take_reports, {shared.how_many: waiting}):
-      report = json.loads(text)
+    for report in self._inbox.take(session):
       if report['job'] == 'actor':
         self._statistics.add_actor_report(report)
       else:

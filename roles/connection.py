@@ -168,7 +168,9 @@ class Connection:
     for part in self._parts:
       part.disconnect()
     sessions.close_session(session)
-    loops.join(5.0)
+    # None of them may meet those of the next session.
+    while running := loops.join(WAITING_SECS):
+      logging.info('%s waits for its loops to end: %s', self._task.cluster.name, ', '.join(running))
 
   def say_goodbye(self):
     """Deregisters this task at ps 0, if that answers; not one that will be back."""

@@ -24,7 +24,13 @@ _PLAYED_WITH = ('eval_protocol', 'test_num_episodes', 'deterministic')
 
 
 class Part:
-  """Does nothing at any moment of a role's life; the parts below say what they do at some."""
+  """Does nothing at any moment of a role's life; the parts below say what they do at some.
+
+  Attributes:
+    lasting_loops: names of loops that come to their end however long they take, before `finish`.
+  """
+
+  lasting_loops = ()
 
   def opened(self, session, path):
     """A session has opened; the chief restored `path` into it, None where it is a new run."""
@@ -34,6 +40,9 @@ class Part:
 
   def announce_end(self, session):
     """Told once that the run ends; the loops still run and will then be waited for."""
+
+  def check_alive(self, session):
+    """Lasting loops still run: raises where what they wait for will not answer any more."""
 
   def finish(self, session):
     """The loops have ended; the session still is open."""
@@ -149,9 +158,18 @@ class Learning(Part):
     self._task.heartbeat.facts['environment_frames'] = frames
     self.after_update(session, enter, values, wait_secs, busy_secs)
 
+  @property
+  def lasting_loops(self):
+    """As `Part`: half an update must not be saved. One of several may wait for others for ever."""
+    return () if self.side.sync else ('learner',)
+
   def announce_end(self, session):
     """As `Part`: actors that wait at the full queue are let go."""
     run_within(session, self.side.close_queue)
+
+  def check_alive(self, session):
+    """As `Part`: an update ends, unless a parameter server does not answer."""
+    run_within(session, self._graph.counters.updates)
 
 
 class Chief(Part):
@@ -169,6 +187,8 @@ class Chief(Part):
       initializers say (--init_from); see `Checkpoints.first_values`.
     logdir: the run's folder.
   """
+
+  lasting_loops = ('records',)
 
   def __init__(self, task, graph, learning, claim):
     self._task, self._graph, self._learning = task, graph, learning
@@ -217,6 +237,8 @@ class Chief(Part):
     if self._learning.sync:
       loops.start('sync', self._learning.sync.run, session, loops.should_stop)
     loops.start('records', self._records.run, session, loops.should_stop)
+    interrupts = self._task.interrupts
+    interrupts.at_end, interrupts.if_forced = 'saving a checkpoint', 'without it'
 
   def _after_update(self, session, enter, values, wait_secs, busy_secs):
     self._records.add_update(values, wait_secs, busy_secs)

@@ -5,6 +5,7 @@ such list: connect, run the loops, connect again where a peer was lost, leave.
 """
 
 import contextlib
+import time
 
 import tensorflow as tf
 from absl import logging
@@ -16,8 +17,10 @@ from roles.settings import derived_seed
 from roles.task import Task
 from roles.wiring import Graph
 from runtime import peers, sessions
-from runtime.process import POLL_SECS, RunFailed
+from runtime.process import POLL_SECS, WAITING_SECS, RunFailed
 from runtime.sessions import first_line, lost_peer
+
+_LOOPS_SECS = 5.0  # For loops that nothing of a run's folder depends on.
 
 
 def run(cluster, options, interrupts, claim=None):
@@ -148,7 +151,7 @@ class Role:
     try:
       for part in self._parts:
         part.announce_end(session)
-      loops.join(5.0)
+      self._wait_for_loops(loops, session)
       for part in self._parts:
         part.finish(session)
     except Exception as e:
@@ -162,6 +165,20 @@ class Role:
         part.disconnect()
       sessions.close_session(session)
       self._connection.say_goodbye()
+
+  def _wait_for_loops(self, loops, session):
+    """Waits for the loops of whatever a checkpoint or a record holds, however long they take.
+
+    Of the others, an environment may never answer: what they were about to send is given up.
+    """
+    loops.join(_LOOPS_SECS)
+    lasting = [name for part in self._parts for name in part.lasting_loops]
+    began = time.monotonic()
+    while running := loops.join(WAITING_SECS, lasting):
+      logging.info('%s waits for %s to end, for %.0f s so far', self._task.cluster.name,
+                   ', '.join(running), time.monotonic() - began)  # fmt: skip
+      for part in self._parts:
+        part.check_alive(session)
 
   def _excuse(self, phase):
     """Why a long stay in a phase is a wait for others, or '' if it is not."""

@@ -137,42 +137,49 @@ def _stderr_without(pattern):
 
 
 class Interrupts:
-  """SIGINT and SIGTERM ask for the end; a second one leaves at once.
+  """SIGINT, SIGTERM and SIGHUP ask for the end; what it takes is said at once.
 
-  Not every second one is impatience. timeout(1) sends one to its child and one to the group of
-  both, in the same moment; Slurm tells every process of a step, and the supervisor of a task, which
-  is told as well, passes it on.
+  SIGTERM and SIGHUP may come any number of times: timeout(1) sends one to its child and one to the
+  group of both, Slurm tells every process of a step, and so does the supervisor of a task, which is
+  told as well. Only a person presses Ctrl-C: SIGINT after the first signal leaves at once. SIGHUP
+  stays ignored where it was, as nohup(1) has it.
 
   Args:
-    sigterm_ends_run: whether SIGTERM is about the run, as SIGINT always is, or this task alone.
+    sigterm_ends_run: whether SIGTERM and SIGHUP are about the run, as SIGINT always is, or this
+      task alone.
 
   Attributes:
     reason: '' or why the end was asked for first, for a signal its name.
+    at_end: what the end takes, said when the first signal comes.
+    if_forced: how a second SIGINT leaves, said then, too.
   """
 
   def __init__(self, sigterm_ends_run=True):
     self._sigterm_ends_run = sigterm_ends_run
     self._event, self._first = threading.Event(), None  # The first signal and when it came.
-    self._told_twice = (signal.SIGTERM,) if 'SLURM_JOB_ID' in os.environ else ()
-    self.reason = ''
-    for number in (signal.SIGINT, signal.SIGTERM):
-      signal.signal(number, self._handle)
+    self.reason, self.at_end, self.if_forced = '', 'ending', 'at once'
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+      if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, self._handle)
 
   def _handle(self, number, frame):
     del frame
     now = time.monotonic()
     if self._first is None:
       self._first = number, now
-      self.set(signal.Signals(number).name)
+      name = signal.Signals(number).name
+      again = 'once more' if number == signal.SIGINT else 'Ctrl-C'
+      _say(f'{name}: {self.at_end}; {again} leaves {self.if_forced}')
+      self.set(name)
       return
     first, came_at = self._first
-    if number in self._told_twice or (number == first and now - came_at < ONE_SIGNAL_SECS):
+    if number != signal.SIGINT or (first == number and now - came_at < ONE_SIGNAL_SECS):
       return
-    os.write(2, b'second signal: leaving at once\n')
+    _say(f'SIGINT again: leaving {self.if_forced}')
     os._exit(EXIT_FAILURE)
 
   def is_set(self):
-    """Whether a signal came."""
+    """Whether the end was asked for."""
     return self._event.is_set()
 
   def set(self, reason):
@@ -181,9 +188,35 @@ class Interrupts:
     self._event.set()
 
   @property
+  def had_signal(self):
+    """Whether a signal came, be it after the end had begun by itself."""
+    return self._first is not None
+
+  @property
   def run_goes_on(self):
     """Whether this task alone was told to leave: it is started again, and the others wait."""
-    return self.reason == 'SIGTERM' and not self._sigterm_ends_run
+    return self.reason in ('SIGTERM', 'SIGHUP') and not self._sigterm_ends_run
+
+
+def _say(text):
+  """A line on standard error, in place of a live line; for handlers of signals."""
+  with contextlib.suppress(OSError):  # The terminal has gone, as SIGHUP may say.
+    start = '\r\x1b[K' if os.isatty(2) else ''
+    os.write(2, f'{start}{text}\n'.encode())
+
+
+def interrupt_on_signals():
+  """Until `Interrupts` listens, SIGTERM and SIGHUP raise KeyboardInterrupt as SIGINT does.
+
+  SIGHUP stays ignored where it was.
+  """
+
+  def interrupt(number, frame):
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+  for number in (signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(number) != signal.SIG_IGN:
+      signal.signal(number, interrupt)
 
 
 def lock_folder(path, flag):

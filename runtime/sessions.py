@@ -152,12 +152,13 @@ class Loops:
     """Waits for the first end of a loop; True if there was one."""
     return self._ended.wait(secs)
 
-  def join(self, secs):
-    """Waits for all loops; True if all have ended."""
+  def join(self, secs, names=None):
+    """Waits for all loops, or those of these names; returns the names of those still running."""
     deadline = time.monotonic() + secs
-    for thread in self._threads:
+    threads = [thread for thread in self._threads if names is None or thread.name in names]
+    for thread in threads:
       thread.join(max(0.0, deadline - time.monotonic()))
-    return not any(thread.is_alive() for thread in self._threads)
+    return [thread.name for thread in threads if thread.is_alive()]
 
 
 class Attempt:

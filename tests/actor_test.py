@@ -403,15 +403,25 @@ def test_a_loop_goes_on_after_its_session_was_lost_before_queueing():
   init = [tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()]
   lost = tf.compat.v1.Session(server.target)
   lost.run(init)
-  running = RunningLoop(loop, lost, lambda phase: lost.close() if phase == 'enqueue' else None)
+  phases = []
+
+  def lose_the_second(phase):
+    phases.append(phase)
+    if phases.count('enqueue') == 2:
+      lost.close()
+
+  running = RunningLoop(loop, lost, lose_the_second)
   eventually(running.ended)
-  assert running.error
+  assert running.error and len(running.reports) == 1
   with tf.compat.v1.Session(server.target) as a_session:
     a_session.run(init)
     running = RunningLoop(loop, a_session)
     eventually(lambda: len(running.reports) >= 2, message=lambda: f'stuck in {running.phases}')
     running.stop.set()
     eventually(running.ended)
+  # The first session broke off games, of which the new ones know nothing.
+  games = [game for report in running.reports for game in report['episodes']]
+  assert games and all(g['clipped_return'] == g['episode_frames'] / 4 for g in games)
 
 
 # Batched inference.

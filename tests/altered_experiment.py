@@ -3,6 +3,7 @@
 Alterations:
   flipped: the policy gradient has the wrong sign.
   slow: a learner rests for a second after each update.
+  late=FILE: where FILE is there, each update takes 7 s longer; it says when each begins and ends.
   recorded=FILE: writes to FILE (.npz) the seeds of the environments ('seeds'), and every
     variable of a checkpoint as the first session has it ('session/NAME') and as the checkpoint that
     was restored has it ('checkpoint/NAME').
@@ -44,6 +45,22 @@ def slow_down():
     time.sleep(1)
 
   Learning._on_update = slow_update
+
+
+def be_late(path):
+  """See above."""
+  from learner import LearnerLoop
+
+  make_passes = LearnerLoop._passes
+
+  def late(fetch):
+    print('update begins', flush=True)
+    time.sleep(7 if os.path.exists(path) else 0)
+    values = fetch()
+    print('update ends', flush=True)
+    return values
+
+  LearnerLoop._passes = lambda *args: [functools.partial(late, f) for f in make_passes(*args)]
 
 
 def record(path):
@@ -122,6 +139,8 @@ def main(alterations, *flags):
       flip()
     elif name == 'slow':
       slow_down()
+    elif name == 'late':
+      be_late(path)
     elif name == 'messages':
       trace_messages(path)
     else:

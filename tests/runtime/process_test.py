@@ -1,4 +1,4 @@
-"""Signals ask for the end once; a second one leaves at once, unless it only repeats the first."""
+"""Signals ask for the end and say what it takes; only a second Ctrl-C leaves at once."""
 
 import os
 import subprocess
@@ -9,33 +9,67 @@ import pytest
 from conftest import ROOT
 from runtime import process
 
-_TWICE = """
+_SIGNALS = """
 import os, signal, time
 from runtime.process import ONE_SIGNAL_SECS, Interrupts
-interrupts = Interrupts()
-os.kill(os.getpid(), signal.SIGTERM)
+signal.signal(signal.SIGHUP, signal.{sighup})
+interrupts = Interrupts(sigterm_ends_run={ends_run})
+interrupts.at_end, interrupts.if_forced = 'counting sheep', 'none counted'
+os.kill(os.getpid(), signal.{first})
 time.sleep({later} * ONE_SIGNAL_SECS)
 os.kill(os.getpid(), signal.{second})
-print(interrupts.reason)
+print(interrupts.reason, interrupts.run_goes_on)
 """
 
 
 @pytest.mark.parametrize(
-  'second, later, environment, exit_code, printed',
+  'first, second, later, exit_code, printed',
   [
-    ('SIGTERM', 0, {}, 0, 'SIGTERM\n'),  # As timeout(1) tells its child and then its group.
-    ('SIGTERM', 1.01, {}, 1, ''),
-    ('SIGINT', 0, {}, 1, ''),
-    ('SIGTERM', 1.01, {'SLURM_JOB_ID': '1'}, 0, 'SIGTERM\n'),
-    ('SIGINT', 1.01, {'SLURM_JOB_ID': '1'}, 1, ''),
+    ('SIGTERM', 'SIGTERM', 0, 0, 'SIGTERM False\n'),
+    ('SIGTERM', 'SIGTERM', 1.01, 0, 'SIGTERM False\n'),  # Nobody impatient: a person has Ctrl-C.
+    ('SIGINT', 'SIGTERM', 1.01, 0, 'SIGINT False\n'),
+    ('SIGHUP', 'SIGTERM', 1.01, 0, 'SIGHUP False\n'),
+    ('SIGTERM', 'SIGHUP', 1.01, 0, 'SIGTERM False\n'),
+    ('SIGINT', 'SIGINT', 0, 0, 'SIGINT False\n'),  # As the group and a program around it are told.
+    ('SIGINT', 'SIGINT', 1.01, 1, ''),
+    ('SIGTERM', 'SIGINT', 0, 1, ''),
+    ('SIGHUP', 'SIGINT', 1.01, 1, ''),
   ],
 )
-def test_a_second_signal(second, later, environment, exit_code, printed):
-  done = subprocess.run(
-    [sys.executable, '-c', _TWICE.format(second=second, later=later)],
-    env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-  )  # fmt: skip
+def test_a_second_signal(first, second, later, exit_code, printed):
+  done = _python(
+    _SIGNALS.format(first=first, second=second, later=later, ends_run=True, sighup='SIG_DFL')
+  )
   assert (done.returncode, done.stdout) == (exit_code, printed)
+  announced, *forced = done.stderr.splitlines()
+  again = 'once more' if first == 'SIGINT' else 'Ctrl-C'
+  assert announced == f'{first}: counting sheep; {again} leaves none counted'
+  assert forced == (['SIGINT again: leaving none counted'] if exit_code else [])
+
+
+@pytest.mark.parametrize('sighup, reason', [('SIG_DFL', 'SIGHUP'), ('SIG_IGN', 'SIGTERM')])
+def test_a_hangup_is_a_sigterm_and_stays_ignored_under_nohup(sighup, reason):
+  done = _python(
+    _SIGNALS.format(first='SIGHUP', second='SIGTERM', later=0, ends_run=False, sighup=sighup)
+  )
+  assert (done.returncode, done.stdout) == (0, f'{reason} True\n'), done.stderr
+
+
+def test_a_signal_whose_terminal_is_gone_still_ends_in_order():
+  # As after a hang-up: standard error cannot be written any more.
+  closed = 'import os; os.close(2)\n'
+  program = _SIGNALS.format(
+    first='SIGHUP', second='SIGTERM', later=0, ends_run=True, sighup='SIG_DFL'
+  )
+  done = _python(closed + program)
+  assert (done.returncode, done.stdout) == (0, 'SIGHUP False\n')
+
+
+def _python(program):
+  return subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+  )  # fmt: skip
 
 
 WITHOUT_KERAS = """
