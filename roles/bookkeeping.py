@@ -179,7 +179,7 @@ class Records:
 
     Args:
       session: tf.compat.v1.Session.
-      path: of the checkpoint that was restored, or None.
+      path: what was resumed from, as `roles.parts.Part.opened` is told, or None.
       origin: of the checkpoint whose weights a new run begins with, or None.
 
     Returns:

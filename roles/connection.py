@@ -1,11 +1,13 @@
 """How a task gets its sessions: it agrees on settings, waits for peers, and connects again."""
 
 import collections
+import contextlib
 import time
 
 import tensorflow as tf
 from absl import logging
 
+from roles.filling import Filling, run_id
 from roles.settings import adopted
 from runtime import peers, sessions, shared_state
 from runtime.checkpoints import Checkpoints
@@ -65,9 +67,18 @@ class Connection:
     v1 = tf.compat.v1
     self._task, self._parts, self._chief = task, parts, chief
     self._tf_graph = v1.get_default_graph()
-    self._init_op = v1.global_variables_initializer()
+    init_op = v1.global_variables_initializer()
     self._local_init_op = v1.local_variables_initializer()
     self._ready_op = v1.report_uninitialized_variables(v1.global_variables())
+    if chief:
+      self._filling = Filling(
+        chief.shared,
+        run_id(chief.logdir),
+        init_op,
+        chief.first_values,
+        self._ready_op,
+        chief.checkpoints.restore,
+      )
     self._look = None  # At the shared state, while connecting.
 
   def open(self):
@@ -83,14 +94,15 @@ class Connection:
         self.say_goodbye()
         return None
       try:
-        session, path = attempt.result()
+        session, origin = attempt.result()
       except Exception as e:
         if cluster.is_local or not lost_peer(e):
           raise
         self.remember_loss(e)
         time.sleep(POLL_SECS)
         continue
-      logging.info('%s is connected%s', cluster.name, f', resumed from {path}' if path else '')
+      resumed = f', resumed from {origin}' if origin else ''
+      logging.info('%s is connected%s', cluster.name, resumed)
       return session
 
   def _wait_for_peers(self):
@@ -113,23 +125,24 @@ class Connection:
         logging.info('%s is waiting for an answer of %s%s', cluster.name, awaited, filled)
 
   def _open_session(self):
-    """(session, path of the checkpoint that the chief resumed from or None)."""
-    path = Checkpoints.latest(self._chief.logdir) if self._chief else None
+    """(session, what the chief resumed from as `Filling.fill` says, None of others)."""
+    origin = None
+
+    def fill(session):
+      nonlocal origin
+      origin = self._filling.fill(session, Checkpoints.latest(self._chief.logdir))
+
     with self._tf_graph.as_default():
       session = sessions.open_session(
         self._task.target,
         self._task.config,
-        self._task.cluster.is_chief,
-        self._init_op,
         self._local_init_op,
         self._ready_op,
-        self._chief.checkpoints if self._chief else None,
-        path,
-        init_feed=self._chief.first_values if self._chief else None,
+        fill if self._chief else None,
       )
     for part in self._parts:
-      part.opened(session, path)
-    return session, path
+      part.opened(session, origin)
+    return session, origin
 
   def run_is_over(self):
     """Whether there is nothing left to connect to: ps 0 says so, or a signal came."""
@@ -155,6 +168,14 @@ class Connection:
     reason = first_line(error)
     self._task.heartbeat.facts['last_error'] = reason
     logging.warning('%s lost a peer and connects again: %s', self._task.cluster.name, reason)
+
+  def failed(self, session):
+    """The run cannot go on as it is: its chief's next process restores the last checkpoint."""
+    if self._chief:
+      letting_go = Attempt(self._filling.let_go, session)
+      if letting_go.has_ended(ANSWER_SECS):
+        with contextlib.suppress(tf.errors.OpError):
+          letting_go.result()
 
   def drop(self, loops, session):
     """Ends the loops of a session that failed, and closes it; gives up if the run is over."""

@@ -33,7 +33,10 @@ class Part:
   lasting_loops = ()
 
   def opened(self, session, path):
-    """A session has opened; the chief restored `path` into it, None where it is a new run."""
+    """A session has opened; the chief resumed from `path`, None where it is a new run.
+
+    `path` is that of a checkpoint or `roles.filling.HELD`.
+    """
 
   def start(self, loops, session):
     """Starts this part's loops (`runtime.sessions.Loops`) on the session."""
@@ -186,12 +189,14 @@ class Chief(Part):
     first_values: dict, what the variables of a new run begin with where it is not what their
       initializers say (--init_from); see `Checkpoints.first_values`.
     logdir: the run's folder.
+    shared: `runtime.shared_state.SharedState`.
   """
 
   lasting_loops = ('records',)
 
   def __init__(self, task, graph, learning, claim):
     self._task, self._graph, self._learning = task, graph, learning
+    self.shared = graph.shared
     self.logdir = claim.logdir
     task.heartbeat.facts['logdir'] = os.path.abspath(claim.logdir)
     options = task.options

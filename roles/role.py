@@ -128,8 +128,11 @@ class Role:
     if loops.error is None or interrupts.is_set():
       self._leave(loops, session)
       return True
+    lost = not self._task.cluster.is_local and lost_peer(loops.error)
+    if not lost:
+      self._connection.failed(session)
     self._connection.drop(loops, session)
-    if self._task.cluster.is_local or not lost_peer(loops.error):
+    if not lost:
       raise RunFailed(failure(loops.error)) from loops.error
     self._connection.remember_loss(loops.error)
     return False

@@ -33,21 +33,15 @@ def start_server(cluster, config):
     raise RunFailed(f'{cluster.name} cannot serve at {address}: {e.message}') from e
 
 
-def open_session(
-  target, config, chief, init_op, local_init_op, ready_op, saver=None, path=None, init_feed=None
-):
+def open_session(target, config, local_init_op, ready_op, fill=None):
   """A session in which every variable has a value; waits for the chief where it is not the chief.
 
   Args:
     target: of the server, '' in local training.
     config: tf.compat.v1.ConfigProto.
-    chief: whether this task gives the global variables their values.
-    init_op: for the global variables of a new run.
     local_init_op: for this task's own variables.
     ready_op: lists the global variables without a value.
-    saver: the chief's, has `restore(session, path)`.
-    path: of the checkpoint to restore, or None.
-    init_feed: dict, what `init_op` is fed.
+    fill: the chief's, function of the session that gives the global variables their values.
   """
   manager = tf.compat.v1.train.SessionManager(
     local_init_op=local_init_op,
@@ -56,16 +50,12 @@ def open_session(
     graph=tf.compat.v1.get_default_graph(),
     recovery_wait_secs=1,
   )
-  if not chief:
+  if not fill:
     return manager.wait_for_session(target, config=config)
-  return manager.prepare_session(
-    target,
-    init_op=init_op,
-    init_feed_dict=init_feed,
-    saver=saver,
-    checkpoint_filename_with_path=path,
-    config=config,
-  )
+  session = tf.compat.v1.Session(target, config=config)
+  fill(session)
+  session.run(local_init_op)
+  return session
 
 
 def close_session(session, secs=5.0):

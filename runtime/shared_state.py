@@ -27,6 +27,7 @@ class SharedState:
       self.settings = self._variable('', 'shared_settings')
       self.done = self._variable(False, 'run_is_done')
       self.chief_left = self._variable(False, 'chief_has_left')
+      held_run = self._variable('', 'held_run')
       self._reports = tf.queue.FIFOQueue(self.REPORTS, [tf.string], [[]], shared_name='reports')
       self._goodbyes = tf.queue.FIFOQueue(10_000, [tf.string], [[]], shared_name='goodbyes')
       self.dropped = self._variable(tf.zeros([], tf.int64), 'dropped_reports')
@@ -55,6 +56,10 @@ class SharedState:
       self.is_done = self.done.read_value()
       self.chief_is_gone = self.chief_left.read_value()
       self.read_settings = self.settings.read_value()
+      # Which run the variables on the parameter servers are of, '' while they are being filled.
+      self.held_run = held_run.read_value()
+      self.new_held_run = tf.compat.v1.placeholder(tf.string, [], 'new_held_run')
+      self.write_held_run = tf.group(held_run.assign(self.new_held_run))
 
   def _build_spare_actors(self):
     """Who of them is there, by name: they are no part of the list of those that say goodbye."""

@@ -9,6 +9,7 @@ import pytest
 from cluster_fixtures import LIMIT_SECS, Cluster, all_zero, assert_no_step_back_beyond
 from conftest import ROOT, eventually
 from network_fixtures import network  # noqa: F401
+from roles.filling import HELD
 
 SAVE_SECS = 2
 FLAGS = ['--total_environment_frames=10000000', f'--save_checkpoint_secs={SAVE_SECS}']
@@ -49,7 +50,8 @@ def test_a_run_resumes_from_the_disk_of_the_chief_alone(processes, network, vict
   cluster.start(victim, *(FLAGS if victim == 'learner:0' else ()))
   eventually(lambda: len(cluster.rows()) > before and cluster.frames() > goal, LIMIT_SECS,
              cluster.logs)  # fmt: skip
-  assert 'resumed from /tmp/cluster/run/model.ckpt-' in cluster.tasks['learner:0'].output()
+  origin = HELD if victim == 'learner:0' else '/tmp/cluster/run/model.ckpt-'
+  assert f'resumed from {origin}' in cluster.tasks['learner:0'].output()
   assert_no_step_back_beyond(cluster.rows(), SAVE_SECS)
   os.kill(cluster.tasks['learner:0'].pid, signal.SIGTERM)
   assert cluster.exit_codes() == all_zero(cluster), cluster.logs()

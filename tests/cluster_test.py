@@ -17,6 +17,7 @@ from cluster_fixtures import (  # noqa: F401 (new_cluster is a fixture)
   throttled_cluster,
 )
 from conftest import ROOT, eventually
+from roles.filling import HELD
 
 # The addresses of a proxy that does not answer: what the tasks say to each other is not for it.
 PROXY = dict.fromkeys(
@@ -61,6 +62,10 @@ def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_
   for victim in ('actor:1', 'learner:1', 'learner:0', 'ps:0'):
     saved = cluster.checkpoint()
     eventually(lambda saved=saved: cluster.checkpoint() > saved, LIMIT_SECS, cluster.logs)
+    if victim == 'ps:0':  # Until now nothing was lost, whoever had to connect again.
+      frames = [int(row['environment_frames']) for row in cluster.rows()]
+      assert frames == sorted(frames)
+      assert f'frames from {HELD}' in cluster.tasks['learner:0'].output()
     cluster.kill(victim)
     pids = {name: task.pid for name, task in cluster.tasks.items() if name != victim}
     before = len(cluster.rows())

@@ -1,0 +1,127 @@
+"""A chief goes on from what the parameter servers hold, unless some of it was lost."""
+
+import pytest
+import tensorflow as tf
+
+from roles import filling
+from runtime.checkpoints import Checkpoints
+from runtime.cluster import LOCAL
+from runtime.shared_state import SharedState
+
+NEW, TRAINED, LATER = 1.0, 5.0, 7.0
+
+
+class Held:
+  """Two variables that a server keeps from one session to the next, as parameter servers do."""
+
+  def __init__(self, folder, run):
+    v1 = tf.compat.v1
+    self.path, self._run = None, run
+    self._folder = str(folder)
+    self._target = tf.distribute.Server.create_local_server().target
+    with tf.Graph().as_default() as self._graph:
+      v1.train.get_or_create_global_step()
+      tf.Variable(tf.zeros([], tf.int64), name='environment_frames')
+      self._pair = [tf.Variable(NEW, name=f'slice_{i}') for i in range(2)]
+      self._checkpoints = Checkpoints(self._folder, '')
+      value = v1.placeholder(tf.float32, [])
+      self._assign, self._value = [v.assign(value) for v in self._pair], value
+      self._lose = [tf.raw_ops.DestroyResourceOp(resource=v.handle) for v in self._pair]
+      self._shared = SharedState(LOCAL)
+      self._init = v1.global_variables_initializer()
+      self._ready = tf.identity(v1.report_uninitialized_variables())
+
+  def _session(self):
+    return tf.compat.v1.Session(self._target, self._graph)
+
+  def fill(self, restore=None):
+    """(where the values are from, the values) of a chief that connects."""
+    restore = restore or self._checkpoints.restore
+    chief = filling.Filling(self._shared, self._run, self._init, {}, self._ready, restore)
+    with self._graph.as_default(), self._session() as session:
+      return chief.fill(session, self.path), session.run(self._pair)
+
+  def let_go(self):
+    with self._session() as session:
+      filling.Filling(self._shared, self._run, None, {}, None, None).let_go(session)
+
+  def train(self, value, save=False):
+    with self._session() as session:
+      session.run(self._assign, {self._value: value})
+      if save:
+        self._checkpoints.save(session, 1)
+        self.path = Checkpoints.latest(self._folder)
+
+  def lose(self, index):
+    with self._session() as session:
+      session.run(self._lose[index])
+
+  def of_run(self, run):
+    self._run = run
+    return self
+
+
+@pytest.fixture
+def held(tmp_path):
+  """Of a run whose values are LATER than those of its checkpoint, TRAINED."""
+  held = Held(tmp_path, 'a run')
+  assert held.fill() == (None, [NEW, NEW])
+  held.train(TRAINED, save=True)
+  held.train(LATER)
+  return held
+
+
+def test_nothing_was_lost(held):
+  assert held.fill() == (filling.HELD, [LATER, LATER])
+
+
+def test_nothing_was_lost_before_the_first_checkpoint(tmp_path):
+  held = Held(tmp_path, 'a run')
+  held.fill()
+  held.train(LATER)
+  assert held.fill() == (filling.HELD, [LATER, LATER])
+
+
+@pytest.mark.parametrize('lost', [0, 1])
+def test_of_values_that_belong_together_some_were_lost(held, lost):
+  held.lose(lost)
+  assert held.fill() == (held.path, [TRAINED, TRAINED])
+  held.train(LATER)
+  assert held.fill() == (filling.HELD, [LATER, LATER])
+
+
+def test_some_were_lost_before_the_first_checkpoint(tmp_path):
+  held = Held(tmp_path, 'a run')
+  held.fill()
+  held.train(LATER)
+  held.lose(1)
+  assert held.fill() == (None, [NEW, NEW])
+
+
+def test_the_parameter_servers_hold_another_run(held):
+  assert held.of_run('another run').fill() == (held.path, [TRAINED, TRAINED])
+
+
+def test_a_chief_that_died_while_it_restored_left_values_that_do_not_belong_together(held):
+  held.lose(1)
+
+  def die(session, path):
+    raise RuntimeError('killed')
+
+  with pytest.raises(RuntimeError):
+    held.fill(die)
+  held.train(LATER)  # All have a value again.
+  assert held.fill() == (held.path, [TRAINED, TRAINED])
+
+
+def test_a_run_that_failed_is_not_gone_on_with(held):
+  held.let_go()
+  assert held.fill() == (held.path, [TRAINED, TRAINED])
+
+
+def test_a_folder_keeps_the_id_of_its_run(tmp_path):
+  for name in 'ab':
+    (tmp_path / name).mkdir()
+  first = filling.run_id(tmp_path / 'a')
+  assert first and filling.run_id(tmp_path / 'a') == first
+  assert filling.run_id(tmp_path / 'b') != first
