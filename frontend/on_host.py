@@ -5,20 +5,20 @@ long as it needs; the end of its input ends it. What it starts (tmux) outlives i
 """
 
 import contextlib
+import inspect
 import json
 import os
 import signal
 import sys
-import time
 
 from frontend import (
   firewall,
   host_check,
   launched,
   nftables,
-  plain_text,
   processes,
   supervisor,
+  task_status,
   tensorboard_process,
   tmux,
 )
@@ -28,14 +28,6 @@ REPLY_MARK = '@impala '
 # After SIGTERM a parameter server waits up to 20 s for the chief's checkpoint.
 END_SECS = 25.0
 END_NOW_SECS = 3.0
-TAIL_BYTES = 64 * 1024
-# What a chief's state file tells of the training.
-TRAINING_KEYS = (
-  'environment_frames',
-  'mean_return_100',
-  'learner_wait_fraction',
-  'actor_wait_fraction',
-)
 
 
 def _root():
@@ -51,8 +43,8 @@ def hello():
 
 
 def has_session(session, tmux_socket):
-  """Whether the session is there, or tasks of it still run outside it."""
-  return {'there': bool(tmux.version()) and tmux.has_session(tmux_socket, session)}
+  """Whether something runs in the session; windows of tasks that have ended do not count."""
+  return {'there': bool(tmux.version()) and tmux.is_used(tmux_socket, session)}
 
 
 def check(hashes, ports, devices, argument_lists, session, tmux_socket):
@@ -110,31 +102,48 @@ def _private_folder(folder):
       file.write('*\n')
 
 
-def _forget_last_run(folder):
-  """Removes what an earlier launch left; its logs are kept, and the new ones begin empty."""
+def _forget_last_run(session, names):
+  """Removes what earlier launches left on this host; logs are kept, and the new ones begin empty.
+
+  Other hosts may share the folder: what they have written, or what nobody can tell, stays.
+  """
+  folder = supervisor.run_folder(session)
+  here, _, _ = launched.records(session)
+  ours = {*names, *(found['task'] for found in here if not launched.left([found]))}
   for name in os.listdir(folder):
     path = os.path.join(folder, name)
-    if name.endswith('.log'):
-      os.replace(path, path + '.1')
-    elif name.endswith('.json') or name == 'stopping':
-      os.remove(path)
+    task, _, suffix = name.partition('.')
+    with contextlib.suppress(FileNotFoundError):  # Another host that shares the folder was faster.
+      if task in ours and suffix == 'log':
+        os.replace(path, path + '.1')
+      elif (task in ours and suffix.endswith('json')) or name == 'stopping':
+        os.remove(path)
+
+
+def _refuse_running(session, names):
+  folder = supervisor.run_folder(session)
+  here, elsewhere, _ = launched.records(session)
+  alive = [found['task'] for found in launched.left(here)]
+  if alive:
+    raise ValueError(
+      f'{", ".join(alive)} of session {session!r} still running in {folder}; '
+      'end it with --action=stop'
+    )
+  taken = [f'{found["task"]} on {found["host"]}' for found in elsewhere if found['task'] in names]
+  if taken:
+    raise ValueError(
+      f'{", ".join(taken)} of session {session!r} still running in {folder}, which both hosts '
+      'share; end it with --action=stop and the cluster_csv_path that it was launched with'
+    )
 
 
 def launch(session, tmux_socket, tasks, restart, max_restarts):
   """Starts tasks: [{task, arguments, environment}] in a new tmux session."""
   folder = supervisor.run_folder(session)
   _private_folder(folder)
-  alive = [
-    name
-    for name in launched.known_tasks(folder)
-    if launched.supervised(launched.record(session, name))
-  ]
-  if alive:
-    raise ValueError(
-      f'{", ".join(alive)} of session {session!r} still running in {folder}; '
-      'end it with --action=stop'
-    )
-  _forget_last_run(folder)
+  names = [task['task'] for task in tasks]
+  _refuse_running(session, names)
+  _forget_last_run(session, names)
   commands = []
   for task in tasks:
     spec = supervisor.Spec(
@@ -158,111 +167,10 @@ def launch(session, tmux_socket, tasks, restart, max_restarts):
       )
     )
   os.chdir(_root())
+  if not tmux.is_used(tmux_socket, session):
+    tmux.end_session(tmux_socket, session)  # Windows of tasks that have ended.
   tmux.start_windows(tmux_socket, session, commands)
   return {}
-
-
-def last_lines(path, count):
-  """The last lines of a file that may be large, as text without control characters."""
-  try:
-    with open(path, 'rb') as file:
-      file.seek(max(0, os.path.getsize(path) - TAIL_BYTES))
-      lines = file.read().decode(errors='replace').splitlines()
-  except OSError:
-    return []
-  return [plain_text.printable(line) for line in lines[-count:]] if count else []
-
-
-def last_words(folder, task):
-  """The last line of a log; the supervisor's own lines only where there is no other."""
-  lines = [line for line in last_lines(supervisor.path_of(folder, task, 'log'), 20) if line.strip()]
-  own = [line for line in lines if not line.startswith(supervisor.LINE_MARK)]
-  return (own or lines or [''])[-1]
-
-
-def task_status(session, task, now):
-  """One task's row of the status table; ages in seconds by this host's clock."""
-  folder = supervisor.run_folder(session)
-  record = launched.record(session, task) or {}
-  own = supervisor.read_json(supervisor.path_of(folder, task, 'json')) or {}
-  return status_row(folder, task, record, own, launched.supervised(record), now)
-
-
-def status_row(folder, task, record, own, alive, now):
-  """A row of the status table, a dict.
-
-  Args:
-    folder: with the task's log.
-    task: name of its files.
-    record: of its supervisor, {} without one.
-    own: its own state file, {} without one; may be that of a process before.
-    alive: whether the record is still kept, should the task not have ended.
-    now: Unix seconds.
-  """
-  state = record.get('state')
-  if state == 'exited':
-    state = f'exited {record["exit_code"]}'
-  elif not alive:
-    state = 'no answer'
-  running = state == 'running'
-  fresh = own.get('pid') == record.get('pid')
-  return {
-    'task': task,
-    'state': state,
-    'pid': record.get('pid'),
-    'exit_code': record.get('exit_code'),
-    'seen': running and fresh and bool(own.get('phase')),
-    'uptime_secs': round(now - record['started'], 1) if running else None,
-    'restarts': record.get('restarts', 0),
-    'frames_per_sec': own.get('frames_per_sec') if running and fresh else None,
-    'last_seen_secs': max(0.0, round(now - own['last_seen'], 1)) if own.get('last_seen') else None,
-    'last_line': last_words(folder, task) if record else 'not launched',
-    'training': training_of(own),
-  }
-
-
-def training_of(state):
-  """What a task's state file tells of the training, a dict; None where it is not the chief's."""
-  return {name: state.get(name) for name in TRAINING_KEYS} if 'logdir' in state else None
-
-
-def status(session, tasks):
-  """The status of the named tasks."""
-  now = time.time()
-  return {'tasks': [task_status(session, task, now) for task in tasks]}
-
-
-def logs(session, task, lines, offset):
-  """Log of one task.
-
-  Args:
-    session: name of the session.
-    task: name of the task.
-    lines: how many of the last lines, when `offset` is None.
-    offset: None, or the position in the file that the last reply ended at.
-
-  Returns:
-    {'lines': list of str, 'offset': where to go on}.
-  """
-  path = supervisor.path_of(supervisor.run_folder(session), task, 'log')
-  size = os.path.getsize(path) if os.path.exists(path) else 0
-  if offset is None:
-    found = last_lines(path, lines)
-    if len(found) < lines:
-      found = last_lines(path + '.1', lines - len(found)) + found if found else []
-    return {'lines': found, 'offset': size}
-  if size < offset:  # The file is full and a new one was begun.
-    offset = 0
-  if size == offset:
-    return {'lines': [], 'offset': offset}
-  with open(path, 'rb') as file:
-    file.seek(offset)
-    data = file.read(TAIL_BYTES)
-  whole = (
-    data[: data.rfind(b'\n') + 1] if b'\n' in data else data[: len(data) // TAIL_BYTES * TAIL_BYTES]
-  )
-  text = whole.decode(errors='replace').splitlines()
-  return {'lines': [plain_text.printable(line) for line in text], 'offset': offset + len(whole)}
 
 
 _BOARDS = []
@@ -293,11 +201,13 @@ def hold(session):
   """
   folder = supervisor.run_folder(session)
   # A firewall may have been set there before the first launch.
-  launched = os.path.isdir(folder) and any(n.endswith('.spec.json') for n in os.listdir(folder))
-  if launched:
-    with open(os.path.join(folder, 'stopping'), 'w', encoding='utf-8'):
-      pass
-  return {'launched': launched, 'firewall': nftables.is_set(folder)}
+  there = os.path.isdir(folder) and any(n.endswith('.spec.json') for n in os.listdir(folder))
+  if there:
+    # On a full disk the signals that follow have to be enough.
+    with contextlib.suppress(OSError):
+      with open(os.path.join(folder, 'stopping'), 'w', encoding='utf-8'):
+        pass
+  return {'launched': there, 'firewall': nftables.is_set(folder)}
 
 
 def ask(session, task):
@@ -327,13 +237,12 @@ def _end_tasks(records, limit_secs):
 def end(session, tmux_socket, now):
   """Ends what is left of the session on this host, the tmux session included."""
   hold(session)
-  folder = supervisor.run_folder(session)
-  names = launched.known_tasks(folder) if os.path.isdir(folder) else []
-  records = launched.left([launched.record(session, name) for name in names])
+  here, _, unreadable = launched.records(session)
+  records = launched.left(here)
   _end_tasks(records, END_NOW_SECS if now else END_SECS)
   if tmux.version():
     tmux.end_session(tmux_socket, session)
-  return {'ended': [record['task'] for record in records]}
+  return {'ended': [record['task'] for record in records], 'unreadable': unreadable}
 
 
 def close_ports(session, ports, own, others, interface, all_ports, apply):
@@ -372,8 +281,8 @@ REQUESTS = {
     reach,
     unlisten,
     launch,
-    status,
-    logs,
+    task_status.status,
+    task_status.logs,
     launched.running,
     launched.logdir,
     start_tensorboard,
@@ -392,11 +301,14 @@ def answer(line):
   """The reply to one request line, as a dict; a failure becomes {'error': sentence}."""
   try:
     request = json.loads(line)
-    return REQUESTS[request.pop('request')](**request)
-  except (KeyError, TypeError) as error:
+    function = REQUESTS[request.pop('request')]
+    inspect.signature(function).bind(**request)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     return {
       'error': f'the code here does not know this request ({error}); --action=push copies yours'
     }
+  try:
+    return function(**request)
   except Exception as error:
     return {'error': f'{error}' or type(error).__name__}
 

@@ -4,7 +4,7 @@ import glob
 import os
 import time
 
-from frontend import on_host, supervisor, watching
+from frontend import supervisor, task_record, task_status, watching
 from frontend.cluster import JOBS
 
 # A task writes its state every 2 s; clocks of hosts and a shared file system may be late.
@@ -38,32 +38,46 @@ def task_rows(folder, now):
     now: Unix seconds.
   """
   suffix = '.supervisor.json'
-  names = [os.path.basename(p)[: -len(suffix)] for p in glob.glob(f'{folder}/*{suffix}')]
+  names = [
+    os.path.basename(p)[: -len(suffix)] for p in glob.glob(f'{glob.escape(folder)}/*{suffix}')
+  ]
   states = [
     state
-    for path in glob.glob(os.path.join(folder, '*.json'))
-    if not path.endswith(suffix) and (state := supervisor.read_json(path))
+    for path in glob.glob(os.path.join(glob.escape(folder), '*.json'))
+    if not path.endswith(suffix) and (state := task_record.read_state(path))
   ]
   processes = {(state.get('host'), state.get('pid')): state for state in states}
   placed = []
   for name in names:
-    # None where a supervisor has just been started, or is being replaced.
-    record = supervisor.read_json(supervisor.path_of(folder, name, 'supervisor.json'))
-    if record:
-      own = processes.get((record.get('host'), record['pid']), {})
-      placed.append((_place(name, own), _row(folder, name, record, own, now)))
+    path = supervisor.path_of(folder, name, 'supervisor.json')
+    try:
+      record = task_record.load(path)
+    except ValueError as error:
+      placed.append((_place(name, {}), _unreadable_row(name, error)))
+      continue
+    own = processes.get((record['host'], record['pid']), {})
+    placed.append((_place(name, own), _row(folder, name, record, own, now)))
   return [row for _, row in sorted(placed, key=lambda pair: pair[0])]
+
+
+def _unreadable_row(name, error):
+  """One bad file hides no other task."""
+  said = {'task': name, 'state': 'no answer', 'restarts': 0, 'last_line': str(error)}
+  return dict.fromkeys(watching.STATUS_KEYS) | said
 
 
 def _place(name, own):
   """A key to sort by; who has not said yet what it is comes last."""
-  job = own.get('job')
-  number = own['task'] if job in JOBS else int(name.rpartition('-')[2])
-  return JOBS.index(job) if job in JOBS else len(JOBS), number, name
+  job, number = own.get('job'), name.rpartition('-')[2]
+  if job in JOBS:
+    return JOBS.index(job), own.get('task', 0), name
+  return len(JOBS), int(number) if number.isdecimal() else 0, name
 
 
 def _row(folder, name, record, own, now):
   silent = record['state'] == 'running' and now - own.get('last_seen', now) > ALIVE_SECS
-  row = on_host.status_row(folder, name, record, own, not silent, now)
-  row.update(task=f'{own["job"]}-{own["task"]}' if own else name, host=record.get('host'))
+  row = task_status.status_row(folder, name, record, own, not silent, now)
+  if own.get('job') in JOBS and 'task' in own:
+    name = f'{own["job"]}-{own["task"]}'
+  row.update(task=name, host=record['host'])
   return {key: row[key] for key in watching.STATUS_KEYS}

@@ -8,6 +8,7 @@ Exit code: 0 after a normal end, and when it was told to stop, so that srun --ki
 the others only where a task cannot go on.
 """
 
+import contextlib
 import os
 import sys
 
@@ -22,6 +23,9 @@ def supervise(logdir, name, max_restarts, flags):
   """Runs a task to its end in this process; returns the exit code."""
   folder = os.path.join(logdir, 'tasks')
   os.makedirs(folder, exist_ok=True)
+  # Command lines and logs are nobody else's; a folder of before, or of another umask, too.
+  with contextlib.suppress(OSError):
+    os.chmod(folder, 0o700)
   places = [f'--logdir={logdir}', f'--state_dir={folder}']
   argv = [sys.executable, 'experiment.py', '--cluster=slurm', *places, *flags]
   spec = supervisor.Spec(name, argv, {}, 'on-failure', max_restarts)

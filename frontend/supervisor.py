@@ -2,10 +2,13 @@
 
 It runs in the task's tmux window and keeps, in the cluster's folder on that host (`run_folder`):
   <task>.spec.json        what to run, written at launch
-  <task>.supervisor.json  what became of it (see `_Record`)
+  <task>.supervisor.json  what became of it (see `task_record.Record`)
   <task>.log, .log.1      its output, the older part in the second file
   <task>.json             the task's own state file, written by experiment.py
   stopping                there while the cluster is being stopped: nothing is started again
+
+Neither a full disk nor a terminal that takes nothing ends the supervisor or its task, or holds
+them up: what is lost meanwhile is counted, and said in log and record when they can be written.
 """
 
 import collections
@@ -16,10 +19,11 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 
-from frontend import processes
+from frontend import plain_text, processes, task_record, whole_files
+from frontend.task_log import Log
+from frontend.task_record import read_json
 
 # Exit codes after which a task is left alone: a normal end, and input that stays bad.
 FINAL_EXITS = (0, 2)
@@ -27,8 +31,8 @@ FIRST_PAUSE_SECS = 1.0
 LAST_PAUSE_SECS = 60.0
 # A task that ran this long had recovered: its next failure starts with the first pause again.
 RECOVERED_SECS = 300.0
-LOG_BYTES = 4 * 1024 * 1024
-LINE_MARK = '[supervisor '
+# What is taken from the pipe of a task that never stops printing, before it is looked at again.
+MOST_READS = 64
 # How long a task may take to end after its window or session was closed: a chief finishes its
 # update and saves a checkpoint.
 HANGUP_SECS = 300.0
@@ -36,14 +40,6 @@ HANGUP_SECS = 300.0
 # argv: list of arguments; environment: {name: value, or None to remove it}; restart: 'on-failure'
 # or 'never'; max_restarts: in any hour.
 Spec = collections.namedtuple('Spec', 'task argv environment restart max_restarts')
-
-# task: name; state: 'running', 'restarting' or 'exited'; exit_code: of the last run, negative for a
-# signal; pid, mark: the task's process and its start mark (its process group has the same id);
-# supervisor_pid, supervisor_mark: this process; started: Unix seconds of the last start; host: name
-# of this host.
-_Record = collections.namedtuple(
-  '_Record', 'task state exit_code pid mark supervisor_pid supervisor_mark started restarts host'
-)
 
 
 def run_folder(session):
@@ -57,21 +53,10 @@ def path_of(folder, task, suffix):
   return os.path.join(folder, f'{task}.{suffix}')
 
 
-def read_json(path):
-  """The object in a JSON file, or None when it is not there or not whole."""
-  try:
-    with open(path, encoding='utf-8') as file:
-      return json.load(file)
-  except (OSError, ValueError):
-    return None
-
-
 def write_json(path, value):
   """Replaces a JSON file in one step, so that no reader sees half of it."""
-  temporary = f'{path}.{os.getpid()}.tmp'
-  with open(temporary, 'w', encoding='utf-8') as file:
-    json.dump(value, file)
-  os.replace(temporary, path)
+  with whole_files.replacing(path) as file:
+    file.write(json.dumps(value).encode())
 
 
 def pause_secs(failures):
@@ -100,34 +85,6 @@ def may_restart(spec, exit_code, restart_times, now):
   return True, ''
 
 
-class Log:
-  """A task's output: to the terminal, and to a file that starts anew when it is full."""
-
-  def __init__(self, path, limit_bytes=LOG_BYTES):
-    self._path = path
-    self._limit_bytes = limit_bytes
-    self._file = open(path, 'ab', buffering=0)
-    self._line_open = False
-
-  def write(self, data):
-    """Appends bytes; a terminal that is gone is no error."""
-    if self._file.tell() + len(data) > self._limit_bytes:
-      self._file.close()
-      os.replace(self._path, self._path + '.1')
-      self._file = open(self._path, 'ab', buffering=0)
-    self._file.write(data)
-    self._line_open = not data.endswith(b'\n')
-    with contextlib.suppress(OSError):
-      sys.stdout.buffer.write(data)
-      sys.stdout.buffer.flush()
-
-  def say(self, text):
-    """Appends a line of the supervisor's own."""
-    stamp = time.strftime('%H:%M:%S')
-    start = '\n' if self._line_open else ''
-    self.write(f'{start}{LINE_MARK}{stamp}] {text}\n'.encode())
-
-
 def _start(spec):
   environment = dict(os.environ)
   for name, value in spec.environment.items():
@@ -154,6 +111,9 @@ class Supervisor:
     self._folder = folder
     self._spec = spec
     self._log = Log(path_of(folder, spec.task, 'log'))
+    self._record_file = task_record.RecordFile(path_of(folder, spec.task, 'supervisor.json'))
+    self._state = None
+    self._failure = None
     self._child = None
     self._child_mark = None
     self._signals = 0
@@ -172,6 +132,7 @@ class Supervisor:
       failures = 1 if ran_secs >= RECOVERED_SECS else failures + 1
       if not self._prepare_restart(exit_code, failures):
         self._record('exited', exit_code)
+        self._log.close()
         return exit_code if exit_code >= 0 else 128 - exit_code
       self._restart_times.append(time.monotonic())
 
@@ -192,10 +153,11 @@ class Supervisor:
     return bool(self._signals) or os.path.exists(os.path.join(self._folder, 'stopping'))
 
   def _record(self, state, exit_code=None):
-    child = self._child
-    write_json(
-      path_of(self._folder, self._spec.task, 'supervisor.json'),
-      _Record(
+    child, log = self._child, self._log
+    lost = f'{log.lost_bytes:,} bytes of its log are lost: {log.lost_why}'
+    self._state = (state, exit_code, log.problem)
+    self._record_file.write(
+      task_record.Record(
         self._spec.task,
         state,
         exit_code,
@@ -206,8 +168,19 @@ class Supervisor:
         self._started,
         len(self._restart_times),
         socket.gethostname(),
-      )._asdict(),
+        processes.realm(),
+        log.problem and f'its log cannot be written: {log.problem}',
+        lost if log.lost_bytes else None,
+        self._failure,
+      )
     )
+
+  def _keep_files(self):
+    """Tries again what could not be written; the record says how it stands with the log."""
+    self._log.retry()
+    if self._state and self._log.problem != self._state[2]:
+      self._record(*self._state[:2])
+    self._record_file.keep()
 
   def _run_once(self):
     """Runs the task to its end; returns (exit code, seconds it ran)."""
@@ -233,6 +206,7 @@ class Supervisor:
     os.set_blocking(pipe, False)
     while self._child.poll() is None:
       self._hang_up_if_late()
+      self._keep_files()
       if select.select([pipe], [], [], 0.2)[0] and not self._copy_available(pipe):
         # The task closed its output and goes on.
         time.sleep(0.2)
@@ -243,7 +217,10 @@ class Supervisor:
   def _copy_available(self, pipe):
     copied = False
     with contextlib.suppress(BlockingIOError):
-      while data := os.read(pipe, 65536):
+      for _ in range(MOST_READS):
+        data = os.read(pipe, 65536)
+        if not data:
+          break
         copied = True
         self._log.write(data)
     return copied
@@ -256,6 +233,9 @@ class Supervisor:
   def _prepare_restart(self, exit_code, failures):
     """Waits out the pause; returns whether to start the task again."""
     self._log.say(f'{self._spec.task} {describe_exit(exit_code)}')
+    if exit_code:
+      line = plain_text.printable(self._log.last_line.decode(errors='replace'))
+      self._failure = {'exit_code': exit_code, 'time': time.time(), 'line': line[:200]}
     if self._stopping():
       return False
     again, reason = may_restart(self._spec, exit_code, self._restart_times, time.monotonic())
@@ -265,7 +245,12 @@ class Supervisor:
     pause = pause_secs(failures)
     self._log.say(f'starting it again in {pause:.0f} s')
     self._record('restarting', exit_code)
-    return not processes.wait_until(self._stopping, pause)
+
+    def told_to_stop():
+      self._keep_files()
+      return self._stopping()
+
+    return not processes.wait_until(told_to_stop, pause)
 
 
 def describe_exit(exit_code):

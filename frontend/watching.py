@@ -32,7 +32,7 @@ _LOG_PREFIX = r'^[IWEF]\d{4} [\d:.]+ +\d+ [\w.]+:\d+\] '
 
 
 def status_of(console, host):
-  """What a host says about its tasks; see `on_host.status`."""
+  """What a host says about its tasks; see `task_status.status`."""
   return host.ask('status', tasks=task_names(host), **console.session())
 
 

@@ -61,8 +61,44 @@ def test_who_says_nothing_any_more_or_ended_is_not_running(tmp_path, write):
   assert (first['state'], first['frames_per_sec']) == ('no answer', None)
   assert (second['state'], second['uptime_secs']) == ('exited 0', None)
   assert third['state'] == 'exited -9'
-  (tmp_path / 'tasks' / 'task-2.supervisor.json').write_text('{"half')
-  assert len(rows(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+  'text, said',
+  [
+    ('{"half', 'is no record of a supervisor'),
+    ('', 'is empty'),
+    ('[]', 'is no record of a supervisor'),
+    ('[' * 100_000, 'is no record of a supervisor'),
+    ('{"task": "task-9"}', 'its state is of another kind'),
+    ('{"state": "exited", "started": 1}', 'it lacks the exit code'),
+    ('{"state": "running", "started": "soon", "pid": 3}', 'its started is of another kind'),
+    ('{"state": "running", "started": 1, "restarts": -1}', 'its restarts is of another kind'),
+    ('{"state": "\\u001b[2J", "started": 1}', 'its state is of another kind'),
+  ],
+)
+def test_one_bad_record_is_named_and_hides_no_other_task(tmp_path, write, text, said):
+  write('task-0', 'a', 7, own=dict(job='ps', task=0), line='serves')
+  (tmp_path / 'tasks' / 'task-9.supervisor.json').write_text(text)
+  (tmp_path / 'tasks' / 'odd.supervisor.json').write_text('{}')
+  good, *bad = rows(tmp_path)
+  assert (good['task'], good['last_line']) == ('ps-0', 'serves')
+  named = {row['task']: row for row in bad}
+  assert set(named) == {'task-9', 'odd'}
+  assert said in named['task-9']['last_line'] and named['task-9']['state'] == 'no answer'
+  watching.status_table([good, *bad], 200)
+
+
+def test_what_a_task_says_of_itself_may_be_anything(tmp_path, write):
+  write('task-0', 'a', 7, own=dict(job='ps', task=0))
+  write('task-1', 'a', 8)
+  strange = dict(host='a', pid=8, job=['ps'], task='one', last_seen='now', phase=3, logdir={},
+                 frames_per_sec='fast', mean_return_100=float('nan'))  # fmt: skip
+  (tmp_path / 'tasks' / 'learner-0.json').write_text(json.dumps(strange))
+  (tmp_path / 'tasks' / 'learner-1.json').write_text('"text"')
+  first, second = rows(tmp_path)
+  assert (first['task'], second['task']) == ('ps-0', 'task-1')
+  assert (second['frames_per_sec'], second['last_seen_secs'], second['training']) == 3 * (None,)
 
 
 def test_the_program_prints_the_table_and_refuses_other_folders(tmp_path, write):

@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -11,7 +13,7 @@ import conftest
 import frontend_fixtures
 import network_fixtures
 from frontend import processes as process_lib
-from frontend import supervisor
+from frontend import supervisor, task_record, task_status
 
 pytestmark = pytest.mark.slow
 
@@ -39,23 +41,31 @@ class Supervised:
     self._processes = processes
     os.makedirs(self.folder)
 
-  def start(
-    self, program, python=sys.executable, restart='on-failure', max_restarts=20, environment=None,
-    **options,
-  ):  # fmt: skip
+  def start(self, program, python=sys.executable, environment=None, env=None, **spec):
+    """Starts the supervisor; `env` is its own environment."""
+    return self._processes.start(*self.words(program, python, environment, **spec), env=env)
+
+  def words(
+    self, program, python=sys.executable, environment=None, restart='on-failure', max_restarts=20
+  ):
+    """Writes what is to run; returns the supervisor's command line."""
     spec = supervisor.Spec(
       'actor-0', [python, '-c', program], environment or {}, restart, max_restarts
     )
     supervisor.write_json(self.path('spec.json'), spec._asdict())
-    return self._processes.start(
-      os.path.join(self.code, 'run_experiment_mm_raw.py'),
-      '--action=supervise', '--tmux_sess=s', '--task=actor:0', **options)  # fmt: skip
+    program = os.path.join(self.code, 'run_experiment_mm_raw.py')
+    return [sys.executable, program, '--action=supervise', '--tmux_sess=s', '--task=actor:0']
 
   def path(self, suffix):
     return supervisor.path_of(self.folder, 'actor-0', suffix)
 
   def record(self):
     return supervisor.read_json(self.path('supervisor.json')) or {}
+
+  def row(self, now):
+    """The row of the status table, had the supervisor not ended."""
+    record = task_record.load(self.path('supervisor.json'))
+    return task_status.status_row(self.folder, 'actor-0', record, {}, True, now)
 
   def log(self):
     if not os.path.exists(self.path('log')):
@@ -186,6 +196,59 @@ def test_a_full_log_begins_anew_and_keeps_the_older_part(tmp_path, capfdbinary):
     log.write(line)
   assert (tmp_path / 'log').read_bytes() == b'cccc\n'
   assert (tmp_path / 'log.1').read_bytes() == b'aaaa\nbbbb\n'
+
+
+def test_a_disk_without_room_ends_neither_the_supervisor_nor_its_task(task):
+  """And `status` says so meanwhile; what a full disk is to a log, /dev/full is too."""
+  os.symlink('/dev/full', task.path('log'))
+  process = task.start(
+    'import time\nfor n in range(3): print("row", n, flush=True)\ntime.sleep(600)'
+  )
+  problem = 'its log cannot be written: No space left on device'
+  eventually(lambda: task.record().get('problem') == problem)
+  eventually(lambda: 'row 2' in process.output())
+  assert process_lib.is_running(task.record()['pid'], task.record()['mark'])
+  row = task.row(0.0)
+  assert (row['state'], row['last_line']) == ('running', problem)
+  os.remove(task.path('log'))
+  found = eventually(lambda: (r := task.record())['problem'] is None and r)
+  assert found['gap'] == '18 bytes of its log are lost: No space left on device'
+  assert task.log().endswith('18 bytes of output are missing here: No space left on device\n')
+  os.kill(process.pid, signal.SIGTERM)
+  assert process.exit_code() == 128 + signal.SIGTERM
+
+
+def test_ctrl_s_in_its_window_stops_neither_the_supervisor_nor_its_task(task):
+  ours, theirs = pty.openpty()
+  os.write(ours, b'\x13')
+  process = subprocess.Popen(
+    task.words('for n in range(20000): print("row", n, 20 * "x")\nexit(3)', restart='never'),
+    stdin=subprocess.DEVNULL,
+    stdout=theirs,
+  )
+  try:
+    assert process.wait(timeout=60) == 3
+  finally:
+    process.kill()
+    process.wait()
+    os.close(ours)
+    os.close(theirs)
+  assert 'row 19999' in task.log() and task.record()['exit_code'] == 3
+
+
+def test_a_task_that_fails_again_and_again_says_why(task):
+  process = task.start(COUNT + 'import time\nif n < 2: exit("no room for a checkpoint")\n'
+                       'print("all is well", flush=True); time.sleep(600)')  # fmt: skip
+  eventually(lambda: 'all is well' in task.log())
+  found = eventually(lambda: (r := task.record())['state'] == 'running' and r)
+  assert (found['failure']['exit_code'], found['failure']['line']) == (
+    1,
+    'no room for a checkpoint',
+  )
+  row = task.row(found['failure']['time'] + 180)
+  assert row['last_line'] == 'failed 3 min ago (exited 1): no room for a checkpoint | all is well'
+  os.kill(process.pid, signal.SIGTERM)
+  process.exit_code()
 
 
 def test_a_recycled_process_id_is_not_ours():

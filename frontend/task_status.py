@@ -1,0 +1,183 @@
+"""What a host tells of its tasks: rows of the status table, and lines of logs."""
+
+import errno
+import os
+import stat
+import time
+
+from frontend import launched, plain_text, supervisor, task_log, task_record
+
+TAIL_BYTES = 64 * 1024
+# How long `status` tells of a run that failed and was started again.
+RECENT_SECS = 3600.0
+# What a chief's state file tells of the training.
+TRAINING_KEYS = (
+  'environment_frames',
+  'mean_return_100',
+  'learner_wait_fraction',
+  'actor_wait_fraction',
+)
+
+
+def last_lines(path, count):
+  """The last lines of a file that may be large, as text without control characters."""
+  try:
+    with _opened(path) as file:
+      file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+      lines = file.read(TAIL_BYTES).decode(errors='replace').splitlines()
+  except OSError:
+    return []
+  return [plain_text.printable(line) for line in lines[-count:]] if count else []
+
+
+def _opened(path):
+  """The file, to read; OSError where it is none that ends, such as a device or a pipe."""
+  file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb')
+  if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    file.close()
+    raise OSError(errno.EINVAL, 'not a file')
+  return file
+
+
+def last_words(folder, task):
+  """The last line of a log; the supervisor's own lines only where there is no other."""
+  lines = [line for line in last_lines(supervisor.path_of(folder, task, 'log'), 20) if line.strip()]
+  own = [line for line in lines if not line.startswith(task_log.LINE_MARK)]
+  return (own or lines or [''])[-1]
+
+
+def task_status(session, task, now):
+  """One task's row of the status table; ages in seconds by this host's clock."""
+  folder = supervisor.run_folder(session)
+  own = task_record.read_state(supervisor.path_of(folder, task, 'json'))
+  try:
+    record = task_record.load(launched.path(session, task))
+  except ValueError as error:
+    row = status_row(folder, task, {}, own, False, now)
+    there = os.path.exists(launched.path(session, task))
+    return row | ({'last_line': str(error)} if there else {})
+  return status_row(folder, task, record, own, launched.supervised(record), now)
+
+
+def status_row(folder, task, record, own, alive, now):
+  """A row of the status table, a dict.
+
+  Args:
+    folder: with the task's log.
+    task: name of its files.
+    record: of its supervisor, {} without one.
+    own: its own state file, {} without one; may be that of a process before.
+    alive: whether the record is still kept, should the task not have ended.
+    now: Unix seconds.
+  """
+  state = record.get('state')
+  if state == 'exited':
+    state = f'exited {record["exit_code"]}'
+  elif not alive:
+    state = 'no answer'
+  running = state == 'running'
+  fresh = own.get('pid') == record.get('pid')
+  return {
+    'task': task,
+    'state': state,
+    'pid': record.get('pid'),
+    'exit_code': record.get('exit_code'),
+    'seen': running and fresh and bool(own.get('phase')),
+    'uptime_secs': round(now - record['started'], 1) if running else None,
+    'restarts': record.get('restarts', 0),
+    'frames_per_sec': own.get('frames_per_sec') if running and fresh else None,
+    'last_seen_secs': max(0.0, round(now - own['last_seen'], 1)) if own.get('last_seen') else None,
+    'last_line': last_line(folder, task, record, now),
+    'training': training_of(own),
+  }
+
+
+def last_line(folder, task, record, now):
+  """What a person should read of a task: its last words, after what goes wrong beside it."""
+  if not record:
+    return 'not launched'
+  words = last_words(folder, task)
+  if record['problem']:
+    return record['problem']  # The last line of the log is an old one.
+  notes = []
+  failure = record['failure']
+  if failure and record['state'] == 'running' and now - failure['time'] < RECENT_SECS:
+    times = f'{record["restarts"]} times, last ' if record['restarts'] > 1 else ''
+    notes.append(
+      f'failed {times}{max(0, now - failure["time"]) / 60:.0f} min ago '
+      f'({supervisor.describe_exit(failure["exit_code"])}): {failure["line"]}'
+    )
+  if record['gap']:
+    notes.append(record['gap'])
+  return ' | '.join([*notes, words])
+
+
+def training_of(state):
+  """What a task's state file tells of the training, a dict; None where it is not the chief's."""
+  return {name: state.get(name) for name in TRAINING_KEYS} if 'logdir' in state else None
+
+
+def status(session, tasks):
+  """The status of the named tasks."""
+  now = time.time()
+  return {'tasks': [task_status(session, task, now) for task in tasks]}
+
+
+def logs(session, task, lines, offset):
+  """Log of one task.
+
+  Args:
+    session: name of the session.
+    task: name of the task.
+    lines: how many of the last lines, when `offset` is None.
+    offset: None, or the position in the file that the last reply ended at.
+
+  Returns:
+    {'lines': list of str, 'offset': where to go on}.
+  """
+  path = supervisor.path_of(supervisor.run_folder(session), task, 'log')
+  if offset is None:
+    found = last_lines(path, lines)
+    if len(found) < lines:
+      found = last_lines(path + '.1', lines - len(found)) + found if found else []
+    _followed[path], size = _identity(path)
+    return {'lines': found, 'offset': size}
+  text = []
+  identity, size = _identity(path)
+  before, old_size = _identity(path + '.1')
+  if size < offset or _followed.get(path, identity) != identity:  # A new file was begun.
+    if before == _followed.get(path, before) and offset < old_size:
+      data = _read(path + '.1', offset)
+      text = data.decode(errors='replace').splitlines()
+      if offset + len(data) < old_size:
+        return {'lines': list(map(plain_text.printable, text)), 'offset': offset + len(data)}
+    offset = 0
+  _followed[path] = identity
+  data = _read(path, offset)
+  whole = (
+    data[: data.rfind(b'\n') + 1] if b'\n' in data else data[: len(data) // TAIL_BYTES * TAIL_BYTES]
+  )
+  text += whole.decode(errors='replace').splitlines()
+  return {'lines': list(map(plain_text.printable, text)), 'offset': offset + len(whole)}
+
+
+# {path of a log: which file it was when it was last read}, for as long as this conversation lasts.
+_followed = {}
+
+
+def _identity(path):
+  """(what tells a file from the next of the same name, its size); (None, 0) without one."""
+  try:
+    found = os.stat(path)
+  except OSError:
+    return None, 0
+  return (found.st_dev, found.st_ino), found.st_size
+
+
+def _read(path, offset):
+  try:
+    with _opened(path) as file:
+      file.seek(offset)
+      return file.read(TAIL_BYTES)
+  except OSError:
+    return b''
