@@ -192,7 +192,7 @@ def check_tmux():
 
 def check_session(socket_name, session):
   """Whether the name of the session is still free."""
-  if tmux.version() and tmux.has_session(socket_name, session):
+  if tmux.version() and tmux.is_used(socket_name, session):
     return False, f'tmux session {session!r} is already there'
   return True, 'free'
 

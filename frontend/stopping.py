@@ -42,7 +42,11 @@ def end_tasks(console, now, targets=None):
     How many hosts failed.
   """
   request = {'timeout_secs': END_REPLY_SECS, 'now': now, **console.session_and_socket()}
-  return console.failures(console.on_all(lambda host: host.ask('end', **request), targets))
+  outcomes = console.on_all(lambda host: host.ask('end', **request), targets)
+  for host, result in outcomes:
+    for sentence in [] if isinstance(result, HostError) else result.get('unreadable', []):
+      console.say(f'{host.name}: {sentence}')
+  return console.failures(outcomes)
 
 
 def _ask_chief(console, silent):

@@ -44,6 +44,12 @@ def has_session(socket, session):
   return _server(socket).cmd('has-session', '-t', f'={session}').returncode == 0
 
 
+def is_used(socket, session):
+  """Whether a session of exactly this name is there, and something runs in one of its windows."""
+  result = _server(socket).cmd('list-panes', '-s', '-t', f'={session}:', '-F', '#{pane_dead}')
+  return result.returncode == 0 and any(line.strip() != '1' for line in result.stdout)
+
+
 def _literal(argument):
   """tmux reads an argument's last `;` as the end of its command."""
   return argument[:-1] + '\\;' if argument.endswith(';') else argument
