@@ -29,6 +29,7 @@ from absl import (
 )
 
 from evaluation import modes, protocols
+from roles import resuming
 from roles import settings as settings_lib
 from roles import sizes as sizes_lib
 from roles.settings import SHARED_FLAGS
@@ -59,7 +60,7 @@ flags.DEFINE_enum(
     'agent_name', 'auto', AGENT_NAMES, 'Network; auto picks by the observations.',
     case_sensitive=False,
 )  # fmt: skip
-flags.DEFINE_string('logdir', '', 'Folder of the run; runs/<level>-<agent> if empty.')
+flags.DEFINE_string('logdir', '', 'Folder of the run; runs/<level>-<agent>-seed<seed> if empty.')
 flags.DEFINE_string(
   'init_from', '', 'RUN, RUN:best, RUN:last or RUN:FRAMES: its weights are those of a new run.'
 )
@@ -205,6 +206,8 @@ def parse_args(argv):
     BadInput: in one sentence.
     RunFailed: the port that Slurm's job id gives to this task is taken.
   """
+  for name in (*own_flags(), 'only_check_args'):  # Nothing stays of a call before.
+    FLAGS[name].unparse()
   try:
     rest = FLAGS(argv)[1:]
   except flags.UnrecognizedFlagError as e:
@@ -245,15 +248,29 @@ def _plain(error):
 
 
 def _check_numbers():
-  checks = (
-    [(n, lambda x: x > 0, 'a positive number') for n in _POSITIVE]
-    + [(n, lambda x: x >= 0, 'a number of at least 0') for n in _NOT_NEGATIVE]
-    + [(n, lambda x: 0 <= x <= 1, 'a number from 0 to 1') for n in _FRACTIONS]
-  )
-  for name, good, wanted in checks:
-    value = FLAGS[name].value
-    if not (math.isfinite(value) and good(value)):
-      raise BadInput(f'--{name}={value:g} is not {wanted}')
+  for name in (*_POSITIVE, *_NOT_NEGATIVE, *_FRACTIONS):
+    try:
+      _check_number(name, FLAGS[name].value)
+    except ValueError as e:
+      raise BadInput(f'--{name}={FLAGS[name].value:g} is not {e}') from None
+
+
+def _check_number(name, value):
+  """ValueError, with what is wanted, where a flag's number is out of its bounds."""
+  for names, good, wanted in (
+    (_POSITIVE, lambda x: x > 0, 'a positive number'),
+    (_NOT_NEGATIVE, lambda x: x >= 0, 'a number of at least 0'),
+    (_FRACTIONS, lambda x: 0 <= x <= 1, 'a number from 0 to 1'),
+  ):
+    if name in names and not (math.isfinite(value) and good(value)):
+      raise ValueError(wanted)
+
+
+def _parse_recorded(name, value):
+  """A flag's value out of a run's record, as the command line would take it."""
+  parsed = FLAGS[name].parser.parse(value)
+  _check_number(name, parsed)
+  return parsed
 
 
 def own_flags():
@@ -281,8 +298,9 @@ def options():
   return settings_lib.Options(
     **own,
     shared=shared_flags(),
-    given={name for name in SHARED_FLAGS if FLAGS[name].present},
+    given={name for name in own_flags() if FLAGS[name].present},
     all_flags={name: FLAGS[name].value for name in own_flags()},
+    parse=_parse_recorded,
   )
 
 
@@ -299,8 +317,9 @@ def train(cluster):
     os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
   claim = None
   if cluster.is_chief:
-    _check_evaluations()
-    claim = settings_lib.claim_run_folder(options())
+    plan = resuming.plan(options())
+    _check_evaluations(plan)
+    claim = resuming.claim_run_folder(plan, cluster)
   process.import_tensorflow()
   from runtime.sessions import Attempt
 
@@ -311,21 +330,24 @@ def train(cluster):
   else:
     from roles import role
 
-    Attempt(role.run, cluster, options(), interrupts, claim).result()
+    own = claim.options if claim else options()
+    Attempt(role.run, cluster, own, interrupts, claim).result()
+    if claim:
+      claim.lock.close()  # The process may go on, with another run.
   return process.EXIT_LEFT if interrupts.run_goes_on else process.EXIT_OK
 
 
-def _check_evaluations():
+def _check_evaluations(plan):
   """Whether those while training can be played; BadInput if not."""
-  if FLAGS.eval_every_frames:
-    protocols.atari_overrides(FLAGS.eval_protocol, FLAGS.level_name)
+  if plan.options.eval_every_frames:
+    protocols.atari_overrides(plan.options.eval_protocol, plan.settings.level_name)
 
 
 def plot():
   """Draws learning_curve.png of a run."""
   from reporting import curves
 
-  folder = FLAGS.logdir or settings_lib.run_folder(own_settings(), '')
+  folder = FLAGS.logdir or resuming.run_folder(own_settings(), '')
   path = os.path.join(folder, 'learning_curve.png')
   try:
     curves.plot_learning_curve(folder, path)
@@ -336,7 +358,9 @@ def plot():
 
 def sizes():
   """Prints a line of JSON: how large weights and unrolls of these flags are."""
-  print(json.dumps(sizes_lib.sizes(own_settings(), FLAGS.envs_per_actor, FLAGS.num_actors)))
+  recorded, _ = resuming.as_recorded(options())
+  settings = settings_lib.own_settings(recorded.shared)
+  print(json.dumps(sizes_lib.sizes(settings, FLAGS.envs_per_actor, FLAGS.num_actors)))
 
 
 def main(argv):
@@ -349,9 +373,10 @@ def main(argv):
   try:
     cluster = parse_args(argv)
     if FLAGS.only_check_args:
-      if cluster.job not in ('ps', 'actor') or FLAGS['level_name'].present:
+      if FLAGS.mode == 'train' and cluster.is_chief:
+        _check_evaluations(resuming.plan(options()))
+      elif cluster.job not in ('ps', 'actor') or FLAGS['level_name'].present:
         own_settings()
-        _check_evaluations()
     elif FLAGS.mode == 'train':
       return train(cluster)
     elif FLAGS.mode == 'test':

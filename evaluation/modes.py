@@ -4,6 +4,7 @@ import os
 
 from evaluation import protocols
 from reporting import run_record
+from roles import resuming
 from roles import settings as settings_lib
 from runtime import checkpoints, process
 from runtime.checkpoints import Checkpoints
@@ -29,7 +30,8 @@ def test(options, choice, num_episodes, protocol, deterministic):
   from evaluation import records
 
   interrupts = process.Interrupts()
-  overrides = protocols.atari_overrides(protocol, settings_lib.as_recorded(options)['level_name'])
+  recorded, _ = resuming.as_recorded(options)
+  overrides = protocols.atari_overrides(protocol, recorded.shared['level_name'])
   settings, folder = _trained_run(options, 'test', choice)
   records.read(folder)  # Whether there is room for another is known before it is played.
   process.import_tensorflow()
@@ -176,8 +178,8 @@ def export(options, choice, defaults):
 
 def _trained_run(options, purpose, choice):
   """(settings, folder), once it is known that the chosen checkpoint is there."""
-  settings = settings_lib.own_settings(settings_lib.as_recorded(options))
-  folder = settings_lib.run_folder(settings, options.logdir)
+  recorded, folder = resuming.as_recorded(options)
+  settings = settings_lib.own_settings(recorded.shared)
   if not Checkpoints.exist(folder):
     raise BadInput(f'--logdir={folder} has no checkpoint to {purpose}; train first')
   settings_lib.check_same_run(folder, settings)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from reporting import csv_files, curves, statistics, writers
 from reporting.learning_signs import LearningSigns
+from roles import resuming
 from roles.settings import announced
 from runtime.process import POLL_SECS, WAITING_SECS, BadInput
 from runtime.processors import ProcessorUse
@@ -148,22 +149,22 @@ class Records:
     task: the chief's `roles.task.Task`.
     graph: `roles.wiring.Graph`.
     side: the chief's `roles.wiring.LearnerSide`.
-    logdir: the run's folder.
+    claim: `roles.resuming.Claim`, on the run's folder.
 
   Raises:
     BadInput: the folder has a CSV file of these names with other columns.
   """
 
-  def __init__(self, task, graph, side, logdir):
-    self._task, self._graph, self._side, self._logdir = task, graph, side, logdir
+  def __init__(self, task, graph, side, claim):
+    self._task, self._graph, self._side, self._logdir = task, graph, side, claim.logdir
     self._total, self._secs = graph.settings.total_environment_frames, task.options.metrics_secs
     self._statistics = statistics.RunStatistics()
     try:
       self._writer = writers.open_run(
-        logdir, self._total, self._secs, evaluations=bool(task.options.eval_every_frames)
+        claim.logdir, self._total, self._secs, evaluations=bool(task.options.eval_every_frames)
       )
     except ValueError as e:
-      raise BadInput(f'--logdir={logdir}: {e}') from None
+      raise BadInput(f'--logdir={claim.logdir}: {e}') from None
     settings = graph.settings
     self._signs = LearningSigns(
       settings.num_actions,
@@ -173,6 +174,8 @@ class Records:
     self._next_row, self._rows = time.monotonic() + self._secs, 0
     self._processors = ProcessorUse()
     self._inbox = _Inbox(graph.shared)
+    for sentence in claim.told:
+      self._writer.message(sentence)
 
   def begin(self, session, path, origin=None):
     """Announces the run on a new session: the shared settings, and where the frames stand.
@@ -193,11 +196,6 @@ class Records:
     new = f'new run from the weights of {origin}' if origin else 'new run'
     where = f'resumed at {frames} frames from {path}' if path else new
     self._writer.message(f'{self._logdir}: {where}; learns on {self._side.device_names}')
-    init_from = self._task.options.init_from
-    if path and init_from and not origin:
-      self._writer.message(
-        f'--init_from={init_from} has no effect: {self._logdir} has a checkpoint of its own'
-      )
     return frames
 
   def add_update(self, values, wait_secs, busy_secs):
@@ -289,11 +287,18 @@ class Records:
     """Writes the last row, the summary line and the learning curve."""
     self._collect(session)
     row = self._write_row(session)
-    games = row['mean_return_100']
     self._writer.close()
-    self._writer.message(
-      f'{self._task.interrupts.reason}: {row["environment_frames"]} frames, {row["updates"]} '
-      f'updates, mean return of the last 100 games '
-      f'{"unknown" if games is None else format(games, ".2f")}; checkpoint in {self._logdir}'
-    )
+    self._writer.message(_summary(row, self._task, self._graph.settings, self._logdir))
     curves.plot_learning_curve(self._logdir, os.path.join(self._logdir, 'learning_curve.png'))
+
+
+def _summary(row, task, settings, logdir):
+  """The last line of a run: why it ended, where it stands, and what goes on with it."""
+  games, resumes = row['mean_return_100'], ''
+  if task.cluster.is_local and row['environment_frames'] < settings.total_environment_frames:
+    resumes = f'; this goes on with it: {resuming.command(logdir, settings.level_name)}'
+  return (
+    f'{task.interrupts.reason}: {row["environment_frames"]} frames, {row["updates"]} updates, mean '
+    f'return of the last 100 games {"unknown" if games is None else format(games, ".2f")}; '
+    f'checkpoint in {logdir}{resumes}'
+  )

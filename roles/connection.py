@@ -24,7 +24,7 @@ def agree_as_chief(task, claim):
 
   Args:
     task: `roles.task.Task`.
-    claim: `roles.settings.Claim`.
+    claim: `roles.resuming.Claim`.
   """
   _wait_for(task, task.cluster.peers)
   if task.interrupts.is_set():

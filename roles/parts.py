@@ -182,7 +182,7 @@ class Chief(Part):
     task: `roles.task.Task`.
     graph: `roles.wiring.Graph`; all its variables exist.
     learning: the chief's own `Learning`.
-    claim: `roles.settings.Claim`.
+    claim: `roles.resuming.Claim`.
 
   Attributes:
     checkpoints: `runtime.checkpoints.Checkpoints`.
@@ -211,11 +211,12 @@ class Chief(Part):
     self._origin = initial_weights(options.init_from, graph.settings, claim.logdir)
     weights = graph.agent.variables
     self.first_values = Checkpoints.first_values(self._origin, weights) if self._origin else {}
-    self._records = Records(task, graph, learning.side, claim.logdir)
+    self._records = Records(task, graph, learning.side, claim)
     self._evaluations = periodic.Evaluations(
       claim.logdir,
       options.eval_every_frames,
-      {name: getattr(options, name) for name in _PLAYED_WITH},
+      {'level_name': graph.settings.level_name}
+      | {name: getattr(options, name) for name in _PLAYED_WITH},
       self._records.add_evaluation,
       self._records.message,
       task.interrupts.is_set,

@@ -1,9 +1,10 @@
-"""What the tasks of a run agree on, what is each task's own, and whose folder a logdir is.
+"""What the tasks of a run agree on, and what is each task's own.
 
 Nothing here imports TensorFlow: all that the user may have to put right is found out before.
 """
 
 import collections
+import functools
 import glob
 import hashlib
 import json
@@ -12,7 +13,7 @@ import os
 from reporting import run_record
 from runtime import checkpoints
 from runtime.checkpoints import Checkpoints
-from runtime.process import BadInput, lock_folder
+from runtime.process import BadInput
 
 # Flags that every task of a run has to agree on; what a command line leaves open is adopted from
 # the chief.
@@ -29,7 +30,7 @@ SPACES = ('observation_shape', 'observation_dtype', 'num_actions')
 _POLICY = ('agent_name', 'observation_scaling', 'value_normalisation')
 NETWORK = (*_POLICY, 'observation_shape', 'num_actions')
 # Values of flags that stand for "what fits", so that they contradict nothing.
-_OPEN_VALUES = {'agent_name': 'auto', 'num_action_repeats': 0, 'queue_capacity': 0}
+OPEN_VALUES = {'agent_name': 'auto', 'num_action_repeats': 0, 'queue_capacity': 0}
 
 Settings = collections.namedtuple('Settings', SHARED_FLAGS + SPACES)
 Settings.__doc__ = """What all tasks of a run agree on: `SHARED_FLAGS`, with what fits in place of
@@ -40,22 +41,21 @@ Options = collections.namedtuple(
   'shared given logdir num_actors envs_per_actor dynamic_batching learner_devices wait_secs '
   'watchdog_secs state_dir threads save_checkpoint_secs metrics_secs keep_checkpoints '
   'keep_checkpoint_every_frames init_from eval_every_frames eval_protocol test_num_episodes '
-  'deterministic all_flags',
+  'deterministic all_flags parse',
 )
 Options.__doc__ = """What is one task's own, from its command line.
 
 Attributes:
   shared: dict of `SHARED_FLAGS` as this command line has them, by default or not.
-  given: set of the names among them that somebody wrote.
+  given: set of the names of all flags that somebody wrote.
   all_flags: dict of all flags, for the run's record.
+  parse: function of a flag's name and a value of it from a record, gives the value as the command
+    line does; ValueError, TypeError or AttributeError where it is none.
   logdir, num_actors, envs_per_actor, dynamic_batching, learner_devices, wait_secs, watchdog_secs,
     state_dir, threads, save_checkpoint_secs, metrics_secs, keep_checkpoints,
     keep_checkpoint_every_frames, init_from, eval_every_frames, eval_protocol, test_num_episodes,
     deterministic: the flags of these names.
 """
-
-Claim = collections.namedtuple('Claim', 'settings logdir lock')
-Claim.__doc__ = """The chief's hold on its run's folder; `lock` holds as long as the process."""
 
 
 def own_settings(shared):
@@ -71,13 +71,9 @@ def own_settings(shared):
     raise BadInput(
       '--advantage_normalisation and --value_normalisation both scale the advantages: choose one'
     )
-  import environments  # Not before the flags are good: it takes a moment.
-
   level_name = shared['level_name']
   try:
-    spec = environments.environment_spec(
-      level_name, shared['num_action_repeats'], shared['width'], shared['height']
-    )
+    spec = _spec(level_name, shared['num_action_repeats'], shared['width'], shared['height'])
   except ValueError as e:
     raise BadInput(f'--level_name={level_name}: {e}') from None
   if shared['observation_scaling'] == 'centred' and spec.observation_dtype != 'uint8':
@@ -94,20 +90,11 @@ def own_settings(shared):
   return Settings(**{**shared, **fitting}, **dict(zip(SPACES, spaces, strict=True)))
 
 
-def as_recorded(options):
-  """The shared flags of this command line; what it leaves open is that of the run in its logdir.
+@functools.cache  # A simulator may take long to begin.
+def _spec(level_name, num_action_repeats, width, height):
+  import environments  # Not before the flags are good: it takes a moment.
 
-  Args:
-    options: `Options`.
-
-  Returns:
-    dict of `SHARED_FLAGS`; without a record in the logdir those of the command line.
-  """
-  if not options.logdir:
-    return options.shared
-  recorded = run_record.read_run_json(os.path.join(options.logdir, 'run.json')).get('settings', {})
-  adopted_names = [name for name in recorded if name in SHARED_FLAGS and name not in options.given]
-  return {**options.shared, **{name: recorded[name] for name in adopted_names}}
+  return environments.environment_spec(level_name, num_action_repeats, width, height)
 
 
 def _fitting_agent(agent_name, level_name, observation_shape):
@@ -152,7 +139,7 @@ def adopted(announcement, options):
     )
   for name in SHARED_FLAGS:
     ours, theirs = options.shared[name], announcement[name]
-    if name in options.given and ours != theirs and ours != _OPEN_VALUES.get(name, theirs):
+    if name in options.given and ours != theirs and ours != OPEN_VALUES.get(name, theirs):
       raise BadInput(f'--{name}={ours} contradicts the run, which has {name}={theirs}')
   fields = {name: announcement[name] for name in Settings._fields}
   return Settings(**{**fields, 'observation_shape': tuple(announcement['observation_shape'])})
@@ -176,32 +163,6 @@ def derived_seed(*entropy):
   import numpy as np
 
   return int(np.random.SeedSequence(list(entropy)).generate_state(1)[0] >> 1)
-
-
-def run_folder(settings, logdir):
-  """Where a run is recorded: `logdir`, or where that is empty a folder named after the run."""
-  level = settings.level_name.replace('/', '-').replace(':', '-')
-  return logdir or os.path.join('runs', f'{level}-{settings.agent_name}')
-
-
-def claim_run_folder(options):
-  """Makes the folder of the run, as this command line describes it, this process's alone.
-
-  Returns:
-    `Claim`.
-
-  Raises:
-    BadInput: the environment cannot be made, another process trains in the folder, it holds a run
-      with another agent or other spaces, or --init_from has no weights that fit.
-  """
-  settings = own_settings(options.shared)
-  folder = run_folder(settings, options.logdir)
-  initial_weights(options.init_from, settings, folder)  # Before anything is made.
-  lock = lock_folder(folder, '--logdir')
-  # The slots of the one and the statistics of the other are in the checkpoint.
-  check_same_run(folder, settings, 'optimizer', 'advantage_normalisation')
-  run_record.write_run_json(folder, options.all_flags, {'settings': settings._asdict()})
-  return Claim(settings, folder, lock)
 
 
 def initial_weights(init_from, settings, folder):
@@ -242,9 +203,30 @@ def _check_network_fits(asked, run, settings):
     raise BadInput(f'{asked}: its network does not fit, it has {there}; this run has {here}')
 
 
+def record_of(folder):
+  """The run.json in a folder, a dict whose 'flags' and 'settings' are dicts; {} without one.
+
+  Raises:
+    BadInput: it is something else, or cannot be read.
+  """
+  path = os.path.join(folder, 'run.json')
+  try:
+    record = run_record.read_run_json(path)
+  except NotADirectoryError:  # Whoever makes the folder says so.
+    record = {}
+  except OSError as e:
+    raise BadInput(f'{path} cannot be read: {e.strerror}') from None
+  parts = [record]
+  if isinstance(record, dict):
+    parts += [record.get('flags', {}), record.get('settings', {})]
+  if not all(isinstance(part, dict) for part in parts):
+    raise BadInput(f'{path} is no run.json that experiment.py wrote: move it away')
+  return record
+
+
 def _recorded_settings(folder):
   """The settings of the run in a folder, a dict as JSON has it; {} where none are recorded."""
-  recorded = run_record.read_run_json(os.path.join(folder, 'run.json')).get('settings', {})
+  recorded = record_of(folder).get('settings', {})
   # Runs of before there was a choice have no record of it.
   first = {
     'observation_scaling': 'unit',
@@ -269,9 +251,12 @@ def check_same_run(folder, settings, *more_fields):
   fields = (*_POLICY, *SPACES, *more_fields)
   ours = json.loads(json.dumps({name: getattr(settings, name) for name in fields}))
   theirs = _recorded_settings(folder)
-  for name in fields:
-    if name in theirs and theirs[name] != ours[name]:
-      raise BadInput(
-        f'--logdir={folder} holds a run with {name} {theirs[name]}, this one has {ours[name]}: '
-        'choose another --logdir'
-      )
+  others = [name for name in fields if name in theirs and theirs[name] != ours[name]]
+  if others:
+    name = others[0]
+    fits = not set(others) & set(NETWORK)
+    instead = f'; --init_from={folder} begins a new run with its weights' if fits else ''
+    raise BadInput(
+      f'--logdir={folder} holds a run with {name} {theirs[name]}, this one has {ours[name]}: '
+      f'choose another --logdir{instead}'
+    )

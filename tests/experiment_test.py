@@ -522,10 +522,8 @@ def test_vectors_flow_through_agents_with_and_without_memory(tmp_path, processes
     entropies = [row['entropy_loss'] for row in run_.rows() if row['entropy_loss']]
     assert entropies and all(float(entropy) < 0 for entropy in entropies)
     assert run_.rows('episodes.csv')
-  assert_shape_is_refused(plain, '--level_name=MountainCar-v0')
-
-
-def assert_shape_is_refused(run_, *flags):
-  before = run_.snapshot()
-  assert_refused(run(f'--logdir={run_.logdir}', *flags), run_.logdir, '[4]', '[2]')
-  assert run_.snapshot() == before
+  other = (f'--logdir={plain.logdir}', '--level_name=MountainCar-v0')
+  before = plain.snapshot()
+  assert_refused(run(*other), plain.logdir, 'CartPole-v1', 'MountainCar-v0', '--init_from=')
+  assert_refused(run(*other, '--mode=test'), plain.logdir, '[4]', '[2]')
+  assert plain.snapshot() == before

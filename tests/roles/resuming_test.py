@@ -1,0 +1,195 @@
+"""roles.resuming: what a command goes on with, from records alone; no TensorFlow, no training."""
+
+import json
+import os
+import shlex
+
+import pytest
+
+import experiment
+from roles import resuming
+from runtime import process
+from runtime.cluster import LOCAL
+from runtime.process import BadInput
+
+MEMORY = dict(level_name='impala/Memory-v0', agent_name='MLPLSTMAgent', unroll_length=9, seed=7)
+
+
+def planned(*flags):
+  """The `Plan` of a command line."""
+  experiment.parse_args(['experiment.py', *flags])
+  return resuming.plan(experiment.options())
+
+
+def record(folder, **flags):
+  """Writes the run.json of a run as training does."""
+  words = [f'--{name}={value}' for name, value in {**MEMORY, **flags}.items()]
+  plan = planned(f'--logdir={folder}', *words)
+  resuming.claim_run_folder(plan, LOCAL).lock.close()
+  return plan
+
+
+def save(folder):
+  """What looks like a checkpoint of a run."""
+  for name in ('model.ckpt-1.index', 'model.ckpt-1.data-00000-of-00001'):
+    (folder / name).touch()
+  (folder / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt-1"\n')
+
+
+@pytest.fixture
+def run(tmp_path):
+  return tmp_path / 'run'
+
+
+def test_a_folder_alone_goes_on_as_before(run):
+  first = record(run, learning_rate=0.01, num_actors=3, eval_every_frames=500, sample_reuse=2)
+  again = planned(f'--logdir={run}')
+  assert again.settings == first.settings
+  assert (again.options.num_actors, again.options.eval_every_frames) == (3, 500)
+  assert again.options.all_flags == {**first.options.all_flags, 'agent_name': 'MLPLSTMAgent',
+                                     'num_action_repeats': 1}  # fmt: skip
+  (told,) = again.told
+  assert told.startswith(f'{run}: as before, ') and '->' not in told
+  for words in ('level_name impala/Memory-v0', 'learning_rate 0.01', 'seed 7', 'num_actors 3'):
+    assert words in told
+  assert (
+    'eval_every_frames 500' in told and 'discounting' not in told
+  )  # The default, of this command too.
+  resuming.claim_run_folder(again, LOCAL).lock.close()
+  assert planned(f'--logdir={run}').settings == first.settings
+
+
+def test_what_a_command_changes_is_said_in_one_line(run):
+  record(run, entropy_cost=0.5, num_actors=3, sync_learners='true')
+  flags = '--entropy_cost=0.25', '--num_actors=1', '--nosync_learners', '--seed=7'
+  plan = planned(f'--logdir={run}', *flags)
+  assert plan.told[1:] == [
+    f'{run}: otherwise than before: entropy_cost 0.5 -> 0.25, sync_learners true -> false, '
+    'num_actors 3 -> 1'
+  ]
+  assert (plan.settings.entropy_cost, plan.settings.unroll_length) == (0.25, 9)
+  assert plan.options.num_actors == 1
+
+
+def test_a_queue_that_was_left_open_follows_the_batch_and_no_other_does(run, tmp_path):
+  record(run, batch_size=4)
+  assert planned(f'--logdir={run}', '--batch_size=50').settings.queue_capacity == 100
+  record(tmp_path / 'narrow', batch_size=4, queue_capacity=5)
+  assert planned(f'--logdir={tmp_path}/narrow').settings.queue_capacity == 5
+  with pytest.raises(BadInput, match='batch_size=6 can never be filled .*--queue_capacity=0'):
+    planned(f'--logdir={tmp_path}/narrow', '--batch_size=6')
+  plan = planned(f'--logdir={tmp_path}/narrow', '--batch_size=6', '--queue_capacity=0')
+  assert plan.settings.queue_capacity == 12
+
+
+@pytest.mark.parametrize('flags', [
+    ['--level_name=CartPole-v1'],  # Of other spaces.
+    ['--level_name=impala/Catch-v0'],  # Which the run's agent cannot see.
+    ['--level_name=CartPole-v0', '--agent_name=MLPAgent', '--seed=3'],
+])  # fmt: skip
+def test_a_folder_of_another_level_is_refused_and_names_the_way_out(run, flags):
+  record(run)
+  before = (run / 'run.json').read_bytes()
+  with pytest.raises(BadInput) as refused:
+    planned(f'--logdir={run}', *flags)
+  for word in ('impala/Memory-v0', flags[0].partition('=')[2], f'--init_from={run}'):
+    assert word in str(refused.value)
+  assert (run / 'run.json').read_bytes() == before
+
+
+def test_the_default_folder_carries_the_seed_and_tells_what_goes_on(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  words = ['--level_name=impala/Memory-v0', '--agent_name=MLPLSTMAgent']
+  first = planned(*words)
+  assert first.logdir == 'runs/impala-Memory-v0-MLPLSTMAgent-seed1'
+  resuming.claim_run_folder(first, LOCAL).lock.close()
+  assert planned(*words, '--learning_rate=0.5').told == [
+    f'{first.logdir}: otherwise than before: learning_rate 0.0006 -> 0.5'
+  ]
+  save(tmp_path / first.logdir)
+  second = planned(*words, '--seed=2', '--learning_rate=0.1')
+  assert second.logdir == 'runs/impala-Memory-v0-MLPLSTMAgent-seed2'
+  (told,) = second.told
+  words_to_paste = shlex.split(told.partition(f'goes on with {first.logdir}: ')[2])
+  assert words_to_paste[2:] == [f'--logdir={first.logdir}']
+  assert planned(*words_to_paste[2:]).settings == first.settings
+  # The folder of an earlier version is found, by the seed in its record.
+  os.rename(first.logdir, 'runs/impala-Memory-v0-MLPLSTMAgent')
+  assert planned(*words).logdir == 'runs/impala-Memory-v0-MLPLSTMAgent'
+  assert planned(*words, '--seed=2').logdir == second.logdir
+
+
+@pytest.fixture
+def trap(run, monkeypatch):
+  """The run of a level whose module lies in its folder, below the code; importing it leaves a file.
+
+  Returns:
+    (level, the file).
+  """
+  record(run)
+  save(run)
+  monkeypatch.syspath_prepend(str(run.parent))
+  text = (
+    'import os, gymnasium\n'
+    'open(os.path.join(os.path.dirname(__file__), "ran"), "w").close()\n'
+    'gymnasium.register("Own-v0", "envs.memory:Memory")\n'
+  )
+  (run / 'trap_env.py').write_text(text)
+  written = json.loads((run / 'run.json').read_text())
+  level = 'run.trap_env:Own-v0'  # A namespace package, without an __init__.py.
+  written['settings']['level_name'] = written['flags']['level_name'] = level
+  (run / 'run.json').write_text(json.dumps(written))
+  return level, run / 'ran'
+
+
+@pytest.mark.parametrize('mode', ['train', 'test', 'video', 'export', 'sizes', 'check'])
+def test_a_module_that_only_the_record_names_is_not_imported(run, trap, capsys, mode):
+  level, ran = trap
+  asked = '--only_check_args' if mode == 'check' else f'--mode={mode}'
+  assert experiment.main(['experiment.py', f'--logdir={run}', asked]) == process.EXIT_BAD_INPUT
+  assert not ran.exists()
+  (line,) = capsys.readouterr().err.splitlines()
+  assert f'--level_name={level}' in line and 'run.json' in line
+
+
+def test_a_module_that_the_command_names_too_is_imported(run, trap, capsys):
+  level, ran = trap
+  flags = ['--only_check_args', f'--logdir={run}', f'--level_name={level}']
+  assert experiment.main(['experiment.py', *flags]) == process.EXIT_OK, capsys.readouterr().err
+  assert ran.exists()
+  assert resuming.command(str(run), level).endswith(f'--logdir={run} --level_name={level}')
+
+
+@pytest.mark.parametrize('part, name, value', [
+    ('settings', 'batch_size', 'many'),
+    ('settings', 'learning_rate', -1),
+    ('settings', 'optimizer', 'sgd'),
+    ('settings', 'level_name', ['os']),
+    ('settings', 'agent_name', None),
+    ('flags', 'num_actors', 0),
+    ('flags', 'metrics_secs', float('nan')),
+])  # fmt: skip
+def test_a_record_holds_nothing_that_the_command_line_would_not_take(run, part, name, value):
+  record(run)
+  written = json.loads((run / 'run.json').read_text())
+  written[part][name] = value
+  (run / 'run.json').write_text(json.dumps(written))
+  with pytest.raises(BadInput, match=rf'run\.json says {name} is '):
+    planned(f'--logdir={run}')
+
+
+@pytest.mark.parametrize('text', ['[1]', '{"settings": [1]}', '{"flags": 3, "settings": {}}', '7'])
+def test_a_record_that_is_none_is_refused(run, text):
+  run.mkdir()
+  (run / 'run.json').write_text(text)
+  with pytest.raises(BadInput, match='is no run.json that experiment.py wrote'):
+    planned(f'--logdir={run}')
+
+
+def test_a_command_line_knows_nothing_of_the_one_before():
+  experiment.parse_args(['experiment.py', '--seed=5', '--learner_devices=/cpu:0', '--annotate'])
+  experiment.parse_args(['experiment.py', '--batch_size=8'])
+  options = experiment.options()
+  assert options.given == {'batch_size'}
+  assert (options.shared['seed'], options.learner_devices) == (1, [])
+  assert not options.all_flags['annotate']
