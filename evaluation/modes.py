@@ -6,7 +6,7 @@ from evaluation import protocols
 from reporting import run_record
 from roles import resuming
 from roles import settings as settings_lib
-from runtime import checkpoints, process
+from runtime import checkpoints, locks, process
 from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput, RunFailed
 
@@ -122,7 +122,7 @@ def video(options, choice, num_episodes, annotate, deterministic):
     from evaluation import video as video_lib
 
     played_as = num_episodes, annotate, deterministic, interrupts.is_set
-    with process.lock_output(folder, 'film', '--logdir'):
+    with locks.lock_output(folder, 'film', '--logdir'):
       returns, frames = with_checkpoint(
         folder, choice, lambda path: video_lib.film(folder, path, settings, game, *played_as)
       )
@@ -171,7 +171,7 @@ def export(options, choice, defaults):
       lambda new, policy: card.write(new, folder, policy, record, defaults),
     )
 
-  with process.lock_output(folder, 'export', '--logdir'):
+  with locks.lock_output(folder, 'export', '--logdir'):
     with_checkpoint(folder, choice, write)
   print(target)
 
@@ -187,8 +187,8 @@ def _trained_run(options, purpose, choice):
   return settings, folder
 
 
-def _find(folder, choice):
-  path = checkpoints.find(folder, choice, f'--checkpoint={choice}')
+def _find(folder, choice, check=False):
+  path = checkpoints.find(folder, choice, f'--checkpoint={choice}', check)
   if not path:
     raise BadInput(f'--logdir={folder} has no checkpoint any more')
   return path
@@ -198,6 +198,7 @@ def with_checkpoint(folder, choice, use):
   """What a function makes of the chosen checkpoint.
 
   A run that still trains may delete it before it is read; then it is chosen again, and read anew.
+  A last one that is damaged is passed over, with a sentence, for the one before it.
 
   Args:
     folder: of the run.
@@ -205,11 +206,14 @@ def with_checkpoint(folder, choice, use):
     use: function of a path, which may be called more than once.
 
   Raises:
-    BadInput: there is no such checkpoint (any more).
-    RunFailed: each was deleted.
+    BadInput: there is no such checkpoint (any more), or none that can be used.
+    RunFailed: each was deleted, or the disk does not let them be read.
   """
   for _ in range(_MOST_CHOICES):
-    path = _find(folder, choice)
+    try:
+      path = _find(folder, choice, check=True)
+    except checkpoints.Gone:
+      continue
     try:
       return use(path)
     except Exception:

@@ -9,7 +9,7 @@ from absl import logging
 
 from roles.filling import Filling, run_id
 from roles.settings import adopted
-from runtime import peers, sessions, shared_state
+from runtime import checkpoints, peers, sessions, shared_state
 from runtime.checkpoints import Checkpoints
 from runtime.process import POLL_SECS, WAITING_SECS
 from runtime.sessions import ANSWER_SECS, Attempt, first_line, lost_peer
@@ -25,11 +25,15 @@ def agree_as_chief(task, claim):
   Args:
     task: `roles.task.Task`.
     claim: `roles.resuming.Claim`.
+
+  Raises:
+    BadInput: the folder's checkpoints are damaged, all of them.
+    RunFailed: the disk does not tell which there are.
   """
+  path = checkpoints.take_over(claim.logdir)
   _wait_for(task, task.cluster.peers)
   if task.interrupts.is_set():
     return None
-  path = Checkpoints.latest(claim.logdir)
   frames = int(Checkpoints.value(path, 'environment_frames')) if path else 0
   return Agreement(claim.settings, frames)
 

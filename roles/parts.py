@@ -203,12 +203,12 @@ class Chief(Part):
     self.checkpoints = Checkpoints(
       claim.logdir,
       task.cluster.own_device,
-      options.keep_checkpoints,
-      options.keep_checkpoint_every_frames,
       learning.side.whole_weights(),
+      keep=options.keep_checkpoints,
+      keep_every_frames=options.keep_checkpoint_every_frames,
     )
     # Looked for again: another run, if it still trains, deletes what it need not keep.
-    self._origin = initial_weights(options.init_from, graph.settings, claim.logdir)
+    self._origin = initial_weights(options.init_from, graph.settings, claim.logdir, check=True)
     weights = graph.agent.variables
     self.first_values = Checkpoints.first_values(self._origin, weights) if self._origin else {}
     self._records = Records(task, graph, learning.side, claim)

@@ -15,7 +15,8 @@ from roles import presets
 from roles import settings as settings_lib
 from roles.settings import OPEN_VALUES, SHARED_FLAGS, record_of
 from runtime.checkpoints import Checkpoints
-from runtime.process import BadInput, lock_folder
+from runtime.locks import lock_folder
+from runtime.process import BadInput
 
 # Flags of the chief's own that a run goes on with; the others say where it runs, or what is done.
 _OWN_FLAGS = (

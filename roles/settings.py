@@ -165,13 +165,14 @@ def derived_seed(*entropy):
   return int(np.random.SeedSequence(list(entropy)).generate_state(1)[0] >> 1)
 
 
-def initial_weights(init_from, settings, folder):
+def initial_weights(init_from, settings, folder, check=False):
   """The path of the checkpoint whose weights a new run begins with, or None.
 
   Args:
     init_from: RUN, RUN:last, RUN:best or RUN:FRAMES; or '', nothing is asked for.
     settings: `Settings` of the new run.
     folder: its folder; if it has a checkpoint, that goes before.
+    check: whether all of it is read, by TensorFlow; see `runtime.checkpoints.find`.
 
   Raises:
     BadInput: there is no such checkpoint, or its network is another one.
@@ -188,7 +189,7 @@ def initial_weights(init_from, settings, folder):
       'names a run that has one'
     )
   _check_network_fits(asked, run, settings)
-  return checkpoints.find(run, choice, asked)
+  return checkpoints.find(run, choice, asked, check)
 
 
 def _check_network_fits(asked, run, settings):

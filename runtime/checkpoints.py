@@ -1,32 +1,27 @@
 """Checkpoints: the weights, optimiser slots and counters of a run on the disk of its chief.
 
-checkpoints.json beside them lists those that are kept, and what each of them is worth.
+checkpoints.json beside them lists those that are kept, and what each of them is worth; see
+`runtime.checkpoint_folder` for the files.
 """
 
-import collections
 import contextlib
-import glob
-import json
 import os
-import re
 import sys
 import threading
 
-from runtime.process import BadInput, import_tensorflow
+from absl import logging
 
-LIST = 'checkpoints.json'
+from runtime import checkpoint_folder, files
+from runtime.checkpoint_folder import LIST, Saved, is_whole
+from runtime.kept_checkpoints import Kept, SaveFailed, best_of
+from runtime.process import BadInput, RunFailed, import_tensorflow
+
+__all__ = ['LIST', 'Checkpoints', 'SaveFailed', 'Saved', 'is_whole']
 _LAST, _BEST = 'last', 'best'
 
-Saved = collections.namedtuple('Saved', 'name frames updates mean_return_100 for_ever')
-Saved.__doc__ = """A checkpoint on disk.
 
-Attributes:
-  name: of its files, without their endings.
-  frames, updates: int, environment frames and updates that it was trained for.
-  mean_return_100: float, raw return of the last 100 games before it; None where there were fewer,
-    or it is not known.
-  for_ever: bool, it is never deleted (--keep_checkpoint_every_frames).
-"""
+class Gone(RunFailed):
+  """A checkpoint was deleted while it was read: by a run that still trains."""
 
 
 class Checkpoints:
@@ -37,48 +32,44 @@ class Checkpoints:
   Args:
     logdir: folder.
     device: of the task that reads and writes.
-    keep: the newest so many are kept; the best of all that were saved is, too.
-    keep_every_frames: environment frames between those that are never deleted; 0: there are none.
     whole: `sliced_weights.Whole`, how values in slices are saved; None where there are none.
+    **kept: which are kept, see `runtime.kept_checkpoints.Kept`.
 
   Attributes:
     variables: {name: tf.Variable} of what is saved.
-    in_use: function of a name, whether somebody reads that checkpoint, so that it must stay.
+    is_due: function of environment frames, see `Kept`.
 
   Raises:
-    BadInput: the folder's list of checkpoints cannot be read.
+    RunFailed: the folder cannot be read or written.
   """
 
-  PREFIX = 'model.ckpt'
-
-  def __init__(self, logdir, device, keep=3, keep_every_frames=0, whole=None):
+  def __init__(self, logdir, device, whole=None, **kept):
     import tensorflow as tf
 
-    self._logdir, self._keep, self._every = logdir, keep, keep_every_frames
+    self._logdir, self._lock = logdir, threading.Lock()
     self._gather, self._scatter = (whole.gather, whole.scatter) if whole else ((), ())
-    self._lock, self.in_use = threading.Lock(), lambda name: False
     with tf.device(device + '/cpu:0' if device else '/cpu:0'):
       # TensorFlow deletes none: it would only know how old they are.
       self.variables = saved_variables(whole)
-      self._saver = tf.compat.v1.train.Saver(
-        self.variables, sharded=False, max_to_keep=0, save_relative_paths=True
-      )
-    self._saved, written = [], _read_list(logdir)
-    for saved in listed(logdir):
-      for_ever = saved.for_ever or (saved not in written and self.is_due(saved.frames))
-      self._saved.append(saved._replace(for_ever=for_ever))
-    if self._saved != written:  # Of a version without the list, or the last process was killed.
-      for lost in {saved.name for saved in written} - {saved.name for saved in self._saved}:
-        _delete(os.path.join(logdir, lost))
-      _write_list(logdir, self._saved)
+      self._saver = tf.compat.v1.train.Saver(self.variables, sharded=False, max_to_keep=0)
+    self._current = None  # Name of the checkpoint that has just what the variables have.
+    self._kept = Kept(logdir, listed(logdir), checkpoint_folder.look(logdir).written, **kept)
+    self.is_due = self._kept.is_due
 
-  def is_due(self, frames):
-    """Whether one that is never deleted has to be saved at so many environment frames."""
-    before = self._saved[-1].frames if self._saved else 0
-    return bool(self._every) and frames // self._every > before // self._every
+  @property
+  def in_use(self):
+    """Function of a name, whether somebody reads that checkpoint, so that it must stay."""
+    return self._kept.in_use
+
+  @in_use.setter
+  def in_use(self, function):
+    self._kept.in_use = function
 
   def save(self, session, updates, mean_return_100=None):
     """Writes a checkpoint named by the number of updates, and deletes what need not be kept.
+
+    It is written apart and has its name once all of it is on disk; then it is listed, and only then
+    others are deleted.
 
     Returns:
       Its `Saved`.
@@ -87,32 +78,47 @@ class Checkpoints:
       session: tf.compat.v1.Session.
       updates: int.
       mean_return_100: see `Saved`.
+
+    Raises:
+      SaveFailed: the disk does not take it.
     """
-    path = os.path.join(self._logdir, self.PREFIX)
     with self._lock, session.graph.as_default():  # Graphs in force are known to one thread only.
-      session.run(self._gather)
-      path = self._saver.save(session, path, global_step=int(updates), write_meta_graph=False)
-      self._take_in(_looked_into(path, mean_return_100))
-      return self._saved[-1]
+      if not self._is_saved(updates):
+        session.run(self._gather)
+        self._write(session, int(updates))
+      self._kept.settle(mean_return_100)
+      return self._kept.saved[-1]
+
+  def _is_saved(self, updates):
+    """Whether the newest has all that there is: no update has been made since."""
+    newest = self._kept.saved[-1] if self._kept.saved else None
+    return bool(newest) and newest.name == self._current and newest.updates == int(updates)
+
+  def _write(self, session, updates):
+    """Writes a checkpoint, and puts it on the list in memory."""
+    made = ''
+    try:
+      name = checkpoint_folder.free_name(self._logdir, updates)
+      with checkpoint_folder.made_apart(self._logdir) as made:
+        path = os.path.join(made, name)
+        self._saver.save(session, path, write_meta_graph=False, write_state=False)
+        new = _looked_into(path)._replace(updates=updates)
+        checkpoint_folder.publish(self._logdir, made, name)
+    except OSError as e:
+      raise SaveFailed(e.strerror or str(e)) from e
+    except Exception as e:
+      if made and made in str(e):  # TensorFlow names the file that it could not write.
+        raise SaveFailed(_reason(e)) from e
+      raise
+    self._kept.add(new)
+    self._current = name
 
   def restore(self, session, path):
     """Gives the graph's variables the values of a checkpoint; as tf.compat.v1.train.Saver."""
+    self._current = None
     self._saver.restore(session, path)
     session.run(self._scatter)
-
-  def _take_in(self, new):
-    """Puts the newest checkpoint on the list; files go before the list that names them does."""
-    earlier = [saved for saved in self._saved if saved.name == new.name]  # Saved once more.
-    self._saved = [saved for saved in self._saved if saved.name != new.name]
-    for_ever = self.is_due(new.frames) or any(saved.for_ever for saved in earlier)
-    if new.mean_return_100 is None and earlier:
-      new = new._replace(mean_return_100=earlier[0].mean_return_100)
-    self._saved.append(new._replace(for_ever=for_ever))
-    kept = {*self._saved[-self._keep :], best_of(self._saved)}
-    for old in [s for s in self._saved if not (s.for_ever or s in kept or self.in_use(s.name))]:
-      _delete(os.path.join(self._logdir, old.name))
-      self._saved.remove(old)
-    _write_list(self._logdir, self._saved)
+    self._current = os.path.basename(path)
 
   @staticmethod
   def exist(logdir):
@@ -121,10 +127,13 @@ class Checkpoints:
 
   @staticmethod
   def latest(logdir):
-    """The path of the newest whole checkpoint in `logdir`, or None; without TensorFlow."""
-    names = [*(saved.name for saved in _read_list(logdir)), *_named_by_tensorflow(logdir)]
-    paths = [os.path.join(logdir, name) for name in names]
-    return next(filter(is_whole, reversed(paths)), None)
+    """The path of the newest whole checkpoint in `logdir`, or None; without TensorFlow.
+
+    Raises:
+      RunFailed: the disk does not tell.
+    """
+    names = checkpoint_folder.look(logdir).whole
+    return os.path.join(logdir, names[-1]) if names else None
 
   @staticmethod
   def shapes(path):
@@ -181,12 +190,6 @@ def saved_variables(whole=None):
   return {**single, **(whole.variables if whole else {})}
 
 
-def best_of(checkpoints):
-  """The first of the greatest `mean_return_100` in a list of `Saved`; None where none is known."""
-  known = [saved for saved in checkpoints if saved.mean_return_100 is not None]
-  return max(known, key=lambda saved: saved.mean_return_100, default=None)
-
-
 def listed(logdir):
   """The whole checkpoints in `logdir`, a list of `Saved`, the newest last.
 
@@ -194,16 +197,102 @@ def listed(logdir):
   no list, and a process may be killed between saving and listing.
 
   Raises:
-    BadInput: the list on disk is none.
+    RunFailed: the disk does not tell.
   """
-  known = {saved.name: saved for saved in _read_list(logdir)}
-  names = _named_by_tensorflow(logdir)
-  unknown = [name for name in names if name not in known]
-  paths = {name: os.path.join(logdir, name) for name in [*known, *unknown]}
-  whole = [name for name in paths if is_whole(paths[name])]
-  # Who made an older one the newest, by hand in TensorFlow's file, goes on from there.
-  whole.sort(key=lambda name: name == (names or [None])[-1])
-  return [known.get(name) or _looked_into(paths[name]) for name in whole]
+  found = checkpoint_folder.look(logdir)
+  known, checkpoints = {saved.name: saved for saved in found.written or ()}, []
+  for name in found.whole:
+    path = os.path.join(logdir, name)
+    reason = '' if name in known else damage(path)
+    if reason:
+      logging.warning('%s is left out: %s', path, reason)
+    else:
+      checkpoints.append(known.get(name) or _looked_into(path))
+  return checkpoints
+
+
+def take_over(logdir):
+  """Puts the checkpoints of a folder in order for a chief that has its lock.
+
+  What killed processes have left half written goes. A newest checkpoint that cannot be used is set
+  aside, with a sentence, until one can; and so is a list that is none.
+
+  Returns:
+    The path of the newest checkpoint, all of which can be read; None where there is none.
+
+  Raises:
+    BadInput: there are checkpoints, but none can be used.
+    RunFailed: the disk does not tell, or does not let it.
+  """
+  checkpoint_folder.tidy(logdir)
+  found = checkpoint_folder.look(logdir)
+  useless = dict.fromkeys(found.torn, 'a file of it is missing')
+  newest = None
+  for name in reversed(found.whole):
+    if not (reason := damage(os.path.join(logdir, name))):
+      newest = os.path.join(logdir, name)
+      break
+    useless[name] = reason
+  if useless and not newest:
+    raise BadInput(_none_can_be_read(logdir, useless) + ', or move them away to begin anew')
+  for name, reason in useless.items():
+    kept_as = checkpoint_folder.set_aside(os.path.join(logdir, name))
+    logging.warning(
+      '%s cannot be used (%s): it is kept in %s, and the run goes on from %s',
+      os.path.join(logdir, name),
+      reason,
+      kept_as,
+      newest,
+    )
+  if not found.whole and found.written is None:
+    # From now on a list that is missing is one that was lost.
+    with contextlib.suppress(OSError):
+      checkpoint_folder.write_list(logdir, [], None)
+  return newest
+
+
+def _none_can_be_read(logdir, useless):
+  reasons = '; '.join(f'{name}: {reason}' for name, reason in useless.items())
+  return f'none of the checkpoints in {logdir} can be used ({reasons}): bring back a copy of one'
+
+
+def damage(path):
+  """Why a checkpoint cannot be used, '' where it can: all of it is read, and TensorFlow checks it.
+
+  Raises:
+    RunFailed: the disk does not let it be read, which says nothing of the checkpoint.
+  """
+  for part in checkpoint_folder.parts_of(path):
+    try:
+      size = files.read_through(part)
+    except FileNotFoundError:
+      return f'{os.path.basename(part)} is not there any more'
+    except OSError as e:
+      raise RunFailed(f'{part} cannot be read, nothing is changed: {e.strerror}') from None
+    if not size:
+      return f'{os.path.basename(part)} is empty'
+  _load_tensorflow()
+  import tensorflow as tf
+
+  try:
+    reader = tf.train.load_checkpoint(path)
+    for name in reader.get_variable_to_shape_map():
+      reader.get_tensor(name)
+  except Exception as e:  # TensorFlow raises OpError, IndexError and RuntimeError.
+    return _reason(e)
+  return ''
+
+
+def _reason(error):
+  """What TensorFlow says of a file, without the graph's part of it, on one line."""
+  text = getattr(error, 'message', None) or str(error)
+  if 'Read less bytes than requested' in text:
+    return 'it is cut off'
+  lines = [line.strip() for line in text.splitlines()]
+  of_a_file = [line for line in lines if '; ' in line and line.startswith(('/', '.'))]
+  if of_a_file:  # /runs/a/model.ckpt-7.index; No space left on device
+    return of_a_file[0].rpartition('; ')[2]
+  return next(filter(None, lines), type(error).__name__)
 
 
 def is_choice(text):
@@ -211,19 +300,23 @@ def is_choice(text):
   return text in (_LAST, _BEST) or text.isdecimal()
 
 
-def find(logdir, choice, asked):
+def find(logdir, choice, asked, check=False):
   """The path of a checkpoint.
 
   Args:
     logdir: folder that has one.
     choice: see `is_choice`.
     asked: str, what the user wrote.
+    check: whether all of it is read, by TensorFlow; of the last the newest that can be used is
+      taken, with a sentence. Nothing is changed on disk.
 
   Raises:
-    BadInput: there is no such checkpoint; the sentence says which there are.
+    BadInput: there is no such checkpoint, or it is damaged; the sentence says which there are.
+    Gone: it was deleted meanwhile.
+    RunFailed: the disk does not tell.
   """
   if choice == _LAST:
-    return Checkpoints.latest(logdir)
+    return _newest_to_use(logdir, asked) if check else Checkpoints.latest(logdir)
   checkpoints = listed(logdir)
   best = best_of(checkpoints)
   if choice == _BEST:
@@ -231,66 +324,44 @@ def find(logdir, choice, asked):
   else:
     of_frames = {saved.frames: saved for saved in checkpoints}
     found, missing = of_frames.get(int(choice)), f'none of {choice} frames'
+  there = ', '.join(f'{s.frames}{" (best)" if s == best else ""}' for s in checkpoints)
   if not found:
-    there = ', '.join(f'{s.frames}{" (best)" if s == best else ""}' for s in checkpoints)
     raise BadInput(f'{asked}: of the checkpoints in {logdir} {missing}; there are those of {there}')
-  return os.path.join(logdir, found.name)
+  path = os.path.join(logdir, found.name)
+  if check and (reason := _damage_that_stays(path)):
+    raise BadInput(f'{asked}: {path} is damaged ({reason}); there are those of {there}')
+  return path
 
 
-def _looked_into(path, mean_return_100=None):
-  if 'tensorflow' not in sys.modules:  # For a refusal that is one line.
-    import_tensorflow()
+def _newest_to_use(logdir, asked):
+  useless = {}
+  for name in reversed(checkpoint_folder.look(logdir).whole):
+    path = os.path.join(logdir, name)
+    if not (reason := _damage_that_stays(path)):
+      return path
+    useless[name] = reason
+    logging.warning('%s cannot be used (%s): the one before it is taken', path, reason)
+  if useless:
+    raise BadInput(f'{asked}: {_none_can_be_read(logdir, useless)}')
+  return None
+
+
+def _damage_that_stays(path):
+  """As `damage`; raises Gone where the checkpoint was deleted meanwhile."""
+  reason = damage(path)
+  if reason and not is_whole(path):
+    raise Gone(f'{path} was deleted before it could be read')
+  return reason
+
+
+def _looked_into(path):
+  _load_tensorflow()
   frames, updates = (
     int(Checkpoints.value(path, name)) for name in ('environment_frames', 'global_step')
   )
-  return Saved(os.path.basename(path), frames, updates, mean_return_100, False)
+  return Saved(os.path.basename(path), frames, updates, None, False)
 
 
-def _named_by_tensorflow(logdir):
-  """Names in TensorFlow's own record, the newest last: our own reading needs no import of it."""
-  try:
-    with open(os.path.join(logdir, 'checkpoint'), encoding='utf-8') as file:
-      text = file.read()
-  except OSError:
-    return []
-  paths = re.findall(r'^(all_)?model_checkpoint_paths?: "(.*)"$', text, re.M)
-  names = {os.path.basename(path): None for is_one_of_all, path in paths if is_one_of_all}
-  newest = [os.path.basename(path) for is_one_of_all, path in paths if not is_one_of_all]
-  return [name for name in names if name not in newest] + newest
-
-
-def is_whole(path):
-  """Whether both files are there; the index is written last, and deleted first."""
-  return os.path.exists(path + '.index') and bool(glob.glob(glob.escape(path) + '.data-*'))
-
-
-def _delete(path):
-  for file in (path + '.index', *glob.glob(glob.escape(path) + '.data-*')):
-    with contextlib.suppress(OSError):  # Training goes on with a file too many.
-      os.remove(file)
-
-
-def _read_list(logdir):
-  """The list on disk as it is, whether the files are there or not; [] without one."""
-  path = os.path.join(logdir, LIST)
-  try:
-    with open(path, encoding='utf-8') as file:
-      entries = json.load(file)['checkpoints']
-    checkpoints = [Saved(**entry) for entry in entries]
-  except FileNotFoundError:
-    return []
-  except (OSError, ValueError, TypeError, KeyError):
-    raise BadInput(f'{path} is no list of checkpoints: move it away') from None
-  return [saved._replace(name=os.path.basename(saved.name)) for saved in checkpoints]
-
-
-def _write_list(logdir, checkpoints):
-  path, best = os.path.join(logdir, LIST), best_of(checkpoints)
-  content = {
-    'best': best.name if best else None,
-    'checkpoints': [saved._asdict() for saved in checkpoints],
-  }
-  with open(path + '.new', 'w', encoding='utf-8') as file:
-    json.dump(content, file, indent=2)
-    file.write('\n')
-  os.replace(path + '.new', path)
+def _load_tensorflow():
+  if 'tensorflow' not in sys.modules:  # For a refusal that is one line.
+    import_tensorflow()

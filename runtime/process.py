@@ -1,11 +1,10 @@
-"""A process of a run: its exit codes, its signals, its hold on a folder, how it loads TensorFlow.
+"""A process of a run: its exit codes, its signals, how it loads TensorFlow.
 
 Nothing in `runtime` knows agents, losses or environments. The engine is distributed TensorFlow
 (tf.train.ClusterSpec, tf.distribute.Server); a local run is the same graph in a session of its own.
 """
 
 import contextlib
-import fcntl
 import gc
 import os
 import shutil
@@ -217,45 +216,6 @@ def interrupt_on_signals():
   for number in (signal.SIGTERM, signal.SIGHUP):
     if signal.getsignal(number) != signal.SIG_IGN:
       signal.signal(number, interrupt)
-
-
-def lock_folder(path, flag):
-  """Creates a folder and locks it for this process; returns what holds the lock.
-
-  Raises:
-    BadInput: it cannot be written, or another process holds it.
-  """
-  return _locked(
-    path, 'lock', flag, '{flag}={path} is in use by process {holder}: choose another one'
-  )
-
-
-def lock_output(path, what, flag):
-  """Locks an output of a run, such as its export, for this process; returns what holds the lock.
-
-  Raises:
-    BadInput: as `lock_folder`.
-  """
-  sentence = f'{{flag}}={{path}}: process {{holder}} writes its {what} already; wait for its end'
-  return _locked(path, f'.{what}.lock', flag, sentence)
-
-
-def _locked(path, name, flag, sentence):
-  try:
-    os.makedirs(path, exist_ok=True)
-    file = open(os.path.join(path, name), 'a+')
-  except OSError as e:
-    raise BadInput(f'{flag}={path} cannot be written: {e.strerror}') from None
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError:
-    file.seek(0)
-    holder = file.read().strip() or 'unknown'
-    raise BadInput(sentence.format(flag=flag, path=path, holder=holder)) from None
-  file.truncate(0)
-  file.write(str(os.getpid()))
-  file.flush()
-  return file
 
 
 def leave(code):

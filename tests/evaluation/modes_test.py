@@ -15,7 +15,8 @@ import tensorflow  # noqa: F401 (imported later and quietly, it would change wha
 from conftest import ROOT, Processes, commands_of_the_readme, eventually, whole_rows
 from evaluation import modes
 from runtime.checkpoints import LIST, Checkpoints, find, listed
-from runtime.process import BadInput, lock_output
+from runtime.locks import lock_output
+from runtime.process import BadInput
 
 pytestmark = pytest.mark.slow  # Every test is one training run or several.
 

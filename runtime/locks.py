@@ -1,0 +1,116 @@
+"""Folders and outputs that one process at a time writes."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+
+from absl import logging
+
+from runtime import files
+from runtime.process import BadInput, RunFailed
+
+# Of NFS without its lock daemon, Lustre without -o flock, and some FUSE file systems.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+# Nothing that another --logdir would put right for long: the disk does not write at all.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
+
+
+def lock_folder(path, flag):
+  """Creates a folder and locks it for this process; returns what holds the lock.
+
+  Raises:
+    BadInput: it cannot be written, or another process holds it.
+    RunFailed: the disk is full or broken.
+  """
+  return _locked(
+    path, 'lock', flag, '{flag}={path} is in use by process {holder}: choose another one'
+  )
+
+
+def lock_output(path, what, flag):
+  """Locks an output of a run, such as its export, for this process; returns what holds the lock.
+
+  Raises:
+    BadInput, RunFailed: as `lock_folder`.
+  """
+  sentence = f'{{flag}}={{path}}: process {{holder}} writes its {what} already; wait for its end'
+  return _locked(path, f'.{what}.lock', flag, sentence)
+
+
+@contextlib.contextmanager
+def alone(path):
+  """Waits until nobody else is inside with this file; without effect where nothing can be locked.
+
+  Args:
+    path: of a file that is only there to be locked.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  with open(path, 'a', opener=files.own) as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as e:
+      if e.errno not in _NO_LOCKS:
+        raise
+    yield
+
+
+def _locked(path, name, flag, sentence):
+  try:
+    os.makedirs(path, exist_ok=True)
+    file = open(os.path.join(path, name), 'a+', opener=files.own)
+  except OSError as e:
+    kind = RunFailed if e.errno in _DISK else BadInput
+    raise kind(f'{flag}={path} cannot be written: {e.strerror}') from None
+  with contextlib.suppress(OSError):
+    file.seek(0)
+  holder = _holder(file)
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    is_held = False
+  except OSError as e:
+    is_held = e.errno not in _NO_LOCKS or _lives_here(holder)
+    if not is_held:
+      logging.warning(
+        '%s: its file system has no file locks (%s), so nothing keeps a process of another machine '
+        'from writing there too',
+        os.path.join(path, name),
+        e.strerror,
+      )
+  if is_held:
+    holder = holder.split()[0] if holder else 'unknown'
+    raise BadInput(sentence.format(flag=flag, path=path, holder=holder))
+  with contextlib.suppress(OSError):  # A full disk: the lock holds without a name on it.
+    file.truncate(0)
+    file.write(f'{os.getpid()} {socket.gethostname()} {_start_time(os.getpid())}')
+    file.flush()
+  return file
+
+
+def _holder(file):
+  """What a lock file says: process id, host and start time; '' where nothing can be read."""
+  try:
+    return file.read().strip()
+  except (OSError, ValueError):
+    return ''
+
+
+def _lives_here(holder):
+  """Whether a process that wrote its name on a lock still runs on this machine."""
+  process_id, _, rest = holder.partition(' ')
+  host, _, started = rest.rpartition(' ')
+  if host != socket.gethostname() or not process_id.isdecimal():
+    return False
+  return int(process_id) != os.getpid() and _start_time(process_id) == started != ''
+
+
+def _start_time(process_id):
+  """When a process of this machine began, in ticks since the boot, as text; '' if it is gone."""
+  try:
+    with open(f'/proc/{process_id}/stat', 'rb') as file:
+      return file.read().rpartition(b')')[2].split()[19].decode()
+  except (OSError, IndexError):
+    return ''
