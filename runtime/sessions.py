@@ -11,7 +11,7 @@ import time
 import tensorflow as tf
 from absl import logging
 
-from runtime import peers, placement
+from runtime import listening, peers, placement
 from runtime.process import POLL_SECS, RunFailed
 
 ANSWER_SECS = 5.0  # For ps 0 to tell how far the run is; it may be gone since it was looked for.
@@ -26,9 +26,12 @@ def start_server(cluster, config):
   address = cluster.address(cluster.name)
   peers.check_port(address)
   try:
-    return tf.distribute.Server(
-      placement.cluster_spec(cluster), cluster.job, cluster.task, config=config
+    server = tf.distribute.Server(
+      placement.cluster_spec(cluster), cluster.job, cluster.task, config=config, start=False
     )
+    listening.restrict(cluster, int(server.target.rpartition(':')[2]))
+    server.start()
+    return server
   except tf.errors.OpError as e:
     raise RunFailed(f'{cluster.name} cannot serve at {address}: {e.message}') from e
 

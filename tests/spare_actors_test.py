@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from cluster_fixtures import (  # noqa: F401 (new_cluster is a fixture)
@@ -35,6 +36,12 @@ def start_spare(cluster, task, *place):
   return name
 
 
+def listening_ports(process):
+  """The ports of TCP at which a process lets somebody in."""
+  found = psutil.Process(process.pid).net_connections('inet')
+  return [one.laddr.port for one in found if one.status == 'LISTEN']
+
+
 def until_connected(cluster, number):
   chief = cluster.tasks['learner:0']
   eventually(lambda: connected_actors(chief.output()) == number, LIMIT_SECS, cluster.logs)
@@ -51,6 +58,8 @@ def test_actors_join_a_run_and_leave_it_and_it_ends_with_all(new_cluster, tmp_pa
 
   leaver, killed = start_spare(cluster, 0), start_spare(cluster, 1)
   until_connected(cluster, 3)
+  assert [listening_ports(cluster.tasks[name]) for name in ('actor:0', leaver, killed)] == 3 * [[]]
+  assert len(listening_ports(cluster.tasks['ps:0'])) == 1
   cluster.tasks[leaver].send_signal(signal.SIGTERM)
   eventually(lambda: cluster.tasks[leaver].poll() == 0, LIMIT_SECS, cluster.logs)
   cluster.kill(killed)
