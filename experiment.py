@@ -28,13 +28,14 @@ from absl import (
   logging,
 )
 
+from envs import faults
 from evaluation import modes, protocols
 from roles import resuming
 from roles import settings as settings_lib
 from roles import sizes as sizes_lib
 from roles.settings import SHARED_FLAGS
-from runtime import checkpoints, cluster_sources, process
-from runtime.process import BadInput, RunFailed
+from runtime import checkpoints, cluster_sources, failures, process
+from runtime.process import BadInput
 
 AGENT_NAMES = (
   'auto',
@@ -401,10 +402,14 @@ def main(argv):
   except BadInput as e:
     print(f'experiment.py: {e}', file=sys.stderr)
     return process.EXIT_BAD_INPUT
+  except faults.UnfitLevel as e:
+    print(f'experiment.py: --level_name={e.level_name}: {e}', file=sys.stderr)
+    return process.EXIT_BAD_INPUT
   except Exception as e:
-    if not isinstance(e, RunFailed):
+    reason = faults.sentence_in(e) or failures.reason(e)
+    if not reason:
       logging.exception('a bug, or something that nobody thought of:')
-    print(f'experiment.py: {e}', file=sys.stderr)
+    print(f'experiment.py: {reason or e}', file=sys.stderr)
     return process.EXIT_FAILURE
   except KeyboardInterrupt as e:  # Before `Interrupts` listens, or in a mode without it.
     print(f'experiment.py: ended by {e or "SIGINT"}', file=sys.stderr)

@@ -1,5 +1,6 @@
 """Any environment but Atari, N of them, each in a process of its own, stepped at the same time."""
 
+import collections
 import functools
 import threading
 
@@ -7,30 +8,58 @@ import numpy as np
 from absl import logging
 
 import worker_process
+from envs import faults
 from envs.batch import GameTotals, environment_seed
 from envs.gym_env import GymEnvironment
 
 # So many crashes of one environment without a game played to its end, and the batch gives up.
 MAX_CRASHES_IN_A_ROW = 10
+# A simulator may need as long for its first game; it is played unchecked then.
+CHECK_SECS = 20.0
 
 
 @functools.cache
 def probe(level_name):
   """Observation shape, dtype and number of actions, found out in a process of its own.
 
+  One reset and one step are played there, and what a user should know of it is said.
+
   Raises:
-    ValueError: the level is unknown, cannot be made, or has spaces that no agent here can play.
+    faults.UnfitLevel: the level is unknown, cannot be made, has spaces that no agent here can play,
+      or does not keep what they promise.
   """
   worker = worker_process.Worker(GymEnvironment, level_name, 0, 1)
   try:
     worker.start()
-    return worker.call('spec')
+    spec = worker.call('spec')
+    problems, notes = _checked(worker)
   except worker_process.WorkerDied as error:
-    raise ValueError(f'level_name {level_name!r} cannot be made: {error}') from error
+    text = f'level_name {level_name!r} cannot be made: {error}'
+    raise faults.UnfitLevel(level_name, text) from error
   except worker_process.WorkerError as error:
-    raise ValueError(error.message) from error
+    raise faults.UnfitLevel(level_name, error.message) from error
   finally:
     worker.close()
+  if problems:
+    raise faults.UnfitLevel(level_name, '; '.join(problems))
+  for note in notes:
+    logging.warning('%s: %s', level_name, note)
+  return spec
+
+
+def _checked(worker):
+  """What `GymEnvironment.check` says; nothing fits worse where it takes too long."""
+  limit = threading.Timer(CHECK_SECS, worker.close)
+  limit.start()
+  try:
+    return worker.call('check')
+  except worker_process.WorkerDied:
+    if not limit.finished.is_set():
+      raise
+    return [], [f'one reset and one step took more than {CHECK_SECS:g} s, and were not checked']
+  finally:
+    limit.cancel()
+    limit.join()
 
 
 class ProcessBatch:
@@ -115,16 +144,28 @@ class ProcessBatch:
   def _count_crash(self, i, error):
     if self._closed:
       return
+    which = f'environment {i} of {self._spec.level_name}'
+    if error.type_name == faults.BrokenPromise.__name__:
+      raise faults.EnvironmentFault(f'{which}: {error.message}')
+    died = isinstance(error, worker_process.WorkerDied)
+    reason = f'its process {error.message}' if died else error.message
     self.crashes += 1
     self._crashes_in_a_row[i] += 1
     if self._crashes_in_a_row[i] >= MAX_CRASHES_IN_A_ROW:
-      raise RuntimeError(
-        f'environment {i} of {self._spec.level_name} crashed {MAX_CRASHES_IN_A_ROW} times in a '
-        f'row, the last time because {error}'
-      ) from error
-    logging.warning(
-      'environment %d of %s crashed and is rebuilt, its game is not counted: %s',
-      i,
-      self._spec.level_name,
-      error,
-    )
+      raise faults.EnvironmentFault(
+        f'{reason}; {which} crashed {MAX_CRASHES_IN_A_ROW} times in a row'
+      )
+    _tell(f'{which} crashed and is rebuilt, its game is not counted', reason, error)
+
+
+_told = collections.Counter()  # How often a reason was given for a crash, in all of this process.
+
+
+def _tell(what, reason, error):
+  """Logs a crash: the first time for a reason with its traceback, then ever more rarely."""
+  _told[reason] += 1
+  times = _told[reason]
+  if times == 1:
+    logging.warning('%s: %s\n%s', what, reason, error)
+  elif times in (10, 100) or times % 1000 == 0:
+    logging.warning('%s: %s (%d times so far)', what, reason, times)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from envs import atari
+import worker_process
+from envs import atari, faults
 from envs.batch import GameTotals, environment_seed
 from envs.gym_env import GymEnvironment
 
@@ -39,23 +40,29 @@ class _RenderedAtari:
 
 
 class _RenderedGym:
-  """Any other environment that renders `rgb_array`, in this process."""
+  """Any other environment that renders `rgb_array`, in a process of its own."""
 
   def __init__(self, spec, seed):
-    self._env = GymEnvironment(
-      spec.level_name, environment_seed(seed, 0), spec.num_action_repeats, 'rgb_array'
+    self._level_name = spec.level_name
+    self._worker = worker_process.Worker(
+      GymEnvironment,
+      spec.level_name,
+      environment_seed(seed, 0),
+      spec.num_action_repeats,
+      'rgb_array',
     )
+    self._worker.start()
     self._totals = GameTotals(1)
     self.action_names = [str(i) for i in range(spec.num_actions)]
-    self.frames_per_sec = self._env.render_fps / spec.num_action_repeats
+    self.frames_per_sec = self._call('render_fps') / spec.num_action_repeats
 
   def reset(self):
-    observation = self._env.reset()
-    self.picture = self._env.render()
+    observation = self._call('reset')
+    self.picture = self._call('render')
     return self._totals.first(observation[None])
 
   def step(self, action):
-    reward, done, game_over, observation, self.picture = self._env.step_and_render(action)
+    reward, done, game_over, observation, self.picture = self._call('step_and_render', action)
     done, game_over = np.array([done]), np.array([game_over])
     anew = done & ~game_over
     return self._totals.next(
@@ -63,7 +70,15 @@ class _RenderedGym:
     )
 
   def close(self):
-    self._env.close()
+    self._worker.close()
+
+  def _call(self, method, *args):
+    try:
+      return self._worker.call(method, *args)
+    except worker_process.WorkerError as error:
+      died = isinstance(error, worker_process.WorkerDied)
+      reason = f'its process {error.message}' if died else error.message
+      raise faults.EnvironmentFault(f'{self._level_name}: {reason}') from error
 
 
 def open_game(spec, seed):
@@ -82,12 +97,14 @@ def open_game(spec, seed):
     ValueError: the environment does not render `rgb_array`, or a package for that is missing.
   """
   is_atari = atari.is_atari(spec.level_name)
-  game = (_RenderedAtari if is_atari else _RenderedGym)(spec, seed)
+  try:
+    game = (_RenderedAtari if is_atari else _RenderedGym)(spec, seed)
+  except worker_process.WorkerError as error:
+    raise ValueError(error.message) from error
   try:
     game.reset()
   except Exception as error:
     game.close()
-    raise ValueError(
-      f'level_name {spec.level_name!r} cannot render rgb_array: {" ".join(str(error).split())}'
-    ) from error
+    text = ' '.join(str(error).split()).removeprefix(f'{spec.level_name}: ')
+    raise ValueError(f'level_name {spec.level_name!r} cannot render rgb_array: {text}') from error
   return game

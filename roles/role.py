@@ -10,6 +10,7 @@ import time
 import tensorflow as tf
 from absl import logging
 
+from envs import faults
 from roles.connection import Connection, agree_as_chief, agree_with_chief
 from roles.outbox import ActorOutbox, Outbox
 from roles.parts import Acting, Chief, Learning, Telling
@@ -213,6 +214,8 @@ def _lost_actors_of_a_learner(cluster):
 
 def failure(error):
   """What went wrong in a loop, in words that a person can act on."""
+  if fault := faults.sentence_in(error):
+    return fault
   message = getattr(error, 'message', None) or str(error)
   marker = 'the loss or its gradient is not finite at update'
   if marker in message:

@@ -104,6 +104,8 @@ class Meeting(Counting):
 
   def step(self, action):
     directory = pathlib.Path(os.environ[BARRIER])
+    if not (directory / 'count').exists():
+      return super().step(action)
     count = int((directory / 'count').read_text())
     name = f'{self._game}-{self._step}'
     (directory / f'{name}-{os.getpid()}').touch()
@@ -116,11 +118,14 @@ class Meeting(Counting):
 
 
 class Slow(Counting):
-  """`step` never returns."""
+  """`step` never returns where the barrier has been announced."""
 
   def step(self, action):
-    pathlib.Path(os.environ[BARRIER]).touch()
-    time.sleep(600)
+    barrier = pathlib.Path(os.environ[BARRIER])
+    if not barrier.with_suffix('.announced').exists():
+      return super().step(action)
+    barrier.touch()
+    return time.sleep(600)
 
 
 SPACES = {

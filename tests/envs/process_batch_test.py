@@ -98,8 +98,8 @@ def test_workers_are_small_and_without_tensorflow():
 
 def test_environments_step_at_the_same_time(monkeypatch, tmp_path):
   monkeypatch.setenv(counting_env.BARRIER, str(tmp_path))
-  (tmp_path / 'count').write_text('5')
   with playing(counting('Meeting'), 5) as player:
+    (tmp_path / 'count').write_text('5')
     player.initial()
     outputs = [player.step() for _ in range(3)]
     assert player.flow.crashes == 0
@@ -111,6 +111,7 @@ def test_closing_during_a_step_leaves_no_process(monkeypatch, tmp_path):
   monkeypatch.setattr('worker_process.CLOSE_SECS', 0.1)
   errors = []
   with playing(counting('Slow'), 2) as player:
+    (tmp_path / 'inside.announced').touch()
     player.initial()
 
     def step():

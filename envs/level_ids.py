@@ -1,0 +1,125 @@
+"""Environments are made by their Gym ids; an unknown id is answered with the one that works."""
+
+import contextlib
+import difflib
+import importlib
+import io
+import os
+import re
+
+import gymnasium
+
+from envs import faults
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_VERSION = re.compile(r'-v(\d+)$')
+
+
+def make(level_name, **kwargs):
+  """Makes an environment in Gymnasium, or else in OpenAI Gym; `module:Id` imports the module first.
+
+  Raises:
+    ValueError: with the reason, and for an unknown id with the id that works.
+  """
+  gymnasium.logger.min_level = gymnasium.logger.ERROR
+  module, separator, env_id = level_name.rpartition(':')
+  try:
+    if separator:
+      importlib.import_module(module)
+    return _make_registered(env_id, **kwargs)
+  except Exception as error:
+    raise ValueError(f'level_name {level_name!r} {_reason(module, env_id, error)}') from error
+
+
+def _make_registered(env_id, **kwargs):
+  try:
+    return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+  except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as unknown:
+    try:
+      # Its checker uses np.bool8, which NumPy 2 no longer has.
+      return _openai_gym().make(env_id, disable_env_checker=True, **kwargs)
+    except Exception as error:
+      raise error from unknown
+
+
+def _openai_gym():
+  # It prints a notice that it is no longer maintained.
+  with contextlib.redirect_stderr(io.StringIO()):
+    import gym
+  gym.logger.set_level(gym.logger.ERROR)
+  return gym
+
+
+def _reason(module, env_id, error):
+  """Why an environment was not made, as the rest of a sentence."""
+  if _is_unknown(error):
+    closest = difflib.get_close_matches(env_id, _known_ids(), 3, cutoff=0.0)
+    right = working_id(env_id, _known_ids())
+    meant = f'the id that works is {right}; ' if right and right != env_id else ''
+    return (
+      f'is known to neither Gymnasium nor OpenAI Gym; {meant}{_hidden_by(module)}the closest are '
+      f'{", ".join(closest)}'
+    )
+  if isinstance(error.__cause__, gymnasium.error.DeprecatedEnv):
+    right = working_id(env_id, gymnasium.registry)
+    return f'is an id of an old version; the id that works is {right}'
+  text = ' '.join(str(error).split())
+  if isinstance(error, ModuleNotFoundError) and error.name:
+    text += _not_found(error.name, module)
+  return f'cannot be made: {type(error).__name__}{faults.place(error)}: {faults.installable(text)}'
+
+
+def _not_found(missing, module):
+  """What to do about a module that was not found; '' about one that the module itself imports."""
+  if not (module + '.').startswith(missing + '.'):
+    return ''
+  return (
+    f'; {_hidden_by(module)}put the folder that holds {missing.partition(".")[0]} on PYTHONPATH'
+  )
+
+
+def _hidden_by(module):
+  """A word about a module of this project that has the name of the one that was asked for."""
+  top = module.partition('.')[0]
+  for path in (os.path.join(_ROOT, top), os.path.join(_ROOT, f'{top}.py')):
+    if top and os.path.exists(path):
+      return f'{top} is a part of this project, {path}, and none of yours was found on PYTHONPATH; '
+  return ''
+
+
+def _is_unknown(error):
+  """Whether OpenAI Gym, which is asked last, does not have an id; old versions count as unknown."""
+  errors = _openai_gym().error
+  return isinstance(error, (errors.UnregisteredEnv, errors.DeprecatedEnv))
+
+
+def _known_ids():
+  import ale_py
+
+  gymnasium.register_envs(ale_py)
+  return sorted({*gymnasium.registry, *_openai_gym().envs.registry})
+
+
+def working_id(env_id, known_ids):
+  """The id in use for what somebody wrote by an older or shorter name; '' where none is like it.
+
+  Args:
+    env_id: such as LunarLander-v2, pong, space_invaders or cartpole-v1.
+    known_ids: all ids.
+  """
+  alike = [known for known in known_ids if _key(known) == _key(env_id)]
+  if not alike:
+    return ''
+  atari = [known for known in alike if 'NoFrameskip' in known or known.startswith('ALE/')]
+  if atari:  # As in the paper, unless the other kind was asked for.
+    kind = 'ALE/' if env_id.startswith('ALE/') else 'NoFrameskip'
+    alike = [known for known in atari if kind in known] or atari
+  return max(alike, key=lambda known: int((_VERSION.search(known) or [0, -1])[1]))
+
+
+def _key(env_id):
+  """What two ids of the same game have in common."""
+  name = _VERSION.sub('', env_id).lower().removeprefix('ale/')
+  for mode in ('noframeskip', 'deterministic'):
+    name = name.removesuffix(mode)
+  return re.sub(r'[-_ ]', '', name)

@@ -1,0 +1,188 @@
+"""What an environment shows becomes what agents take, or a sentence says why it cannot."""
+
+import collections
+
+import numpy as np
+
+from envs.faults import Misfit
+
+# Sides from which on an array is taken for a picture: smaller ones are boards and tables.
+_LEAST_SIDE = 16
+_MOST_CHANNELS = 16
+# float64 that became float32 may lie outside of its space by as much.
+_ROUNDING = 1e-5
+
+View = collections.namedtuple('View', 'shape dtype convert notes')
+View.__doc__ = """How the observations of a space are taken.
+
+Attributes:
+  shape: tuple, [H, W, C] or [D].
+  dtype: 'uint8' or 'float32'.
+  convert: function of (observation, strict=False) that gives an array of this shape and dtype, and
+    raises `Misfit`. `strict` also looks at the bounds of the space.
+  notes: list of what a user should know of it, sentences that say "its observations".
+"""
+
+
+def view_of(space):
+  """The `View` of an observation space, None of one that no agent can see."""
+  kind, shape, dtype = type(space).__name__, space.shape, space.dtype
+  if kind == 'Discrete':
+    return View((int(space.n),), 'float32', _one_hot(space), [])
+  if kind != 'Box':
+    return None
+  low, high = _bounds(space)
+  is_bytes = dtype == np.bool_ or (dtype.kind in 'iu' and low >= 0 and high <= 255)
+  if len(shape) == 3 and is_bytes:
+    return _image_view(space, shape)
+  if len(shape) == 2 and dtype == np.uint8 and high > 127 and min(shape) >= _LEAST_SIDE:
+    view = _image_view(space, (*shape, 1))
+    return view._replace(notes=[f'its observations {shape} are taken as gray images {view.shape}'])
+  if len(shape) < 3 and dtype.kind in 'biuf':
+    return View((int(np.prod(shape)),), 'float32', _vector(space), [])
+  return None
+
+
+def refusal(space):
+  """Why no agent can see an observation space."""
+  text = (
+    f'has the observation space {space}; supported are images (Box of height x width x channels, '
+    'uint8 or bool), vectors (Box of up to two axes) and Discrete'
+  )
+  if type(space).__name__ == 'Box' and len(space.shape) == 3 and space.dtype.kind == 'f':
+    low, high = _bounds(space)
+    scaled = 'image' if high > 1 else '255 * image'
+    text += (
+      f'; for images of {space.dtype} from {low:g} to {high:g}, declare '
+      f'Box(0, 255, {space.shape}, numpy.uint8) and return ({scaled}).astype(numpy.uint8)'
+    )
+  return text
+
+
+def _bounds(space):
+  if space.dtype == np.bool_:
+    return 0, 1
+  return (float(np.min(space.low)), float(np.max(space.high))) if np.prod(space.shape) else (0, 0)
+
+
+def _image_view(space, shape):
+  low, high = _bounds(space)
+  # 0 and 1, or a few kinds of things, would be black where white is 255.
+  factor = max(1, 255 // max(1, int(high)))
+  notes = []
+  first = shape[0] <= _MOST_CHANNELS and min(shape[1:]) >= _LEAST_SIDE and shape[2] > shape[0]
+  if first:
+    notes.append(
+      f'its observations {shape} have their channels first; they are taken as height x width x '
+      f'channels {(*shape[1:], shape[0])}'
+    )
+  if factor > 1 and space.dtype != np.bool_:
+    notes.append(f'its observations go from {low:g} to {high:g}; they are multiplied by {factor}')
+
+  def convert(value, strict=False):
+    array = _shaped(value, space)
+    if array.dtype != np.uint8 or factor > 1 or strict:
+      array = _bytes_of(array, space, factor)
+    array = array.reshape(shape)
+    return np.moveaxis(array, 0, -1) if first else array
+
+  seen = (*shape[1:], shape[0]) if first else shape
+  return View(tuple(int(side) for side in seen), 'uint8', convert, notes)
+
+
+def _bytes_of(array, space, factor):
+  if array.dtype == np.bool_:
+    return array.astype(np.uint8) * np.uint8(255)
+  promised = 'uint8' if space.dtype == np.uint8 else f'{space.dtype}'
+  low, high = array.min(initial=0), array.max(initial=0)
+  if array.dtype.kind == 'f':
+    right = '255 * image' if high <= 1 else 'image'
+    raise Misfit(
+      f'observation holds {array.dtype} from {low:.3g} to {high:.3g} where its space promises '
+      f'{promised}: return ({right}).astype(numpy.uint8)'
+    )
+  if low < 0 or high > _bounds(space)[1]:
+    raise Misfit(
+      f'observation goes from {low} to {high} where its space promises {promised} from '
+      f'{_bounds(space)[0]:g} to {_bounds(space)[1]:g}'
+    )
+  return array.astype(np.uint8) * np.uint8(factor)
+
+
+def _vector(space):
+  size = int(np.prod(space.shape))
+
+  def convert(value, strict=False):
+    array = _shaped(value, space)
+    with np.errstate(over='ignore'):
+      seen = array.astype(np.float32).reshape(size)
+    if array.dtype.kind == 'f' and not np.isfinite(seen).all():
+      where = [int(i) for i in np.argwhere(~np.isfinite(array.astype(np.float32)))[0]]
+      raise Misfit(f'observation holds {array[tuple(where)]} at {where}')
+    if strict and space.dtype != np.bool_:
+      _check_range(array, space)
+    return seen
+
+  return convert
+
+
+def _check_range(array, space):
+  slack = _ROUNDING * np.maximum(1, np.abs(array))
+  outside = np.argwhere((array < space.low - slack) | (array > space.high + slack))
+  if len(outside):
+    where = tuple(int(i) for i in outside[0])
+    raise Misfit(
+      f'observation holds {array[where]:g} at {list(where)} where its space promises '
+      f'{space.low[where]:g} to {space.high[where]:g}'
+    )
+
+
+def _one_hot(space):
+  n, start = int(space.n), int(space.start)
+  rows = np.eye(n, dtype=np.float32)
+
+  def convert(value, strict=False):
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in 'biu' or not 0 <= int(array.item()) - start < n:
+      raise Misfit(
+        f'observation is {described(value)} where its space promises {start} to {start + n - 1}'
+      )
+    return rows[int(array.item()) - start]
+
+  return convert
+
+
+def _shaped(value, space):
+  """An observation as an array of numbers of the shape that its space promises."""
+  try:
+    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+  except ValueError:  # Lists of unequal lengths.
+    array = np.asarray(None)
+  if array.dtype.kind not in 'biuf':
+    raise Misfit(
+      f'observation is {described(value)} where its space promises numbers of shape {space.shape}'
+    )
+  if array.shape != space.shape:
+    # Axes of one element carry nothing.
+    if [n for n in array.shape if n != 1] != [n for n in space.shape if n != 1]:
+      raise Misfit(f'observation has shape {array.shape} where its space promises {space.shape}')
+    array = array.reshape(space.shape)
+  return array
+
+
+def described(value):
+  """A value that an environment gave, in a few words."""
+  if isinstance(value, np.ndarray) and value.size != 1:
+    return f'{value.dtype} of shape {value.shape}'
+  if isinstance(value, (tuple, list, dict)):
+    return f'a {type(value).__name__} of {len(value)}'
+  text = ' '.join(repr(value).split())
+  return text if len(text) <= 60 else f'a {type(value).__name__}'
+
+
+def dtype_note(value, space):
+  """What to say of an observation that fits, but is of another kind than its space; or ''."""
+  dtype = np.asarray(value).dtype
+  if type(space).__name__ != 'Box' or dtype.kind == space.dtype.kind:
+    return ''
+  return f'its observations are {dtype} where its space promises {space.dtype}; they are converted'

@@ -1,0 +1,86 @@
+"""What `reset` and `step` of an environment return, or what is wrong with it."""
+
+import math
+import numbers
+
+import numpy as np
+
+from envs.faults import Misfit
+from envs.observations import described
+
+_MOST_FLOAT32 = float(np.finfo(np.float32).max)
+_STEP_GIVES = 'observation, reward, terminated, truncated, info'
+
+
+def of_reset(result):
+  """The observation in what `reset` returned.
+
+  Raises:
+    Misfit: it is not (observation, info).
+  """
+  if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
+    raise Misfit(f'reset() returned {described(result)} where Gymnasium wants (observation, info)')
+  return result[0]
+
+
+def of_step(result):
+  """What `step` returned, without `info`.
+
+  Raises:
+    Misfit: it is not five values.
+  """
+  if not isinstance(result, (tuple, list)) or len(result) != 5:
+    old = ' of the old API' if isinstance(result, tuple) and len(result) == 4 else ''
+    raise Misfit(f'step() returned {described(result)}{old} where Gymnasium wants ({_STEP_GIVES})')
+  return result[:4]
+
+
+def number(reward):
+  """A reward as a finite float.
+
+  Raises:
+    Misfit: it is none. One element of an array is a number.
+  """
+  value = _real(reward)
+  if value is None:
+    raise Misfit(f'reward is {described(reward)}, which is no number')
+  if not -_MOST_FLOAT32 <= value <= _MOST_FLOAT32:  # Nor is nan.
+    raise Misfit(f'reward is {value:g}')
+  return value
+
+
+def _real(reward):
+  if isinstance(reward, (float, int)):
+    try:
+      return float(reward)
+    except OverflowError:
+      return math.inf
+  array = _array(reward)
+  if array.size != 1:
+    return None
+  item = array.item()
+  if array.dtype.kind in 'biuf':
+    return float(item)
+  is_real = isinstance(item, numbers.Number) and not isinstance(item, complex)
+  return float(item) if is_real and array.dtype.kind == 'O' else None  # Such as a Fraction.
+
+
+def truth(name, value):
+  """`terminated` or `truncated` as a bool.
+
+  Raises:
+    Misfit: it is neither true nor false.
+  """
+  if value is True or value is False:
+    return value
+  array = _array(value)
+  if array.size != 1 or array.dtype.kind not in 'biuf' or array.item() not in (0, 1):
+    raise Misfit(f'`{name}` is {described(value)}, which is neither true nor false')
+  return bool(array.item())
+
+
+def _array(value):
+  try:
+    return np.asarray(value)
+  except ValueError:  # Lists of unequal lengths.
+    return np.asarray([])
