@@ -3,7 +3,9 @@
 Nothing in `reporting` knows where the numbers come from, and TensorFlow is never imported.
 """
 
+import bisect
 import collections
+import math
 import threading
 import time
 
@@ -73,7 +75,8 @@ class RunStatistics:
     self._lock = threading.Lock()
     self._clock = clock
     self._returns = collections.deque(maxlen=window)
-    self._episodes = []  # (time, report's dict) of games not handed out yet.
+    self._episodes = []  # (clock, time, report's dict) of games not handed out yet.
+    self._updates_since = []  # (clock, environment frames) of updates since the last were.
     self._actors = _Actors()
     self._interval_start = clock()
     self._frames_at_start = 0
@@ -95,6 +98,7 @@ class RunStatistics:
     with self._lock:
       self._interval_start = self._clock()
       self._frames_at_start = environment_frames
+      self._updates_since.clear()
       self._returns.clear()
       self._returns.extend(returns)
 
@@ -103,12 +107,15 @@ class RunStatistics:
 
     Args:
       update: dict of floats: total_loss, policy_loss, baseline_loss, entropy_loss, gradient_norm,
-        policy_lag_mean, policy_lag_max (lags in updates), pass (over its batch, from 1 on).
+        policy_lag_mean, policy_lag_max (lags in updates), pass (over its batch, from 1 on); and,
+        where known, environment_frames after it.
       wait_secs: seconds that the learner waited for the batch.
       busy_secs: seconds that the rest of the update took.
     """
     with self._lock:
       self._num_updates += 1
+      if 'environment_frames' in update:
+        self._updates_since.append((self._clock(), int(update['environment_frames'])))
       for name in _UPDATE_MEANS:
         self._sums[name] += float(update[name])
       lag = float(update['policy_lag_max'])
@@ -128,15 +135,17 @@ class RunStatistics:
       report: dict(task=int, frames=int (new environment frames), wait_secs=float and
         busy_secs=float (new seconds waiting for the queue and not), crashes=int (environments
         rebuilt since this process began), pid=int, episodes=list of dict(level_name,
-        episode_return, clipped_return, episode_frames)).
+        episode_return, clipped_return, episode_frames; and secs_ago, since the game ended, 0 where
+        it is missing)).
     """
-    now = time.time()
     with self._lock:
-      self._actors.add(report, self._clock())
+      wall, now = time.time(), self._clock()
+      self._actors.add(report, now)
       self._add_wait('actor', report['wait_secs'], report['busy_secs'])
       for episode in report['episodes']:
         self._returns.append(float(episode['episode_return']))
-        self._episodes.append((now, episode))
+        secs_ago = float(episode.get('secs_ago', 0.0))
+        self._episodes.append((now - secs_ago, wall - secs_ago, episode))
 
   def _add_wait(self, who, wait_secs, busy_secs):
     self._waits[who][0] += float(wait_secs)
@@ -195,24 +204,32 @@ class RunStatistics:
     """Hands out the games that ended since the last call.
 
     Args:
-      environment_frames: frames trained on so far, written beside each game.
+      environment_frames: frames trained on so far.
 
     Returns:
-      A list of dicts with EPISODE_COLUMNS, in the order in which the games were reported.
+      A list of dicts with EPISODE_COLUMNS, in the order in which the games ended. Their
+      environment_frames are those after the next update, where there was one, and never go back.
     """
     with self._lock:
       episodes, self._episodes = self._episodes, []
+      updates, self._updates_since = self._updates_since, []
+    updates.append((math.inf, max([int(environment_frames), *(n for _, n in updates)])))
     return [
-      dict(
-        time=seen,
-        environment_frames=int(environment_frames),
-        level_name=episode['level_name'],
-        episode_return=float(episode['episode_return']),
-        clipped_return=float(episode['clipped_return']),
-        episode_frames=int(episode['episode_frames']),
-      )
-      for seen, episode in episodes
+      _game(episode, wall, updates[bisect.bisect_left(updates, (ended,))][1])
+      for ended, wall, episode in sorted(episodes, key=lambda entry: entry[0])
     ]
+
+
+def _game(episode, ended, environment_frames):
+  """A game of an actor's report as a dict with EPISODE_COLUMNS."""
+  return dict(
+    time=ended,
+    environment_frames=environment_frames,
+    level_name=episode['level_name'],
+    episode_return=float(episode['episode_return']),
+    clipped_return=float(episode['clipped_return']),
+    episode_frames=int(episode['episode_frames']),
+  )
 
 
 class _Actors:

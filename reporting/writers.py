@@ -12,6 +12,10 @@ from reporting.terminal import Terminal, live_line
 _SMOOTHING_SECS = 60.0  # The speed that "time left" is based on is averaged over about this time.
 
 
+# TensorBoard sorts groups of tags by name: what a run is worth comes first.
+_RETURNS = '1_return/'
+
+
 def open_run(
   logdir, total_environment_frames, metrics_secs, stream=None, tensorboard=True, evaluations=False
 ):
@@ -61,6 +65,17 @@ class RunWriter:
     self._metrics, self._episodes, self._events = metrics, episodes, events
     self._evaluations = evaluations
 
+  def begin(self, environment_frames, settings):
+    """Tells TensorBoard that the run begins, or goes on, with so many frames.
+
+    Args:
+      environment_frames: int.
+      settings: dict, shown as hyperparameters.
+    """
+    with self._lock:
+      if self._events:
+        self._events.begin(environment_frames, settings)
+
   def write(self, row):
     """Writes a row of `RunStatistics.row` everywhere and shows it on the terminal."""
     with self._lock:
@@ -82,12 +97,7 @@ class RunWriter:
       if self._events:
         for episode in episodes:
           self._events.write(
-            episode['time'],
-            episode['environment_frames'],
-            {
-              f'episodes/{episode["level_name"]}/{name}': episode[name]
-              for name in ('episode_return', 'clipped_return', 'episode_frames')
-            },
+            episode['time'], episode['environment_frames'], _episode_scalars(episode)
           )
 
   def write_evaluation(self, row):
@@ -96,7 +106,7 @@ class RunWriter:
       if self._evaluations:
         self._evaluations.write([row])
       if self._events:
-        tag = f'evaluations/{row["protocol"]}/'
+        tag = f'{_RETURNS}evaluations/{row["protocol"]}/'
         names = [name for name in EVALUATION_COLUMNS if name.endswith(('_return', '_score'))]
         scalars = {tag + name: row[name] for name in names if row[name] is not None}
         self._events.write(row['time'], row['environment_frames'], scalars)
@@ -120,9 +130,17 @@ def _row_scalars(row):
   """The numbers of a row by TensorBoard tag."""
   scalars = {}
   for name, value in row.items():
-    tag = ('metrics/' if name in METRIC_COLUMNS else 'cluster/') + name
+    group = 'metrics/' if name in METRIC_COLUMNS else 'cluster/'
+    tag = (_RETURNS if name == 'mean_return_100' else group) + name
     if isinstance(value, dict):
       scalars.update({f'{tag}/{key}': item for key, item in value.items()})
     elif value is not None and name not in ('time', 'environment_frames'):
       scalars[tag] = value
   return scalars
+
+
+def _episode_scalars(episode):
+  """The numbers of a game by TensorBoard tag."""
+  level = episode['level_name']
+  others = {f'episodes/{level}/{n}': episode[n] for n in ('clipped_return', 'episode_frames')}
+  return {f'{_RETURNS}{level}/episode_return': episode['episode_return'], **others}

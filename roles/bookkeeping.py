@@ -62,7 +62,8 @@ class Reports:
       self._steps += unroll['steps']
       self._wait_secs += unroll['wait_secs']
       self._busy_secs += unroll['busy_secs']
-      self._episodes += unroll['episodes']
+      now = time.monotonic()
+      self._episodes += [(now, episode) for episode in unroll['episodes']]
 
   def add_wait(self, wait_secs, busy_secs):
     """Takes a learner's report of one update."""
@@ -110,7 +111,7 @@ class Reports:
         frames=frames,
         wait_secs=self._wait_secs,
         busy_secs=self._busy_secs,
-        episodes=self._episodes,
+        episodes=[dict(e, secs_ago=round(now - ended, 3)) for ended, e in self._episodes],
         crashes=self.crashes(),
       )
       self._clear()
@@ -193,6 +194,7 @@ class Records:
     announcement = announced(self._graph.settings, frames)
     session.run(shared.write_settings, {shared.new_settings: announcement})
     self._statistics.start(frames, csv_files.last_returns(self._logdir, frames))
+    self._writer.begin(frames, self._graph.settings._asdict())
     new = f'new run from the weights of {origin}' if origin else 'new run'
     where = f'resumed at {frames} frames from {path}' if path else new
     self._writer.message(f'{self._logdir}: {where}; learns on {self._side.device_names}')

@@ -89,7 +89,7 @@ def plan(options):
   settings_lib.initial_weights(options.init_from, settings, folder)
   # The slots of the one and the statistics of the other are in the checkpoint.
   settings_lib.check_same_run(folder, settings, 'optimizer', 'advantage_normalisation')
-  told = _differences(options, folder, before, taken)
+  told = _differences(options, settings, folder, before, taken)
   if options.init_from and Checkpoints.exist(folder):
     told.append(
       f'--init_from={options.init_from} has no effect: {folder} has a checkpoint of its own'
@@ -210,10 +210,14 @@ def _check_capacity(options, settings):
     )
 
 
-def _differences(options, folder, before, taken):
+def _differences(options, settings, folder, before, taken):
   """What a command that goes on leaves as it was, against its own defaults; and what it changes."""
   own = options.all_flags
-  kept = {n: v for n, v in taken.items() if v != own[n] and n != 'num_action_repeats'}
+  fitting = dict(
+    agent_name=settings_lib.default_agent(settings.observation_shape),
+    num_action_repeats=settings.num_action_repeats,
+  )
+  kept = {n: v for n, v in taken.items() if v not in (own[n], fitting.get(n, own[n]))}
   changed = {
     name: (value, own[name])
     for name, value in before.items()

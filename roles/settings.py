@@ -97,9 +97,13 @@ def _spec(level_name, num_action_repeats, width, height):
   return environments.environment_spec(level_name, num_action_repeats, width, height)
 
 
+def default_agent(observation_shape):
+  """The agent that `auto` stands for."""
+  return 'SimpleConvNetAgent' if len(observation_shape) == 3 else 'MLPAgent'
+
+
 def _fitting_agent(agent_name, level_name, observation_shape):
-  is_image = len(observation_shape) == 3
-  default = 'SimpleConvNetAgent' if is_image else 'MLPAgent'
+  is_image, default = len(observation_shape) == 3, default_agent(observation_shape)
   if agent_name == 'auto':
     return default
   if agent_name.startswith('MLP') == is_image:

@@ -66,23 +66,24 @@ def be_late(path):
 def record(path):
   """See above."""
   import environments
-  from runtime import sessions
+  from roles.filling import Filling
 
-  create_environment, open_session = environments.create_environment, sessions.open_session
+  create_environment, fill = environments.create_environment, Filling.fill
   seeds = []
 
   def recording_create(level_name, num_envs, seed, *args):
     seeds.append(seed)
     return create_environment(level_name, num_envs, seed, *args)
 
-  def recording_open(*args, **feed):
-    session = open_session(*args, **feed)
-    np.savez(path + '.new.npz', seeds=seeds, **_variables(session, *args[-2:]))
+  def recording_fill(filling, session, checkpoint):
+    origin = fill(filling, session, checkpoint)
+    found = _variables(session, filling._restore.__self__, checkpoint)
+    np.savez(path + '.new.npz', seeds=seeds, **found)
     os.replace(path + '.new.npz', path)
-    return session
+    return origin
 
   environments.create_environment = recording_create
-  sessions.open_session = recording_open
+  Filling.fill = recording_fill
 
 
 def _variables(session, checkpoints, checkpoint):

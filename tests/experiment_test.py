@@ -335,6 +335,8 @@ def test_a_run_leaves_its_records(catch):
     with open(os.path.join(catch.logdir, name)) as file:
       assert file.readline().rstrip('\n') == header
   games = catch.rows('episodes.csv')
+  own = [int(game['environment_frames']) for game in games]
+  assert own == sorted(own) and len(set(own)) > 2 * len(catch.rows())  # Not those of the rows.
   assert {(g['level_name'], g['episode_frames']) for g in games} == {('impala/Catch-v0', '9')}
   assert {g['episode_return'] for g in games} == {'1', '-1'}
   assert all(g['episode_return'] == g['clipped_return'] for g in games)
@@ -342,7 +344,7 @@ def test_a_run_leaves_its_records(catch):
     assert file.read(8) == b'\x89PNG\r\n\x1a\n'
   (events,) = (name for name in files if name.startswith('events.out.tfevents.'))
   with open(os.path.join(catch.logdir, events), 'rb') as file:
-    assert b'metrics/mean_return_100' in file.read()
+    assert b'1_return/mean_return_100' in file.read()
 
 
 def test_run_json_tells_flags_versions_and_machine_but_no_environment_variables(catch):

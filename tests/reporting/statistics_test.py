@@ -122,6 +122,29 @@ def test_a_silent_actor_does_not_count_as_connected():
   assert list(row['frames_per_sec_by_actor']) == [1]
 
 
+def test_each_game_carries_the_frames_of_when_it_ended():
+  clock = Clock()
+  statistics = RunStatistics(clock=clock)
+  statistics.start(1000)
+  for frames in (1100, 1200, 1300):
+    clock.now += 1.0
+    statistics.add_update(an_update(environment_frames=frames), 0.0, 1.0)
+  ended = [an_episode(2.0, secs_ago=0.5), an_episode(1.0, secs_ago=2.5), an_episode(3.0)]
+  clock.now += 0.25
+  statistics.add_actor_report(a_report(episodes=ended))
+  late = an_episode(4.0, secs_ago=2.0)  # Of an actor whose report took longer.
+  first = statistics.pop_episodes(1290)  # Read before the last update.
+  statistics.add_actor_report(a_report(episodes=[late, an_episode(5.0)]))
+  told = [(e['episode_return'], e['environment_frames']) for e in first]
+  assert told == [(1.0, 1100), (2.0, 1300), (3.0, 1300)]
+  seen = [e['time'] for e in first]
+  assert (seen[1] - seen[0], seen[2] - seen[1]) == pytest.approx((2.0, 0.5), abs=0.01)
+  clock.now += 1.0
+  statistics.add_update(an_update(environment_frames=1400), 0.0, 1.0)
+  second = [e['environment_frames'] for e in statistics.pop_episodes(1450)]
+  assert second == [1400, 1400]  # They never go back: readers take that for a restart.
+
+
 def test_episodes_are_handed_out_once():
   statistics = RunStatistics()
   statistics.add_actor_report(a_report(episodes=[an_episode(5.0), an_episode(6.0)]))

@@ -126,8 +126,40 @@ def test_tensorboard_reads_the_events_back(tmp_path):
   assert [(event.step, event.value) for event in losses] == [(100, 1.5), (200, 2.5)]
   assert accumulator.Scalars('cluster/queue_depth')[0].value == 3
   assert accumulator.Scalars('cluster/frames_per_sec_by_actor/2')[0].value == 50
-  (episode,) = accumulator.Scalars('episodes/impala/Catch-v0/episode_return')
+  (episode,) = accumulator.Scalars('1_return/impala/Catch-v0/episode_return')
   assert (episode.step, episode.value) == (150, 5)
+
+
+def test_tensorboard_hears_of_a_restart_and_forgets_what_it_made_void(tmp_path):
+  from tensorboard.backend.event_processing import event_accumulator
+  from tensorboard.plugins.hparams import plugin_data_pb2
+
+  settings = {'learning_rate': 0.5, 'sync_learners': False, 'optimizer': 'adam', 'shape': (3, 4)}
+  with reporting_run(tmp_path) as writer:
+    writer.begin(0, settings)
+    for frames in (100, 200, 300):
+      writer.write(a_row(frames, mean_return_100=frames))
+      writer.write_episodes([dict(an_episode(frames), time=1.0, environment_frames=frames)])
+    writer.begin(250, settings)  # The chief connected again.
+    writer.write(a_row(350, mean_return_100=350))
+  with reporting_run(tmp_path) as writer:  # A new process.
+    writer.begin(150, settings)
+    writer.write(a_row(180, mean_return_100=7, total_loss=1.0))
+  accumulator = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+  curve = accumulator.Scalars('1_return/mean_return_100')
+  assert [(event.step, event.value) for event in curve] == [(100, 100), (180, 7)]
+  games = accumulator.Scalars('1_return/impala/Catch-v0/episode_return')
+  assert [event.step for event in games] == [100]
+  # The first groups of the page, which sorts them, are of returns.
+  groups = sorted({tag.split('/')[0] for tag in accumulator.Tags()['scalars']})
+  assert groups == ['1_return', 'cluster', 'episodes', 'metrics']
+  content = accumulator.PluginTagToContent('hparams')['_hparams_/session_start_info']
+  session = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+  shown = {name: value.WhichOneof('kind') for name, value in session.hparams.items()}
+  assert shown == {
+    'learning_rate': 'number_value', 'sync_learners': 'bool_value', 'optimizer': 'string_value',
+    'shape': 'string_value',
+  }  # fmt: skip
 
 
 def test_tensorboard_can_be_left_out(tmp_path):
@@ -143,6 +175,7 @@ from reporting import curves, run_record, statistics, terminal, writers
 lazy = ('tensorflow', 'tensorboard', 'matplotlib')
 assert not any(name in sys.modules for name in lazy)
 writer = writers.open_run({str(tmp_path)!r}, 1000, 10)
+writer.begin(0, {{'seed': 1}})
 row = statistics.RunStatistics().row(5, 1, 1e-4)
 writer.write(row)
 writer.close()
