@@ -1,17 +1,24 @@
-"""Files of a host are listed and fetched, each whole or not at all, here or over SFTP."""
+"""Files of a host are listed and fetched, each whole or not at all, here or over SFTP.
+
+What a host says is checked: a name is that of a file in the folder, and a size is what there is
+room for; memory does not grow with either.
+"""
 
 import collections
 import contextlib
 import os
+import shutil
 import stat
 
+from frontend import whole_files
 from frontend.host_error import LOST, HostError
 
 CHUNK_BYTES = 256 * 1024
-# Requests for parts of a file that SFTP keeps under way at a time.
-REQUESTS_AHEAD = 64
-# Longest silence of a host in the middle of a file.
-SILENCE_SECS = 60
+# Of a file that is read into memory (a record, a list of checkpoints).
+MOST_READ_BYTES = 16 * 1024 * 1024
+# How the names of files end that are not whole yet, and how old those of killed pulls are.
+SUFFIX = '.pull'
+LEFTOVER_SECS = 3600.0
 
 # What tells a file that changed from one that did not. size: bytes; mtime: Unix time in whole
 # seconds, more SFTP does not tell.
@@ -45,8 +52,15 @@ class FilesHere:
   def open(self, path):
     """(file, Version) of a file as it is now; later additions are not waited for."""
     with self._named(path):
-      file = open(path, 'rb')
-      return file, version(self._attributes(file))
+      file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb')
+      found = os.fstat(file.fileno())
+      return self._checked(file, stat.S_ISREG(found.st_mode), version(found), path)
+
+  def _checked(self, file, is_file, found, path):
+    if not is_file:
+      file.close()
+      raise HostError('', f'{path} is no file')
+    return file, found
 
   def chunks(self, file, size, path):
     """Yields the first `size` bytes of an open file, in parts."""
@@ -55,14 +69,9 @@ class FilesHere:
       with self._named(path):
         data = file.read(min(left, CHUNK_BYTES))
         if not data:
-          self._attributes(file)  # To paramiko a lost connection may look like the end of a file.
           raise HostError('', f'{path} became shorter while it was read; try again')
       left -= len(data)
       yield data
-
-  def _attributes(self, file):
-    """Those of an open file, as its host has them now."""
-    return os.fstat(file.fileno())
 
   @contextlib.contextmanager
   def _named(self, path):
@@ -79,48 +88,56 @@ class FilesOverSftp(FilesHere):
   """Files of another machine.
 
   Args:
-    sftp: a paramiko SFTPClient.
+    client: a `sftp.Client`.
   """
 
-  def __init__(self, sftp):
-    import paramiko
+  def __init__(self, client):
+    from frontend import sftp
 
-    self.lost = (*LOST, paramiko.SSHException, paramiko.SFTPError)
-    self._sftp = sftp
-    sftp.get_channel().settimeout(SILENCE_SECS)
+    self.lost = (*LOST, *sftp.NONSENSE)
+    self._sftp = client
 
   def listing(self, folder):
     """As in `FilesHere`."""
     with self._named(folder):
-      entries = self._sftp.listdir_attr(folder)
-    return {entry.filename: version(entry) for entry in entries if stat.S_ISREG(entry.st_mode)}
+      found = self._sftp.listing(folder)
+    return {name: Version(a.size, a.mtime) for name, a in found.items() if a.is_file}
 
   def open(self, path):
     """As in `FilesHere`."""
     with self._named(path):
       file = self._sftp.open(path, 'rb')
-      found = version(self._attributes(file))
-      file._prefetch_thread = self._quiet(file._prefetch_thread)
-      file.prefetch(found.size, REQUESTS_AHEAD)
-      return file, found
+      found = self._sftp.attributes(file)
+      return self._checked(file, found.is_file, Version(found.size, found.mtime), path)
 
-  def _quiet(self, ask_ahead):
-    """paramiko's thread without its traceback of a lost connection: whoever reads says so."""
+  def chunks(self, file, size, path):
+    """As in `FilesHere`."""
+    from frontend import sftp
 
-    def ask(*args):
-      with contextlib.suppress(*self.lost):
-        ask_ahead(*args)
+    pieces = self._sftp.pieces(file, size)
+    while True:
+      with self._named(path):
+        try:
+          data = next(pieces, None)
+        except sftp.Ended:
+          raise HostError('', f'{path} became shorter while it was read; try again') from None
+      if data is None:
+        return
+      yield data
 
-    return ask
-
-  def _attributes(self, file):
-    return file.stat()
+  @contextlib.contextmanager
+  def _named(self, path):
+    self._sftp.begin()
+    with super()._named(path):
+      yield
 
 
 def read(files, path):
   """All bytes of a small file; raises HostError, or Gone where there is none."""
   file, found = files.open(path)
   with file:
+    if found.size > MOST_READ_BYTES:
+      raise HostError('', f'{path} is said to have {found.size:,} bytes, which is no such file')
     return b''.join(files.chunks(file, found.size, path))
 
 
@@ -140,7 +157,12 @@ def fetch(files, source, target):
     Gone: there is no such file.
   """
   file, found = files.open(source)
-  with file, _whole(target) as copy:
+  with file, _written(target) as copy:
+    room = shutil.disk_usage(os.path.dirname(target) or '.').free
+    if found.size > room:
+      raise HostError(
+        '', f'{source} is said to have {found.size:,} bytes, and {target} has room for {room:,}'
+      )
     for data in files.chunks(file, found.size, source):
       copy.write(data)
     copy.flush()
@@ -150,20 +172,20 @@ def fetch(files, source, target):
 
 def put(data, target):
   """Writes bytes to a file here, as `fetch` does."""
-  with _whole(target) as copy:
+  with _written(target) as copy:
     copy.write(data)
 
 
+def remove_leftovers(folder, now):
+  """Removes what pulls to a folder here have left that were killed; `now` in Unix seconds."""
+  whole_files.remove_leftovers(folder, SUFFIX, LEFTOVER_SECS, now)
+
+
 @contextlib.contextmanager
-def _whole(target):
-  """A file to write to, which becomes `target` at the end if nothing went wrong."""
-  temporary = target + '.pull'
+def _written(target):
+  """A file to write to, which becomes `target`, on the disk, if nothing went wrong."""
   try:
-    with open(temporary, 'wb') as copy:
+    with whole_files.replacing(target, SUFFIX, sync=True) as copy:
       yield copy
-    os.replace(temporary, target)
   except OSError as error:
     raise HostError('', f'cannot write {target}: {error.strerror or error}') from None
-  finally:
-    with contextlib.suppress(OSError):
-      os.remove(temporary)

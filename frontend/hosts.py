@@ -140,34 +140,34 @@ class SshHost(_Host):
 
   def put(self, root, names, target=''):
     """Copies files, given relative to `root`, below the workdir; returns how many."""
-    import paramiko
-
-    self.connect()
     base = os.path.join(self.workdir, target) if target else self.workdir
-    try:
-      with self._clients[-1].open_sftp() as sftp:
-        copying.put_over_sftp(sftp, root, names, base)
-    except (*LOST, paramiko.SSHException) as error:
-      reason = str(error) or 'the connection was lost'
-      raise HostError('', f'cannot copy files over SFTP: {reason}') from None
+    with contextlib.closing(self._sftp('copy')) as client, self._named('copy'):
+      copying.put_over_sftp(client, root, names, base)
     return len(names)
 
   @contextlib.contextmanager
   def files(self):
     """What reads files of the host, while the context lasts; HostError without SFTP there."""
-    import paramiko
+    with contextlib.closing(self._sftp('read')) as client:
+      yield fetching.FilesOverSftp(client)
+
+  def _sftp(self, verb):
+    """A `sftp.Client`; `verb` is what is done to files with it."""
+    from frontend import sftp
 
     self.connect()
+    with self._named(verb):
+      return sftp.Client.from_transport(self._clients[-1].get_transport())
+
+  @contextlib.contextmanager
+  def _named(self, verb):
+    from frontend import sftp
+
     try:
-      sftp = self._clients[-1].open_sftp()
-    except (*LOST, paramiko.SSHException) as error:
+      yield
+    except (*LOST, *sftp.NONSENSE) as error:
       reason = str(error) or 'the connection was lost'
-      raise HostError('', f'cannot read files over SFTP: {reason}') from None
-    try:
-      yield fetching.FilesOverSftp(sftp)
-    finally:
-      with contextlib.suppress(*LOST):  # Where the connection was lost, there is nothing to close.
-        sftp.close()
+      raise HostError('', f'cannot {verb} files over SFTP: {reason}') from None
 
   @contextlib.contextmanager
   def tunnel(self, port):

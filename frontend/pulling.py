@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 
 from frontend import fetching, hosts, plain_text
 from frontend.host_error import HostError
@@ -47,8 +48,8 @@ def pull(console):
 
 def run_folder(console, chief):
   """The run's folder on the chief's host; ValueError where none is known."""
-  logdir = chief.ask('logdir', **console.session())['logdir']
-  if not logdir:
+  logdir = chief.ask('logdir', **console.session()).get('logdir')
+  if not logdir or not isinstance(logdir, str):
     raise ValueError(
       f'no run of session {console.options.tmux_sess} is known on {chief.name}: '
       'it was not launched there, or its chief did not come to choose a logdir'
@@ -79,6 +80,7 @@ class _Run:
       os.makedirs(self._target, exist_ok=True)
     except OSError as error:
       raise ValueError(f'--to={self._target} cannot be made: {error.strerror}') from None
+    fetching.remove_leftovers(self._target, time.time())
     listing = self._files.listing(self._logdir)
     self._fetch([name for name in RECORDS if name in listing], listing)
 
@@ -92,7 +94,8 @@ class _Run:
       try:
         listing = self._files.listing(self._logdir)
         best = self._best() if which == 'best' else None
-        names = checkpoint_files(index.decode(), listing, which, best)
+        text = index.decode(errors='replace')
+        names = checkpoint_files(text, listing, which, best)
         self._fetch([*names, LIST] if LIST in listing else names, listing)
       except fetching.Gone:
         continue
@@ -105,9 +108,9 @@ class _Run:
     """The name of the best checkpoint; HostError where it is not known."""
     try:
       best = json.loads(fetching.read(self._files, self._there(LIST)))['best']
-    except (fetching.Gone, ValueError, TypeError, KeyError):
+    except (fetching.Gone, ValueError, TypeError, KeyError, RecursionError):
       best = None
-    if not best:
+    if not best or not isinstance(best, str):
       raise HostError(
         '', f'{self._logdir} has no best checkpoint so far: none was saved after 100 games'
       )
@@ -161,7 +164,7 @@ def _first_start(record):
     start = json.loads(record)
     starts = start.pop('starts', [])
     return starts[0] if starts else start
-  except (ValueError, AttributeError):
+  except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
     return None
 
 
@@ -186,7 +189,6 @@ def checkpoint_files(index, listing, which, best=None):
     if asked not in whole:
       raise fetching.Gone('', f'there is no checkpoint {asked}')
     whole = [asked]
-  ends = r'\.(data-\d+-of-\d+|index)'
-  return sorted(
-    name for name in listing if any(re.fullmatch(re.escape(path) + ends, name) for path in whole)
-  )
+  parts = re.compile(r'(.+)\.(data-\d+-of-\d+|index)')
+  whole = set(whole)
+  return sorted(name for name in listing if (part := parts.fullmatch(name)) and part[1] in whole)

@@ -31,6 +31,10 @@ def content(path):
     return file.read()
 
 
+def unfinished(folder):
+  return [name for name in os.listdir(folder) if name.endswith(fetching.SUFFIX)]
+
+
 def same(recorded, target, name):
   return content(os.path.join(recorded.logdir, name)) == content(os.path.join(target, name))
 
@@ -180,12 +184,12 @@ def test_a_host_that_goes_away_leaves_nothing_half(remote, sshd, tmp_path):  # n
   with remote().files() as files:
     thread = threading.Thread(target=fetch, args=[files])
     thread.start()
-    conftest.eventually(lambda: os.path.exists(target + '.pull') or outcome)
+    conftest.eventually(lambda: unfinished(tmp_path) or outcome)
     sshd.close()
     thread.join(60)
   (said,) = outcome
   assert str(said).startswith(f'cannot read {source}: ')
-  assert not os.path.exists(target) and not os.path.exists(target + '.pull')
+  assert not os.path.exists(target) and not unfinished(tmp_path)
 
 
 def test_a_lost_connection_is_not_the_end_of_a_file(remote, tmp_path):
