@@ -218,6 +218,7 @@ _STATE_SHAPES = {
   'host': _is_text,
   'phase': _is_text,
   'logdir': _is_text,
+  'trouble': _is_text,
   'last_seen': _is_number,
   'frames_per_sec': _is_number,
   'environment_frames': _is_number,

@@ -77,6 +77,7 @@ def status_row(folder, task, record, own, alive, now):
     state = 'no answer'
   running = state == 'running'
   fresh = own.get('pid') == record.get('pid')
+  trouble = [own['trouble']] if running and fresh and own.get('trouble') else []
   return {
     'task': task,
     'state': state,
@@ -87,7 +88,7 @@ def status_row(folder, task, record, own, alive, now):
     'restarts': record.get('restarts', 0),
     'frames_per_sec': own.get('frames_per_sec') if running and fresh else None,
     'last_seen_secs': max(0.0, round(now - own['last_seen'], 1)) if own.get('last_seen') else None,
-    'last_line': last_line(folder, task, record, now),
+    'last_line': ' | '.join([*trouble, last_line(folder, task, record, now)]),
     'training': training_of(own),
   }
 

@@ -1,12 +1,18 @@
 """TensorBoard's event file, through TensorBoard's own record writer."""
 
+import io
 import os
 import platform
 import time
 
+from runtime import files
+
 
 class EventFile:
-  """TensorBoard's event file, through TensorBoard's own record writer."""
+  """TensorBoard's event file: whole records, each on disk when `write` returns.
+
+  Who reads it stops at a record that is cut off, so one that cannot be written is taken away.
+  """
 
   def __init__(self, logdir):
     from tensorboard.compat.proto import event_pb2, summary_pb2
@@ -14,13 +20,14 @@ class EventFile:
 
     self._event_pb2 = event_pb2
     self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+    self._record_writer = record_writer.RecordWriter
     now = time.time()
     name = f'events.out.tfevents.{now:017.6f}.{platform.node()}.{os.getpid()}'
-    self._writer = record_writer.RecordWriter(open(os.path.join(logdir, name), 'wb'))
-    self._add(self._event(wall_time=now, file_version='brain.Event:2'))
+    self._file = files.Growing(os.path.join(logdir, name))
+    self._first = self._event(wall_time=now, file_version='brain.Event:2')
 
   def write(self, wall_time, step, scalars):
-    """Adds scalars, a dict by tag, at a step (environment frames)."""
+    """Adds scalars, a dict by tag, at a step (environment frames). May raise OSError."""
     values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
     self._add(self._event(wall_time=wall_time, step=step, summary=self._summary(value=values)))
 
@@ -36,12 +43,19 @@ class EventFile:
     self._add(self._event(wall_time=time.time(), summary=_hyperparameters(settings)))
 
   def _add(self, event):
-    self._writer.write(event.SerializeToString())
-    self._writer.flush()
+    if self._first:
+      self._file.append(self._record(self._first))
+      self._first = None
+    self._file.append(self._record(event))
+
+  def _record(self, event):
+    buffer = io.BytesIO()
+    self._record_writer(buffer).write(event.SerializeToString())
+    return buffer.getvalue()
 
   def close(self):
     """Closes the file."""
-    self._writer.close()
+    self._file.close()
 
 
 def _hyperparameters(settings):

@@ -1,10 +1,12 @@
 """Where the rows of a run are written: the terminal, CSV files and TensorBoard, all at once."""
 
+import contextlib
 import os
+import random
 import sys
 import threading
 
-from reporting.csv_files import CsvFile
+from reporting.csv_files import CsvFile, share_of_games
 from reporting.events import EventFile
 from reporting.statistics import EPISODE_COLUMNS, EVALUATION_COLUMNS, METRIC_COLUMNS
 from reporting.terminal import Terminal, live_line
@@ -38,7 +40,8 @@ def open_run(
   screen = Terminal(sys.stdout if stream is None else stream)
   if logdir is None:
     return RunWriter(screen, total_environment_frames, metrics_secs)
-  os.makedirs(logdir, exist_ok=True)
+  with contextlib.suppress(OSError):  # Whatever cannot be opened is tried again with each row.
+    os.makedirs(logdir, exist_ok=True)
   metrics = CsvFile(os.path.join(logdir, 'metrics.csv'), METRIC_COLUMNS)
   episodes = CsvFile(os.path.join(logdir, 'episodes.csv'), EPISODE_COLUMNS)
   played = None
@@ -49,8 +52,57 @@ def open_run(
   return RunWriter(screen, total_environment_frames, metrics_secs, *files)
 
 
+class _Sink:
+  """A file of a run. A record is not the run: what cannot be written is counted, and that is all.
+
+  Args:
+    name: of the file, for sentences.
+    file: has `write` and `close`; None for no file.
+    say: function of a sentence.
+
+  Attributes:
+    lost: rows that could not be written so far, int.
+    reason: why the last one could not, '' where it could.
+  """
+
+  def __init__(self, name, file, say):
+    self._name, self._file, self._say = name, file, say
+    self.lost, self.reason = 0, ''
+
+  @property
+  def size(self):
+    """Bytes of the file."""
+    return self._file.size if self._file else 0
+
+  def write(self, *args, rows=1, by='write'):
+    """As this method of the file, of so many rows."""
+    if not self._file:
+      return
+    try:
+      getattr(self._file, by)(*args)
+    except (OSError, ValueError) as e:  # ValueError: other columns, seen late.
+      reason = getattr(e, 'strerror', None) or str(e)
+      if reason != self.reason:
+        self._say(f'{self._name} cannot be written: {reason}; training goes on without its rows')
+      self.lost, self.reason = self.lost + rows, reason
+    else:
+      if self.reason:
+        self._say(f'{self._name} is written again; {self.lost} rows are missing')
+      self.reason = ''
+
+  def close(self):
+    """Closes the file; nothing is written from now on."""
+    if self._file:
+      self._file.close()
+    self._file = None
+
+
 class RunWriter:
-  """Writes rows to the terminal and to the files of a run; see `open_run`. Thread-safe."""
+  """Writes rows to the terminal and to the files of a run; see `open_run`. Thread-safe.
+
+  Attributes:
+    checkpoint_trouble: what the live line is to say of checkpoints that cannot be written, or ''.
+  """
 
   def __init__(
     self, screen, total_environment_frames, metrics_secs, metrics=None, episodes=None, events=None,
@@ -61,9 +113,21 @@ class RunWriter:
     self._screen = screen
     self._total_frames = total_environment_frames
     self._smoothing = min(1.0, metrics_secs / _SMOOTHING_SECS)
-    self._speed = None
-    self._metrics, self._episodes, self._events = metrics, episodes, events
-    self._evaluations = evaluations
+    self._speed, self._drawn = None, random.Random()
+    self._metrics = _Sink('metrics.csv', metrics, self.message)
+    self._episodes = _Sink('episodes.csv', episodes, self.message)
+    self._evaluations = _Sink('evaluations.csv', evaluations, self.message)
+    self._events = _Sink("TensorBoard's event file", events, self.message)
+    self._sinks = self._metrics, self._episodes, self._evaluations, self._events
+    self.checkpoint_trouble = ''
+
+  @property
+  def trouble(self):
+    """What of the run is not on disk, in a few words; '' where all is."""
+    lost = sum(sink.lost for sink in self._sinks)
+    reason = next((sink.reason for sink in self._sinks if sink.reason), '')
+    rows = f'{lost} rows not recorded' + (f': {reason}' if reason else '') if lost else ''
+    return '; '.join(filter(None, [self.checkpoint_trouble, rows]))
 
   def begin(self, environment_frames, settings):
     """Tells TensorBoard that the run begins, or goes on, with so many frames.
@@ -73,43 +137,42 @@ class RunWriter:
       settings: dict, shown as hyperparameters.
     """
     with self._lock:
-      if self._events:
-        self._events.begin(environment_frames, settings)
+      self._events.write(environment_frames, settings, rows=0, by='begin')
 
   def write(self, row):
     """Writes a row of `RunStatistics.row` everywhere and shows it on the terminal."""
     with self._lock:
-      if self._metrics:
-        self._metrics.write([row])
-      if self._events:
-        self._events.write(row['time'], row['environment_frames'], _row_scalars(row))
+      self._metrics.write([row])
+      self._events.write(row['time'], row['environment_frames'], _row_scalars(row))
       rate = row['frames_per_sec']
       before = rate if self._speed is None else self._speed
       self._speed = before + self._smoothing * (rate - before)
-      lines = [live_line(row, self._total_frames, self._speed, short) for short in (False, True)]
-      self._screen.show(*lines)
+      long, short = (live_line(row, self._total_frames, self._speed, s) for s in (False, True))
+      trouble = self.trouble
+      self._screen.show(
+        *(f'{long}  {trouble}', f'{trouble}  {short}') if trouble else (long, short)
+      )
 
   def write_episodes(self, episodes):
-    """Writes the games of `RunStatistics.pop_episodes`."""
+    """Writes the games of `RunStatistics.pop_episodes`: all, or a share where they are too many."""
     with self._lock:
-      if self._episodes:
-        self._episodes.write(episodes)
-      if self._events:
-        for episode in episodes:
-          self._events.write(
-            episode['time'], episode['environment_frames'], _episode_scalars(episode)
-          )
+      share = share_of_games(self._episodes.size)
+      episodes = [episode for episode in episodes if self._drawn.random() < share]
+      if episodes:
+        self._episodes.write(episodes, rows=len(episodes))
+      for episode in episodes:
+        self._events.write(
+          episode['time'], episode['environment_frames'], _episode_scalars(episode)
+        )
 
   def write_evaluation(self, row):
     """Writes a row of EVALUATION_COLUMNS."""
     with self._lock:
-      if self._evaluations:
-        self._evaluations.write([row])
-      if self._events:
-        tag = f'{_RETURNS}evaluations/{row["protocol"]}/'
-        names = [name for name in EVALUATION_COLUMNS if name.endswith(('_return', '_score'))]
-        scalars = {tag + name: row[name] for name in names if row[name] is not None}
-        self._events.write(row['time'], row['environment_frames'], scalars)
+      self._evaluations.write([row])
+      tag = f'{_RETURNS}evaluations/{row["protocol"]}/'
+      names = [name for name in EVALUATION_COLUMNS if name.endswith(('_return', '_score'))]
+      scalars = {tag + name: row[name] for name in names if row[name] is not None}
+      self._events.write(row['time'], row['environment_frames'], scalars)
 
   def message(self, text):
     """Prints a line of its own to the terminal; the live line goes on below it."""
@@ -120,10 +183,8 @@ class RunWriter:
     """Leaves the last live line standing and closes the files. May be called twice."""
     with self._lock:
       self._screen.finish()
-      for file in (self._metrics, self._episodes, self._events, self._evaluations):
-        if file:
-          file.close()
-      self._metrics = self._episodes = self._events = self._evaluations = None
+      for sink in self._sinks:
+        sink.close()
 
 
 def _row_scalars(row):

@@ -193,7 +193,7 @@ class Records:
     frames = int(session.run(self._graph.counters.environment_frames))
     announcement = announced(self._graph.settings, frames)
     session.run(shared.write_settings, {shared.new_settings: announcement})
-    self._statistics.start(frames, csv_files.last_returns(self._logdir, frames))
+    self._statistics.start(frames, _earlier_returns(self._logdir, frames, self.message))
     self._writer.begin(frames, self._graph.settings._asdict())
     new = f'new run from the weights of {origin}' if origin else 'new run'
     where = f'resumed at {frames} frames from {path}' if path else new
@@ -248,6 +248,7 @@ class Records:
     for sentence in self._signs.add(row):
       self._writer.message(sentence)
     self._writer.write_episodes(self._statistics.pop_episodes(int(frames)))
+    self._task.heartbeat.facts['trouble'] = self._writer.trouble
     return row
 
   def _say_verdict(self, row, busy):
@@ -275,6 +276,11 @@ class Records:
     """Says a sentence above the live line."""
     self._writer.message(text)
 
+  def trouble(self, text):
+    """Has the live line and the state file say what is wrong with checkpoints; '' for nothing."""
+    self._writer.checkpoint_trouble = text
+    self._task.heartbeat.facts['trouble'] = self._writer.trouble
+
   def mean_return_100(self, session=None):
     """The mean return of the last 100 games, a float; None while there are fewer.
 
@@ -285,16 +291,38 @@ class Records:
       self._collect(session)
     return self._statistics.full_mean_return()
 
-  def close(self, session):
-    """Writes the last row, the summary line and the learning curve."""
+  def close(self, session, unsaved=''):
+    """Writes the last row, the summary line and the learning curve.
+
+    Args:
+      session: to collect with what was not collected yet.
+      unsaved: why there is no last checkpoint, or ''.
+    """
     self._collect(session)
     row = self._write_row(session)
     self._writer.close()
-    self._writer.message(_summary(row, self._task, self._graph.settings, self._logdir))
-    curves.plot_learning_curve(self._logdir, os.path.join(self._logdir, 'learning_curve.png'))
+    self._writer.message(_summary(row, self._task, self._graph.settings, self._logdir, unsaved))
+    _draw(self._logdir, self.message)
 
 
-def _summary(row, task, settings, logdir):
+def _earlier_returns(logdir, frames, say):
+  """Returns of the last games so far; none where they cannot be read, which is said."""
+  try:
+    return csv_files.last_returns(logdir, frames)
+  except (OSError, ValueError, KeyError) as e:
+    say(f'the last games in {logdir} cannot be read, training goes on without them: {e}')
+    return []
+
+
+def _draw(logdir, say):
+  """Draws learning_curve.png; whatever a picture meets, the run is done."""
+  try:
+    curves.plot_learning_curve(logdir, os.path.join(logdir, 'learning_curve.png'))
+  except Exception as e:
+    say(f'learning_curve.png is not drawn: {e}; --mode=plot draws it')
+
+
+def _summary(row, task, settings, logdir, unsaved):
   """The last line of a run: why it ended, where it stands, and what goes on with it."""
   games, resumes = row['mean_return_100'], ''
   if task.cluster.is_local and row['environment_frames'] < settings.total_environment_frames:
@@ -302,5 +330,5 @@ def _summary(row, task, settings, logdir):
   return (
     f'{task.interrupts.reason}: {row["environment_frames"]} frames, {row["updates"]} updates, mean '
     f'return of the last 100 games {"unknown" if games is None else format(games, ".2f")}; '
-    f'checkpoint in {logdir}{resumes}'
+    + (f'no checkpoint of it: {unsaved}' if unsaved else f'checkpoint in {logdir}{resumes}')
   )

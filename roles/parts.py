@@ -6,17 +6,18 @@ Each part knows what it does when a session opens, which loops it runs, and how 
 
 import functools
 import os
-import time
 
 from absl import logging
 
 import learner
 from evaluation import periodic
 from roles.bookkeeping import Records, Reports
+from roles.saving import Saving
 from roles.settings import initial_weights
 from roles.wiring import ActorSide, LearnerSide, learner_devices
 from runtime import cluster_file, peers
 from runtime.checkpoints import Checkpoints
+from runtime.process import RunFailed
 from runtime.sessions import run_within
 
 # Flags of the chief that its evaluations are played with.
@@ -222,11 +223,10 @@ class Chief(Part):
       task.interrupts.is_set,
     )
     self.checkpoints.in_use = self._evaluations.plays
-    self._checkpoint_was_saved()
+    self._saving = Saving(
+      self.checkpoints, options.save_checkpoint_secs, self._records.message, self._records.trouble
+    )
     learning.after_update = self._after_update
-
-  def _checkpoint_was_saved(self):
-    self._next_checkpoint = time.monotonic() + self._task.options.save_checkpoint_secs
 
   def opened(self, session, path):
     """As `Part`: announces the run."""
@@ -252,13 +252,12 @@ class Chief(Part):
     if self._task.end_if_done(values['environment_frames'], total):
       return
     frames = int(values['environment_frames'])
-    evaluates, is_due = self._evaluations.is_due(frames), self.checkpoints.is_due(frames)
-    if evaluates or is_due or time.monotonic() >= self._next_checkpoint:
+    evaluates = self._evaluations.is_due(frames)
+    if self._saving.is_due(frames, is_wanted=evaluates):
       enter('save')
       mean_return = self._records.mean_return_100()
-      saved = self.checkpoints.save(session, values['updates'], mean_return)
-      self._checkpoint_was_saved()
-      if evaluates:
+      saved = self._saving.save(session, values['updates'], mean_return)
+      if evaluates and saved:
         self._evaluations.start(saved)
 
   def announce_end(self, session):
@@ -267,16 +266,26 @@ class Chief(Part):
       run_within(session, self._graph.shared.mark_done)
 
   def finish(self, session):
-    """As `Part`: the last checkpoint, the last records, and nobody needs to wait for the chief."""
+    """As `Part`: the last checkpoint, the last records, and nobody needs to wait for the chief.
+
+    Raises:
+      RunFailed: the disk did not take the checkpoint.
+    """
     self._evaluations.stop()
     run_goes_on = self._task.interrupts.run_goes_on  # The others wait for the chief to be back.
     if not run_goes_on:
       self._wait_for_last_updates()
     updates = run_within(session, self._graph.counters.updates)
-    self.checkpoints.save(session, updates, self._records.mean_return_100(session))
-    self._records.close(session)
+    mean_return = self._records.mean_return_100(session)
+    unsaved = self._saving.save_last(session, updates, mean_return)
+    self._records.close(session, unsaved)
     if not run_goes_on:
       run_within(session, self._graph.shared.mark_chief_left)
+    if unsaved:
+      raise RunFailed(
+        f'the last checkpoint could not be written ({unsaved}): what was learned since the one '
+        f'before it, in {self.logdir}, is lost'
+      )
 
   def close(self):
     """As `Part`: also where training has failed."""

@@ -27,7 +27,7 @@ class Heartbeat:
 
   Attributes:
     facts: dict of what else the state file tells: frames_per_sec, environment_frames, last_error;
-      of a chief also logdir, mean_return_100 and who waits.
+      of a chief also logdir, mean_return_100, who waits, and trouble: what is not on disk.
     excused: function of a phase: why a long stay in it now is a wait for others, to be reported
       only; '' where it is none.
   """
