@@ -28,6 +28,7 @@ from absl import (
   logging,
 )
 
+import open_files
 from envs import faults
 from evaluation import modes, protocols
 from roles import resuming
@@ -371,6 +372,7 @@ def main(argv):
     return process.EXIT_OK
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
+  open_files.raise_limit()
   try:
     cluster = parse_args(argv)
     if FLAGS.only_check_args:

@@ -18,6 +18,7 @@ import contextlib
 import faulthandler
 import fcntl
 import io
+import itertools
 import os
 import pickle
 import runpy
@@ -33,8 +34,15 @@ import traceback
 import types
 import weakref
 
+import descendants
+import open_files
+
 # Seconds that a worker has for its object's close() before it is killed.
 CLOSE_SECS = 3.0
+
+# Between two looks at whether the process of an answer that does not come still lives.
+_LOOK_SECS = 0.2
+_FILES_OF_A_WORKER = 2
 
 # A worker is one of many on a machine: no thread pools of its own.
 _SINGLE_THREADED = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
@@ -55,6 +63,10 @@ class WorkerError(RuntimeError):
 
 class WorkerDied(WorkerError):
   """The worker's process has ended; `message` says how."""
+
+
+class TooManyFiles(WorkerError):
+  """Workers need more open files than the hard limit allows."""
 
 
 class Worker:
@@ -79,7 +91,7 @@ class Worker:
         'define it at the top level of a module and give it arguments that pickle can send'
       ) from error
     self._lock = threading.Lock()
-    self._process = self._socket = self._finalizer = None
+    self._process = self._socket = self._finalizer = self._mark = None
 
   @property
   def pid(self):
@@ -117,6 +129,7 @@ class Worker:
     ours, theirs = socket.socketpair()
     # Nobody writes to the lifeline. The worker dies when our end of it closes, as it does with us.
     lifeline, our_lifeline = os.pipe()
+    self._mark = f'{descendants.mark()}:{next(_numbers)}'
     try:
       fds = theirs.fileno(), lifeline
       self._process = subprocess.Popen(
@@ -125,7 +138,7 @@ class Worker:
         pass_fds=fds,
         # Out of the terminal's process group: Ctrl-C is the parent's business.
         start_new_session=True,
-        env={**os.environ, **_SINGLE_THREADED},
+        env={**os.environ, **_SINGLE_THREADED, descendants.VARIABLE: self._mark},
       )
     except BaseException:
       ours.close()
@@ -134,8 +147,10 @@ class Worker:
     finally:
       theirs.close()
       os.close(lifeline)
+    # Others may hold the other end open, as children of the process that it has forked.
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, int(1e6 * _LOOK_SECS)))
     self._socket = ours
-    self._finalizer = weakref.finalize(self, _end, self._process, ours, our_lifeline)
+    self._finalizer = weakref.finalize(self, _end, self._process, ours, our_lifeline, self._mark)
     main = getattr(sys.modules.get('__main__'), '__file__', None)
     self._send(_dumps((sys.path, main and os.path.abspath(main))))
     self._send(self._construction)
@@ -150,7 +165,7 @@ class Worker:
   def _receive(self, sock):
     """The result of the last request; a failure as a `WorkerError`, not raised."""
     try:
-      succeeded, *answer = pickle.loads(_read(sock))
+      succeeded, *answer = pickle.loads(_read(sock, self._has_ended))
     except (EOFError, OSError):
       return self._died()
     if succeeded:
@@ -167,8 +182,12 @@ class Worker:
     if process is None:
       return WorkerDied(f'the process of {self._label} is closed', 'WorkerDied', 'is closed')
     message = _describe_end(_wait(process, time.monotonic() + 1))
+    descendants.end({process.pid}, {self._mark})
     text = f'the process of {self._label} (pid {process.pid}) {message}'
     return WorkerDied(text, 'WorkerDied', message)
+
+  def _has_ended(self):
+    return self._process is None or self._process.poll() is not None
 
   def _hang_up(self):
     if self._process:
@@ -184,8 +203,11 @@ def start_all(workers):
   """Starts workers side by side.
 
   Raises:
-    WorkerError: a constructor failed; then none of them is left running.
+    WorkerError: a constructor failed, or there are too few files for all; then none of them is
+      left running.
   """
+  if few := open_files.raise_limit(_FILES_OF_A_WORKER * len(workers)):
+    raise TooManyFiles(few, 'TooManyFiles', f'{len(workers)} processes do not start: {few}')
   try:
     results = _converse(workers, Worker._spawn)
   except BaseException:
@@ -221,6 +243,9 @@ def close_all(workers):
   for process in processes:
     if _wait(process, deadline) is None:
       process.kill()
+  ended = [worker for worker in workers if worker._process]
+  if ended:
+    descendants.end({w._process.pid for w in ended}, {w._mark for w in ended})
   for worker in workers:
     worker._finish()
 
@@ -255,19 +280,23 @@ def _collect(workers):
     poll.register(sock, select.POLLIN)
     pending[sock.fileno()] = i, sock
   while pending:
-    for fd, _ in poll.poll():
+    ready = [fd for fd, _ in poll.poll(1000 * _LOOK_SECS)]
+    # Its socket does not tell where a child that it has forked holds the other end.
+    for fd in ready or [fd for fd, (i, _) in pending.items() if workers[i]._has_ended()]:
       poll.unregister(fd)
       i, sock = pending.pop(fd)
       results[i] = workers[i]._receive(sock)
   return results
 
 
-def _end(process, sock, lifeline):
-  """Ends a process: first it is asked, then it is killed."""
-  _shut_down(sock)
-  if _wait(process, time.monotonic() + CLOSE_SECS) is None:
-    process.kill()
-    process.wait()
+def _end(process, sock, lifeline, mark):
+  """Ends a process: first it is asked, then it is killed, and all that it has started."""
+  if process.returncode is None:
+    _shut_down(sock)
+    if _wait(process, time.monotonic() + CLOSE_SECS) is None:
+      process.kill()
+      process.wait()
+    descendants.end({process.pid}, {mark})
   sock.close()
   os.close(lifeline)
 
@@ -299,6 +328,8 @@ def _describe_end(returncode):
 # What both sides use to talk.
 
 _HEADER = struct.Struct('<Q')  # The size of the message that follows, in bytes.
+_TIMEVAL = struct.Struct('@ll')  # Seconds and microseconds.
+_numbers = itertools.count()
 
 
 def _dumps(message):
@@ -309,15 +340,20 @@ def _write(sock, data):
   sock.sendall(_HEADER.pack(len(data)) + data)
 
 
-def _read(sock):
-  (size,) = _HEADER.unpack(_read_exactly(sock, _HEADER.size))
-  return _read_exactly(sock, size)
+def _read(sock, has_ended=lambda: False):
+  (size,) = _HEADER.unpack(_read_exactly(sock, _HEADER.size, has_ended))
+  return _read_exactly(sock, size, has_ended)
 
 
-def _read_exactly(sock, size):
+def _read_exactly(sock, size, has_ended):
   data = b''
   while len(data) < size:
-    part = sock.recv(size - len(data), socket.MSG_WAITALL)
+    try:
+      part = sock.recv(size - len(data), socket.MSG_WAITALL)
+    except BlockingIOError:  # Nothing for a while.
+      if has_ended():
+        raise EOFError('the other side has ended') from None
+      continue
     if not part:
       raise EOFError('the other side has closed the connection')
     data = data + part if data else part
@@ -379,11 +415,14 @@ def _failure(error):
 def die_with_parent(lifeline):
   """Lets the end of the parent kill this process, even inside a call that never returns.
 
+  Where it leads a process group, it takes that along.
+
   Args:
     lifeline: file descriptor, the reading end of a pipe to which the parent never writes.
   """
   signal.signal(signal.SIGIO, signal.SIG_DFL)
-  fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+  leads = os.getpgrp() == os.getpid()
+  fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpid() if leads else os.getpid())
   fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
   # It may have ended before the line above.
   if select.select([lifeline], [], [], 0)[0]:
@@ -396,7 +435,12 @@ def _main(socket_fd, lifeline, _):
   # Standard output may be read by a program; what an object prints goes to the log.
   os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
   faulthandler.enable()
-  _serve(socket.socket(fileno=int(socket_fd)))
+  sock = socket.socket(fileno=int(socket_fd))
+  # The end of this process is to be seen, whatever it has started.
+  for fd in (int(socket_fd), int(lifeline)):
+    os.set_inheritable(fd, False)
+  os.register_at_fork(after_in_child=sock.close)
+  _serve(sock)
 
 
 if __name__ == '__main__':

@@ -28,18 +28,17 @@ def probe(level_name):
     faults.UnfitLevel: the level is unknown, cannot be made, has spaces that no agent here can play,
       or does not keep what they promise.
   """
-  worker = worker_process.Worker(GymEnvironment, level_name, 0, 1)
   try:
-    worker.start()
-    spec = worker.call('spec')
-    problems, notes = _checked(worker)
+    try:
+      spec, (problems, notes) = _checked(level_name, 0)
+    except worker_process.WorkerDied as error:
+      # As in training, where it would be rebuilt: another seed may do.
+      logging.warning('%s crashed while it was checked, and is tried again: %s', level_name, error)
+      spec, (problems, notes) = _checked(level_name, 1)
   except worker_process.WorkerDied as error:
-    text = f'level_name {level_name!r} cannot be made: {error}'
-    raise faults.UnfitLevel(level_name, text) from error
+    raise faults.UnfitLevel(level_name, f'its process {error.message}, twice') from error
   except worker_process.WorkerError as error:
     raise faults.UnfitLevel(level_name, error.message) from error
-  finally:
-    worker.close()
   if problems:
     raise faults.UnfitLevel(level_name, '; '.join(problems))
   for note in notes:
@@ -47,19 +46,23 @@ def probe(level_name):
   return spec
 
 
-def _checked(worker):
-  """What `GymEnvironment.check` says; nothing fits worse where it takes too long."""
+def _checked(level_name, seed):
+  """What `spec` and `check` of a `GymEnvironment` give; no problems where it takes too long."""
+  worker = worker_process.Worker(GymEnvironment, level_name, seed, 1)
   limit = threading.Timer(CHECK_SECS, worker.close)
-  limit.start()
   try:
-    return worker.call('check')
+    worker.start()
+    spec = worker.call('spec')
+    limit.start()
+    return spec, worker.call('check')
   except worker_process.WorkerDied:
     if not limit.finished.is_set():
       raise
-    return [], [f'one reset and one step took more than {CHECK_SECS:g} s, and were not checked']
+    note = f'one reset and one step take more than {CHECK_SECS:g} s, and were not checked'
+    return spec, ([], [note])
   finally:
     limit.cancel()
-    limit.join()
+    worker.close()
 
 
 class ProcessBatch:
@@ -77,7 +80,7 @@ class ProcessBatch:
     crashes: environments rebuilt so far.
 
   Raises:
-    worker_process.WorkerError: an environment cannot be constructed.
+    faults.EnvironmentFault: an environment cannot be constructed.
   """
 
   def __init__(self, spec, num_envs, seed):
@@ -89,7 +92,10 @@ class ProcessBatch:
     self._closed = False
     self._lock = threading.Lock()  # Nothing is rebuilt while or after the batch is closed.
     self._workers = [self._worker(i) for i in range(num_envs)]
-    worker_process.start_all(self._workers)
+    try:
+      worker_process.start_all(self._workers)
+    except worker_process.WorkerError as error:
+      raise faults.EnvironmentFault(f'{spec.level_name}: {_reason(error)}') from error
 
   def reset(self):
     """StepOutput of all games from the start; the seeds apply to the first call."""
@@ -147,8 +153,7 @@ class ProcessBatch:
     which = f'environment {i} of {self._spec.level_name}'
     if error.type_name == faults.BrokenPromise.__name__:
       raise faults.EnvironmentFault(f'{which}: {error.message}')
-    died = isinstance(error, worker_process.WorkerDied)
-    reason = f'its process {error.message}' if died else error.message
+    reason = _reason(error)
     self.crashes += 1
     self._crashes_in_a_row[i] += 1
     if self._crashes_in_a_row[i] >= MAX_CRASHES_IN_A_ROW:
@@ -156,6 +161,11 @@ class ProcessBatch:
         f'{reason}; {which} crashed {MAX_CRASHES_IN_A_ROW} times in a row'
       )
     _tell(f'{which} crashed and is rebuilt, its game is not counted', reason, error)
+
+
+def _reason(error):
+  died = isinstance(error, worker_process.WorkerDied)
+  return f'its process {error.message}' if died else error.message
 
 
 _told = collections.Counter()  # How often a reason was given for a crash, in all of this process.

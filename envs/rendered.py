@@ -51,7 +51,10 @@ class _RenderedGym:
       spec.num_action_repeats,
       'rgb_array',
     )
-    self._worker.start()
+    try:
+      self._worker.start()
+    except worker_process.WorkerError as error:
+      raise ValueError(error.message) from error
     self._totals = GameTotals(1)
     self.action_names = [str(i) for i in range(spec.num_actions)]
     self.frames_per_sec = self._call('render_fps') / spec.num_action_repeats
@@ -97,10 +100,7 @@ def open_game(spec, seed):
     ValueError: the environment does not render `rgb_array`, or a package for that is missing.
   """
   is_atari = atari.is_atari(spec.level_name)
-  try:
-    game = (_RenderedAtari if is_atari else _RenderedGym)(spec, seed)
-  except worker_process.WorkerError as error:
-    raise ValueError(error.message) from error
+  game = (_RenderedAtari if is_atari else _RenderedGym)(spec, seed)
   try:
     game.reset()
   except Exception as error:

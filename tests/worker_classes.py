@@ -3,10 +3,13 @@
 import ctypes
 import os
 import pathlib
+import subprocess
 import sys
 import time
 
 import numpy as np
+
+import worker_process
 
 BARRIER_SECS = 30
 
@@ -47,6 +50,35 @@ class Example:
     """Holds the interpreter's lock for ever; nothing in this process can interrupt it."""
     pathlib.Path(os.fsdecode(path)).touch()
     ctypes.PyDLL(None).sleep(600)
+
+  def starts(self):
+    """Starts three programs that stay, each further away than the one before; their ids."""
+    sleeps = [sys.executable, '-c', 'import time; time.sleep(600)']
+    near = subprocess.Popen(sleeps)
+    apart = subprocess.Popen(sleeps, start_new_session=True)
+    orphaning = (
+      'import subprocess, sys; print(subprocess.Popen(sys.argv[1:], start_new_session=True, '
+      'stdout=subprocess.DEVNULL).pid)'
+    )
+    orphan = subprocess.check_output([sys.executable, '-c', orphaning, *sleeps])
+    return near.pid, apart.pid, int(orphan)
+
+  def forks_and_leaves(self, in_c):
+    """Ends, but for a child that sleeps and holds all that this process had open."""
+    fork = ctypes.CDLL(None).fork if in_c else os.fork
+    if fork() == 0:
+      time.sleep(600)
+    os._exit(3)
+
+  def forks_in_the_middle(self):
+    """As `forks_and_leaves`, when half of an answer has been written."""
+    os.write(self.socket_fd(), worker_process._HEADER.pack(100) + b'half')
+    self.forks_and_leaves(True)
+
+  def socket_fd(self):
+    (fd,) = [fd for fd in range(3, 20) if os.path.exists(f'/proc/self/fd/{fd}')
+             and os.readlink(f'/proc/self/fd/{fd}').startswith('socket')]  # fmt: skip
+    return fd
 
   def modules(self):
     return sorted(sys.modules)

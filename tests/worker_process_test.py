@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -151,6 +152,79 @@ def test_class_that_cannot_be_sent_is_refused():
     worker_process.Worker(Local)
 
 
+@pytest.mark.parametrize(
+  'method, args', [('forks_and_leaves', (False,)), ('forks_and_leaves', (True,)),
+                   ('forks_in_the_middle', ())],
+)  # fmt: skip
+def test_a_death_that_a_forked_child_hides_is_noticed(worker, method, args):
+  with pytest.raises(worker_process.WorkerDied, match='ended with exit code 3'):
+    worker.call(method, *args)
+
+
+def test_what_a_worker_has_started_ends_with_it(worker):
+  for ends in (lambda: os.kill(worker.pid, signal.SIGKILL), worker.close):
+    started = worker.call('starts')
+    assert all(is_running(pid) for pid in started)
+    ends()
+    with pytest.raises(worker_process.WorkerDied):
+      worker.call('scaled', 1)
+    assert not any(is_running(pid) for pid in started)
+    worker.close()
+    worker.start()
+  # Others keep theirs.
+  other = worker_process.Worker(Example, 10)
+  other.start()
+  started = other.call('starts')
+  worker.close()
+  assert all(is_running(pid) for pid in started)
+  other.close()
+  assert not any(is_running(pid) for pid in started)
+
+
+def test_dead_workers_leave_no_file_open(worker):
+  def dies():
+    with pytest.raises(worker_process.WorkerDied):
+      worker.call('leaves')
+    worker.close()
+    worker.start()
+
+  dies()
+  before = len(os.listdir('/proc/self/fd'))
+  dies()
+  assert len(os.listdir('/proc/self/fd')) == before
+
+
+LIMITED = """
+  import resource, sys
+  sys.path[:0] = [{repository!r}, {tests!r}]
+  import worker_process, worker_classes
+  resource.setrlimit(resource.RLIMIT_NOFILE, (16, int(sys.argv[1])))
+  workers = [worker_process.Worker(worker_classes.Closing, '/dev/null') for _ in range(10)]
+  try:
+    worker_process.start_all(workers)
+    worker_process.close_all(workers)
+    print('started')
+  except worker_process.TooManyFiles as error:
+    print(error.message)
+"""
+
+
+def test_a_low_limit_of_open_files_is_raised_or_named(tmp_path):
+  program = tmp_path / 'limited.py'
+  program.write_text(
+    textwrap.dedent(LIMITED).format(repository=str(TESTS.parent), tests=str(TESTS))
+  )
+  outputs = [
+    subprocess.run([sys.executable, str(program), hard], capture_output=True, text=True)
+    for hard in ('200', '60')
+  ]
+  assert outputs[0].stdout == 'started\n', outputs[0].stderr
+  needed = (
+    '10 processes do not start: [0-9]+ open files are needed, but the limit is 60 .ulimit -Hn.'
+  )
+  assert re.fullmatch(needed + '\n', outputs[1].stdout), outputs[1]
+
+
 PROGRAM = """
   import os, sys, threading
   sys.path[:0] = [{repository!r}, {tests!r}]
@@ -166,7 +240,7 @@ PROGRAM = """
     worker_process.start_all([mine, idle, busy])
     assert mine.call('get') == '__mp_main__'
     idle.call('prints')
-    print(mine.pid, idle.pid, busy.pid, flush=True)
+    print(mine.pid, idle.pid, busy.pid, *idle.call('starts'), flush=True)
     busy.call('sleeps', sys.argv[1].encode())
 """
 
@@ -183,7 +257,7 @@ def test_no_orphan_when_the_parent_is_killed(tmp_path):
       # The worker's print went elsewhere: standard output is the parent's alone.
       pids = [int(pid) for pid in parent.stdout.readline().split()]
       eventually(inside.exists)
-      assert len(pids) == 3 and all(is_running(pid) for pid in pids)
+      assert len(pids) == 6 and all(is_running(pid) for pid in pids)
     finally:
       parent.kill()
   eventually(lambda: not any(is_running(pid) for pid in pids))
