@@ -83,7 +83,7 @@ def running():
   for session in sessions:
     ours, others, _ = records(session)
     tasks += [f'{found["task"]} of {session}' for found in left(ours)]
-    elsewhere += [[f'{found["task"]} of {session}', found['host']] for found in others]
+    elsewhere += [[f'{found["task"]} of {session}', found['host'] or '?'] for found in others]
   return {'tasks': tasks, 'elsewhere': elsewhere}
 
 

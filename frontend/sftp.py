@@ -60,17 +60,16 @@ class Client(paramiko.SFTPClient):
   _deadline = None
 
   def begin(self):
-    """From now on, one answer has its time."""
+    """From now on, what is asked has ANSWER_SECS in all; without it, each packet has."""
     self._deadline = time.monotonic() + ANSWER_SECS
 
   def _read_all(self, n):
     if n > MOST_PACKET_BYTES:
       raise Lie(f'an answer of {n:,} bytes')
-    if self._deadline is None:
-      self.begin()
+    deadline = self._deadline or time.monotonic() + ANSWER_SECS
     data = bytearray()
     while len(data) < n:
-      left_secs = self._deadline - time.monotonic()
+      left_secs = deadline - time.monotonic()
       if left_secs <= 0:
         raise TimeoutError(f'no whole answer within {ANSWER_SECS:.0f} s')
       self.sock.settimeout(min(SILENCE_SECS, left_secs))

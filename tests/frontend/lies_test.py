@@ -5,6 +5,7 @@ import shlex
 import socket
 import sys
 import threading
+import time
 import tracemalloc
 
 import pytest
@@ -113,6 +114,24 @@ def test_whoever_tells_the_truth_is_believed(tmp_path):
     for name, data in lying_sftp.RUN.items():
       with open(os.path.join(pull.target, name), 'rb') as file:
         assert file.read() == data
+  finally:
+    pull.close()
+
+
+def test_many_answers_may_take_longer_than_one(tmp_path, monkeypatch):
+  monkeypatch.setattr(sftp, 'ANSWER_SECS', 0.5)
+  asked = []
+
+  class Slow(lying_sftp.Liar):
+    def answer(self, kind, number, rest):
+      time.sleep(0.02)
+      asked.append(kind)
+      super().answer(kind, number, rest)
+
+  pull = Pull(tmp_path, Slow)
+  try:
+    while len(asked) < 40:
+      assert pull._client.listing('/run')
   finally:
     pull.close()
 
