@@ -36,12 +36,16 @@ def parse_arguments(arguments):
   return options
 
 
+def _tell(sentence):
+  print(f'plot_runs.py: {sentence}', file=sys.stderr)
+
+
 def main(arguments):
   """Runs the command line; returns the exit code."""
   try:
     options = parse_arguments(arguments)
     comparison.check_out(options.out)
-    runs = comparison.read_runs(options.runs)
+    runs = comparison.read_runs(options.runs, _tell)
     compared = comparison.compare(runs, options.by.split(','), options.x, options.score)
     comparison.plot(compared, options.out)
   except BadInput as e:

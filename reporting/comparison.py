@@ -65,18 +65,39 @@ Attributes:
 # Reading.
 
 
-def read_runs(folders):
-  """`Run` of each folder; BadInput where one is no run, has no games yet, or comes twice."""
-  seen = set()
+def read_runs(folders, tell=lambda sentence: None):
+  """`Run` of each folder that holds one which can be read.
+
+  Args:
+    folders: list of str.
+    tell: function of a sentence, hears what is left out, and why.
+
+  Raises:
+    BadInput: a folder is given twice, or none can be read.
+  """
+  runs, left_out, seen = [], [], {}
   for folder in folders:
-    if os.path.realpath(folder) in seen:
+    real = os.path.realpath(folder)
+    if os.path.abspath(folder) in map(os.path.abspath, seen.values()):
       raise BadInput(f'{folder} is given twice: each run counts once.')
-    seen.add(os.path.realpath(folder))
-  return [_read_run(folder) for folder in folders]
+    try:
+      if real in seen:
+        raise BadInput(f'{folder} is {seen[real]} under another name: each run counts once.')
+      runs.append(_read_run(folder))
+      seen[real] = folder
+    except BadInput as e:
+      left_out.append(str(e))
+  if not runs:
+    more = f' None of the other {len(left_out) - 1} can be read either.' if left_out[1:] else ''
+    raise BadInput(left_out[0] + more)
+  for sentence in left_out:
+    tell(f'left out: {sentence}')
+  return runs
 
 
 def _read_run(folder):
-  record = _read_record(os.path.join(folder, 'run.json'))
+  """The `Run` in a folder; BadInput where there is none that can be read."""
+  record = _read_record(folder)
   path = os.path.join(folder, 'metrics.csv')
   if not os.path.isfile(path):
     raise BadInput(f'{path} does not exist: {folder} is no folder of a run that has trained.')
@@ -87,9 +108,11 @@ def _read_run(folder):
       for name in ('time', 'environment_frames', 'mean_return_100', 'frames_per_sec')
     )
     hours = _training_hours(times, _starts(record))
-  except (KeyError, TypeError, ValueError, csv.Error) as e:
+  except OSError as e:
+    raise BadInput(f'{path} cannot be read: {e.strerror}.') from None
+  except (AttributeError, KeyError, OverflowError, TypeError, ValueError, csv.Error) as e:
     raise BadInput(f'{path} is no metrics.csv that experiment.py wrote ({e!r}).') from None
-  known = np.isfinite(returns)
+  known = np.isfinite(returns) & np.isfinite(frames) & np.isfinite(hours)
   if not known.any():
     raise BadInput(f'{folder} has no games yet: no row of its metrics.csv has a mean return.')
   speeds = speeds[np.isfinite(speeds)]
@@ -103,13 +126,16 @@ def _read_run(folder):
   )
 
 
-def _read_record(path):
+def _read_record(folder):
+  path = os.path.join(folder, 'run.json')
+  if not os.path.isfile(path):
+    raise BadInput(f'{path} does not exist: {folder} is no folder of a run of experiment.py.')
   try:
     with open(path, encoding='utf-8') as file:
       record = json.load(file)
-  except (FileNotFoundError, NotADirectoryError):
-    raise BadInput(f'{path} does not exist: give folders of runs of experiment.py.') from None
-  except ValueError:
+  except OSError as e:
+    raise BadInput(f'{path} cannot be read: {e.strerror}.') from None
+  except (ValueError, RecursionError):
     record = None
   parts = [record.get('flags'), record.get('settings', {})] if isinstance(record, dict) else [None]
   if not all(isinstance(part, dict) for part in parts):

@@ -2,9 +2,11 @@
 
 import json
 import os
+import pathlib
 import resource
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -204,6 +206,78 @@ def test_a_metrics_csv_that_is_none_is_one_sentence(tmp_path, text):
   (tmp_path / 'one' / 'metrics.csv').write_text(text)
   with pytest.raises(BadInput, match='is no metrics.csv|has no games yet'):
     comparison.read_runs([folder])
+
+
+def _spoilt(folder, how):
+  """A run's folder that cannot be read, in one of several ways; its path."""
+  path = a_run(folder, (1, 2, 3))
+  metrics, record = folder / 'metrics.csv', folder / 'run.json'
+  if how == 'cut run.json':
+    record.write_bytes(record.read_bytes()[:-9])
+  elif how == 'cut metrics.csv':
+    metrics.write_text(metrics.read_text()[:20])
+  elif how == 'binary':
+    metrics.write_bytes(bytes(range(256)) * 9)
+  elif how == 'zeros after a power cut':
+    metrics.write_bytes(metrics.read_bytes() + bytes(4096) + b'\n' + bytes(10) + b',1,1,1\n')
+  elif how == 'columns of another program':
+    metrics.write_text('step,loss\n1,2\n')
+  elif how == 'no frames that are a number':
+    metrics.write_text(COLUMNS + '\n1,inf,1,5\n2,inf,1,6\n')
+  elif how == 'starts that are none':
+    record.write_text(json.dumps({**json.loads(record.read_text()), 'starts': ['then']}))
+  elif how == 'a folder for a file':
+    metrics.unlink()
+    metrics.mkdir()
+  elif how == 'a pipe that nobody writes to':
+    record.unlink()
+    os.mkfifo(record)
+  elif how == 'a link to itself':
+    metrics.unlink()
+    metrics.symlink_to(metrics)
+  return path
+
+
+def test_what_cannot_be_read_is_left_out_and_named(tmp_path, capsys):
+  good = [a_run(tmp_path / f'good{i}', (0, 10 * i, 20), seed=i) for i in range(2)]
+  ways = (
+    'cut run.json', 'cut metrics.csv', 'binary', 'zeros after a power cut',
+    'columns of another program', 'no frames that are a number', 'starts that are none',
+    'a folder for a file', 'a pipe that nobody writes to', 'a link to itself',
+  )  # fmt: skip
+  bad = [_spoilt(tmp_path / f'bad{i}', how) for i, how in enumerate(ways)]
+  (tmp_path / 'again').symlink_to(good[0])
+  bad += [str(tmp_path / name) for name in ('nowhere', 'again')]
+  out = tmp_path / 'c.png'
+  code, text, err = run_main(capsys, *bad[:3], *good, *bad[3:], f'--out={out}')
+  assert code == 0 and out.read_bytes()[:4] == b'\x89PNG'
+  assert text.splitlines()[1].split()[2:4] == ['2', '300']
+  lines = err.splitlines()
+  assert len(lines) == len(bad)
+  for folder, line in zip(bad, lines, strict=True):
+    assert line.startswith(f'plot_runs.py: left out: {folder}'), line
+  assert f'{good[0]} under another name' in lines[-1]
+  code, text, err = run_main(capsys, *bad[:-1], f'--out={out}')
+  assert code == 2 and not text and f'None of the other {len(bad) - 2} can be read' in err
+
+
+def test_what_this_user_may_not_read_is_left_out_and_named():
+  told = []
+  with tempfile.TemporaryDirectory() as folder:  # Unlike tmp_path, others may look into it.
+    os.chmod(folder, 0o755)
+    good, *locked = [a_run(pathlib.Path(folder, name), (1, 2, 3)) for name in 'abc']
+    os.chmod(os.path.join(locked[0], 'metrics.csv'), 0)
+    os.chmod(os.path.join(locked[1], 'run.json'), 0)
+    user = os.geteuid()
+    os.seteuid(user or 65534)  # Root may read whatever there is.
+    try:
+      runs = comparison.read_runs([*locked, good], told.append)
+    finally:
+      os.seteuid(user)
+  assert [run.folder for run in runs] == [good]
+  assert [sentence.partition(' cannot be read: ')[2] for sentence in told] == [
+    'Permission denied.'
+  ] * 2
 
 
 def test_a_disk_without_room_leaves_no_half_of_a_picture(tmp_path):
