@@ -5,20 +5,13 @@ It opens with the metadata that model hubs read; pictures and figures that it sh
 
 import json
 import os
+import re
 import shutil
 
 from evaluation import records
-from reporting import curves
+from reporting import commands, curves
 
 NAME = 'MODEL_CARD.md'
-# Flags that say where a run took place, or what is done with it: they tell nothing of the policy.
-_NOT_OF_THE_POLICY = {
-  'mode', 'logdir', 'state_dir', 'checkpoint', 'cluster', 'job_name', 'task', 'ps_hosts',
-  'learner_hosts', 'actor_hosts', 'slurm_ps', 'slurm_learners', 'wait_secs', 'watchdog_secs',
-  'threads', 'learner_devices', 'test_num_episodes', 'eval_every_frames', 'eval_protocol',
-  'num_episodes', 'annotate', 'deterministic', 'save_checkpoint_secs', 'keep_checkpoints',
-  'keep_checkpoint_every_frames', 'metrics_secs',
-}  # fmt: skip
 _FILMS = ('video.webp', 'video.webm')
 
 
@@ -42,7 +35,6 @@ def write(folder, logdir, policy, record, defaults):
   films = [name for name in _FILMS if os.path.exists(os.path.join(logdir, name))]
   for name in films:
     shutil.copy(os.path.join(logdir, name), folder)
-  changed = changed_flags(policy, record, defaults)
   parts = [
     _metadata(policy, evaluations),
     _summary(policy, record),
@@ -50,24 +42,24 @@ def write(folder, logdir, policy, record, defaults):
     _curve(folder, logdir),
     _film(films),
     _use(policy),
-    _training(changed, record),
+    _training(policy, record, defaults),
     f'## Licence\n\n{policy["licence"]}\n',
   ]
   with open(os.path.join(folder, NAME), 'w', encoding='utf-8') as file:
     file.write('\n'.join(part for part in parts if part))
 
 
-def changed_flags(policy, record, defaults):
-  """Flags of the run's last start that differ from their defaults, a dict; the level comes first.
+def changed_flags(policy, command, defaults):
+  """Flags of a start that differ from their defaults, a dict; level and agent come first.
 
   Args:
-    policy, record, defaults: see `write`.
+    policy, defaults: see `write`.
+    command: `reporting.commands.Command`.
   """
-  flags = record.get('flags', {})
   changed = {
     name: value
-    for name, value in flags.items()
-    if name in defaults and name not in _NOT_OF_THE_POLICY and value != defaults[name]
+    for name, value in command.flags.items()
+    if name in defaults and value != defaults[name]
   }
   return {'level_name': policy['level_name'], 'agent_name': policy['agent_name'], **changed}
 
@@ -90,10 +82,13 @@ def _metadata(policy, evaluations):
 
 
 def _summary(policy, record):
-  frames, versions = policy['environment_frames'], record.get('versions', {})
+  frames, versions = policy['environment_frames'], record.get('versions') or {}
   trained = '' if frames is None else f' for {frames:,} environment frames'
-  by = f', with TensorFlow {versions["tensorflow"]}' if versions.get('tensorflow') else ''
-  commit = f' Commit of the code: {record["git_commit"]}.' if record.get('git_commit') else ''
+  tensorflow, commit = (
+    _cell(str(v or '')) for v in (versions.get('tensorflow'), record.get('git_commit'))
+  )
+  by = f', with TensorFlow {tensorflow}' if tensorflow else ''
+  commit = f' Commit of the code: {commit}.' if commit else ''
   return (
     f'# {policy["agent_name"]} on {policy["level_name"]}\n\n'
     f'Trained{trained} with IMPALA (https://arxiv.org/abs/1802.01561){by}; the checkpoint is '
@@ -118,8 +113,8 @@ def _evaluation(entry, is_of_this):
   low, high = entry.get('mean_interval_95') or (None, None)
   normalised = entry.get('human_normalised_score')
   cells = [
-    str(entry.get('checkpoint_frames', entry.get('checkpoint', ''))),
-    entry.get('protocol', 'training'),
+    _cell(str(entry.get('checkpoint_frames', entry.get('checkpoint', '')))),
+    _cell(str(entry.get('protocol', 'training'))),
     'likeliest' if entry.get('deterministic') else 'sampled',
     str(len(entry['returns'])),
     f'{entry["mean"]:.2f}' + ('' if low is None else f' ({low:.2f} to {high:.2f})'),
@@ -164,19 +159,32 @@ def _use(policy):
   )
 
 
-def _training(changed, record):
-  command = ' '.join(['python experiment.py', *(f'--{n}={_text(v)}' for n, v in changed.items())])
-  told = ['## How it was trained', '', '```bash', command, '```', '']
-  starts = len(record.get('starts', [])) + 1
-  if starts > 1:
-    told += [f'The run was started {starts} times; these are the flags of the last start.', '']
-  told += ['Level, agent, and the flags that differ from their defaults:', '']
+def _training(policy, record, defaults):
+  made_by = commands.commands(record, defaults) or [commands.Command({}, '', 1, '', '')]
+  told = ['## How it was trained', '']
+  if len(made_by) > 1:
+    told += ['The run was started by these commands, one after the other:', '']
+  for command in made_by:
+    told += [*_start(command), '```bash', commands.line(changed_flags(policy, command, defaults))]
+    told += ['```', '']
+  of_last = ' of the last start' if len(made_by) > 1 else ''
+  told += [f'Level, agent, and the flags{of_last} that differ from their defaults:', '']
   told += ['| flag | value |', '| --- | --- |']
-  told += [f'| `{name}` | {_text(value)} |' for name, value in changed.items()]
+  changed = changed_flags(policy, made_by[-1], defaults)
+  told += [f'| `{name}` | {_cell(commands.text(value))} |' for name, value in changed.items()]
   return '\n'.join([*told, ''])
 
 
-def _text(value):
-  if isinstance(value, bool):
-    return str(value).lower()
-  return ','.join(map(str, value)) if isinstance(value, list) else str(value)
+def _start(command):
+  """The lines above a command: when, how often, on what."""
+  times = f'started {command.starts} times, first' if command.starts > 1 else 'started'
+  parts = [f'{times} at {command.started}'] if command.started else []
+  parts += [f'with {command.tasks}'] if command.tasks else []
+  parts += [f'by commit {command.git_commit} of the code'] if command.git_commit else []
+  return [f'- {", ".join(parts)}', ''] if parts else []
+
+
+def _cell(text):
+  """Text for a cell of a table, which nothing in it ends."""
+  escaped = re.sub(r'([\\`*|<\[])', r'\\\1', text)
+  return ' '.join(escaped.split())

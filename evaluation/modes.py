@@ -3,7 +3,7 @@
 import os
 
 from evaluation import protocols
-from reporting import run_record
+from reporting import commands
 from roles import resuming
 from roles import settings as settings_lib
 from runtime import checkpoints, locks, process
@@ -150,13 +150,19 @@ def export(options, choice, defaults):
 
   settings, folder = _trained_run(options, 'export', choice)
   records.read(folder)  # The card tells of it; whether it can is known before anything is made.
-  record = run_record.read_run_json(os.path.join(folder, 'run.json'))
+  record = settings_lib.record_of(folder)
   process.import_tensorflow()
   import environments
   from evaluation import export as export_lib
 
   target = os.path.join(folder, 'export')
-  description = dict(settings_lib.described(settings), checkpoint_choice=choice)
+  made_by = [commands.line(command.flags) for command in commands.commands(record, defaults)]
+  description = dict(
+    command=made_by[-1] if made_by else commands.line(settings_lib.flags_of(settings)),
+    commands=made_by,
+    licence='Apache-2.0',
+    checkpoint_choice=choice,
+  )
   atari = environments.atari_arguments(
     settings.level_name, settings.num_action_repeats, settings.width, settings.height
   )

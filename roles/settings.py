@@ -241,10 +241,9 @@ def _recorded_settings(folder):
   return {**first, **recorded} if recorded else {}
 
 
-def described(settings):
-  """How a policy came about, for those who are handed it: a dict of command and licence."""
-  values = ' '.join(f'--{name}={getattr(settings, name)}' for name in SHARED_FLAGS)
-  return dict(command=f'python experiment.py {values}', licence='Apache-2.0')
+def flags_of(settings):
+  """The flags among a run's settings, a dict."""
+  return {name: getattr(settings, name) for name in SHARED_FLAGS}
 
 
 def check_same_run(folder, settings, *more_fields):

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import shutil
+import subprocess
 
 import pytest
 
 from conftest import ROOT
 from evaluation import card, records
+from reporting import commands
 
 EARLIER = os.path.join(ROOT, 'tests', 'data', 'earlier_run')  # CartPole-v1, MLPAgent, Adam.
 POLICY = dict(
@@ -86,7 +89,8 @@ def test_without_evaluations_metrics_and_record_it_says_what_it_can(run):
 def test_flags_that_differ_from_their_defaults_and_nothing_of_where_it_ran(run, record):
   defaults = {**record['flags'], 'learning_rate': 0.0006, 'sync_learners': False, 'seed': 1}
   record['flags'] |= dict(ps_hosts=['secret-host:8000'], logdir='/home/somebody/run', task=3)
-  changed = card.changed_flags(POLICY, record, defaults)
+  (command,) = commands.commands(record, defaults)
+  changed = card.changed_flags(POLICY, command, defaults)
   assert changed == dict(
     level_name='CartPole-v1', agent_name='MLPAgent', sync_learners=True, learning_rate=0.001
   )
@@ -95,3 +99,44 @@ def test_flags_that_differ_from_their_defaults_and_nothing_of_where_it_ran(run, 
   assert f'python experiment.py {command} --learning_rate=0.001\n' in text
   assert '| `learning_rate` | 0.001 |' in text
   assert 'secret-host' not in text and 'somebody' not in text
+
+
+def test_every_command_that_a_run_was_made_by_is_told(run, record):
+  first = {**record, 'flags': {**record['flags'], 'init_from': '/home/somebody/runs/old:best'}}
+  second = {**record, 'flags': {**record['flags'], 'learning_rate': 0.25}}
+  second |= dict(git_commit='abc1-dirty', tasks={'ps': 1, 'learner': 2, 'actor': 3})
+  third = {**second, 'started': '2026-12-01T00:00:00+00:00'}
+  last = {**third, 'starts': ['no start', first, second, third]}
+  defaults = {**record['flags'], 'learning_rate': 0.0006, 'init_from': ''}
+  text, _ = written(run, last, defaults)
+  told = re.findall(r'```bash\n(python experiment.*?)\n```', text, re.S)
+  start = 'python experiment.py --level_name=CartPole-v1 --agent_name=MLPAgent'
+  assert told == [
+    f'{start} --learning_rate=0.001 --init_from=old:best',
+    f'{start} --learning_rate=0.25',
+  ]
+  assert '- started at 2026-11-24T17:18:27+00:00, by commit a4944ee' in text
+  with_tasks = 'with 1 parameter server, 2 learners, 3 actors, by commit abc1-dirty'
+  assert f'- started 3 times, first at 2026-11-24T17:18:27+00:00, {with_tasks}' in text
+  assert 'somebody' not in text and '| `learning_rate` | 0.25 |' in text
+  everything = [commands.line(command.flags) for command in commands.commands(last, defaults)]
+  assert len(everything) == 2 and all('--batch_size=4 ' in line for line in everything)
+
+
+@pytest.mark.parametrize('value', [
+    'a; touch ran', '$(touch ran)', "it's `touch ran` |", 'a\n```\n<script>', "\x1b[31m\\'\n",
+    'ü  "$HOME"',
+])  # fmt: skip
+def test_a_value_is_neither_code_nor_the_end_of_a_block(run, record, value, tmp_path):
+  record['flags']['reward_clipping'] = value
+  defaults = {**record['flags'], 'reward_clipping': 'abs_one'}
+  text, _ = written(run, record, defaults)
+  (line,) = re.findall(r'```bash\n(python experiment.*?)\n```', text, re.S)
+  echoed = 'python() { printf \'%s\\0\' "$@"; }\n' + line
+  output = subprocess.run(
+    ['bash', '-c', echoed], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=20
+  ).stdout
+  assert output.split('\0')[3] == f'--reward_clipping={value}'
+  assert not (tmp_path / 'ran').exists()
+  (row,) = [row for row in text.splitlines() if row.startswith('| `reward_clipping`')]
+  assert re.sub(r'\\.', '', row).count('|') == 3 and ' <script>' not in row
