@@ -225,6 +225,9 @@ def _run_action(words):
   except HostError as error:
     print(f'{PROGRAM}: {error}', file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    console.close(at_once=True)
+    raise
   finally:
     console.close()
 

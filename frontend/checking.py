@@ -1,8 +1,6 @@
 """`check`: whether the cluster can run, as a table of hosts and a sentence for each failure."""
 
-import concurrent.futures
-
-from frontend import asking, code_files, host_check, hosts
+from frontend import asking, code_files, host_check, hosts, threads
 from frontend import cluster as cluster_lib
 from frontend.host_error import STAGES, HostError
 from frontend.tables import layout
@@ -121,25 +119,21 @@ def _check_peers(console, results):
     The `address:port`s that this machine reaches though it is no host of the cluster.
   """
   able = [host for host in console.hosts if results[host].get('ports', (False,))[0]]
-  try:
-    console.on_all(lambda host: host.ask('listen', ports=_ports(host)), able)
-    outcomes = console.on_all(
-      lambda host: host.ask(
-        'reach',
-        timeout_secs=300,
-        allow_public=console.options.allow_public_addresses,
-        addresses=[
-          [task.ip, task.tf_port]
-          for other in able
-          if other is not host
-          for task in other.host.tasks
-        ],
-      ),
-      able,
-    )
-    open_here = _reached_by_a_stranger(console, able)
-  finally:
-    console.on_all(lambda host: host.ask('unlisten'), able)
+  console.on_all(lambda host: host.ask('listen', ports=_ports(host)), able)
+  outcomes = console.on_all(
+    lambda host: host.ask(
+      'reach',
+      timeout_secs=300,
+      allow_public=console.options.allow_public_addresses,
+      addresses=[
+        [task.ip, task.tf_port] for other in able if other is not host for task in other.host.tasks
+      ],
+    ),
+    able,
+  )
+  open_here = _reached_by_a_stranger(console, able)
+  # Where it does not come to this, the ports are closed with the conversation.
+  console.on_all(lambda host: host.ask('unlisten'), able)
   for host, result in outcomes:
     problems = [str(result)] if isinstance(result, HostError) else result['problems']
     missing = len(console.hosts) - len(able)
@@ -156,9 +150,8 @@ def _reached_by_a_stranger(console, listening):
   if any(isinstance(host, hosts.LocalHost) for host in console.hosts):
     return []
   tasks = [task for host in listening for task in host.host.tasks]
-  with concurrent.futures.ThreadPoolExecutor(len(tasks) or 1) as pool:
-    reached = pool.map(lambda task: host_check.accepts(task.ip, task.tf_port), tasks)
-    return [cluster_lib.host_port(task) for task, there in zip(tasks, reached) if there]
+  reached = threads.on_each(lambda task: host_check.accepts(task.ip, task.tf_port), tasks)
+  return [cluster_lib.host_port(task) for task, there in zip(tasks, reached) if there]
 
 
 def compare_versions(results, versions):

@@ -4,18 +4,20 @@ An action is a function of a Console that returns the exit code. It talks to all
 keeps each host's outcome, and reports all of them.
 """
 
-import concurrent.futures
+import contextlib
 import os
 import shlex
 import shutil
 import sys
 
 from frontend import cluster as cluster_lib
-from frontend import hosts, plain_text, scripts
+from frontend import hosts, plain_text, scripts, threads
 from frontend.host_error import HostError
 
 # How often an action that waits for something looks again.
 POLL_SECS = 0.5
+# How long Ctrl-C waits until the hosts are told.
+LEAVE_SECS = 1.0
 
 
 class Console:
@@ -39,20 +41,28 @@ class Console:
     self.out = out or sys.stdout
     self.hosts = [hosts.open_host(host) for host in cluster.hosts]
 
-  def close(self):
-    """Ends all connections."""
-    for host in self.hosts:
-      host.close()
+  def close(self, at_once=False):
+    """Ends all connections.
+
+    Args:
+      at_once: whether to leave alone what does not end: a person wants to go.
+    """
+    limit_secs = LEAVE_SECS if at_once else None
+    with contextlib.suppress(TimeoutError):
+      threads.within(limit_secs, threads.on_each, lambda host: host.close(at_once), self.hosts)
 
   def say(self, text=''):
     """Prints a line, or several, without what a host may have put there to steer the terminal."""
     print(plain_text.printable_lines(text), file=self.out, flush=True)
 
   def on_all(self, function, targets=None):
-    """Calls `function(host)` for every host, or for the `targets` alone, in threads.
+    """Calls `function(host)` for every host, or for the `targets` alone, all at once.
+
+    Ctrl-C ends the waiting at once, whatever the hosts do.
 
     Returns:
-      List of (host, result or the HostError).
+      List of (host, result or the HostError); a file or folder of this machine that cannot be read
+      or written is that host's HostError too.
     """
     targets = self.hosts if targets is None else targets
 
@@ -61,11 +71,10 @@ class Console:
         return function(host)
       except HostError as error:
         return error
+      except OSError as error:
+        return HostError('', str(error) or type(error).__name__)
 
-    if not targets:
-      return []
-    with concurrent.futures.ThreadPoolExecutor(len(targets)) as pool:
-      return list(zip(targets, pool.map(outcome, targets)))
+    return list(zip(targets, threads.on_each(outcome, targets)))
 
   def failures(self, outcomes):
     """Prints one line for each host that failed; returns how many did."""

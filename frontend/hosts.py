@@ -10,7 +10,7 @@ import socket
 import sys
 
 from frontend import cluster as cluster_lib
-from frontend import conversation, copying, fetching, scripts, ssh, tunnel
+from frontend import conversation, copying, fetching, scripts, ssh, threads, tunnel
 from frontend.host_error import LOST, HostError
 
 CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -72,9 +72,13 @@ class _Host:
     """
     return self._conversation.ask(request, fields, timeout_secs)
 
-  def close_script(self):
-    """Ends the conversation; the connection stays."""
-    self._conversation.close()
+  def close_script(self, at_once=False):
+    """Ends the conversation; the connection stays.
+
+    Args:
+      at_once: whether not to wait until the other side has ended.
+    """
+    self._conversation.close(at_once)
 
   def make_venv(self, offline):
     """Makes the virtual environment on the host and installs requirements.txt into it."""
@@ -87,9 +91,9 @@ class LocalHost(_Host):
   def _run(self, script):
     return scripts.LocalScript(script)
 
-  def close(self):
+  def close(self, at_once=False):
     """Ends the conversation."""
-    self.close_script()
+    self.close_script(at_once)
 
   def put(self, root, names, target=''):
     """Copies files, given relative to `root`, below the workdir; returns how many."""
@@ -122,42 +126,79 @@ class SshHost(_Host):
     if not self._clients:
       self._clients = ssh.connect(self.host.address, self.host.ssh_port, self.host.ssh_username)
 
-  def _run(self, script):
+  def ask(self, request, timeout_secs=60, **fields):
+    """As in `_Host`; on a new connection where the last one is dead."""
+    if self._clients and not self._clients[-1].get_transport().is_active():
+      self.close()
+      try:
+        self.connect()
+      except HostError as error:
+        raise HostError(error.stage, f'{error}, after the connection was lost') from None
+    return super().ask(request, timeout_secs, **fields)
+
+  def _on_connection(self, function, what):
+    """Returns `function(client)`; tries again on a new connection where an older one is dead.
+
+    Args:
+      function: opens a channel of the connection.
+      what: what it is for, as a person would say.
+
+    Raises:
+      HostError: no connection, or the host refuses the channel.
+    """
     import paramiko
 
-    self.connect()
-    try:
-      return scripts.RemoteScript(self._clients[-1], script)
-    except (*LOST, paramiko.SSHException) as error:
-      raise HostError('', f'the connection was lost: {error}') from None
+    while True:
+      is_new = not self._clients
+      self.connect()
+      try:
+        return function(self._clients[-1])
+      except paramiko.SFTPError as error:
+        raise HostError(
+          'login',
+          f'{what}: what came is not SFTP ({error}). Most likely a login script there prints; '
+          f'let {scripts.STARTUP_FILES} print in interactive shells only, or nothing',
+        ) from None
+      except (*LOST, paramiko.SSHException) as error:
+        self._disconnect()
+        if is_new:
+          reason = str(error) or 'the connection was lost'
+          raise HostError('', f'{what}: {reason}') from None
 
-  def close(self):
-    """Ends conversation and connection."""
-    self.close_script()
-    for client in reversed(self._clients):
+  def _run(self, script):
+    return self._on_connection(
+      lambda client: scripts.RemoteScript(client, script), 'cannot run a command'
+    )
+
+  def _disconnect(self):
+    clients, self._clients = self._clients, []
+    for client in reversed(clients):
       client.close()
-    self._clients = []
+
+  def close(self, at_once=False):
+    """Ends conversation and connection."""
+    self.close_script(at_once)
+    self._disconnect()
 
   def put(self, root, names, target=''):
     """Copies files, given relative to `root`, below the workdir; returns how many."""
     base = os.path.join(self.workdir, target) if target else self.workdir
-    with contextlib.closing(self._sftp('copy')) as client, self._named('copy'):
+    with contextlib.closing(self._open_sftp('copy')) as client, self._named('copy'):
       copying.put_over_sftp(client, root, names, base)
     return len(names)
 
   @contextlib.contextmanager
   def files(self):
     """What reads files of the host, while the context lasts; HostError without SFTP there."""
-    with contextlib.closing(self._sftp('read')) as client:
+    with contextlib.closing(self._open_sftp('read')) as client:
       yield fetching.FilesOverSftp(client)
 
-  def _sftp(self, verb):
-    """A `sftp.Client`; `verb` is what is done to files with it."""
-    from frontend import sftp
-
-    self.connect()
-    with self._named(verb):
-      return sftp.Client.from_transport(self._clients[-1].get_transport())
+  def _open_sftp(self, verb):
+    """What speaks SFTP with the host; `verb` is what is done to files with it."""
+    return self._on_connection(
+      lambda client: threads.within(scripts.LOGIN_SECS, client.open_sftp),
+      f'cannot {verb} files over SFTP',
+    )
 
   @contextlib.contextmanager
   def _named(self, verb):
@@ -172,7 +213,7 @@ class SshHost(_Host):
   @contextlib.contextmanager
   def tunnel(self, port):
     """A port of this machine that leads to one of the host's loopback, while the context lasts."""
-    self.connect()
+    self.connect()  # A conversation over it has just been held.
     with contextlib.closing(tunnel.Tunnel(self._clients[-1].get_transport(), port)) as made:
       yield made.port
 

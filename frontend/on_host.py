@@ -38,8 +38,8 @@ def _root():
 
 
 def hello():
-  """Who answers here."""
-  return {'python': sys.executable, 'workdir': _root()}
+  """Who answers here, and that replies carry the number of their request where it has one."""
+  return {'python': sys.executable, 'workdir': _root(), 'numbered': True}
 
 
 def has_session(session, tmux_socket):
@@ -211,13 +211,18 @@ def hold(session):
 
 
 def ask(session, task):
-  """Asks one running task to finish (SIGTERM); returns whether it runs."""
+  """Asks one running task to finish (SIGTERM), once; returns whether it runs."""
   record = launched.record(session, task)
   if not launched.supervised(record) or record['state'] != 'running':
     return {'asked': False}
-  return {
-    'asked': processes.send(record['supervisor_pid'], record['supervisor_mark'], signal.SIGTERM)
-  }
+  # Whoever did not get the answer asks again, and a second signal would be impatience.
+  place = (record['supervisor_pid'], record['supervisor_mark'])
+  note = supervisor.path_of(supervisor.run_folder(session), task, 'asked.json')
+  if supervisor.read_json(note) == list(place):
+    return {'asked': True}
+  with contextlib.suppress(OSError):  # A full disk must not keep a run from its end.
+    supervisor.write_json(note, place)
+  return {'asked': processes.send(*place, signal.SIGTERM)}
 
 
 def _end_tasks(records, limit_secs):
@@ -299,18 +304,20 @@ REQUESTS = {
 
 def answer(line):
   """The reply to one request line, as a dict; a failure becomes {'error': sentence}."""
+  number = {}
   try:
     request = json.loads(line)
+    if 'number' in request:
+      number = {'number': request.pop('number')}
     function = REQUESTS[request.pop('request')]
     inspect.signature(function).bind(**request)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
-    return {
-      'error': f'the code here does not know this request ({error}); --action=push copies yours'
-    }
+    reason = f'the code here does not know this request ({error}); --action=push copies yours'
+    return {'error': reason} | number
   try:
-    return function(**request)
+    return function(**request) | number
   except Exception as error:
-    return {'error': f'{error}' or type(error).__name__}
+    return {'error': f'{error}' or type(error).__name__} | number
 
 
 def serve():

@@ -12,6 +12,7 @@ START_SECS = 240
 # Well below the silence after which the host ends TensorBoard.
 ASK_EVERY_SECS = 2.0
 ANSWER_SECS = 30
+END_SECS = 10
 
 
 def show_tensorboard(console):
@@ -60,9 +61,9 @@ def _wait_for_port(chief):
 
 def _end(console, chief, started):
   """Ends TensorBoard, in a new conversation: Ctrl-C may have come in the middle of the other."""
-  chief.close_script()
+  chief.close_script(at_once=True)
   try:
-    gone = chief.ask('end_tensorboard', **started)['gone']
+    gone = chief.ask('end_tensorboard', END_SECS, **started)['gone']
     if not gone:
       console.say(f'TensorBoard did not end on {chief.name}: process {started["pid"]}')
   except HostError as error:

@@ -65,7 +65,32 @@ def connect(address, port, username, depth=0):
     if isinstance(error, HostError) or not isinstance(error, Exception):
       raise
     raise _explain(error, target, port, username or options.get('user')) from None
-  return clients + [client]
+  return clients + [Connection(client)]
+
+
+class Connection:
+  """What a connection is used for.
+
+  Args:
+    client: a paramiko SSHClient.
+  """
+
+  def __init__(self, client):
+    self._client = client
+
+  def get_transport(self):
+    """The paramiko Transport."""
+    return self._client.get_transport()
+
+  def open_sftp(self):
+    """A `Client` of frontend/sftp.py."""
+    from frontend import sftp
+
+    return sftp.Client.from_transport(self.get_transport())
+
+  def close(self):
+    """Ends the connection."""
+    self._client.close()
 
 
 def _ssh_options(address):

@@ -9,6 +9,8 @@ from frontend.host_error import HostError
 
 # TensorFlow's import and the first sign of life take seconds; on a crowded machine, minutes.
 START_SECS = 120
+# A host that misses a look is lost only when it has not answered for so long.
+LOST_SECS = 15
 
 
 def launch(console):
@@ -73,16 +75,18 @@ def _wait_for_life(console, launched):
   waiting = {name for host in launched for name in task_names(host)}
   failed = 0
   deadline = time.monotonic() + START_SECS
+  seen = dict.fromkeys(launched, time.monotonic())
   while waiting and time.monotonic() < deadline:
-    for host, result in console.on_all(lambda host: watching.status_of(console, host), launched):
-      if isinstance(result, HostError):
+    for host, result in console.on_all(lambda host: watching.rows_of(console, host), list(seen)):
+      if not isinstance(result, HostError):
+        seen[host] = time.monotonic()
+        failed += _note_life(console, host, result, waiting)
+      elif time.monotonic() - seen[host] > LOST_SECS:
         lost = waiting & set(task_names(host))
         waiting -= lost
         failed += len(lost)
         console.say(f'{host.name}: {result}')
-        launched = [other for other in launched if other is not host]
-      else:
-        failed += _note_life(console, host, result['tasks'], waiting)
+        del seen[host]
     time.sleep(POLL_SECS if waiting else 0)
   for name in sorted(waiting):
     console.say(f'{name}: started, but gave no sign of life within {START_SECS} s')
@@ -99,7 +103,10 @@ def _note_life(console, host, rows, waiting):
     if bad:
       failed += 1
       console.say(f'{row["task"]} on {host.name} failed to start: {row["last_line"]}')
-      watching.print_log(console, host, row['task'], 15)
+      try:
+        watching.print_log(console, host, row['task'], 15)
+      except HostError as error:
+        console.say(f'{host.name}: {error}')
     elif row['seen'] or row['state'] == 'exited 0':
       console.say(f'{row["task"]} runs on {host.name}')
     else:

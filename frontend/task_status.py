@@ -56,7 +56,8 @@ def task_status(session, task, now):
     row = status_row(folder, task, {}, own, False, now)
     there = os.path.exists(launched.path(session, task))
     return row | ({'last_line': str(error)} if there else {})
-  return status_row(folder, task, record, own, launched.supervised(record), now)
+  row = status_row(folder, task, record, own, launched.supervised(record), now)
+  return row | {'left': bool(launched.left([record]))}
 
 
 def status_row(folder, task, record, own, alive, now):

@@ -7,7 +7,7 @@ import shutil
 import time
 
 from frontend import cluster as cluster_lib
-from frontend import plain_text, tmux
+from frontend import plain_text, threads, tmux
 from frontend.console import POLL_SECS, task_names
 from frontend.host_error import HostError
 from frontend.tables import duration, layout, spark
@@ -24,6 +24,9 @@ STATUS_KEYS = (
   'training',
 )
 WATCH_SECS = 2.0
+STATUS_SECS = 20
+# How often a lost host is tried again.
+RETRY_SECS = 5.0
 # What absl puts before a message: level, date, time, thread, file and line.
 _LOG_PREFIX = r'^[IWEF]\d{4} [\d:.]+ +\d+ [\w.]+:\d+\] '
 
@@ -31,27 +34,38 @@ _LOG_PREFIX = r'^[IWEF]\d{4} [\d:.]+ +\d+ [\w.]+:\d+\] '
 # ---- status ------------------------------------------------------------------------------------
 
 
-def status_of(console, host):
-  """What a host says about its tasks; see `task_status.status`."""
-  return host.ask('status', tasks=task_names(host), **console.session())
+def rows_of(console, host):
+  """What a host says about its own tasks, whatever else it says: a dict for each.
+
+  Returns:
+    List of dicts with STATUS_KEYS, 'seen' and 'exit_code' (see `task_status.status_row`), and
+    'ended': whether the host says that nothing of the task is left.
+
+  Raises:
+    HostError: it does not answer.
+  """
+  reply = host.ask('status', STATUS_SECS, tasks=task_names(host), **console.session())
+  told = {row['task']: row for row in reply['tasks']}
+  return [_row(host, name, told.get(name)) for name in task_names(host)]
+
+
+def _row(host, name, told, error='its host says nothing about it'):
+  row = dict.fromkeys((*STATUS_KEYS, 'seen', 'exit_code'))
+  row |= {'state': 'no answer', 'restarts': 0, 'last_line': str(error)}
+  row |= {'task': name, 'host': host.name, 'ended': False}
+  if told:
+    running = told['state'] in ('running', 'restarting')  # Says the code of before `left`.
+    row |= told | {'host': host.name, 'ended': not told.get('left', running)}
+  return row
 
 
 def task_rows(console):
-  """One dict with STATUS_KEYS for each task, in the order of the CSV."""
+  """One dict as of `rows_of` for each task, in the order of the CSV."""
   rows = {}
-  for host, result in console.on_all(lambda host: status_of(console, host)):
+  for host, result in console.on_all(lambda host: rows_of(console, host)):
     if isinstance(result, HostError):
-      host.close_script()
-      result = {
-        'tasks': [
-          dict.fromkeys(STATUS_KEYS)
-          | {'task': name, 'state': 'no answer', 'restarts': 0, 'last_line': str(result)}
-          for name in task_names(host)
-        ]
-      }
-    for row in result['tasks']:
-      row['host'] = host.name
-      rows[row['task']] = {key: row.get(key) for key in STATUS_KEYS}
+      result = [_row(host, name, None, result) for name in task_names(host)]
+    rows |= {row['task']: row for row in result}
   return [rows[cluster_lib.task_name(task)] for task in console.cluster.tasks]
 
 
@@ -123,7 +137,7 @@ def show(read_rows, options, out):
   while True:
     rows = read_rows()
     if options.json:
-      text = json.dumps(rows, indent=2)
+      text = json.dumps([{key: row[key] for key in STATUS_KEYS} for row in rows], indent=2)
     else:
       width = shutil.get_terminal_size((160, 24)).columns
       curve.add(rows)
@@ -157,25 +171,19 @@ def attach(console):
 # ---- logs --------------------------------------------------------------------------------------
 
 
-def print_log(console, host, name, lines, offset=None):
-  """Prints lines of one task's log.
+def print_log(console, host, name, lines):
+  """Prints the last lines of one task's log; raises HostError where its host does not answer."""
+  _say_log(console, name, _read_log(console, host, name, lines, None)['lines'])
 
-  Args:
-    console: a Console.
-    host: the task's host.
-    name: the task's name.
-    lines: how many of the last lines, when `offset` is None.
-    offset: None, or what the last call returned: then the lines since.
 
-  Returns:
-    The position that the log was read to.
-  """
-  reply = host.ask('logs', task=name, lines=lines, offset=offset, **console.session())
-  for line in reply['lines']:
+def _read_log(console, host, name, lines, offset):
+  """A reply of `on_host.logs`."""
+  return host.ask('logs', STATUS_SECS, task=name, lines=lines, offset=offset, **console.session())
+
+
+def _say_log(console, name, lines):
+  for line in lines or ['nothing logged so far']:
     console.say(f'{name}: {line}')
-  if offset is None and not reply['lines']:
-    console.say(f'{name}: nothing logged so far')
-  return reply['offset']
 
 
 def logs(console):
@@ -188,16 +196,57 @@ def logs(console):
   names = (
     [options.task] if options.task else list(map(cluster_lib.task_name, console.cluster.tasks))
   )
+  places = {name: console.host_of(name) for name in names}
   lines = options.lines or (50 if options.task else 5)
-  offsets, failed = {}, 0
-  for name in names:
-    try:
-      offsets[name] = print_log(console, console.host_of(name), name, lines)
-    except HostError as error:
+
+  def read(host):
+    return {
+      name: _read_log(console, host, name, lines, None) for name in names if places[name] is host
+    }
+
+  outcomes = dict(console.on_all(read, list(dict.fromkeys(places.values()))))
+  offsets, failed = dict.fromkeys(names), 0
+  for name, host in places.items():
+    if isinstance(outcomes[host], HostError):
       failed += 1
-      console.say(f'{name}: no answer from {console.host_of(name).name}: {error}')
-  while options.follow and offsets:
-    time.sleep(POLL_SECS)
-    for name, offset in offsets.items():
-      offsets[name] = print_log(console, console.host_of(name), name, 0, offset)
+      console.say(f'{name}: no answer from {host.name}: {outcomes[host]}')
+    else:
+      _say_log(console, name, outcomes[host][name]['lines'])
+      offsets[name] = outcomes[host][name]['offset']
+  if options.follow:
+    for text in threads.stream(
+      lambda host, put: _follow(
+        console, host, {name: offsets[name] for name in names if places[name] is host}, lines, put
+      ),
+      outcomes,
+    ):
+      console.say(text)
   return 1 if failed else 0
+
+
+def _follow(console, host, offsets, lines, put):
+  """Puts the lines of a host's tasks as they come, for ever; a host that was lost is tried again.
+
+  Args:
+    console: a Console.
+    host: the host.
+    offsets: {name of a task: where to go on, or None for the last `lines`}.
+    lines: int.
+    put: function that takes a line of text.
+  """
+  lost = any(offset is None for offset in offsets.values())
+  while True:
+    time.sleep(RETRY_SECS if lost else POLL_SECS)
+    try:
+      for name, offset in offsets.items():
+        reply = _read_log(console, host, name, lines, offset)
+        if lost:
+          put(f'{host.name} answers again')
+          lost = False
+        offsets[name] = reply['offset']
+        for line in reply['lines']:
+          put(f'{name}: {line}')
+    except HostError as error:
+      if not lost:
+        put(f'{host.name}: {error}; trying again every {RETRY_SECS:g} s')
+      lost = True

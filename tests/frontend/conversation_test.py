@@ -67,6 +67,17 @@ def test_a_broken_connection_is_closed_without_an_error(broken):
 
 def test_a_connection_that_breaks_is_named(broken):
   assert failure(broken) == ('', 'the connection was lost')
+  assert broken.ask('hello')  # On a new one.
+
+
+def test_a_host_that_was_started_again_between_two_requests(remote, sshd):  # noqa: F811
+  host = remote()
+  host.ask('hello')
+  transport = host._clients[-1].get_transport()
+  sshd.close()
+  sshd.start()
+  conftest.eventually(lambda: not transport.is_active())
+  assert host.ask('hello')
 
 
 def test_a_host_that_goes_away_in_the_middle(remote, sshd):  # noqa: F811

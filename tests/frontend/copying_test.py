@@ -24,9 +24,13 @@ def test_copying_files(remote, opened, tmp_path):
   assert opened(workdir=str(source)).put(str(source), ['run']) == 0
 
 
-def test_copying_over_a_connection_that_breaks_is_named(broken, tmp_path):
+def test_copying_over_a_broken_connection_goes_over_a_new_one(broken, sshd, tmp_path):  # noqa: F811
   (tmp_path / 'run').write_text('y')
-  with pytest.raises(HostError, match='^cannot copy files over SFTP: .'):
+  broken.workdir = str(tmp_path / 'target')
+  assert broken.put(str(tmp_path), ['run']) == 1
+  assert (tmp_path / 'target/run').read_text() == 'y'
+  sshd.close()
+  with pytest.raises(HostError, match=f'^cannot reach {sshd.address} port {sshd.port}: .'):
     broken.put(str(tmp_path), ['run'])
 
 
