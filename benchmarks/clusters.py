@@ -37,23 +37,28 @@ class Supervised:
     size: {'ps': number, 'learner': number, 'actor': number}; empty for a run in one process.
     flags: of every task.
     total_frames: where the run ends by itself.
+    hosts: {task such as 'ps-0': (address, what is put before its command, its folder on that host)}
+      where each task has a host of its own; without it all are on this machine, in `folder`.
   """
 
-  def __init__(self, folder, size, flags, total_frames=1_000_000_000):
-    self.folder, self.logdir = folder, os.path.join(folder, 'run')
-    ports = iter(free_ports(sum(size.values())))
-    hosts = {job: [f'localhost:{next(ports)}' for _ in range(n)] for job, n in size.items()}
-    lists = [f'--{job}_hosts={",".join(addresses)}' for job, addresses in hosts.items()]
-    places = {
-      f'{job}-{i}': [*lists, f'--job_name={job}', f'--task={i}']
+  def __init__(self, folder, size, flags, total_frames=1_000_000_000, hosts=None):
+    names = [f'{job}-{i}' for job, n in size.items() for i in range(n)]
+    hosts = hosts or {name: ('localhost', [], folder) for name in names or ['local-0']}
+    self.folder, self._hosts = folder, hosts
+    self.logdir = os.path.join(hosts['learner-0' if names else 'local-0'][2], 'run')
+    ports = iter(free_ports(len(names)))
+    addresses = {name: f'{hosts[name][0]}:{next(ports)}' for name in names}
+    lists = [
+      f'--{job}_hosts={",".join(addresses[f"{job}-{i}"] for i in range(n))}'
       for job, n in size.items()
-      for i in range(n)
-    }
+    ]
+    places = {name: [*lists, '--job_name={}'.format(*name.split('-')),
+                     '--task={1}'.format(*name.split('-'))] for name in names}  # fmt: skip
     self.commands = {
         name: [
-            sys.executable, os.path.join(ROOT, 'experiment.py'), *place, f'--logdir={self.logdir}',
-            f'--state_dir={folder}/state', '--metrics_secs=1', *flags,
-            f'--total_environment_frames={total_frames}',
+            *hosts[name][1], sys.executable, os.path.join(ROOT, 'experiment.py'), *place,
+            f'--logdir={hosts[name][2]}/run', f'--state_dir={hosts[name][2]}/state',
+            '--metrics_secs=1', *flags, f'--total_environment_frames={total_frames}',
         ]
         for name, place in (places or {'local-0': []}).items()
     }  # fmt: skip
@@ -65,19 +70,23 @@ class Supervised:
       process = self.processes.get(name)
       if process is None or process.poll() is not None:
         self.starts[name] += 1
-        with open(os.path.join(self.folder, name + '.log'), 'ab') as log:
+        with open(os.path.join(self._hosts[name][2], name + '.log'), 'ab') as log:
           self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
 
-  def works(self, name):
-    """Whether the task's present process says that it is at work."""
+  def state(self, name):
+    """What the task's state file tells, a dict; {} without one."""
     try:
-      with open(os.path.join(self.folder, 'state', name + '.json')) as file:
-        state = json.load(file)
+      with open(os.path.join(self._hosts[name][2], 'state', name + '.json')) as file:
+        return json.load(file)
     except (OSError, ValueError):
+      return {}
+
+  def works(self, name, since=0.0):
+    """Whether the task's present process says, after a Unix time, that it is at work."""
+    state, process = self.state(name), self.processes[name]
+    if state.get('pid') != process.pid or process.poll() is not None or state['last_seen'] < since:
       return False
-    phases, process = state['phase'].split('+'), self.processes[name]
-    alive = state['pid'] == process.pid and process.poll() is None
-    return alive and any(phase in WORKING for phase in phases)
+    return any(phase in WORKING for phase in state['phase'].split('+'))
 
   def metrics(self):
     """The rows of metrics.csv so far, dicts of strings."""
@@ -165,12 +174,12 @@ class ShapedNetwork:
 
   Args:
     num_hosts: int.
-    gbit: speed of every link, each way, in Gbit/s.
+    gbit: speed of every link, each way, in Gbit/s; None for what the machine gives.
     slower: factor by which links are slower than that, and what may wait for one waits longer.
   """
 
   def __init__(self, num_hosts, gbit, slower=1):
-    self._gbit, self._slower = gbit / slower, slower
+    self._gbit, self._slower = gbit and gbit / slower, slower
     name = f'scaling{os.getpid()}'
     self._switch = f'{name}-switch'
     self._hosts = [f'{name}-{i}' for i in range(num_hosts)]
@@ -189,7 +198,7 @@ class ShapedNetwork:
       _run('ip', '-n', self._switch, 'link', 'set', port, 'master', 'br0', 'up')
       _run('ip', '-n', name, 'addr', 'add', f'{self.address(i)}/16', 'dev', 'eth0')
       _run('ip', '-n', name, 'link', 'set', 'eth0', 'up')
-      for namespace, device in ((name, 'eth0'), (self._switch, port)):
+      for namespace, device in ((name, 'eth0'), (self._switch, port)) if self._gbit else ():
         # The bucket holds what a link carries between two ticks of a slow clock (100 Hz).
         _run('tc', '-n', namespace, 'qdisc', 'add', 'dev', device, 'root', 'tbf',
              'rate', f'{self._gbit}gbit', 'burst', f'{round(1300 * self._gbit)}kb',
@@ -204,6 +213,14 @@ class ShapedNetwork:
   def inside(self, host):
     """What to put before a command line to run it on a host."""
     return ['ip', 'netns', 'exec', self._hosts[host]]
+
+  def set_link(self, host, up):
+    """Pulls a host's cable, or plugs it in."""
+    _run('ip', '-n', self._hosts[host], 'link', 'set', 'eth0', 'up' if up else 'down')
+
+  def pids(self):
+    """Ids of the processes on all hosts, a list."""
+    return [int(pid) for name in self._hosts for pid in _run('ip', 'netns', 'pids', name).split()]
 
   def carried_bytes(self, host):
     """(bytes sent, bytes received) by a host so far, with headers."""

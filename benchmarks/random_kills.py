@@ -1,16 +1,24 @@
-"""Kills tasks of a running cluster at random, and measures how long the run needs to recover.
+"""Faults at random tasks of a running cluster: how long does the run need to recover?
 
   python benchmarks/random_kills.py --kills=20 --seed=1 --frames=1000000 \
       --out=docs/results/random_kills
+  sudo python benchmarks/random_kills.py --faults=kill,link,stop,disk --kills=100 --seed=1 \
+      --frames=8000000 --out=docs/results/random_faults
 
-A cluster of 2 parameter servers, 2 learners and 3 actors trains impala/Catch-v0 on this machine. A
-loop starts whatever died again, with the same command, as a supervisor would. Who is killed (kill
--9), and when, follows from the seed. A kill counts as recovered once the killed task works again
-and the run has trained on frames beyond those at the kill. After the last kill the run goes on to
-`--frames`, where it ends by itself; a run that is there before the last kill is a failure.
+A cluster of 2 parameter servers, 2 learners and 3 actors trains impala/Catch-v0. Without `--faults`
+all are on this machine, and are killed (kill -9). With it, each task has a host of its own, a
+network namespace with a small disk, and each fault is one of: `kill`; `link`, its host's cable is
+pulled for 40 s; `stop`, it is suspended for 30 s; `disk`, its host's disk is full for 30 s. A loop
+starts whatever died again, with the same command, as a supervisor would. What happens to whom, and
+when, follows from the seed. A fault counts as recovered once it is over, the task works again and
+the run has trained on frames beyond those at that moment. After the last one the run goes on to
+`--frames`, where it ends by itself; a run that is there before is a failure. So are frames lost
+where no parameter server was killed, more than a checkpoint lost where one was, a task that does
+not end with 0, and a process that is left.
 
-Writes kills.csv (kill, time, role, task, recovery_secs, frames_at_kill, frames_lost, and secs_lost,
-the time that these frames had taken), summary.json, the run's metrics.csv and its picture.
+Writes kills.csv (kill, time, fault, role, task, recovery_secs, named_secs: until the chief's state
+file, or that of ps 0 for the chief, told who does not answer; frames_at_kill, frames_lost, and
+secs_lost, the time that these frames had taken), summary.json, metrics.csv and its picture.
 """
 
 import argparse
@@ -24,35 +32,73 @@ import tempfile
 import time
 
 from clusters import ROOT, Supervised, exit_on_sigterm, write_rows
+from faults import FAULT_SECS, KINDS, Hosts
 
 SIZE = {'ps': 2, 'learner': 2, 'actor': 3}
+NAMES = [f'{job}-{i}' for job, n in SIZE.items() for i in range(n)]
+SAVE_SECS = 10
 TASK_FLAGS = (
     '--flagfile=' + os.path.join(ROOT, 'flagfiles', 'catch.flags'), '--num_actors=1',
-    '--envs_per_actor=8', '--batch_size=8', '--save_checkpoint_secs=10',
+    '--envs_per_actor=8', '--batch_size=8', f'--save_checkpoint_secs={SAVE_SECS}',
 )  # fmt: skip
-END_SECS = 1800.0  # For the frames after the last kill.
+END_SECS = 1800.0  # For the frames after the last fault.
+SLACK_SECS = 15.0  # A checkpoint may be late by that much on a busy machine.
 
 
-def kill_one(cluster, number, name):
-  """Kills a task and waits for its recovery; a row of kills.csv."""
+class Here:
+  """This machine, where tasks are killed; as `faults.Hosts`."""
+
+  places = None
+
+  def begin(self, kind, name, process):
+    """The task is killed."""
+    process.kill()
+    process.wait()
+
+  def end(self, kind, name, process):
+    """A kill is over at once."""
+
+  def left(self):
+    """Tasks' exit codes tell it all."""
+    return []
+
+  def close(self):
+    """Nothing was made."""
+
+
+def one_fault(cluster, hosts, number, kind, name):
+  """Lets something happen to a task and waits for its recovery; a row of kills.csv."""
   before = cluster.metrics()
   rows_before, frames = len(before), int(before[-1]['environment_frames'])
-  cluster.processes[name].kill()
-  cluster.processes[name].wait()
-  began = time.monotonic()
+  process = cluster.processes[name]
+  hosts.begin(kind, name, process)
+  began, named = time.monotonic(), []
+  witness = 'ps-0' if name == 'learner-0' else 'learner-0'
+
+  def lasts():
+    if not named and name.replace('-', ':') in (cluster.state(witness).get('no_answer') or {}):
+      named.append(round(time.monotonic() - began, 1))
+    return time.monotonic() - began > FAULT_SECS.get(kind, 0)
+
+  cluster.wait(lasts, 'the end of the fault')
+  hosts.end(kind, name, process)
+  over, over_at = time.monotonic(), time.time()
+  rows_at_end, at_end = len(cluster.rows()), cluster.frames()
 
   def recovered():
     rows = cluster.rows()
-    return cluster.works(name) and len(rows) > rows_before and rows[-1][0] > frames
+    return cluster.works(name, over_at) and len(rows) > rows_at_end and rows[-1][0] > at_end
 
-  cluster.wait(recovered, f'recovery from the kill of {name}')
+  cluster.wait(recovered, f'recovery of {name} from {kind}')
   after = [row[0] for row in cluster.rows()[rows_before:]]
   return dict(
     kill=number,
     time=round(time.time(), 1),
+    fault=kind,
     role=name.split('-')[0],
     task=name.split('-')[1],
-    recovery_secs=round(time.monotonic() - began, 1),
+    recovery_secs=round(time.monotonic() - over, 1),
+    named_secs=named[0] if named else None,
     frames_at_kill=frames,
     frames_lost=max(0, frames - min(after)),
     secs_lost=round(secs_of(before, min(after)), 1),
@@ -65,58 +111,99 @@ def secs_of(rows, frames):
   return float(rows[-1]['time']) - float(kept[-1]['time'])
 
 
-def summary(kills, cluster, exit_codes):
-  """Median and worst recovery by role, and how the run ended."""
-  by_role = collections.defaultdict(list)
+def lost_too_much(row):
+  """Whether a fault cost frames though nothing was lost, or more than a checkpoint."""
+  if row['fault'] == 'kill' and row['role'] == 'ps':
+    return row['secs_lost'] > SAVE_SECS + SLACK_SECS
+  return row['frames_lost'] > 0
+
+
+def summary(kills, cluster, exit_codes, left):
+  """Median and worst recovery by fault and role, and how the run ended."""
+  groups = collections.defaultdict(list)
   for kill in kills:
-    by_role[kill['role']].append(kill['recovery_secs'])
+    groups[f'{kill["fault"]} {kill["role"]}'].append(kill['recovery_secs'])
   rows = cluster.rows()
   return dict(
     recovery_secs={
-      role: dict(kills=len(secs), median=statistics.median(secs), worst=max(secs))
-      for role, secs in sorted(by_role.items())
+      group: dict(faults=len(secs), median=statistics.median(secs), worst=max(secs))
+      for group, secs in sorted(groups.items())
     },
     starts=dict(cluster.starts),
     exit_codes=exit_codes,
+    left=left,
+    lost_too_much=[kill['kill'] for kill in kills if lost_too_much(kill)],
     environment_frames=rows[-1][0],
     mean_return_100=rows[-1][1],
   )
 
 
-def main():
-  """Runs, writes and prints."""
+def table(groups):
+  """The recoveries of a summary as lines of text."""
+  lines = ['fault  role     faults  median s  worst s']
+  for group, of in groups.items():
+    fault, role = group.split()
+    lines.append(f'{fault:6} {role:8} {of["faults"]:6}  {of["median"]:8.1f}  {of["worst"]:7.1f}')
+  return '\n'.join(lines)
+
+
+def parse_args():
+  """The command line."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--kills', type=int, default=20)
+  parser.add_argument('--kills', type=int, default=20, help='how many faults')
+  parser.add_argument('--faults', default='', help=f'of {",".join(KINDS)}; needs root')
   parser.add_argument('--seed', type=int, default=1)
   parser.add_argument('--frames', type=int, required=True, help='environment frames of the run')
   parser.add_argument('--out', required=True, help='folder for the records')
   args = parser.parse_args()
+  args.faults = args.faults.split(',') if args.faults else []
+  if unknown := set(args.faults) - set(KINDS):
+    parser.error(f'--faults={",".join(sorted(unknown))}: there are {", ".join(KINDS)}')
+  return args
+
+
+def main():
+  """Runs, writes and prints."""
+  args = parse_args()
   exit_on_sigterm()
   choice = random.Random(args.seed)
   os.makedirs(args.out, exist_ok=True)
-  cluster = Supervised(tempfile.mkdtemp(prefix='random_kills'), SIZE, TASK_FLAGS, args.frames)
-  kills = []
+  folder, kills = tempfile.mkdtemp(prefix='random_kills'), []
+  hosts = Hosts(folder, NAMES) if args.faults else Here()
+  cluster = Supervised(folder, SIZE, TASK_FLAGS, args.frames, hosts.places)
   try:
+    if args.faults:
+      hosts.start()
     cluster.wait(lambda: cluster.frames() > 2000, 'the first 2000 frames')
     for number in range(1, args.kills + 1):
       name, pause = choice.choice(sorted(cluster.commands)), choice.uniform(2, 15)
+      kind = choice.choice(args.faults) if args.faults else 'kill'
       until = time.monotonic() + pause
       cluster.wait(lambda until=until: time.monotonic() > until, 'a pause')
       if cluster.frames() >= args.frames:
-        raise SystemExit(f'the run was at its end before kill {number}: raise --frames')
-      kills.append(kill_one(cluster, number, name))
+        raise SystemExit(f'the run was at its end before fault {number}: raise --frames')
+      kills.append(one_fault(cluster, hosts, number, kind, name))
       print(kills[-1], flush=True)
       write_rows(os.path.join(args.out, 'kills.csv'), kills)
-    result = summary(kills, cluster, cluster.exit_codes(END_SECS))
+    result = summary(kills, cluster, cluster.exit_codes(END_SECS), hosts.left())
+    for name in ('metrics.csv', 'learning_curve.png'):
+      shutil.copy(os.path.join(cluster.logdir, name), args.out)
+  except BaseException:
+    for _, _, disk in (hosts.places or {}).values():  # They go with the hosts.
+      shutil.copytree(disk, os.path.join(args.out, 'hosts', os.path.basename(disk)),
+                      ignore=shutil.ignore_patterns('model.ckpt*'), dirs_exist_ok=True)  # fmt: skip
+    raise
   finally:
     cluster.kill_all()
+    hosts.close()
   with open(os.path.join(args.out, 'summary.json'), 'w') as file:
     json.dump(result, file, indent=2)
-  for name in ('metrics.csv', 'learning_curve.png'):
-    shutil.copy(os.path.join(cluster.logdir, name), args.out)
   print(json.dumps(result, indent=2))
+  print(table(result['recovery_secs']))
   if any(result['exit_codes'].values()) or result['environment_frames'] < args.frames:
     raise SystemExit(f'the run did not come to its end; logs are in {cluster.folder}')
+  if result['left'] or result['lost_too_much']:
+    raise SystemExit('processes were left, or more was lost than may be; see summary.json')
 
 
 if __name__ == '__main__':

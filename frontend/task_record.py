@@ -225,6 +225,7 @@ _STATE_SHAPES = {
   'mean_return_100': _is_number,
   'learner_wait_fraction': _is_number,
   'actor_wait_fraction': _is_number,
+  'no_answer': lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
 }
 
 

@@ -7,6 +7,8 @@ import time
 
 from frontend import launched, plain_text, supervisor, task_log, task_record
 
+# A task writes its state every 2 s, and does not answer where that is older.
+STATE_LATE_SECS = 15.0
 TAIL_BYTES = 64 * 1024
 # How long `status` tells of a run that failed and was started again.
 RECENT_SECS = 3600.0
@@ -91,6 +93,7 @@ def status_row(folder, task, record, own, alive, now):
     'last_seen_secs': max(0.0, round(now - own['last_seen'], 1)) if own.get('last_seen') else None,
     'last_line': ' | '.join([*trouble, last_line(folder, task, record, now)]),
     'training': training_of(own),
+    'no_answer': silent_of(own, now) if running and fresh else {},
   }
 
 
@@ -112,6 +115,16 @@ def last_line(folder, task, record, now):
   if record['gap']:
     notes.append(record['gap'])
   return ' | '.join([*notes, words])
+
+
+def silent_of(state, now):
+  """{task: seconds since when it does not answer}, as the state file of another one tells."""
+  if now - state.get('last_seen', now) > STATE_LATE_SECS:
+    return {}  # What it said before it fell silent itself.
+  return {
+    plain_text.printable(name).replace(':', '-'): round(max(0.0, now - since), 1)
+    for name, since in state.get('no_answer', {}).items()
+  }
 
 
 def training_of(state):

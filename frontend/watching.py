@@ -11,6 +11,7 @@ from frontend import plain_text, threads, tmux
 from frontend.console import POLL_SECS, task_names
 from frontend.host_error import HostError
 from frontend.tables import duration, layout, spark
+from frontend.task_status import STATE_LATE_SECS
 
 STATUS_KEYS = (
   'task',
@@ -22,6 +23,7 @@ STATUS_KEYS = (
   'last_seen_secs',
   'last_line',
   'training',
+  'no_answer',
 )
 WATCH_SECS = 2.0
 STATUS_SECS = 20
@@ -91,6 +93,28 @@ def status_table(rows, width):
   return '\n'.join(line[:width] for line in layout(cells).splitlines())
 
 
+def silent_lines(rows, now):
+  """Who does not answer though it should run, a line each, and who says so.
+
+  Args:
+    rows: of `status`.
+    now: Unix seconds.
+  """
+  said = {}
+  for row in rows:
+    if row['state'] == 'running' and (row['last_seen_secs'] or 0) > STATE_LATE_SECS:
+      said.setdefault(row['task'], []).append((row['last_seen_secs'], 'its own state file'))
+    for name, secs in (row['no_answer'] or {}).items():
+      said.setdefault(name, []).append((secs, row['task']))
+  lines = []
+  for name, witnesses in said.items():
+    secs = max(secs for secs, _ in witnesses)
+    clock = time.strftime('%H:%M:%S', time.localtime(now - secs))
+    by = ', '.join(witness for _, witness in witnesses)
+    lines.append(f'{name} does not answer since {clock} ({duration(secs)} ago), says {by}')
+  return lines
+
+
 class Curve:
   """The mean return for as long as it was watched, and who waits, as one line.
 
@@ -141,7 +165,8 @@ def show(read_rows, options, out):
     else:
       width = shutil.get_terminal_size((160, 24)).columns
       curve.add(rows)
-      text = '\n'.join(filter(None, [status_table(rows, width), curve.line(width)]))
+      silent = [line[:width] for line in silent_lines(rows, time.time())]
+      text = '\n'.join(filter(None, [status_table(rows, width), *silent, curve.line(width)]))
     if options.watch and out.isatty():
       text = '\x1b[H\x1b[2J' + text
     print(text, file=out, flush=True)

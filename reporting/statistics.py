@@ -57,7 +57,7 @@ _UPDATE_MEANS = (
   'gradient_norm',
   'policy_lag_mean',
 )
-_CONNECTED_SECS = 60.0  # An actor that has not reported for longer does not count as connected.
+_CONNECTED_SECS = 20.0  # An actor that has not reported for longer does not count as connected.
 _WAIT_THRESHOLD = 0.1  # A share of waiting below this one is not worth a word.
 _BUSY_THRESHOLD = 0.9  # Processors that are busy for this share have no time for more actors.
 

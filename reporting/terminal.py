@@ -18,6 +18,8 @@ def live_line(row, total_frames, speed, short):
     f'{_count(frames)}/{_count(total_frames)}' + ('' if short else ' frames'),
     f'{rate:.0f}/s' if short else f'{rate:.0f} frames/s',
   ]
+  if row.get('no_answer'):
+    parts.append(f'no answer: {row["no_answer"]}')
   if speed > 0 and frames < total_frames:
     parts.append(f'{_duration((total_frames - frames) / speed)} left')
   if game_return is not None:

@@ -195,7 +195,7 @@ def _row_scalars(row):
     tag = (_RETURNS if name == 'mean_return_100' else group) + name
     if isinstance(value, dict):
       scalars.update({f'{tag}/{key}': item for key, item in value.items()})
-    elif value is not None and name not in ('time', 'environment_frames'):
+    elif value is not None and name not in ('time', 'environment_frames', 'no_answer'):
       scalars[tag] = value
   return scalars
 

@@ -79,12 +79,17 @@ class Reports:
     """Sends and listens until told to stop."""
     shared, cluster = self._graph.shared, self._task.cluster
     sends = cluster.is_local or not cluster.is_chief  # A chief in a cluster knows what it did.
+    beats = None
     while not should_stop():
       if sends:
         self._outbox.send_report(self._next())
-      if not cluster.is_chief and session.run(shared.is_done):
-        self._task.interrupts.set('the run is done')
-        return
+      if not cluster.is_chief:
+        before = beats
+        done, beats = session.run([shared.is_done, shared.beats])
+        self._task.heartbeat.silence.looked(['learner:0'] if beats != before else [])
+        if done:
+          self._task.interrupts.set('the run is done')
+          return
       if cluster.job == 'actor':
         self._look_at_queue(session)
       time.sleep(_REPORT_SECS)
@@ -113,6 +118,7 @@ class Reports:
         busy_secs=self._busy_secs,
         episodes=[dict(e, secs_ago=round(now - ended, 3)) for ended, e in self._episodes],
         crashes=self.crashes(),
+        leaves=self._task.interrupts.is_set(),
       )
       self._clear()
     if cluster.job == 'actor':
@@ -122,25 +128,39 @@ class Reports:
 
 
 class _Inbox:
-  """The reports that wait on ps 0.
+  """The reports that wait on ps 0; and the chief's own sign of life there, whenever it looks.
 
   Args:
     shared: `runtime.shared_state.SharedState`.
+    results: `reporting.statistics.RunStatistics`, for what the reports say.
+    silence: `runtime.silence.Silence`, for who sent one.
   """
 
-  def __init__(self, shared):
-    self._shared, self._lock = shared, threading.Lock()
+  def __init__(self, shared, results, silence):
+    self._shared, self._results, self._silence = shared, results, silence
+    self._lock = threading.Lock()
 
   def take(self, session):
-    """Takes all that wait: a list of dicts."""
+    """Takes all that wait."""
     shared = self._shared
     with self._lock:  # Another thread would take what this one has counted.
-      waiting = int(run_within(session, shared.num_reports))
-      if not waiting:
-        return []
-      return list(
-        map(json.loads, run_within(session, shared.take_reports, {shared.how_many: waiting}))
-      )
+      waiting, _ = run_within(session, [shared.num_reports, shared.beat])
+      texts = []
+      if waiting:
+        texts = run_within(session, shared.take_reports, {shared.how_many: int(waiting)})
+      leave = {}
+      for report in map(json.loads, texts):
+        leave[f'{report["job"]}:{report["task"]}'] = report['leaves']
+        self._add(report)
+      self._silence.looked([name for name, leaves in leave.items() if not leaves])
+      for name in [name for name, leaves in leave.items() if leaves]:
+        self._silence.left(name)
+
+  def _add(self, report):
+    if report['job'] == 'actor':
+      self._results.add_actor_report(report)
+    else:
+      self._results.add_learner_wait(report['wait_secs'], report['busy_secs'])
 
 
 class Records:
@@ -174,7 +194,9 @@ class Records:
     )
     self._next_row, self._rows = time.monotonic() + self._secs, 0
     self._processors = ProcessorUse()
-    self._inbox = _Inbox(graph.shared)
+    silence = task.heartbeat.silence
+    silence.say = self._writer.message
+    self._inbox = _Inbox(graph.shared, self._statistics, silence)
     for sentence in claim.told:
       self._writer.message(sentence)
 
@@ -207,7 +229,7 @@ class Records:
   def run(self, session, should_stop):
     """Collects and writes until told to stop, or until all frames are done."""
     while not should_stop():
-      self._collect(session)
+      self._inbox.take(session)
       # Other learners may reach the last frame while the chief's own waits for data.
       frames = run_within(session, self._graph.counters.environment_frames)
       if self._task.end_if_done(frames, self._total):
@@ -220,13 +242,6 @@ class Records:
         if self._rows % _ROWS_PER_VERDICT == 0:
           self._say_verdict(row, busy)
       time.sleep(POLL_SECS)
-
-  def _collect(self, session):
-    for report in self._inbox.take(session):
-      if report['job'] == 'actor':
-        self._statistics.add_actor_report(report)
-      else:
-        self._statistics.add_learner_wait(report['wait_secs'], report['busy_secs'])
 
   def _write_row(self, session):
     counters, side = self._graph.counters, self._side
@@ -244,6 +259,8 @@ class Records:
       int(frames), int(updates), float(rate), int(depth), float(entropy_cost)
     )
     self._task.heartbeat.facts.update({name: row[name] for name in _STATE_KEYS})
+    silent, now = self._task.heartbeat.silence.who(), time.time()
+    row['no_answer'] = ', '.join(f'{n} {now - since:.0f} s' for n, since in silent.items())
     self._writer.write(row)
     for sentence in self._signs.add(row):
       self._writer.message(sentence)
@@ -288,7 +305,7 @@ class Records:
       session: to collect with what was not collected yet, once `run` has ended.
     """
     if session:
-      self._collect(session)
+      self._inbox.take(session)
     return self._statistics.full_mean_return()
 
   def close(self, session, unsaved=''):
@@ -298,7 +315,7 @@ class Records:
       session: to collect with what was not collected yet.
       unsaved: why there is no last checkpoint, or ''.
     """
-    self._collect(session)
+    self._inbox.take(session)
     row = self._write_row(session)
     self._writer.close()
     self._writer.message(_summary(row, self._task, self._graph.settings, self._logdir, unsaved))

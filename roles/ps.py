@@ -7,7 +7,7 @@ import time
 import tensorflow as tf
 from absl import logging
 
-from runtime import peers, placement, sessions, shared_state
+from runtime import links, peers, placement, sessions, shared_state
 from runtime.heartbeat import Heartbeat
 from runtime.process import POLL_SECS
 from runtime.sessions import ANSWER_SECS, Attempt
@@ -28,13 +28,14 @@ def run(cluster, options, interrupts):
   """
   heartbeat = Heartbeat(cluster, options.state_dir)
   server = sessions.start_server(cluster, placement.session_config(cluster, options.threads))
+  links.watch(cluster, server.target, heartbeat.silence)
   heartbeat.phase('serving')
   logging.info('%s serves at %s', cluster.name, cluster.address(cluster.name))
-  reason = serve_to_the_end(cluster, server.target, interrupts)
+  reason = serve_to_the_end(cluster, server.target, interrupts, heartbeat.silence)
   logging.info('%s leaves: %s', cluster.name, reason)
 
 
-def serve_to_the_end(cluster, target, interrupts):
+def serve_to_the_end(cluster, target, interrupts, silence):
   """Waits until the run is done and the others have said goodbye (deregistered).
 
   The parameter servers are the last to go: sessions of the others cannot close without them.
@@ -48,7 +49,7 @@ def serve_to_the_end(cluster, target, interrupts):
   if cluster.task == 0:  # The other parameter servers ask it, so it goes after them.
     everybody += len(cluster.ps) - 1
   deadline = question = None
-  asking = _Asking(cluster, target)
+  asking = _Asking(cluster, target, silence)
   while True:
     if question is None:
       question, asked = Attempt(asking.how_far), time.monotonic()
@@ -80,8 +81,9 @@ def serve_to_the_end(cluster, target, interrupts):
 class _Asking:
   """Asks ps 0, in one session: one for each question costs more than all else of an idle server."""
 
-  def __init__(self, cluster, target):
-    self._cluster, self._target = cluster, target
+  def __init__(self, cluster, target, silence):
+    self._cluster, self._target, self._silence = cluster, target, silence
+    self._beats = None
     self._open = self._session = None
 
   def how_far(self):
@@ -95,12 +97,20 @@ class _Asking:
         self._session, self._state = self._open.enter_context(session)
       state = self._state
       fetches = [state.is_done, state.chief_is_gone, state.num_goodbyes, state.num_spare_actors]
-      return _HowFar(*sessions.run_within(self._session, fetches))
+      *phase, beats = sessions.run_within(self._session, [*fetches, state.beats])
+      self._heard(beats)
+      return _HowFar(*phase)
     except tf.errors.FailedPreconditionError:  # No chief has been there.
       return None
     except tf.errors.OpError:
       self._give_up()
       return None
+
+  def _heard(self, beats):
+    if self._cluster.task > 0:
+      self._silence.answered('ps:0')
+    self._silence.looked(['learner:0'] if beats != self._beats else [])
+    self._beats = beats
 
   def _give_up(self):
     with contextlib.suppress(tf.errors.OpError):

@@ -1,6 +1,6 @@
 """What every part of a role knows of its task: its place, its options, its server, its end."""
 
-from runtime import placement, sessions
+from runtime import links, placement, sessions
 from runtime.heartbeat import Heartbeat
 
 
@@ -24,6 +24,8 @@ class Task:
     self.config = placement.session_config(cluster, options.threads)
     self._server = None if cluster.is_local else sessions.start_server(cluster, self.config)
     self.target = self._server.target if self._server else ''
+    if self._server:
+      links.watch(cluster, self.target, self.heartbeat.silence)
 
   def end_if_done(self, environment_frames, total_environment_frames):
     """Asks for the end of the run if so many frames are all; whether they are."""

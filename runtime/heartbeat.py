@@ -10,6 +10,7 @@ import time
 from absl import logging
 
 from runtime.process import EXIT_FAILURE, WAITING_SECS
+from runtime.silence import Silence
 
 STATE_SECS = 2.0  # Between two rewrites of a task's state file.
 # A heartbeat that is late by more did not run: its process was suspended (Ctrl-Z, SIGSTOP).
@@ -27,9 +28,11 @@ class Heartbeat:
 
   Attributes:
     facts: dict of what else the state file tells: frames_per_sec, environment_frames, last_error;
-      of a chief also logdir, mean_return_100, who waits, and trouble: what is not on disk.
+      no_answer ({task: Unix time since when}); of a chief also logdir, mean_return_100, who waits,
+      and trouble: what is not on disk.
     excused: function of a phase: why a long stay in it now is a wait for others, to be reported
       only; '' where it is none.
+    silence: `runtime.silence.Silence`, of the tasks that this one hears of.
   """
 
   WORKING = ('refresh', 'unroll', 'enqueue', 'update', 'save')
@@ -37,6 +40,7 @@ class Heartbeat:
   def __init__(self, cluster, state_dir='', watchdog_secs=0):
     self._cluster, self._state_dir = cluster, state_dir
     self._watchdog_secs, self.excused = watchdog_secs, lambda phase: ''
+    self.silence = Silence(cluster)
     self._phases, self._lock = {}, threading.Lock()
     self._started = time.time()
     self._last_excuses, self._said, self._looked = {}, 0.0, time.monotonic()
@@ -66,8 +70,13 @@ class Heartbeat:
 
   def _live(self):
     while True:
+      now = time.monotonic()
+      away, self._looked = now - self._looked - STATE_SECS, now
+      self._watch(now, away > _SUSPENDED_SECS)
+      if away > _SUSPENDED_SECS:
+        self.silence.suspended(away)
+      self.facts['no_answer'] = self.silence.look()
       self.write()
-      self._watch()
       time.sleep(STATE_SECS)
 
   def write(self):
@@ -94,11 +103,9 @@ class Heartbeat:
     except OSError as e:
       logging.warning('cannot write the state file %s: %s', path, e)
 
-  def _watch(self):
-    now = time.monotonic()
-    away, self._looked = now - self._looked - STATE_SECS, now
+  def _watch(self, now, was_suspended):
     with self._lock:
-      if away > _SUSPENDED_SECS:  # No loop could make progress; they begin to be watched anew.
+      if was_suspended:  # No loop could make progress; they begin to be watched anew.
         self._phases = {loop: (phase, now) for loop, (phase, _) in self._phases.items()}
       phases = dict(self._phases)
     for loop, (phase, since) in phases.items():

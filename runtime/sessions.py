@@ -30,6 +30,7 @@ def start_server(cluster, config):
       placement.cluster_spec(cluster), cluster.job, cluster.task, config=config, start=False
     )
     listening.restrict(cluster, int(server.target.rpartition(':')[2]))
+    peers.give_up_lost_clients(int(server.target.rpartition(':')[2]))
     server.start()
     return server
   except tf.errors.OpError as e:

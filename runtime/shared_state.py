@@ -27,6 +27,7 @@ class SharedState:
       self.settings = self._variable('', 'shared_settings')
       self.done = self._variable(False, 'run_is_done')
       self.chief_left = self._variable(False, 'chief_has_left')
+      beats = self._variable(tf.zeros([], tf.int64), 'beats_of_the_chief')
       held_run = self._variable('', 'held_run')
       self._reports = tf.queue.FIFOQueue(self.REPORTS, [tf.string], [[]], shared_name='reports')
       self._goodbyes = tf.queue.FIFOQueue(10_000, [tf.string], [[]], shared_name='goodbyes')
@@ -50,9 +51,12 @@ class SharedState:
         self.done.assign(False),
         self.chief_left.assign(False),
         self.dropped.assign(0),
+        beats.assign(0),
       )
       self.mark_done = tf.group(self.done.assign(True))
       self.mark_chief_left = tf.group(self.chief_left.assign(True))
+      self.beat = tf.group(beats.assign_add(1))  # The chief's, while it collects reports.
+      self.beats = beats.read_value()
       self.is_done = self.done.read_value()
       self.chief_is_gone = self.chief_left.read_value()
       self.read_settings = self.settings.read_value()

@@ -208,13 +208,16 @@ def own_mounts(shadow):
 class Network:
   """Hosts in network namespaces, each with its own address, sshd, /tmp, /run and ~/.ssh.
 
-  Host 0 is where the frontend runs; hosts 1 to 3 have an sshd on port 22. A folder outside /tmp
-  holds what they share: keys, and a copy of the code for the frontend.
+  Host 0 is where the frontend runs; the others have an sshd on port 22. A folder outside
+  /tmp holds what they share: keys, and a copy of the code for the frontend.
+
+  Args:
+    num_hosts: how many beside host 0, up to 6.
   """
 
-  ADDRESSES = ('10.0.0.1', '10.0.0.11', '10.0.0.12', '10.0.0.13')
+  ADDRESSES = ('10.0.0.1', *(f'10.0.0.{10 + number}' for number in range(1, 7)))
 
-  def __init__(self):
+  def __init__(self, num_hosts=3):
     self._ip = tool('ip')
     for name in ('tmux', 'sshd', 'ssh', 'nft'):
       tool(name)
@@ -224,7 +227,7 @@ class Network:
     self.home = os.path.join(self.folder, 'home')
     with open(os.path.join(self.folder, 'shadow'), 'w', encoding='utf-8') as file:
       file.write(f'root:{PASSWORD_HASH}:19000:0:99999:7:::\n')
-    self._names = [f'impala{os.getpid()}-{number}' for number in range(4)]
+    self._names = [f'impala{os.getpid()}-{number}' for number in range(num_hosts + 1)]
     self._holder = None
     self.sshds = {}
 
@@ -258,7 +261,7 @@ class Network:
     log = os.path.join(self.folder, 'holder')
     self._holder = conftest.Process([*self._entering(0), 'sleep', 'infinity'], log)
     conftest.eventually(lambda: self._in_mounts(self._holder.pid), 20)
-    for number in (1, 2, 3):
+    for number in range(1, len(self._names)):
       self.sshds[number] = Sshd(
         os.path.join(self.folder, f'sshd{number}'), self.home, self.ADDRESSES[number], 22,
         self._entering(number))  # fmt: skip

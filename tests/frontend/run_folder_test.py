@@ -1,6 +1,8 @@
 """The status of a run from its folder: files as supervisors and tasks write them."""
 
 import json
+import re
+import time
 
 import pytest
 
@@ -47,6 +49,31 @@ def test_tasks_are_named_by_what_they_say_and_sorted_by_job(tmp_path, write):
   assert all(set(row) == set(watching.STATUS_KEYS) for row in found)
   assert found[1]['training']['mean_return_100'] == 3.5 and found[0]['training'] is None
   assert (found[1]['last_line'], found[1]['uptime_secs'], found[1]['restarts']) == ('learns', 60, 2)
+
+
+def test_who_does_not_answer_stands_below_the_table(tmp_path, write):
+  silent = {'ps:1': NOW - 43, 'actor:7\x1b[2J': NOW - 20}
+  write('task-0', 'a', 7, own=dict(job='learner', task=0, no_answer=silent))
+  write('task-1', 'b', 8, own=dict(job='actor', task=0, no_answer={'ps:1': NOW - 41}))
+  write('task-2', 'c', 9, own=dict(job='ps', task=0, no_answer={'actor:3': NOW - 90}))
+  path = tmp_path / 'tasks' / 'ps-0.json'
+  state = json.loads(path.read_text())
+  state['last_seen'] = NOW - run_folder.ALIVE_SECS + 1  # What it said is old.
+  path.write_text(json.dumps(state))
+  lines = watching.silent_lines(rows(tmp_path), NOW)
+  assert [re.sub(r'since [\d:]{8} ', '', line) for line in lines] == [
+    'ps-0 does not answer (19s ago), says its own state file',
+    'ps-1 does not answer (43s ago), says learner-0, actor-0',
+    'actor-7[2J does not answer (20s ago), says learner-0',
+  ]
+  clock = time.strftime('%H:%M:%S', time.localtime(NOW - 43))
+  assert f'since {clock} (43s ago)' in lines[1]
+
+
+@pytest.mark.parametrize('no_answer', [None, ['ps:1'], {'ps:1': 'long'}, 'ps:1'])
+def test_what_a_task_says_of_others_may_be_anything(tmp_path, write, no_answer):
+  write('task-0', 'a', 7, own=dict(job='learner', task=0, no_answer=no_answer))
+  assert watching.silent_lines(rows(tmp_path), NOW) == []
 
 
 def test_who_says_nothing_any_more_or_ended_is_not_running(tmp_path, write):

@@ -1,0 +1,84 @@
+"""Hosts where tasks are killed or suspended, cables are pulled and disks get full; needs root."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+
+from clusters import ShapedNetwork
+
+KINDS = ('kill', 'link', 'stop', 'disk')
+# Of those that do not end at once: how long they last.
+FAULT_SECS = {'link': 40.0, 'stop': 30.0, 'disk': 30.0}
+_DISK_MB = 64
+
+
+class Hosts:
+  """A host for each task: a network namespace, and a small disk.
+
+  Args:
+    folder: where the disks are mounted.
+    names: of the tasks.
+
+  Attributes:
+    places: as `clusters.Supervised` takes them.
+  """
+
+  def __init__(self, folder, names):
+    self._folder, self._names = folder, list(names)
+    self._network, self._disks = ShapedNetwork(len(self._names), None), []
+    self.places = {
+      name: (self._network.address(i), self._network.inside(i), os.path.join(folder, name))
+      for i, name in enumerate(self._names)
+    }
+
+  def start(self):
+    """Makes the network and the disks."""
+    self._network.start()
+    for _, _, disk in self.places.values():
+      os.makedirs(disk)
+      size = f'size={_DISK_MB}m'
+      subprocess.run(['mount', '-t', 'tmpfs', '-o', size, 'none', disk], check=True)
+      self._disks.append(disk)
+    return self
+
+  def begin(self, kind, name, process):
+    """The fault begins at the task's host."""
+    if kind == 'kill':
+      process.kill()
+      process.wait()
+    elif kind == 'link':
+      self._network.set_link(self._names.index(name), up=False)
+    elif kind == 'stop':
+      process.send_signal(signal.SIGSTOP)
+    else:
+      with open(self._filling(name), 'wb') as file, contextlib.suppress(OSError):
+        while True:
+          file.write(bytes(2**16))
+          file.flush()
+
+  def end(self, kind, name, process):
+    """The fault is over."""
+    if kind == 'link':
+      self._network.set_link(self._names.index(name), up=True)
+    elif kind == 'stop':
+      process.send_signal(signal.SIGCONT)
+    elif kind == 'disk':
+      os.remove(self._filling(name))
+
+  def _filling(self, name):
+    return os.path.join(self.places[name][2], 'filling')
+
+  def left(self):
+    """Ids of processes that are left on the hosts; those that are ending have a moment."""
+    deadline = time.monotonic() + 10
+    while (pids := self._network.pids()) and time.monotonic() < deadline:
+      time.sleep(0.2)
+    return pids
+
+  def close(self):
+    """Removes network and disks."""
+    self._network.close()
+    for disk in self._disks:
+      subprocess.run(['umount', '-l', disk], check=True)
