@@ -1,6 +1,6 @@
 """`check`: whether the cluster can run, as a table of hosts and a sentence for each failure."""
 
-from frontend import asking, code_files, host_check, hosts, threads
+from frontend import asking, code_files, host_check, hosts, lock_file, threads
 from frontend import cluster as cluster_lib
 from frontend.host_error import STAGES, HostError
 from frontend.tables import layout
@@ -15,6 +15,7 @@ CHECK_ITEMS = STAGES + (
   'tmux',
   'session',
   'ports',
+  'firewall',
   'peers',
 )
 
@@ -27,9 +28,10 @@ def check(console):
 def all_pass(console):
   """Checks every host; prints the table; returns whether all passed."""
   hashes = host_check.file_hashes(hosts.CODE, code_files.source_files(hosts.CODE))
-  outcomes = console.on_all(lambda host: _check_host(console, host, hashes))
+  pinned = lock_file.pinned(hosts.CODE)
+  outcomes = console.on_all(lambda host: _check_host(console, host, hashes, pinned))
   results = {host: items for host, (items, _) in outcomes}
-  compare_versions(results, {host: versions for host, (_, versions) in outcomes})
+  compare_versions(results, {host: versions for host, (_, versions) in outcomes}, pinned)
   open_here = _check_peers(console, results)
   table, problems = check_report(
     [(host.name, len(host.host.tasks), results[host]) for host in console.hosts]
@@ -37,6 +39,12 @@ def all_pass(console):
   console.say(table)
   for problem in problems:
     console.say(problem)
+  for host, (_, versions) in outcomes:
+    others = lock_file.differences(versions, pinned)
+    if others:
+      console.say(
+        f'warning: {host.name}: not the versions of {lock_file.NAME}: {", ".join(others)}'
+      )
   if open_here:
     console.say(
       f'warning: this machine is no host of the cluster and reaches {", ".join(open_here)}, so '
@@ -70,7 +78,7 @@ def _flag_lists(console, tasks):
 # ---- Hosts. ------------------------------------------------------------------------------------
 
 
-def _check_host(console, host, hashes):
+def _check_host(console, host, hashes, pinned):
   """Items of one host that need no other: ({item: (passed, detail)}, versions)."""
   items = {}
   try:
@@ -84,9 +92,11 @@ def _check_host(console, host, hashes):
       'check',
       timeout_secs=300,
       hashes=hashes,
+      packages=sorted(pinned),
       ports=_ports(host),
       devices=[task.cuda_visible_devices for task in host.host.tasks],
       argument_lists=_flag_lists(console, host.host.tasks),
+      own=host.host.address,
       **console.session_and_socket(),
     )
   except HostError as error:
@@ -112,6 +122,11 @@ def _ports(host):
   return [task.tf_port for task in host.host.tasks]
 
 
+def _reached(host):
+  """The tasks of a host to which others connect; nobody connects to an actor."""
+  return [task for task in host.host.tasks if task.job != 'actor']
+
+
 def _check_peers(console, results):
   """Each host listens on its tasks' ports for a moment; all others connect.
 
@@ -126,7 +141,7 @@ def _check_peers(console, results):
       timeout_secs=300,
       allow_public=console.options.allow_public_addresses,
       addresses=[
-        [task.ip, task.tf_port] for other in able if other is not host for task in other.host.tasks
+        [task.ip, task.tf_port] for other in able if other is not host for task in _reached(other)
       ],
     ),
     able,
@@ -149,27 +164,31 @@ def _reached_by_a_stranger(console, listening):
   """The `address:port`s that this machine reaches, where it is no host of the cluster."""
   if any(isinstance(host, hosts.LocalHost) for host in console.hosts):
     return []
-  tasks = [task for host in listening for task in host.host.tasks]
+  tasks = [task for host in listening for task in _reached(host)]
   reached = threads.on_each(lambda task: host_check.accepts(task.ip, task.tf_port), tasks)
   return [cluster_lib.host_port(task) for task, there in zip(tasks, reached) if there]
 
 
-def compare_versions(results, versions):
-  """Marks the hosts whose TensorFlow or Gymnasium differ from the first host's.
+def compare_versions(results, versions, pinned=None):
+  """Marks the hosts whose packages differ from the first host's.
+
+  Where the lock has a version for each Python, hosts with different Pythons may differ by that.
 
   Args:
     results: {host: {item: (passed, detail)}}, changed in place.
-    versions: {host: {package: version}}.
+    versions: {host: {package: version or None}}.
+    pinned: {package: versions that the lock allows}, or None without one.
   """
   able = [host for host in results if results[host].get('packages', (False,))[0]]
   for host in able[1:]:
+    different = []
     for package, version in versions[host].items():
-      first = versions[able[0]][package]
-      if version != first:
-        results[host]['packages'] = (
-          False,
-          f'{package} {version}, but {first} on {able[0].name}; install the same on all',
-        )
+      first = versions[able[0]].get(package)
+      as_locked = {first, version} <= (pinned or {}).get(package, set())
+      if None not in (first, version) and version != first and not as_locked:
+        different.append(f'{package} {version}, but {first} on {able[0].name}')
+    if different:
+      results[host]['packages'] = (False, '; '.join(different) + '; install the same on all')
 
 
 def check_report(rows):

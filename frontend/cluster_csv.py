@@ -25,6 +25,7 @@ COLUMNS = REQUIRED_COLUMNS + (
   'cpus',
   'memory',
 )
+SSH_PORT = 22  # Where the cell is empty.
 # The original format ended with this column; it may be there as long as it is empty.
 PASSWORD_COLUMN = 'ssh_password'
 
@@ -127,6 +128,16 @@ def _same_port_mistakes(rows):
           f'by line {first}; give each task of a host its own port'
         )
   return mistakes
+
+
+def _ssh_port_mistakes(rows):
+  """A task at the port of SSH cannot start, and a firewall would close the way to its host."""
+  return [
+    f'line {line}, column tf_port: {values["tf_port"]} is the port of SSH on {values["ip"]}; give '
+    'the task another one'
+    for line, values in rows
+    if values.get('tf_port') and values['tf_port'] == (values.get('ssh_port') or SSH_PORT)
+  ]
 
 
 def _one_host_mistakes(rows):
@@ -235,7 +246,12 @@ def parse_cluster(text, name, with_hosts=True):
     parsed.append((line, values))
     mistakes.extend(row_mistakes)
   if with_hosts:
-    for check in (_same_port_mistakes, _one_host_mistakes, _loopback_mistakes):
+    for check in (
+      _same_port_mistakes,
+      _ssh_port_mistakes,
+      _one_host_mistakes,
+      _loopback_mistakes,
+    ):
       mistakes += check(parsed)
   if 'job' in header:
     mistakes += _job_mistakes(parsed)

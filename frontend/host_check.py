@@ -47,15 +47,19 @@ def check_code(root, expected):
   return False, f'not the same code as here ({shown}); --action=push copies it'
 
 
-def package_versions():
-  """{'tensorflow': version or None, 'gymnasium': version or None}, without importing either."""
-  versions = {}
-  for package, distributions in {
-    'tensorflow': ('tensorflow', 'tensorflow-cpu', 'tf-nightly'),
-    'gymnasium': ('gymnasium',),
-  }.items():
-    versions[package] = None
-    for distribution in distributions:
+def package_versions(names=()):
+  """Versions of packages for this interpreter, without importing any.
+
+  Args:
+    names: what to look for, normalised, besides TensorFlow and Gymnasium.
+
+  Returns:
+    {name: version, or None where it is not installed}.
+  """
+  versions = {'tensorflow': None, 'gymnasium': None, **dict.fromkeys(names)}
+  others = {'tensorflow': ('tensorflow', 'tensorflow-cpu', 'tf-nightly')}
+  for package in versions:
+    for distribution in others.get(package, (package,)):
       with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         versions[package] = versions[package] or importlib.metadata.version(distribution)
   return versions
@@ -63,13 +67,14 @@ def package_versions():
 
 def check_packages(versions):
   """Whether TensorFlow and Gymnasium are installed for this interpreter."""
-  missing = [package for package, version in versions.items() if version is None]
+  needed = {package: versions[package] for package in ('tensorflow', 'gymnasium')}
+  missing = [package for package, version in needed.items() if version is None]
   if missing:
     return False, (
       f'{" and ".join(missing)} not installed for {sys.executable}; '
       f'{sys.executable} -m pip install -r requirements.txt'
     )
-  return True, ', '.join(f'{package} {version}' for package, version in versions.items())
+  return True, ', '.join(f'{package} {version}' for package, version in needed.items())
 
 
 def listen(port):

@@ -80,9 +80,9 @@ class _Host:
     """
     self._conversation.close(at_once)
 
-  def make_venv(self, offline):
-    """Makes the virtual environment on the host and installs requirements.txt into it."""
-    scripts.make_venv(self._run, self.workdir, offline)
+  def make_venv(self, offline, requirements):
+    """Makes the virtual environment on the host; see `scripts.make_venv`."""
+    scripts.make_venv(self._run, self.workdir, offline, requirements)
 
 
 class LocalHost(_Host):

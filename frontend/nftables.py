@@ -1,50 +1,202 @@
 """On a host: the table of frontend/firewall.py is set and taken away, as root or with sudo.
 
 A note beside the run's files says that it was this cluster that set it; a table without such a note
-is somebody else's and is left alone.
+is somebody else's and is left alone. A table is first on trial: the kernel lets everybody in again
+unless it is confirmed in time, so that whoever cuts himself off is back soon.
 """
 
 import contextlib
+import ipaddress
+import json
 import os
-import shlex
 import shutil
 import socket
 import subprocess
 
-from frontend import cluster as cluster_lib
-from frontend import firewall
+from frontend import firewall, supervisor, task_record, whole_files
 
 NFT_SECS = 30
-_SBIN = '/usr/local/sbin:/usr/sbin:/sbin'
 
 
 class NotAllowed(Exception):
   """The firewall cannot be changed from this login; the text is the reason."""
 
 
-def resolve(own, others):
-  """Addresses of the cluster's hosts as this host knows them.
+# ---- Requests of the frontend, by name as in frontend/on_host.py. --------------------------------
+
+
+def addresses(names):
+  """What a host knows that the text of its table needs.
 
   Args:
-    own: the `ip` cell of this host.
-    others: list of the `ip` cells of the other hosts.
+    names: `ip` cells of the CSV.
 
   Returns:
-    List of str, IPv4 and IPv6 addresses.
+    {'found': {name: list of str, IPv4 and IPv6 addresses, or a sentence}, 'own': those of this
+    host, 'user_id': of this login, 'ssh_port': to which it is connected, None without SSH}.
+  """
+  found = {}
+  for name in names:
+    try:
+      found[name] = _lookup(name)
+    except ValueError as error:
+      found[name] = str(error)
+  return {
+    'found': found,
+    'own': _own_addresses(),
+    'user_id': os.geteuid(),
+    'ssh_port': _ssh_port(os.environ.get('SSH_CONNECTION', '')),
+  }
+
+
+def try_table(session, own, text):
+  """Puts a table on trial.
+
+  Args:
+    session: name of the session.
+    own: the `ip` cell of this host; hosts may share the folder of the session.
+    text: of `firewall.table`, with `trial_secs`.
+
+  Returns:
+    {'reason': why this login could not, or None}.
 
   Raises:
-    ValueError: a name that is unknown here, or that means this machine though it is another's.
+    ValueError: a table of that name that is not this cluster's, or nft's own words.
   """
-  found = _lookup(own)
-  for name in others:
-    addresses = _lookup(name)
-    if any(map(cluster_lib.is_loopback, addresses)):
-      raise ValueError(
-        f'{name} is {", ".join(addresses)} on this host, which means this host itself; give its '
-        'address in the CSV, or correct /etc/hosts here'
+  try:
+    _run(['list', 'tables'])  # Fails where this login may not, or nft does not work.
+    _refuse_a_strangers_table(session, supervisor.run_folder(session), own)
+    _run(['-f', '-'], text)
+  except NotAllowed as error:
+    return {'reason': str(error)}
+  return {'reason': None}
+
+
+def keep_table(session, own, text, ports):
+  """Sets a table in place of the one on trial, and notes it; arguments as for `try_table`."""
+  folder = supervisor.private_run_folder(session)
+  try:
+    _run(['-f', '-'], firewall.removal(firewall.trial_name(session)) + text)
+  except NotAllowed as error:
+    raise ValueError(str(error)) from None
+  with whole_files.replacing(_note(folder, own), mode=0o600) as file:
+    file.write(json.dumps({'ports': ports, 'boot': _boot()}).encode())
+  return {}
+
+
+def end_trial(session):
+  """Takes away the table on trial; the one before it, if any, has been there all the time."""
+  try:
+    _run(['-f', '-'], firewall.removal(firewall.trial_name(session)))
+  except NotAllowed as error:
+    raise ValueError(str(error)) from None
+  return {}
+
+
+def open_ports(session, own):
+  """Takes away the table, if this cluster set it.
+
+  Returns:
+    {'removed': bool, 'reason': why this login could not, or None}.
+
+  Raises:
+    ValueError: nft's own words.
+  """
+  folder = supervisor.run_folder(session)
+  try:
+    if not os.path.exists(_note(folder, own)):
+      return {'removed': False, 'reason': _left_by_another(session)}
+    names = firewall.table_name(session), firewall.trial_name(session)
+    _run(['-f', '-'], firewall.removal(*names))
+  except NotAllowed as error:
+    return {'removed': False, 'reason': str(error)}
+  with contextlib.suppress(FileNotFoundError):
+    os.remove(_note(folder, own))
+  return {'removed': True, 'reason': None}
+
+
+# ---- Whether what was set is still there. --------------------------------------------------------
+
+
+def is_set(folder):
+  """Whether this cluster set a table, here or on a host that shares the folder."""
+  return os.path.isdir(folder) and any(
+    name.startswith('firewall-') and name.endswith('.set') for name in os.listdir(folder)
+  )
+
+
+def firewall_state(session, own, ports):
+  """A request: {'good': bool, 'text': str}; see `still_set`."""
+  good, text = still_set(session, own, ports)
+  return {'good': good, 'text': text}
+
+
+def still_set(session, own, ports):
+  """Whether the table that this cluster set closes the ports now.
+
+  Returns:
+    (True, what is there) or (False, a sentence).
+  """
+  path = _note(supervisor.run_folder(session), own)
+  if not os.path.exists(path):
+    return True, 'none was set from here'
+  note = task_record.read_json(path)
+  again = 'set it again: --action=firewall --apply'
+  note = note if isinstance(note, dict) else {}
+  try:
+    if not _is_there(session):
+      booted = note.get('boot') not in (None, _boot())
+      when = ', since this host was started anew' if booted else ''
+      return False, f'the firewall of session {session} was set here and is gone{when}; {again}'
+  except NotAllowed as error:
+    if note.get('boot') != _boot():
+      return False, (
+        f'the firewall of session {session} was set here before this host was started anew, and '
+        f'whether it is there cannot be seen: {error}; {again}'
       )
-    found += addresses
-  return list(dict.fromkeys(found))
+    return True, 'set; not looked at'
+  new = sorted({*ports} - {*note.get('ports', ())})
+  if new:
+    return False, (
+      f'the firewall of session {session} does not close {", ".join(map(str, new))}; {again}'
+    )
+  return True, 'set'
+
+
+def _boot():
+  """What is another at each start of this host; None where the kernel does not tell."""
+  try:
+    with open('/proc/sys/kernel/random/boot_id', encoding='ascii') as file:
+      return file.read().strip()
+  except OSError:
+    return None
+
+
+def _note(folder, own):
+  return os.path.join(folder, f'firewall-{own.lower()}.set')
+
+
+# ---- Addresses. ----------------------------------------------------------------------------------
+
+
+def _own_addresses():
+  """Addresses of this host's interfaces, as `ip` tells; [] where it does not."""
+  program = shutil.which('ip', path=_search_path())
+  if not program:
+    return []
+  words = [program, '-json', 'address', 'show']
+  try:
+    listing = subprocess.run(words, capture_output=True, timeout=NFT_SECS, check=True).stdout
+    found = [one['local'] for link in json.loads(listing) for one in link.get('addr_info', ())]
+    return [str(ipaddress.ip_address(address)) for address in found]
+  except (OSError, subprocess.SubprocessError, ValueError, KeyError):
+    return []
+
+
+def _ssh_port(connection):
+  """The port of this host in sshd's SSH_CONNECTION, 'address port address port'; else None."""
+  words = connection.split()
+  return int(words[3]) if len(words) == 4 and words[3].isdigit() else None
 
 
 def _lookup(name):
@@ -55,71 +207,7 @@ def _lookup(name):
     raise ValueError(f'{name} does not resolve on this host: {reason}') from None
 
 
-def apply(session, folder, own, text):
-  """Sets a table.
-
-  Args:
-    session: name of the session.
-    folder: path for the files; it exists.
-    own: the `ip` cell of this host; hosts may share the folder.
-    text: of `firewall.table`.
-
-  Returns:
-    (the reason why this login could not, or None; the command that does it).
-
-  Raises:
-    ValueError: a table of that name that is not this cluster's, or nft's own words.
-  """
-  path = _path(folder, own)
-  with open(path, 'w', encoding='utf-8') as file:
-    file.write(text)
-  command = shlex.join(['sudo', 'nft', '-f', path])
-  try:
-    _refuse_a_strangers_table(session, folder, own)
-    _run(['-f', '-'], text)
-  except NotAllowed as error:
-    return str(error), command
-  with open(_note(folder, own), 'w', encoding='utf-8'):
-    pass
-  return None, command
-
-
-def remove(session, folder, own):
-  """Takes away the table, if this cluster set it.
-
-  Returns:
-    (whether it was taken away, the reason why this login could not, or None; the command that does
-    it).
-
-  Raises:
-    ValueError: nft's own words.
-  """
-  command = shlex.join(['sudo', 'nft', 'delete', 'table', 'inet', firewall.table_name(session)])
-  try:
-    if not os.path.exists(_note(folder, own)):
-      return False, _left_by_another(session), command
-    _run(['-f', '-'], firewall.removal(session))
-  except NotAllowed as error:
-    return False, str(error), command
-  for path in (_note(folder, own), _path(folder, own)):
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(path)
-  return True, None, command
-
-
-def is_set(folder):
-  """Whether this cluster set a table, here or on a host that shares the folder."""
-  return os.path.isdir(folder) and any(
-    name.startswith('firewall-') and name.endswith('.set') for name in os.listdir(folder)
-  )
-
-
-def _path(folder, own):
-  return os.path.join(folder, f'firewall-{own.lower()}.nft')
-
-
-def _note(folder, own):
-  return os.path.join(folder, f'firewall-{own.lower()}.set')
+# ---- nft. ----------------------------------------------------------------------------------------
 
 
 def _is_there(session):
@@ -128,7 +216,6 @@ def _is_there(session):
 
 
 def _refuse_a_strangers_table(session, folder, own):
-  _run(['list', 'tables'])  # Fails where this login may not, or nft does not work.
   if not os.path.exists(_note(folder, own)) and _is_there(session):
     name = firewall.table_name(session)
     raise ValueError(
@@ -146,10 +233,13 @@ def _left_by_another(session):
   return None
 
 
+def _search_path():
+  return os.environ.get('PATH', '') + ':/usr/local/sbin:/usr/sbin:/sbin'
+
+
 def _nft(words, text=''):
   """Runs nft as root; raises NotAllowed, also where there is none."""
-  path = os.environ.get('PATH', '') + ':' + _SBIN
-  program = shutil.which('nft', path=path)
+  program = shutil.which('nft', path=_search_path())
   if not program:
     raise NotAllowed('nft is not installed (for example: sudo apt-get install nftables)')
   sudo = []

@@ -12,7 +12,6 @@ import signal
 import sys
 
 from frontend import (
-  firewall,
   host_check,
   launched,
   nftables,
@@ -47,9 +46,9 @@ def has_session(session, tmux_socket):
   return {'there': bool(tmux.version()) and tmux.is_used(tmux_socket, session)}
 
 
-def check(hashes, ports, devices, argument_lists, session, tmux_socket):
-  """Every check that a host can do alone: {item: [passed, detail]}."""
-  versions = host_check.package_versions()
+def check(hashes, packages, ports, devices, argument_lists, own, session, tmux_socket):
+  """Every check that a host can do alone: {item: [passed, detail]}; `own` is its `ip` cell."""
+  versions = host_check.package_versions(packages)
   checks = {
     'code': (host_check.check_code, _root(), hashes),
     'packages': (host_check.check_packages, versions),
@@ -58,6 +57,7 @@ def check(hashes, ports, devices, argument_lists, session, tmux_socket):
     'tmux': (host_check.check_tmux,),
     'session': (host_check.check_session, tmux_socket, session),
     'ports': (host_check.check_ports, ports),
+    'firewall': (nftables.still_set, session, own, ports),
     'flags': (host_check.check_flags, _root(), argument_lists),
   }
   items = {item: _outcome(function, arguments) for item, (function, *arguments) in checks.items()}
@@ -92,14 +92,6 @@ def unlisten():
   while _LISTENERS:
     _LISTENERS.pop().close()
   return {}
-
-
-def _private_folder(folder):
-  os.makedirs(folder, mode=0o700, exist_ok=True)
-  ignore = os.path.join(os.path.dirname(folder), '.gitignore')
-  if not os.path.exists(ignore):
-    with open(ignore, 'w', encoding='utf-8') as file:
-      file.write('*\n')
 
 
 def _forget_last_run(session, names):
@@ -139,8 +131,7 @@ def _refuse_running(session, names):
 
 def launch(session, tmux_socket, tasks, restart, max_restarts):
   """Starts tasks: [{task, arguments, environment}] in a new tmux session."""
-  folder = supervisor.run_folder(session)
-  _private_folder(folder)
+  folder = supervisor.private_run_folder(session)
   names = [task['task'] for task in tasks]
   _refuse_running(session, names)
   _forget_last_run(session, names)
@@ -250,32 +241,6 @@ def end(session, tmux_socket, now):
   return {'ended': [record['task'] for record in records], 'unreadable': unreadable}
 
 
-def close_ports(session, ports, own, others, interface, all_ports, apply):
-  """The nftables table that closes this host's ports to strangers; sets it with `apply`.
-
-  Where `all_ports` (those of all hosts) is not empty, strangers are other users of this host too.
-
-  Returns:
-    {'text': the table, 'set': bool, 'reason': why this login could not set it, or None, 'command':
-    what an administrator runs}.
-  """
-  addresses = nftables.resolve(own, others)
-  user_id = os.geteuid() if all_ports else None
-  text = firewall.table(session, ports, addresses, interface, user_id, all_ports)
-  reason = command = None
-  if apply:
-    folder = supervisor.run_folder(session)
-    _private_folder(folder)
-    reason, command = nftables.apply(session, folder, own, text)
-  return {'text': text, 'set': apply and not reason, 'reason': reason, 'command': command}
-
-
-def open_ports(session, own):
-  """Undoes `close_ports`; {'removed': bool, 'reason', 'command'}."""
-  removed, reason, command = nftables.remove(session, supervisor.run_folder(session), own)
-  return {'removed': removed, 'reason': reason, 'command': command}
-
-
 REQUESTS = {
   function.__name__: function
   for function in (
@@ -296,8 +261,12 @@ REQUESTS = {
     hold,
     ask,
     end,
-    close_ports,
-    open_ports,
+    nftables.addresses,
+    nftables.try_table,
+    nftables.keep_table,
+    nftables.end_trial,
+    nftables.open_ports,
+    nftables.firewall_state,
   )
 }
 

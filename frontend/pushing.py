@@ -3,7 +3,7 @@
 import os
 import shlex
 
-from frontend import code_files, hosts, scripts
+from frontend import code_files, hosts, lock_file, scripts
 from frontend.host_error import HostError
 
 
@@ -19,17 +19,21 @@ def push(console):
   if not console.options.allow_running:
     _refuse_running(console)
 
+  requirements, why = lock_file.to_install(hosts.CODE)
+
   def push_to(host):
     done = [f'{count} files' if (count := host.put(hosts.CODE, names)) else 'the code is here']
     if host.makes_venv:
       if wheels:
         host.put(folder, wheels, scripts.WHEELHOUSE)
-      host.make_venv(offline=bool(wheels))
-      done.append(f'{hosts.VENV_PYTHON} with requirements.txt')
+      host.make_venv(bool(wheels), requirements)
+      done.append(f'{hosts.VENV_PYTHON} with {requirements}')
     return f'{", ".join(done)} in {host.workdir}'
 
   if any(host.makes_venv for host in console.hosts):
-    console.say('installing requirements.txt on the hosts; this takes minutes the first time')
+    if why:
+      console.say(f'warning: {why}')
+    console.say(f'installing {requirements} on the hosts; this takes minutes the first time')
   outcomes = console.on_all(push_to)
   for host, result in outcomes:
     if not isinstance(result, HostError):
@@ -62,12 +66,12 @@ def wheel_files(folder):
   if not os.path.isdir(folder):
     raise ValueError(
       f'--wheelhouse={folder} is not a folder; fill one with: pip download -r '
-      f'requirements.txt -d {shlex.quote(folder)}'
+      f'{lock_file.to_install(hosts.CODE)[0]} -d {shlex.quote(folder)}'
     )
   names = sorted(name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name)))
   if not names:
     raise ValueError(
-      f'--wheelhouse={folder} is empty; fill it with: pip download -r requirements.txt '
-      f'-d {shlex.quote(folder)}'
+      f'--wheelhouse={folder} is empty; fill it with: pip download -r '
+      f'{lock_file.to_install(hosts.CODE)[0]} -d {shlex.quote(folder)}'
     )
   return names

@@ -36,15 +36,16 @@ TALK = (
   + 'exec "$python" run_experiment_mm_raw.py --action=on_host'
 )
 # Makes the interpreter that an empty `python` cell means; the second line of input is `online`,
-# or the folder that --wheelhouse was copied to. pip ends with the script's input: a person who
+# or the folder that --wheelhouse was copied to, the third the file that pip is given. pip ends with the script's input: a person who
 # presses Ctrl-C does not leave it behind.
 MAKE_VENV = (
   _ENTER
-  + 'exec 2>&1; '
+  + 'exec 2>&1; IFS= read -r requirements; '
   + 'test -x .venv/bin/python || python3 -m venv .venv || exit 94; '
   + 'if test "$python" = online; then set --; else set -- --no-index --find-links "$python"; fi; '
+  + 'case $requirements in *.lock) set -- "$@" --require-hashes;; esac; '
   + 'exec 3<&0; '
-  + '.venv/bin/python -m pip install --no-input -q "$@" -r requirements.txt </dev/null 3<&- & '
+  + '.venv/bin/python -m pip install --no-input -q "$@" -r "$requirements" </dev/null 3<&- & '
   + 'pip=$!; '
   + '( while read -r line; do :; done; kill $pip ) <&3 >/dev/null 2>&1 & '
   + 'watch=$!; wait $pip; code=$?; kill $watch 2>/dev/null; exit $code'
@@ -186,7 +187,8 @@ def begin(run, script, workdir, second_line):
     run: function of the script's text that starts it on the host, as LocalScript does.
     script: TALK or MAKE_VENV.
     workdir: the folder to enter.
-    second_line: TALK: the interpreter; MAKE_VENV: WHEELHOUSE or `online`.
+    second_line: TALK: the interpreter; MAKE_VENV: WHEELHOUSE or `online`, and a
+      third line.
 
   Returns:
     What `run` returned.
@@ -197,18 +199,20 @@ def begin(run, script, workdir, second_line):
   return begun
 
 
-def make_venv(run, workdir, offline):
-  """Makes the virtual environment on the host and installs requirements.txt into it.
+def make_venv(run, workdir, offline, requirements):
+  """Makes the virtual environment on the host and installs packages into it.
 
   Args:
     run: as for `begin`.
     workdir: the folder on the host.
     offline: whether pip takes packages from the folder WHEELHOUSE alone.
+    requirements: name of the file that says which; of one that ends in .lock, hashes are compared.
 
   Raises:
     HostError: with pip's own words.
   """
-  script = begin(run, MAKE_VENV, workdir, WHEELHOUSE if offline else 'online')
+  place = WHEELHOUSE if offline else 'online'
+  script = begin(run, MAKE_VENV, workdir, f'{place}\n{requirements}')
   output, deadline = b'', time.monotonic() + INSTALL_SECS
   try:
     script.channel.settimeout(INSTALL_SECS)
@@ -219,7 +223,7 @@ def make_venv(run, workdir, offline):
   except LOST as error:
     silent = isinstance(error, TimeoutError)
     what = f'took longer than {INSTALL_SECS} s' if silent else 'broke off: the connection was lost'
-    raise HostError('python', f'installing requirements.txt {what}') from None
+    raise HostError('python', f'installing {requirements} {what}') from None
   finally:
     script.close()
   if code:

@@ -2,7 +2,7 @@
 
 import time
 
-from frontend import checking, stopping, watching
+from frontend import checking, closing_ports, stopping, watching
 from frontend import cluster as cluster_lib
 from frontend.console import POLL_SECS, task_names
 from frontend.host_error import HostError
@@ -17,7 +17,9 @@ def launch(console):
   """Checks, starts every task, waits for their first signs of life; returns the exit code."""
   if _is_there(console):
     return 1
-  if not console.options.skip_check and not checking.all_pass(console):
+  if console.options.skip_check:
+    closing_ports.say_what_is_gone(console)
+  elif not checking.all_pass(console):
     console.say('nothing was started (--skip_check starts all the same)')
     return 1
   outcomes = console.on_all(lambda host: _launch_on(console, host))

@@ -48,6 +48,17 @@ def run_folder(session):
   return os.path.join(code, '.cluster', session)
 
 
+def private_run_folder(session):
+  """The same, made where it is not there: nobody else may look into it, and git does not."""
+  folder = run_folder(session)
+  os.makedirs(folder, mode=0o700, exist_ok=True)
+  ignore = os.path.join(os.path.dirname(folder), '.gitignore')
+  if not os.path.exists(ignore):
+    with open(ignore, 'w', encoding='utf-8') as file:
+      file.write('*\n')
+  return folder
+
+
 def path_of(folder, task, suffix):
   """Path of one of a task's files; `task` is a name such as `learner-0`."""
   return os.path.join(folder, f'{task}.{suffix}')

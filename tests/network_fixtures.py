@@ -234,6 +234,14 @@ class Network:
   def _run(self, *words):
     subprocess.run([self._ip, *words], check=True, capture_output=True)
 
+  def ip(self, *words):
+    """Runs `ip` with arguments, outside of all hosts."""
+    self._run(*words)
+
+  def name_of(self, number):
+    """The name of a host's namespace."""
+    return self._names[number]
+
   def _make_namespace(self, name):
     try:
       self._run('netns', 'add', name)

@@ -205,3 +205,22 @@ def test_a_spreadsheet_with_byte_order_mark_and_carriage_returns(tmp_path):
   path = tmp_path / 'c.csv'
   path.write_bytes(b'\xef\xbb\xbf' + GOOD.replace('\n', '\r\n').encode())
   assert cluster_csv.read_cluster(path).tasks == cluster_csv.parse_cluster(GOOD, 'c.csv').tasks
+
+
+@pytest.mark.parametrize(
+  'ssh_port, tf_port, refused',
+  [('', 22, True), ('2222', 2222, True), ('2222', 22, False), ('', 2222, False)],
+)
+def test_a_task_at_the_port_of_ssh(ssh_port, tf_port, refused):
+  text = (
+    f'job,ip,tf_port,ssh_port\nps,a,7000,{ssh_port}\nlearner,b,{tf_port},{ssh_port}\n'
+    f'actor,c,7000,{ssh_port}\n'
+  )
+  if not refused:
+    assert len(cluster_csv.parse_cluster(text, 'c.csv').tasks) == 3
+    return
+  with pytest.raises(cluster_csv.ClusterError) as info:
+    cluster_csv.parse_cluster(text, 'c.csv')
+  assert info.value.mistakes == [
+    f'c.csv line 3, column tf_port: {tf_port} is the port of SSH on b; give the task another one'
+  ]

@@ -10,12 +10,14 @@ import sys
 
 import pytest
 
+import conftest
 import frontend_fixtures
 import network_fixtures
 from frontend import firewall
 from network_fixtures import network  # noqa: F401
 
 PORTS = {1: (8000, 8001), 2: (9000,)}
+ACTORS_PORT = 9001  # On host 2.
 IPV6 = {number: f'fd00::1{number}' for number in range(4)}
 OTHER_PORT = 7000
 LISTEN = """
@@ -59,7 +61,7 @@ class Field:
 
   def __init__(self, network):  # noqa: F811
     self.network = network
-    self.code = frontend_fixtures.copy_code(os.path.join(network.folder, 'code'))
+    self.code = frontend_fixtures.copy_code(os.path.join(network.folder, 'code'), 'import sys\n')
     self.csv = os.path.join(self.code, 'c.csv')
     self.processes = {}
     for number, address in IPV6.items():
@@ -75,13 +77,13 @@ class Field:
     with open(csv or self.csv, 'w', encoding='utf-8') as file:
       file.write(
         f'job,ip,tf_port,workdir,python\nps,{first},8000{cells}\nlearner,{first},8001{cells}\n'
-        f'actor,{second},9000{cells}\n'
+        f'learner,{second},9000{cells}\nactor,{second},{ACTORS_PORT}{cells}\n'
       )
 
   def listen(self, number):
     """Starts the host's listeners, again if they run."""
     self.end(number)
-    ports = map(str, (*PORTS[number], OTHER_PORT))
+    ports = map(str, (*PORTS[number], OTHER_PORT, ACTORS_PORT))
     process = subprocess.Popen(
       [*self.network.inside(number), sys.executable, '-c', LISTEN, *ports],
       stdout=subprocess.PIPE,
@@ -164,6 +166,10 @@ def test_strangers_reach_no_port_and_the_cluster_all(closed):
       assert closed.reached(member, own) == own
     # The CSV names addresses of IPv4 alone.
     assert closed.reached(1, [(IPV6[2], 9000)]) == []
+    # Nobody needs an actor, but what runs beside it may be looking.
+    for other in (0, 1, 3):
+      assert closed.reached(other, [('10.0.0.12', ACTORS_PORT), (IPV6[2], ACTORS_PORT)]) == []
+    assert closed.reached(2, [('127.0.0.1', ACTORS_PORT)])
     for number in PORTS:
       closed.listen(number)
 
@@ -199,7 +205,10 @@ def test_ipv6_and_names_that_the_hosts_know(field):
   path = os.path.join(field.network.folder, 'hosts')
   with open('/etc/hosts', encoding='utf-8') as old, open(path, 'w', encoding='utf-8') as file:
     file.write(f'{old.read()}\n{IPV6[1]} alpha.impala.test\n{IPV6[2]} beta.impala.test\n')
-  table = firewall.table('fw', PORTS[2], [IPV6[1], IPV6[2]])
+  ports = (*PORTS[2], ACTORS_PORT)
+  table = firewall.table(
+    'fw', ports, [IPV6[1], IPV6[2]], all_ports=[*PORTS[1], *ports], closed=[ACTORS_PORT]
+  )
   for number in (1, 2):
     field.network.command(number, 'mount', '--bind', path, '/etc/hosts')
   field.write_csv('alpha.impala.test', 'beta.impala.test')
@@ -226,6 +235,71 @@ def test_only_one_interface(closed, interface, arrives):
   assert closed.reached(1, [('10.0.0.11', 8000)])  # Over loopback, as it always may.
 
 
+@pytest.fixture
+def guest(closed):
+  """A container behind host 1, which leaves with that host's address; a prefix to run in it.
+
+  Host 1 forwards its own port 8000 to the container, as `docker run --publish` does.
+  """
+  network = closed.network  # noqa: F811
+  name, host = f'impala{os.getpid()}-guest', network.name_of(1)
+  rules = """
+table ip guests {
+  chain out { type nat hook postrouting priority 100; ip saddr 172.31.0.2 masquerade; }
+  chain in { type nat hook prerouting priority -100; tcp dport 6100 dnat to 172.31.0.2:7000; }
+}
+"""
+  for words in (
+    ['netns', 'add', name],
+    ['-n', host, 'link', 'add', 'guests', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name],
+    ['-n', host, 'addr', 'add', '172.31.0.1/24', 'dev', 'guests'],
+    ['-n', host, 'link', 'set', 'guests', 'up'],
+    ['-n', name, 'addr', 'add', '172.31.0.2/24', 'dev', 'eth0'],
+    ['-n', name, 'link', 'set', 'eth0', 'up'],
+    ['-n', name, 'link', 'set', 'lo', 'up'],
+    ['-n', name, 'route', 'add', 'default', 'via', '172.31.0.1'],
+  ):
+    network.ip(*words)
+  network.command(1, 'sysctl', '-qw', 'net.ipv4.ip_forward=1')
+  load = [*network.inside(1), 'nft', '-f', '-']
+  subprocess.run(load, input=rules, text=True, check=True)
+  yield ['ip', 'netns', 'exec', name]
+  network.ip('netns', 'del', name)
+
+
+def test_containers_behind_a_host_reach_nothing(closed, guest):
+  def reached(places):
+    words = [*guest, sys.executable, '-c', REACH, json.dumps(places)]
+    found = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    return [tuple(place) for place in json.loads(found)]
+
+  elsewhere = [('10.0.0.12', OTHER_PORT), ('10.0.0.11', OTHER_PORT)]
+  everything = [*places('ipv4'), ('10.0.0.12', ACTORS_PORT), ('172.31.0.1', 8000), *elsewhere]
+  assert reached(everything) == elsewhere
+  assert closed.reached(2, places('ipv4')) == places('ipv4')
+  closed.firewall('--remove')
+  assert reached(everything) == everything
+
+
+def test_a_task_in_a_container_behind_a_published_port_is_closed_too(field, guest):
+  """Its packets are forwarded, not taken in, and have the container's port by then."""
+  listener = subprocess.Popen(
+    [*guest, sys.executable, '-c', LISTEN, '7000'], stdout=subprocess.PIPE, text=True
+  )
+  try:
+    assert listener.stdout.readline() == 'listening\n'
+    published = [('10.0.0.11', 6100)]
+    assert [field.reached(number, published) for number in (0, 2, 3)] == 3 * [published]
+    table = firewall.table('fw', [8000, 6100], ['10.0.0.11', '10.0.0.12'], all_ports=[9000])
+    load = [*field.network.inside(1), 'nft', '-f', '-']
+    subprocess.run(load, input=table, text=True, check=True)
+    assert [field.reached(number, published) for number in (0, 2, 3)] == [[], published, []]
+  finally:
+    network_fixtures.end_processes([listener.pid])
+    listener.wait()
+    listener.stdout.close()
+
+
 def test_other_users_of_the_hosts_are_strangers_too(closed):
   everywhere = [*places('ipv4'), ('127.0.0.1', 9000), ('::1', 9000)]
   try_as_nobody = [*closed.network.inside(2), *NOBODY, sys.executable, '-c', REACH]
@@ -239,6 +313,137 @@ def test_other_users_of_the_hosts_are_strangers_too(closed):
   assert applied.returncode == 0, applied.stdout
   assert reached_by_nobody() == []
   assert closed.reached(2, everywhere) == everywhere
+
+
+# ---- Nobody is cut off, and what was set is looked for. ------------------------------------------
+
+
+def test_a_table_on_trial_opens_again_by_itself(field):
+  """By the kernel's clock: nothing on the host has to live for it."""
+  text = firewall.table('fw', PORTS[1], ['10.0.0.12'], trial_secs=4)
+  load = [*field.network.inside(1), 'nft', '-f', '-']
+  subprocess.run(load, input=text, text=True, check=True)
+  try:
+    assert field.reached(0, [('10.0.0.11', 8000)]) == []
+    assert field.reached(2, [('10.0.0.11', 8000)])
+    conftest.eventually(lambda: field.reached(0, [('10.0.0.11', 8000)]), 30)
+  finally:
+    field.network.command(1, 'nft', 'flush', 'ruleset')
+
+
+def test_what_cuts_this_machine_off_is_taken_back(closed):
+  """Host 2 is reached through a port that host 1 forwards, and that a task there would close."""
+  network = closed.network  # noqa: F811
+  forward = """
+table ip ways {
+  chain in { type nat hook prerouting priority -100; tcp dport 2222 dnat to 10.0.0.12:22; }
+  chain out { type nat hook postrouting priority 100; ip daddr 10.0.0.12 masquerade; }
+}
+"""
+  ssh = os.path.join(network.home, '.ssh')
+  subprocess.run([*network.inside(1), 'nft', '-f', '-'], input=forward, text=True, check=True)
+  network.command(1, 'sysctl', '-qw', 'net.ipv4.ip_forward=1')
+  with open(os.path.join(ssh, 'config'), 'w', encoding='utf-8') as file:
+    file.write('Host 10.0.0.12\n  HostName 10.0.0.11\n  Port 2222\n')
+  with open(os.path.join(ssh, 'known_hosts'), 'a', encoding='utf-8') as file:
+    file.write('[10.0.0.11]:2222 ' + network.sshds[2].known_hosts_line().split(' ', 1)[1])
+  before = {number: closed.rules(number) for number in (1, 2)}
+  csv = os.path.join(closed.code, 'cuts_off.csv')
+  with open(closed.csv, encoding='utf-8') as old, open(csv, 'w', encoding='utf-8') as file:
+    file.write(old.read().replace('8001', '2222'))
+  try:
+    applied = closed.firewall('--apply', csv=csv)
+    after = {number: closed.rules(number) for number in (1, 2)}
+  finally:
+    os.remove(os.path.join(ssh, 'config'))
+  assert applied.returncode == 1, applied.stdout + applied.stderr
+  assert '10.0.0.12: with the firewall this machine cannot connect any more' in applied.stdout
+  assert applied.stdout.count('what was set before is in force again now\n') == 2
+  assert 'only hosts of this cluster reach' not in applied.stdout
+  assert after == before
+
+
+def test_the_port_of_the_connection_is_never_closed(field):
+  """The CSV's column is empty; sshd listens at a second port, which ~/.ssh/config names."""
+  network = field.network  # noqa: F811
+  ssh = os.path.join(network.home, '.ssh')
+  sshd = network_fixtures.Sshd(
+    os.path.join(network.folder, 'second_sshd'), network.home, '10.0.0.11', 8001, network.inside(1)
+  )
+  sshd.make_known()
+  field.end(1)
+  with open(os.path.join(ssh, 'config'), 'w', encoding='utf-8') as file:
+    file.write('Host 10.0.0.11\n  Port 8001\n')
+  before = field.rules(1)
+  try:
+    sshd.start()
+    applied = field.firewall('--apply')
+  finally:
+    sshd.close()
+    os.remove(os.path.join(ssh, 'config'))
+    field.listen(1)
+  assert applied.returncode == 2
+  assert 'tf_port 8001 of 10.0.0.11 is the port of SSH there, and would be' in applied.stderr
+  assert field.rules(1) == before
+
+
+def test_launch_says_that_what_was_set_is_gone(closed):
+  """As after a start of host 2, which then has another boot id."""
+  path = os.path.join(closed.network.folder, 'boot_id')
+  with open(path, 'w', encoding='ascii') as file:
+    file.write('another\n')
+  closed.network.command(2, 'mount', '--bind', path, '/proc/sys/kernel/random/boot_id')
+  closed.network.command(2, 'nft', 'flush', 'ruleset')
+  for number in PORTS:
+    closed.end(number)
+  words = [f'--cluster_csv_path={closed.csv}', '--tmux_sess=fw', '--level_name=impala/Catch-v0']
+  try:
+    launched = frontend_fixtures.frontend(
+      words, closed.code, closed.network.inside(0), HOME=closed.network.home
+    )
+  finally:
+    closed.network.command(2, 'umount', '/proc/sys/kernel/random/boot_id')
+    for number in PORTS:
+      closed.listen(number)
+  assert launched.returncode == 1, launched.stdout + launched.stderr
+  assert 'nothing was started' in launched.stdout
+  assert [line for line in launched.stdout.splitlines() if ', firewall: ' in line] == [
+    '10.0.0.12, firewall: the firewall of session fw was set here and is gone, since this host was '
+    'started anew; set it again: --action=firewall --apply'
+  ], launched.stdout
+
+
+def test_a_name_that_a_host_takes_for_another_address_lets_nobody_in(field):
+  """Host 1 takes host 2's name for the address of host 3, a stranger."""
+  network = field.network  # noqa: F811
+  paths = {}
+  for number, beta in ((0, '10.0.0.12'), (1, '10.0.0.13'), (2, '10.0.0.12')):
+    paths[number] = os.path.join(network.folder, f'hosts_of_{number}')
+    with open(paths[number], 'w', encoding='utf-8') as file:
+      file.write(f'127.0.0.1 localhost\n10.0.0.11 alpha\n{beta} beta\n')
+    network.command(number, 'mount', '--bind', paths[number], '/etc/hosts')
+  with open(os.path.join(network.home, '.ssh', 'known_hosts'), 'a', encoding='utf-8') as file:
+    for number, name in ((1, 'alpha'), (2, 'beta')):
+      file.write(f'{name} ' + network.sshds[number].known_hosts_line().split(' ', 1)[1])
+  field.write_csv('alpha', 'beta')
+  try:
+    applied = field.firewall('--apply')
+    assert applied.returncode == 1, applied.stdout + applied.stderr
+    assert (
+      'alpha: beta is 10.0.0.13 here, which that host does not have; give its address in the CSV, '
+      'or correct /etc/hosts here\nnothing was set, on no host\n'
+    ) == applied.stdout
+    assert [field.rules(number) for number in (1, 2)] == ['', '']
+    network.command(1, 'umount', '/etc/hosts')
+    network.command(1, 'mount', '--bind', paths[2], '/etc/hosts')
+    assert field.firewall('--apply').returncode == 0
+    assert field.reached(3, places('ipv4')) == [] and field.reached(2, places('ipv4'))
+  finally:
+    field.write_csv('10.0.0.11', '10.0.0.12')
+    field.firewall('--remove')
+    for number in paths:
+      network.command(number, 'nft', 'flush', 'ruleset')
+      network.command(number, 'umount', '/etc/hosts')
 
 
 def test_a_table_of_somebody_else_is_left_alone(field):
@@ -268,9 +473,9 @@ def test_without_nft(field):
   finally:
     field.write_csv('10.0.0.11', '10.0.0.12')
   assert applied.returncode == 2 and applied.stderr == ''
-  assert applied.stdout.splitlines()[-1].startswith(
+  assert applied.stdout.startswith(
     'localhost: the firewall was not set: nft is not installed (for example: sudo apt-get install '
-    'nftables); an administrator runs there: sudo nft -f '
+    "nftables); an administrator runs there:\nsudo nft -f - <<'END'\n"
   )
 
 
@@ -291,12 +496,15 @@ def test_a_login_that_may_not_is_told_what_an_administrator_runs(field, login, r
   os.chown(code, 65534, 65534)
   applied = field.firewall('--apply', number=1, prefix=login, csv=csv)
   assert applied.returncode == 2 and applied.stderr == ''
-  *text, sentence = applied.stdout.strip().splitlines()
-  assert '    tcp dport { 8000, 8001, 9000 } drop' in text, applied.stdout
+  sentence, command = applied.stdout.split('\n', 1)
+  assert '    tcp dport { 8000, 8001, 9000, 9001 } drop\n' in command
   assert sentence.startswith(f'localhost: the firewall was not set: {reason}')
+  assert sentence.endswith('; an administrator runs there:')
   assert field.rules(1) == ''
-  command = sentence.partition('an administrator runs there: sudo ')[2]
-  field.network.command(1, *command.split())
+  # No file is left that root would read and this user could write meanwhile.
+  assert not os.path.exists(os.path.join(code, '.cluster', 'fw'))
+  assert command.startswith("sudo nft -f - <<'END'\n")
+  field.network.command(1, 'sh', '-c', command.removeprefix('sudo '))
   try:
     assert field.reached(0, places('ipv4')) == [('10.0.0.12', 9000)]
     assert field.reached(1, [('127.0.0.1', 8000)])
@@ -349,10 +557,12 @@ def test_bad_input_is_one_sentence_and_exit_2(words, sentence):
 def test_the_text_needs_no_host():
   """Addresses stand in their order, each once; those of loopback need no rule."""
   addresses = ['fd00::2', '10.0.0.12', '10.0.0.3', '10.0.0.12', '127.0.0.1', '::1']
-  rules = firewall.table('a-b', [9000, 8000], addresses, 'wg0').splitlines()[5:9]
-  assert [rule.strip() for rule in rules] == [
+  text = firewall.table('a-b', [9000, 8000, 9001], addresses, 'wg0', None, [7000], [9001])
+  rules = [rule.strip() for rule in text.splitlines()]
+  assert rules[5:9] == [
     'iif "lo" accept',
     'iifname "wg0" ip saddr { 10.0.0.3, 10.0.0.12 } tcp dport { 8000, 9000 } accept',
     'iifname "wg0" ip6 saddr { fd00::2 } tcp dport { 8000, 9000 } accept',
-    'tcp dport { 8000, 9000 } drop',
+    'tcp dport { 8000, 9000, 9001 } drop',
   ]
+  assert 'ip daddr { 10.0.0.3, 10.0.0.12 } tcp dport { 7000, 8000, 9000, 9001 } drop' in rules
