@@ -10,38 +10,50 @@ FOLDER = 'kubernetes'
 
 
 def write_manifests(console):
-  """Writes kubernetes/NAME.yaml and says what to do with it; returns the exit code.
+  """Writes NAME.yaml and NAME.volume.yaml, and says what to do with them; returns the exit code.
 
   Raises:
-    ValueError: bad input, or the file cannot be written.
+    ValueError: bad input, or a file cannot be written.
   """
   name, image = console.options.name, console.options.image
   _check_names(name, image)
   _check_flags(console.cluster, console.training_flags)
   _check_numbers(console.cluster)
   made = manifests.manifests(name, image, console.cluster, console.training_flags)
+  path, volume = (os.path.join(FOLDER, f'{name}{suffix}.yaml') for suffix in ('', '.volume'))
+  _write(path, made, f'A run as Jobs of Kubernetes: kubectl apply -f {path} -f {volume}')
+  _write(volume, [manifests.volume_claim(name)], 'The volume of a run, which outlives its Jobs.')
+  jobs = sum(made_one['kind'] == 'Job' for made_one in made)
+  console.say(
+    f'{path}: {len(console.cluster.tasks)} tasks in {jobs} Jobs, with Service and NetworkPolicies; '
+    f'{volume}: a volume of {manifests.DISK}\n'
+    f'start:   kubectl apply -f {path} -f {volume}\n'
+    f'watch:   kubectl logs -f job/{name}-learner-0\n'
+    f'stop:    kubectl delete jobs -l app.kubernetes.io/instance={name}\n'
+    f'go on:   kubectl apply -f {path} -f {volume}\n'
+    f'remove:  kubectl delete -f {path}    (the volume stays)\n'
+    f'         kubectl delete -f {volume}    (the volume, and the run on it)'
+  )
+  if '@sha256:' not in image:
+    console.say(
+      f'note: the tag of {image} may mean another image tomorrow, and pods that are replaced would '
+      f'run it; --image={image.partition("@")[0]}@sha256:... means one for good (docker push '
+      'prints it)'
+    )
+  return 0
+
+
+def _write(path, objects, comment):
   comment = [
-    f'A run as Jobs of Kubernetes: kubectl apply -f {FOLDER}/{name}.yaml',
+    comment,
     'Written by --action=kubernetes, and anew each time: the CSV says what is in here.',
   ]
-  path = os.path.join(FOLDER, f'{name}.yaml')
   try:
     os.makedirs(FOLDER, exist_ok=True)
     with open(path, 'w', encoding='utf-8') as file:
-      file.write(yaml_text.documents(made, comment))
+      file.write(yaml_text.documents(objects, comment))
   except OSError as error:
     raise ValueError(f'{path} cannot be written: {error.strerror}') from None
-  jobs = sum(made_one['kind'] == 'Job' for made_one in made)
-  console.say(
-    f'{path}: {len(console.cluster.tasks)} tasks in {jobs} Jobs, with Service, NetworkPolicy and '
-    f'PersistentVolumeClaim\n'
-    f'start:   kubectl apply -f {path}\n'
-    f'watch:   kubectl logs -f job/{name}-learner-0\n'
-    f'stop:    kubectl delete jobs -l app.kubernetes.io/instance={name}\n'
-    f'go on:   kubectl apply -f {path}\n'
-    f'remove:  kubectl delete -f {path}    (with the volume, and the run on it)'
-  )
-  return 0
 
 
 def _check_names(name, image):

@@ -18,6 +18,16 @@ GRACE_SECS = 120
 FAILURES_PER_TASK = 20  # After so many a Job gives up.
 BAD_INPUT_EXIT = 2
 DISK = '10Gi'
+# What a pod asks for where its row does not say. A task takes 0.7 GiB before it does anything.
+CPUS = {'ps': '1', 'learner': '2', 'actor': '1'}
+MEMORY = {'ps': '2Gi', 'learner': '4Gi', 'actor': '2Gi'}
+# Of /tmp: caches of libraries, and pictures of environments.
+TEMPORARY = '2Gi'
+# Where names are asked for: in the cluster, and by a cache on the node.
+_DNS = [
+  {'namespaceSelector': {'matchLabels': {'kubernetes.io/metadata.name': 'kube-system'}}},
+  {'ipBlock': {'cidr': '169.254.20.10/32'}},
+]
 # What the manifests decide, besides the places of tasks.
 OWN_FLAGS = ('cluster', 'logdir', 'on_sigterm')
 
@@ -35,7 +45,7 @@ def manifests(name, image, cluster, training_flags):
     training_flags: list of arguments for every task.
 
   Returns:
-    List of dicts: Service, NetworkPolicy, PersistentVolumeClaim, Jobs.
+    List of dicts: Service, two NetworkPolicies, Jobs. The volume is apart: see `volume_claim`.
   """
   groups = _groups(name, cluster)
   addresses = {
@@ -44,8 +54,8 @@ def manifests(name, image, cluster, training_flags):
   }
   return [
     _service(name),
-    _network_policy(name),
-    _volume_claim(name),
+    _policy_of_all(name),
+    _policy_of_servers(name),
     *(_job(name, image, group, addresses, training_flags) for group in groups),
   ]
 
@@ -92,22 +102,46 @@ def _service(name):
   return _object('v1', 'Service', name, labels(name), spec)
 
 
-def _network_policy(name):
-  """TensorFlow's server asks nobody for a password: only pods of this run reach it."""
-  spec = {
-    'podSelector': {'matchLabels': labels(name)},
-    'policyTypes': ['Ingress'],
-    'ingress': [
-      {
-        'from': [{'podSelector': {'matchLabels': labels(name)}}],
-        'ports': [{'protocol': 'TCP', 'port': PORT}],
-      }
-    ],
-  }
+def _policy(name, pods, spec):
+  spec = {'podSelector': pods, 'policyTypes': list(spec), **{k.lower(): spec[k] for k in spec}}
   return _object('networking.k8s.io/v1', 'NetworkPolicy', name, labels(name), spec)
 
 
-def _volume_claim(name):
+def _policy_of_all(name):
+  """No pod of this run is reached, and none reaches more than its servers and their names."""
+  port = [{'protocol': 'TCP', 'port': PORT}]
+  names = [{'protocol': protocol, 'port': 53} for protocol in ('UDP', 'TCP')]
+  egress = [
+    {'to': [{'podSelector': _servers(name)}], 'ports': port},
+    {'to': _DNS, 'ports': names},
+  ]
+  return _policy(name, {'matchLabels': labels(name)}, {'Ingress': [], 'Egress': egress})
+
+
+def _policy_of_servers(name):
+  """TensorFlow's server asks nobody for a password: only pods of this run reach it.
+
+  Nobody connects to an actor, whose environments are somebody else's code.
+  """
+  ingress = [
+    {
+      'from': [{'podSelector': {'matchLabels': labels(name)}}],
+      'ports': [{'protocol': 'TCP', 'port': PORT}],
+    }
+  ]
+  made = _policy(name, _servers(name), {'Ingress': ingress})
+  made['metadata']['name'] = f'{name}-servers'
+  return made
+
+
+def _servers(name):
+  """Selects the pods to which others connect."""
+  jobs = {'key': 'app.kubernetes.io/component', 'operator': 'In', 'values': ['ps', 'learner']}
+  return {'matchLabels': labels(name), 'matchExpressions': [jobs]}
+
+
+def volume_claim(name):
+  """The volume of a run; in a file of its own, so that whoever deletes the run keeps it."""
   spec = {'accessModes': ['ReadWriteOnce'], 'resources': {'requests': {'storage': DISK}}}
   return _object('v1', 'PersistentVolumeClaim', name, labels(name), spec)
 
@@ -143,7 +177,8 @@ def _job(name, image, group, addresses, training_flags):
 def _pod(name, image, group, addresses, training_flags):
   task = group.tasks[0]
   is_chief = cluster_lib.task_name(task) == 'learner-0'
-  mounts, volumes = [{'name': 'tmp', 'mountPath': '/tmp'}], [{'name': 'tmp', 'emptyDir': {}}]
+  mounts = [{'name': 'tmp', 'mountPath': '/tmp'}]
+  volumes = [{'name': 'tmp', 'emptyDir': {'sizeLimit': TEMPORARY}}]
   if is_chief:
     mounts.append({'name': 'runs', 'mountPath': VOLUME})
     volumes.append({'name': 'runs', 'persistentVolumeClaim': {'claimName': name}})
@@ -211,8 +246,8 @@ def _num_gpus(task):
 
 
 def _resources(task):
+  requests = {'cpu': task.cpus or CPUS[task.job], 'memory': task.memory or MEMORY[task.job]}
   memory = {'memory': task.memory} if task.memory else {}
-  requests = {**({'cpu': task.cpus} if task.cpus else {}), **memory}
   gpus = {'nvidia.com/gpu': _num_gpus(task)} if _num_gpus(task) else {}
   found = {'requests': requests, 'limits': {**memory, **gpus}}
   return {kind: amounts for kind, amounts in found.items() if amounts}

@@ -40,8 +40,9 @@ def written(objects, tmp_path):
   'version', [v for v in dict.fromkeys(all_versions()) if int(v.split('.')[1]) >= 29]
 )
 def test_the_file_is_valid_by_the_schemas_of_kubernetes(version, tmp_path):
-  values = written(made(), tmp_path)
-  assert len(values) == len(made()) > 3
+  objects = [*made(), manifests.volume_claim('catch')]
+  values = written(objects, tmp_path)
+  assert len(values) == len(objects) > 3
   for value in values:
     kubernetes_validate.validate(value, version, strict=True)  # Raises.
 
@@ -114,22 +115,64 @@ def test_gpus_cores_and_memory_are_those_of_the_row():
   assert environment['CUDA_VISIBLE_DEVICES'] == ''
 
 
-def test_service_and_policy_are_about_the_pods_of_this_run_and_the_chief_has_the_volume():
-  service, policy, claim, *jobs = made()
-  for job in jobs:
+def test_a_pod_whose_row_asks_for_nothing_still_has_its_share_of_a_node():
+  """Without requests a pod is the first to be ended, and is put on a node that is full."""
+  for pod in pods_of(made('job\nps\nlearner\nactor\n')):
+    asked = pod.container['resources']
+    assert asked['requests']['cpu'] and asked['requests']['memory'].endswith('Gi')
+    assert 'limits' not in asked
+
+
+def test_service_and_policies_are_about_the_pods_of_this_run_and_the_chief_has_the_volume():
+  service, *policies = [o for o in made() if o['kind'] != 'Job']
+  claim = manifests.volume_claim('catch')
+  for job in (o for o in made() if o['kind'] == 'Job'):
     pod = job['spec']['template']
     assert service['spec']['selector'].items() <= pod['metadata']['labels'].items()
     assert pod['spec']['subdomain'] == service['metadata']['name']
-    claims = [v['persistentVolumeClaim']['claimName'] for v in pod['spec']['volumes'] if len(v) == 2
-              and 'persistentVolumeClaim' in v]  # fmt: skip
+    volumes = {v.pop('name'): v for v in pod['spec']['volumes']}
+    assert volumes.pop('tmp') == {'emptyDir': {'sizeLimit': manifests.TEMPORARY}}
+    runs = {'persistentVolumeClaim': {'claimName': claim['metadata']['name']}}
     is_chief = job['metadata']['name'] == 'catch-learner-0'
-    assert claims == [claim['metadata']['name']] * is_chief
-  of_run = {'matchLabels': service['spec']['selector']}
-  assert policy['spec']['podSelector'] == of_run and policy['spec']['policyTypes'] == ['Ingress']
-  assert policy['spec']['ingress'] == [
-    {'from': [{'podSelector': of_run}], 'ports': [{'protocol': 'TCP', 'port': manifests.PORT}]}
-  ]
+    assert volumes == ({'runs': runs} if is_chief else {})
   assert service['spec']['clusterIP'] == 'None' and service['spec']['publishNotReadyAddresses']
+  assert {o['kind'] for o in policies} == {'NetworkPolicy'}
+
+
+def selects(selector, found):
+  """Whether a selector of Kubernetes takes in a pod with these labels."""
+  return selector.get('matchLabels', {}).items() <= found.items() and all(
+    found.get(one['key']) in one['values'] for one in selector.get('matchExpressions', ())
+  )
+
+
+def allowed(policies, direction, pod, other):
+  """Whether the policies let a pod receive from, or send to, another one; ports aside."""
+  key = {'Ingress': 'from', 'Egress': 'to'}[direction]
+  specs = [policy['spec'] for policy in policies if direction in policy['spec']['policyTypes']]
+  about = [spec for spec in specs if selects(spec['podSelector'], pod)]
+  assert about, 'a pod that no policy is about is open'
+  peers = [peer for spec in about for rule in spec[direction.lower()] for peer in rule[key]]
+  return any('podSelector' in peer and selects(peer['podSelector'], other) for peer in peers)
+
+
+def test_who_reaches_whom():
+  policies = [o for o in made() if o['kind'] == 'NetworkPolicy']
+  pods = {job: manifests.labels('catch', job) for job in ('ps', 'learner', 'actor')}
+  pods |= {'stranger': {'app': 'web'}, 'other run': manifests.labels('other', 'learner')}
+  ours = ('ps', 'learner', 'actor')
+  reached = {
+    (a, b) for a in pods for b in ours
+    if allowed(policies, 'Ingress', pods[b], pods[a])
+    and (a not in ours or allowed(policies, 'Egress', pods[a], pods[b]))
+  }  # fmt: skip
+  assert reached == {(a, b) for a in ours for b in ('ps', 'learner')}
+  for job in ours:  # What an environment runs gets no further.
+    assert not allowed(policies, 'Egress', pods[job], pods['stranger'])
+    assert not allowed(policies, 'Egress', pods[job], pods['other run'])
+  ports = [rule['ports'] for p in policies for rule in p['spec'].get('egress', ())]
+  assert ports == [[{'protocol': 'TCP', 'port': 8000}],
+                   [{'protocol': 'UDP', 'port': 53}, {'protocol': 'TCP', 'port': 53}]]  # fmt: skip
 
 
 def test_the_image_is_what_the_manifests_expect():
@@ -138,11 +181,18 @@ def test_the_image_is_what_the_manifests_expect():
   assert f'WORKDIR {manifests.WORKDIR}' in lines
   assert f'USER {manifests.USER}:{manifests.USER}' in lines
   with open(os.path.join(ROOT, '.dockerignore'), encoding='utf-8') as file:
-    left_out = {line.strip() for line in file}
+    rules = [line.strip() for line in file if line.strip() and not line.startswith('#')]
+  # Nothing is in it but what is named, and what is named is all that makes up the code.
+  assert rules[0] == '*'
+  named = {rule[1:] for rule in rules if rule.startswith('!')}
   from frontend import code_files
 
   needed = {name.partition('/')[0] for name in code_files.source_files(ROOT)}
-  assert not left_out & {*needed, 'flagfiles', 'requirements.txt'}
+  needed = {'*.py' if name.endswith('.py') else name for name in needed} - {'tests', 'benchmarks'}
+  assert named == needed | {'flagfiles', 'requirements.lock', 'LICENSE', 'NOTICE'}
+  copied = [line.split()[1] for line in lines if line.startswith('COPY ')]
+  assert copied == ['requirements.lock', '.']
+  assert any('--require-hashes -r requirements.lock' in line for line in lines)
 
 
 def kubernetes(tmp_path, *words, text=CSV):
@@ -195,3 +245,16 @@ def test_the_commands_that_are_printed_name_the_file_and_the_labels(tmp_path):
   (label,) = re.findall(r'kubectl delete jobs -l (\S+)', result.stdout)
   name, value = label.split('=')
   assert all(o['metadata']['labels'][name] == value for o in objects)
+
+
+def test_deleting_the_run_leaves_its_volume_and_a_tag_is_remarked_on(tmp_path):
+  result = kubernetes(tmp_path, IMAGE, '--name=catch')
+  assert result.returncode == 0, result.stderr
+  kinds = {o['kind'] for o in read(tmp_path / 'kubernetes' / 'catch.yaml')}
+  assert 'Job' in kinds and 'PersistentVolumeClaim' not in kinds
+  (volume,) = read(tmp_path / 'kubernetes' / 'catch.volume.yaml')
+  assert volume == manifests.volume_claim('catch')
+  assert 'kubectl delete -f kubernetes/catch.yaml    (the volume stays)\n' in result.stdout
+  assert '--image=example.org/impala:1@sha256:... means one for good' in result.stdout
+  pinned = kubernetes(tmp_path, IMAGE + '@sha256:' + 64 * '0', '--name=catch')
+  assert pinned.returncode == 0 and 'for good' not in pinned.stdout
