@@ -36,8 +36,8 @@ TALK = (
   + 'exec "$python" run_experiment_mm_raw.py --action=on_host'
 )
 # Makes the interpreter that an empty `python` cell means; the second line of input is `online`,
-# or the folder that --wheelhouse was copied to, the third the file that pip is given. pip ends with the script's input: a person who
-# presses Ctrl-C does not leave it behind.
+# or the folder that --wheelhouse was copied to, the third the file that pip is given. pip ends with
+# the script's input: a person who presses Ctrl-C does not leave it behind.
 MAKE_VENV = (
   _ENTER
   + 'exec 2>&1; IFS= read -r requirements; '
