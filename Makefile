@@ -17,32 +17,50 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHELL := /bin/sh
 
-.PHONY: help train test quick lint format clean
+.PHONY: help train test quick lint format clean same-python
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
-train: $(VENV)/.requirements
+train: same-python $(VENV)/.requirements
 	@$(BIN)/python experiment.py --flagfile=flagfiles/pong.flags $(ARGS)
 
-test: $(VENV)/.requirements-dev
+test: same-python $(VENV)/.requirements-dev
 	@$(BIN)/python -m pytest --numprocesses=3 $(ARGS)
 
-quick: $(VENV)/.requirements-dev
+quick: same-python $(VENV)/.requirements-dev
 	@$(BIN)/python -m pytest --numprocesses=2 -m "not cluster and not slow" $(ARGS)
 
-lint: $(VENV)/.requirements-dev
+lint: same-python $(VENV)/.requirements-dev
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check --quiet . || { \
 	  $(BIN)/python -m ruff format --diff . >&2; echo "make format mends this." >&2; exit 1; }
 
-format: $(VENV)/.requirements-dev
+format: same-python $(VENV)/.requirements-dev
 	@$(BIN)/python -m ruff format .
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A Python that somebody names is the one that is used, or it is said why not: `.venv` stays that of the
+# Python which made it.
+WHICH = import os, platform, sys; \
+  print("Python", platform.python_version(), "in", os.path.realpath(sys.base_prefix))
+NOT_FOUND = $(PYTHON) was not found: name another Python with  make PYTHON=/path/to/python3
+
+same-python:
+ifneq ($(filter command environment,$(firstword $(origin PYTHON))),)
+	@test ! -x $(BIN)/python || command -v "$(PYTHON)" >/dev/null || { \
+	  echo "$(NOT_FOUND)" >&2; exit 1; }
+	@test ! -x $(BIN)/python || { \
+	  asked=$$("$(PYTHON)" -c '$(WHICH)') && there=$$($(BIN)/python -c '$(WHICH)') || { \
+	    echo "$(PYTHON) or $(BIN)/python cannot be run as a Python" >&2; exit 1; }; \
+	  test "$$asked" = "$$there" || { \
+	    echo "$(VENV) was made by $$there, but PYTHON=$(PYTHON) is $$asked: leave PYTHON out," \
+	      "or have $(VENV) made anew: make clean, and this command again" >&2; exit 1; }; }
+endif
 
 # A stamp is newer than the list of packages that it stands for.
 $(VENV)/.requirements: requirements.txt | $(BIN)/python
@@ -60,8 +78,7 @@ install = $(PIP) install -r $(1) >$(VENV)/pip.log 2>&1 || \
   { cat $(VENV)/pip.log >&2; echo "pip could not install $(1); its output is above." >&2; exit 1; }
 
 $(BIN)/python:
-	@command -v "$(PYTHON)" >/dev/null || { \
-	  echo "$(PYTHON) was not found: name another Python with  make PYTHON=/path/to/python3" >&2; exit 1; }
+	@command -v "$(PYTHON)" >/dev/null || { echo "$(NOT_FOUND)" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
 	  echo "$$($(PYTHON) --version) will not do: Python 3.10 to 3.13 is needed (make PYTHON=python3.11)" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \

@@ -22,21 +22,27 @@ import os
 import re
 import sys
 
-from absl import (
-  app,  # noqa: F401 (defines --only_check_args)
-  flags,
-  logging,
-)
+try:
+  from absl import (
+    app,  # noqa: F401 (defines --only_check_args)
+    flags,
+    logging,
+  )
 
-import open_files
-from envs import faults
-from evaluation import modes, protocols
-from roles import resuming
-from roles import settings as settings_lib
-from roles import sizes as sizes_lib
-from roles.settings import SHARED_FLAGS
-from runtime import checkpoints, cluster_sources, failures, process
-from runtime.process import BadInput
+  import open_files
+  from envs import faults
+  from evaluation import modes, protocols
+  from roles import resuming
+  from roles import settings as settings_lib
+  from roles import sizes as sizes_lib
+  from roles.settings import SHARED_FLAGS
+  from runtime import checkpoints, cluster_sources, failures, process
+  from runtime.process import BadInput
+except ModuleNotFoundError as e:
+  import missing_packages
+
+  missing_packages.leave(e, 'experiment.py')
+  raise
 
 AGENT_NAMES = (
   'auto',
@@ -408,6 +414,9 @@ def main(argv):
     print(f'experiment.py: --level_name={e.level_name}: {e}', file=sys.stderr)
     return process.EXIT_BAD_INPUT
   except Exception as e:
+    import missing_packages
+
+    missing_packages.leave(e, 'experiment.py')
     reason = faults.sentence_in(e) or failures.reason(e)
     if not reason:
       logging.exception('a bug, or something that nobody thought of:')

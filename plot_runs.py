@@ -7,8 +7,14 @@ import argparse
 import math
 import sys
 
-from reporting import comparison
-from runtime.process import BadInput
+try:
+  from reporting import comparison
+  from runtime.process import BadInput
+except ModuleNotFoundError as e:
+  import missing_packages
+
+  missing_packages.leave(e, 'plot_runs.py')
+  raise
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,10 +7,16 @@ import re
 import signal
 import sys
 
-from absl import flags
+try:
+  from absl import flags
 
-from frontend import arguments, cluster, plain_text
-from frontend.host_error import HostError
+  from frontend import arguments, cluster, plain_text
+  from frontend.host_error import HostError
+except ModuleNotFoundError as e:
+  import missing_packages
+
+  missing_packages.leave(e, 'run_experiment_mm_raw.py')
+  raise
 
 # run: module of frontend/ and function in it, of a Console, that returns the exit code; imported
 # when it runs, since --help needs none of them. text: what --help says. training_flags: whether it
