@@ -9,6 +9,7 @@ import os
 import gymnasium
 import numpy as np
 
+from envs import level_ids
 from envs.batch import GameTotals, environment_seed
 
 # IMPALA, Table G.1.
@@ -81,9 +82,8 @@ class AtariBatch:
 
 def _registered_kwargs(level_name):
   """The registered arguments of an Atari id, None for any other id."""
-  import ale_py
-
-  gymnasium.register_envs(ale_py)
+  if not level_ids.register_atari():
+    return None
   spec = gymnasium.registry.get(level_name.removeprefix('ale_py:'))
   if spec is None or spec.entry_point != _ENTRY_POINT:
     return None

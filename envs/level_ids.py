@@ -35,17 +35,24 @@ def _make_registered(env_id, **kwargs):
   try:
     return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
   except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as unknown:
+    gym = _openai_gym()
+    if gym is None:
+      raise
     try:
       # Its checker uses np.bool8, which NumPy 2 no longer has.
-      return _openai_gym().make(env_id, disable_env_checker=True, **kwargs)
+      return gym.make(env_id, disable_env_checker=True, **kwargs)
     except Exception as error:
       raise error from unknown
 
 
 def _openai_gym():
-  # It prints a notice that it is no longer maintained.
-  with contextlib.redirect_stderr(io.StringIO()):
-    import gym
+  """OpenAI Gym, or None where it was left out."""
+  try:
+    # It prints a notice that it is no longer maintained.
+    with contextlib.redirect_stderr(io.StringIO()):
+      import gym
+  except ImportError:
+    return None
   gym.logger.set_level(gym.logger.ERROR)
   return gym
 
@@ -57,8 +64,8 @@ def _reason(module, env_id, error):
     right = working_id(env_id, _known_ids())
     meant = f'the id that works is {right}; ' if right and right != env_id else ''
     return (
-      f'is known to neither Gymnasium nor OpenAI Gym; {meant}{_hidden_by(module)}the closest are '
-      f'{", ".join(closest)}'
+      f'is known to neither Gymnasium nor OpenAI Gym; {meant}{_hidden_by(module)}{_left_out()}the '
+      f'closest are {", ".join(closest)}'
     )
   if isinstance(error.__cause__, gymnasium.error.DeprecatedEnv):
     right = working_id(env_id, gymnasium.registry)
@@ -89,15 +96,32 @@ def _hidden_by(module):
 
 def _is_unknown(error):
   """Whether OpenAI Gym, which is asked last, does not have an id; old versions count as unknown."""
-  errors = _openai_gym().error
+  gym = _openai_gym()
+  errors = gym.error if gym else gymnasium.error
   return isinstance(error, (errors.UnregisteredEnv, errors.DeprecatedEnv))
 
 
-def _known_ids():
-  import ale_py
-
+def register_atari():
+  """Makes the ids of Atari known to Gymnasium; whether ale-py is there."""
+  try:
+    import ale_py
+  except ImportError:
+    return False
   gymnasium.register_envs(ale_py)
-  return sorted({*gymnasium.registry, *_openai_gym().envs.registry})
+  return True
+
+
+def _left_out():
+  """A word about games of Atari where ale-py was left out."""
+  if register_atari():
+    return ''
+  return 'games of Atari need the package ale-py, which is not installed here; '
+
+
+def _known_ids():
+  register_atari()
+  gym = _openai_gym()
+  return sorted({*gymnasium.registry, *(gym.envs.registry if gym else ())})
 
 
 def working_id(env_id, known_ids):
