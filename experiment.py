@@ -352,13 +352,18 @@ def _check_evaluations(plan):
 
 
 def plot():
-  """Draws learning_curve.png of a run."""
+  """Draws learning_curve.png into a run's folder, or where that cannot be written into this one."""
   from reporting import curves
 
   folder = FLAGS.logdir or resuming.run_folder(own_settings(), '')
-  path = os.path.join(folder, 'learning_curve.png')
+  name = 'learning_curve.png'
+  path, here = os.path.join(folder, name), f'{os.path.basename(os.path.abspath(folder))}-{name}'
   try:
-    curves.plot_learning_curve(folder, path)
+    try:
+      curves.plot_learning_curve(folder, path)
+    except OSError as e:
+      curves.plot_learning_curve(folder, here)
+      path = f'{here}, since {path} cannot be written: {e.strerror}'
   except ValueError as e:
     raise BadInput(f'--logdir={folder}: {e}') from None
   print(path)

@@ -1,10 +1,15 @@
 """reporting.curves: the picture, and what it leaves out."""
 
 import math
+import os
+import shutil
+import tempfile
 
 import pytest
 from rows import FULL, a_row, an_episode, an_evaluation, reporting_run
 
+import conftest
+import experiment
 from reporting import csv_files, curves
 
 
@@ -65,3 +70,32 @@ def test_nothing_to_plot_is_one_sentence(tmp_path, opened, expected):
   with pytest.raises(ValueError, match=expected):
     curves.plot_learning_curve(str(tmp_path), str(tmp_path / 'a.png'))
   assert not (tmp_path / 'a.png').exists()
+
+
+def test_a_folder_that_can_only_be_read_is_drawn_here(capsys, monkeypatch):
+  with tempfile.TemporaryDirectory() as folder:  # Unlike tmp_path, others may look into it.
+    os.chmod(folder, 0o755)
+    run, here = os.path.join(folder, 'run'), os.path.join(folder, 'here')
+    shutil.copytree(os.path.join(conftest.ROOT, 'tests', 'data', 'earlier_run'), run)
+    os.mkdir(here)
+    os.chmod(here, 0o777)
+    monkeypatch.chdir(here)
+    before, user = sorted(os.listdir(run)), os.geteuid()
+    codes = []
+    os.seteuid(user or 65534)  # Root may write wherever it likes.
+    try:
+      if user:
+        os.chmod(run, 0o555)
+      codes.append(experiment.main(['experiment.py', '--mode=plot', f'--logdir={run}']))
+      monkeypatch.chdir(run)
+      codes.append(experiment.main(['experiment.py', '--mode=plot', f'--logdir={run}']))
+    finally:
+      os.seteuid(user)
+    monkeypatch.undo()
+    assert codes == [0, 1]
+    out, err = capsys.readouterr()
+    path = os.path.join(run, 'learning_curve.png')
+    assert out == f'run-learning_curve.png, since {path} cannot be written: Permission denied\n'
+    assert 'Permission denied' in err.splitlines()[-1] and 'a bug' not in err
+    assert os.path.getsize(os.path.join(here, 'run-learning_curve.png')) > 10_000
+    assert os.listdir(here) == ['run-learning_curve.png'] and sorted(os.listdir(run)) == before

@@ -7,6 +7,7 @@ import shlex
 import pytest
 
 import experiment
+from conftest import ROOT
 from roles import resuming
 from runtime import process
 from runtime.cluster import LOCAL
@@ -193,3 +194,24 @@ def test_a_command_line_knows_nothing_of_the_one_before():
   assert options.given == {'batch_size'}
   assert (options.shared['seed'], options.learner_devices) == (1, [])
   assert not options.all_flags['annotate']
+
+
+@pytest.mark.parametrize('flags, preset', [
+    (['--level_name=CartPole-v1'], 'cartpole'),
+    (['--level_name=Acrobot-v1', '--num_actors=1', '--total_environment_frames=5'], 'vector'),
+    (['--level_name=impala/Memory-v0'], 'memory'),
+    (['--level_name=impala/Catch-v0', '--seed=3'], 'catch'),
+    (['--level_name=Acrobot-v1', '--entropy_cost=0.01'], ''),  # A setting of learning.
+    (['--level_name=Acrobot-v1', '--flagfile=flagfiles/vector.flags'], ''),
+    (['--level_name=PongNoFrameskip-v4'], ''),
+])  # fmt: skip
+def test_a_new_run_on_the_defaults_of_atari_hears_of_a_preset(run, flags, preset, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  plan = planned(f'--logdir={run}', *flags)
+  assert len(plan.told) == bool(preset)
+  if preset:
+    (told,) = plan.told
+    assert 'Atari' in told and told.endswith(f'--flagfile=flagfiles/{preset}.flags')
+    assert os.path.exists(f'flagfiles/{preset}.flags')
+    resuming.claim_run_folder(plan, LOCAL).lock.close()
+    assert not any('flagfile' in told for told in planned(f'--logdir={run}', *flags).told)
