@@ -10,7 +10,7 @@ import socket
 import sys
 
 from frontend import cluster as cluster_lib
-from frontend import conversation, copying, fetching, scripts, ssh, threads, tunnel
+from frontend import conversation, copying, fetching, scripts, ssh, ssh_config, threads, tunnel
 from frontend.host_error import LOST, HostError
 
 CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -20,9 +20,7 @@ VENV_PYTHON = '.venv/bin/python'
 
 def is_here(host):
   """Whether a host is this machine: its address is ours, and no SSH cell says otherwise."""
-  import getpass
-
-  if host.ssh_port not in (None, 22) or host.ssh_username not in ('', getpass.getuser()):
+  if host.ssh_port not in (None, 22) or host.ssh_username not in ('', ssh_config.local_user()):
     return False
   if cluster_lib.is_loopback(host.address):
     return True

@@ -50,6 +50,11 @@ MAKE_VENV = (
   + '( while read -r line; do :; done; kill $pip ) <&3 >/dev/null 2>&1 & '
   + 'watch=$!; wait $pip; code=$?; kill $watch 2>/dev/null; exit $code'
 )
+# The SFTP server where distributions put it, for hosts whose login scripts print before sshd's own.
+SFTP = (
+  'for folder in /usr/lib/openssh /usr/libexec/openssh /usr/libexec /usr/lib/ssh /usr/lib; '
+  'do test -x $folder/sftp-server && exec $folder/sftp-server; done; exit 95'
+)
 # What a login shell that came as far as the script says first; what is printed before is noise.
 _READY = b'@impala-ready'
 # Login scripts may wait for a slow file server.
