@@ -21,7 +21,7 @@ class Outbox:
   """
 
   def __init__(self, graph, queue=None, specs=None):
-    self._shared = graph.shared
+    self._shared, self._cluster = graph.shared, graph.cluster
     self._sender = actor.UnrollSender(queue, specs) if queue else None
     self.send_unroll = self.send_report = None
 
@@ -34,6 +34,7 @@ class Outbox:
     self._open(session, session)
 
   def _open(self, at_ps, at_learner):
+    self._shared.join(at_ps, self._cluster)
     self.send_report = at_ps.make_callable(
       self._shared.send_report, feed_list=[self._shared.report]
     )
@@ -57,23 +58,20 @@ class ActorOutbox(Outbox):
   """
 
   def __init__(self, graph):
-    self._cluster, self._sessions = graph.cluster, []
+    self._sessions = []
     self._ps_graph, self._learner_graph = tf.Graph(), tf.Graph()
     with self._learner_graph.as_default():
-      super().__init__(graph, *graph.unroll_queue(self._cluster.learner_of_actor))
+      super().__init__(graph, *graph.unroll_queue(graph.cluster.learner_of_actor))
     with self._ps_graph.as_default():
       self._shared = SharedState(self._cluster)
     for tf_graph in (self._ps_graph, self._learner_graph):
       tf_graph.finalize()
 
   def open(self, session):
-    """As `Outbox`; a spare actor says that it is there."""
+    """As `Outbox`."""
     self.close()
     at_ps = self._session('ps', 0, self._ps_graph)
     self._open(at_ps, self._session('learner', self._cluster.learner_of_actor, self._learner_graph))
-    if self._cluster.is_spare:
-      name = {self._shared.spare_actor: self._cluster.name}
-      at_ps.run(self._shared.spare_actor_joins, name)
 
   def _session(self, job, task, tf_graph):
     """A session of another task's server, which asks no third one."""

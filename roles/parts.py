@@ -54,8 +54,8 @@ class Part:
   def disconnect(self):
     """The session is about to be closed."""
 
-  def close(self):
-    """Gives back what this part holds outside of the session."""
+  def close(self, failed):
+    """Gives back what this part holds outside of the session; told whether the task has failed."""
 
 
 class Telling(Part):
@@ -111,7 +111,7 @@ class Acting(Part):
       loops.start(f'actor-{i}', loop.run, session, self._outbox.send_unroll, loops.should_stop,
                   enter, self._reports.add_unroll)  # fmt: skip
 
-  def close(self):
+  def close(self, failed):
     """As `Part`."""
     self._side.close()
 
@@ -287,10 +287,10 @@ class Chief(Part):
         f'before it, in {self.logdir}, is lost'
       )
 
-  def close(self):
-    """As `Part`: also where training has failed."""
+  def close(self, failed):
+    """As `Part`: whoever would join finds the run until it has come to a normal end."""
     self._evaluations.stop()
-    if not (self._task.cluster.is_local or self._task.interrupts.run_goes_on):
+    if not (failed or self._task.cluster.is_local or self._task.interrupts.run_goes_on):
       cluster_file.remove(self.logdir)
 
   def _wait_for_last_updates(self):

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import math
 import time
 
 import tensorflow as tf
@@ -9,11 +10,12 @@ from absl import logging
 
 from runtime import links, peers, placement, sessions, shared_state
 from runtime.heartbeat import Heartbeat
-from runtime.process import POLL_SECS
+from runtime.process import POLL_SECS, RunFailed
 from runtime.sessions import ANSWER_SECS, Attempt
 
-PATIENCE_SECS = 20.0  # For the chief's last checkpoint, after a signal to a parameter server.
+PATIENCE_SECS = 20.0  # For the chief to begin its end, after a signal to a parameter server.
 LATECOMER_SECS = 15.0  # For the others to leave, after the chief has.
+_LOOK_SECS = 2.0  # Between two looks for the chief.
 
 _HowFar = collections.namedtuple('_HowFar', 'is_done chief_is_gone goodbyes spare_actors')
 
@@ -31,25 +33,39 @@ def run(cluster, options, interrupts):
   links.watch(cluster, server.target, heartbeat.silence)
   heartbeat.phase('serving')
   logging.info('%s serves at %s', cluster.name, cluster.address(cluster.name))
-  reason = serve_to_the_end(cluster, server.target, interrupts, heartbeat.silence)
+  interrupts.at_end = 'leaving once the chief has saved a checkpoint'
+  reason = serve_to_the_end(
+    cluster, server.target, interrupts, heartbeat.silence, options.wait_secs
+  )
   logging.info('%s leaves: %s', cluster.name, reason)
 
 
-def serve_to_the_end(cluster, target, interrupts, silence):
+def serve_to_the_end(cluster, target, interrupts, silence, wait_secs=0):
   """Waits until the run is done and the others have said goodbye (deregistered).
 
   The parameter servers are the last to go: sessions of the others cannot close without them.
-  After a signal the chief has PATIENCE_SECS for its last checkpoint, and so have spare actors for
-  hearing of the end, since they belong to other jobs, which got no signal.
+  After a signal the chief has PATIENCE_SECS to begin its end, and then as long as it takes for its
+  last checkpoint. Spare actors have PATIENCE_SECS for hearing of the end, since they belong to
+  other jobs, which got no signal.
+
+  Args:
+    cluster: `runtime.cluster.Cluster`.
+    target: of this task's server.
+    interrupts: `runtime.process.Interrupts`.
+    silence: `runtime.silence.Silence`, told who has answered.
+    wait_secs: how long the chief may be away at a time; 0: for ever.
 
   Returns:
     The reason of the end, for the log.
+
+  Raises:
+    RunFailed: the chief was away for longer.
   """
   everybody = len(cluster.learner) + len(cluster.actor)
   if cluster.task == 0:  # The other parameter servers ask it, so it goes after them.
     everybody += len(cluster.ps) - 1
   deadline = question = None
-  asking = _Asking(cluster, target, silence)
+  asking, chief = _Asking(cluster, target, silence), _Chief(cluster, wait_secs)
   while True:
     if question is None:
       question, asked = Attempt(asking.how_far), time.monotonic()
@@ -68,7 +84,10 @@ def serve_to_the_end(cluster, target, interrupts, silence):
       return 'the run is done and everybody has left'
     if deadline is None and (interrupts.is_set() or chief_is_gone):
       deadline = now + (PATIENCE_SECS if interrupts.is_set() else LATECOMER_SECS)
-    if deadline is not None and now > deadline:
+    if not chief_is_gone:
+      chief.check_there()
+    saves = phase is not None and phase.is_done and not chief_is_gone and chief.is_up()
+    if deadline is not None and now > deadline and not saves:
       if not interrupts.is_set():
         return 'the run is done; some tasks never took their leave'
       who = 'spare actors' if chief_is_gone else 'the chief'
@@ -76,6 +95,41 @@ def serve_to_the_end(cluster, target, interrupts, silence):
     if interrupts.is_set() and chief_is_gone and not phase.spare_actors:
       return f'{interrupts.reason}, and the chief has left'
     time.sleep(POLL_SECS)
+
+
+class _Chief:
+  """Whether the chief is there.
+
+  Args:
+    cluster: `runtime.cluster.Cluster`.
+    wait_secs: see `serve_to_the_end`.
+  """
+
+  def __init__(self, cluster, wait_secs):
+    self._cluster, self._wait_secs = cluster, wait_secs
+    self._looked, self._seen, self._said = -math.inf, time.monotonic(), False
+
+  def is_up(self):
+    """Whether it listens."""
+    return peers.is_up(self._cluster.learner[0])
+
+  def check_there(self):
+    """Looks for it now and then; RunFailed where it has been away for too long."""
+    now = time.monotonic()
+    if not self._wait_secs or now - self._looked < min(_LOOK_SECS, self._wait_secs / 2):
+      return
+    self._looked = now
+    if self.is_up():
+      self._seen, self._said = now, False
+      return
+    awaited = f'learner:0 at {self._cluster.learner[0]}'
+    if not self._said:
+      logging.info('%s is waiting for %s', self._cluster.name, awaited)
+      self._said = True
+    if now - self._seen > self._wait_secs:
+      raise RunFailed(
+        f'{self._cluster.name} waited {self._wait_secs:g} s (--wait_secs) in vain for {awaited}'
+      )
 
 
 class _Asking:

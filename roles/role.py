@@ -109,13 +109,15 @@ class Role:
 
   def run(self):
     """From the first connection to the end."""
+    failed = True
     try:
       while (session := self._connection.open()) is not None:
         if self._train(session):
-          return
+          break
+      failed = False
     finally:
       for part in self._parts:
-        part.close()
+        part.close(failed)
 
   def _train(self, session):
     """Runs the loops on a session; True at the end of the run, False when a peer was lost."""

@@ -30,7 +30,6 @@ class SharedState:
       beats = self._variable(tf.zeros([], tf.int64), 'beats_of_the_chief')
       held_run = self._variable('', 'held_run')
       self._reports = tf.queue.FIFOQueue(self.REPORTS, [tf.string], [[]], shared_name='reports')
-      self._goodbyes = tf.queue.FIFOQueue(10_000, [tf.string], [[]], shared_name='goodbyes')
       self.dropped = self._variable(tf.zeros([], tf.int64), 'dropped_reports')
       self.report = tf.compat.v1.placeholder(tf.string, [], 'report')
       self.send_report = tf.cond(
@@ -41,10 +40,7 @@ class SharedState:
       self.num_reports = self._reports.size()
       self.how_many = tf.compat.v1.placeholder(tf.int32, [], 'how_many')
       self.take_reports = self._reports.dequeue_many(self.how_many)
-      self.goodbye_from = tf.compat.v1.placeholder(tf.string, [], 'goodbye_from')
-      self.say_goodbye = self._goodbyes.enqueue(self.goodbye_from)
-      self.num_goodbyes = self._goodbyes.size()
-      self._build_spare_actors()
+      self._build_register()
       self.new_settings = tf.compat.v1.placeholder(tf.string, [], 'new_settings')
       self.write_settings = tf.group(
         self.settings.assign(self.new_settings),
@@ -65,18 +61,33 @@ class SharedState:
       self.new_held_run = tf.compat.v1.placeholder(tf.string, [], 'new_held_run')
       self.write_held_run = tf.group(held_run.assign(self.new_held_run))
 
-  def _build_spare_actors(self):
-    """Who of them is there, by name: they are no part of the list of those that say goodbye."""
+  def _build_register(self):
+    """Listed tasks that have left, and spare actors that are there, each by name.
+
+    A task may leave and come back as often as it likes: it is in a table or it is not.
+    """
+    self.task_name = tf.compat.v1.placeholder(tf.string, [], 'task_name')
+    self.says_goodbye, self.returns, self.num_goodbyes = self._table('goodbyes')
+    self.spare_actor_joins, self.spare_actor_leaves, self.num_spare_actors = self._table(
+      'spare_actors'
+    )
+
+  def _table(self, shared_name):
+    """(insert `task_name`, remove it, the number of names) of a table on ps 0."""
     table = tf.raw_ops.MutableHashTableV2(
-      key_dtype=tf.string, value_dtype=tf.bool, shared_name='spare_actors'
+      key_dtype=tf.string, value_dtype=tf.bool, shared_name=shared_name
     )
-    self.spare_actor = tf.compat.v1.placeholder(tf.string, [], 'spare_actor')
-    name = self.spare_actor[None]
-    self.spare_actor_joins = tf.raw_ops.LookupTableInsertV2(
-      table_handle=table, keys=name, values=[True]
+    name = self.task_name[None]
+    return (
+      tf.raw_ops.LookupTableInsertV2(table_handle=table, keys=name, values=[True]),
+      tf.raw_ops.LookupTableRemoveV2(table_handle=table, keys=name),
+      tf.raw_ops.LookupTableSizeV2(table_handle=table),
     )
-    self.spare_actor_leaves = tf.raw_ops.LookupTableRemoveV2(table_handle=table, keys=name)
-    self.num_spare_actors = tf.raw_ops.LookupTableSizeV2(table_handle=table)
+
+  def join(self, session, cluster):
+    """Registers a task, which needs the parameter servers from now on."""
+    joins = self.spare_actor_joins if cluster.is_spare else self.returns
+    session.run(joins, {self.task_name: cluster.name})
 
   @staticmethod
   def _variable(value, name):
@@ -121,11 +132,8 @@ def say_goodbye(cluster, target):
   if cluster.job == 'actor':  # As its client: through its own server, ps 0 would have to ask it.
     target = f'grpc://{cluster.ps[0]}'
   with shared_state_session(cluster, target) as (session, state):
-    if cluster.is_spare:
-      leave, feed = state.spare_actor_leaves, {state.spare_actor: cluster.name}
-    else:
-      leave, feed = state.say_goodbye, {state.goodbye_from: cluster.name}
-    sessions.run_within(session, leave, feed, 5.0)
+    leave = state.spare_actor_leaves if cluster.is_spare else state.says_goodbye
+    sessions.run_within(session, leave, {state.task_name: cluster.name}, 5.0)
 
 
 def read_shared_settings(cluster, target, wait_secs, should_stop):

@@ -230,11 +230,13 @@ def test_a_port_in_use_is_named_with_its_owner(new_cluster):  # noqa: F811
 
 
 def test_a_role_whose_peers_never_come_says_so_and_leaves(new_cluster):  # noqa: F811
-  cluster = new_cluster(flags=['--wait_secs=2'])
-  actor = cluster.start('actor:0')
-  assert actor.exit_code(LIMIT_SECS) == 1
-  last = actor.output().splitlines()[-1]
-  assert 'waited 2 s (--wait_secs) in vain for ps:0 at ' + cluster.hosts['ps'][0] in last
+  cluster = new_cluster(ps=2, flags=['--wait_secs=2'])
+  first = {job: hosts[0] for job, hosts in cluster.hosts.items()}
+  waits_for = {'actor:0': f'ps:0 at {first["ps"]}', 'ps:1': f'learner:0 at {first["learner"]}'}
+  for task, awaited in [(cluster.start(name), awaited) for name, awaited in waits_for.items()]:
+    assert task.exit_code(LIMIT_SECS) == 1
+    last = task.output().splitlines()[-1]
+    assert f'waited 2 s (--wait_secs) in vain for {awaited}' in last
 
 
 def test_state_files_and_reports_of_all_tasks(new_cluster):  # noqa: F811

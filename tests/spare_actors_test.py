@@ -82,13 +82,22 @@ def test_actors_join_a_run_and_leave_it_and_it_ends_with_all(new_cluster, tmp_pa
   assert not os.path.exists(os.path.join(cluster.logdir, 'cluster.json'))
 
 
-@pytest.mark.timeout(300)
-def test_where_all_others_get_a_signal_a_spare_actor_still_hears_of_the_end(new_cluster, tmp_path):  # noqa: F811
+@pytest.mark.timeout(400)
+def test_a_spare_actor_waits_for_the_next_life_of_the_chief_and_hears_of_the_end(
+  new_cluster,  # noqa: F811
+  tmp_path,
+):
   cluster = throttled_cluster(new_cluster, tmp_path, actor=1)
+  cluster.start('ps:0')
+  chief = cluster.start('learner:0', '--wait_secs=2', THROTTLED)
+  eventually(lambda: 'new run; learns on' in chief.output(), LIMIT_SECS, cluster.logs)
+  cluster.kill('ps:0')
+  assert chief.exit_code(LIMIT_SECS) == 1, cluster.logs()
+  spare = cluster.tasks[start_spare(cluster, 4)]
+  waits = f'actor:5 is waiting for ps:0 at {cluster.hosts["ps"][0]}'
+  eventually(lambda: waits in spare.output(), LIMIT_SECS, cluster.logs)
   own = [cluster.start('ps:0'), cluster.start('learner:0', '--metrics_secs=0.5', THROTTLED)]
   own.append(cluster.start('actor:0'))
-  until_connected(cluster, 1)
-  spare = cluster.tasks[start_spare(cluster, 4)]
   until_connected(cluster, 2)
   spare.send_signal(signal.SIGSTOP)  # It is slow to look.
   for task in own:  # As scancel does with a job of Slurm.
