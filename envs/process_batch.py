@@ -16,6 +16,7 @@ from envs.gym_env import GymEnvironment
 MAX_CRASHES_IN_A_ROW = 10
 # A simulator may need as long for its first game; it is played unchecked then.
 CHECK_SECS = 20.0
+_LOOK_SECS = 0.1  # Between two looks whether a rebuild is over, while the batch is closed.
 
 
 @functools.cache
@@ -89,7 +90,7 @@ class ProcessBatch:
     self._spec, self._seed = spec, seed
     self._totals = GameTotals(num_envs)
     self._crashes_in_a_row = np.zeros(num_envs, np.int32)
-    self._closed = False
+    self._closed, self._rebuilt = False, None
     self._lock = threading.Lock()  # Nothing is rebuilt while or after the batch is closed.
     self._workers = [self._worker(i) for i in range(num_envs)]
     try:
@@ -120,10 +121,15 @@ class ProcessBatch:
     )
 
   def close(self):
-    """Ends the processes; may be called twice."""
+    """Ends the processes, one that is being rebuilt at once; may be called twice."""
     self._closed = True
-    with self._lock:
+    while not self._lock.acquire(timeout=_LOOK_SECS):  # The new one may never answer.
+      if worker := self._rebuilt:
+        worker.kill()
+    try:
       worker_process.close_all(self._workers)
+    finally:
+      self._lock.release()
 
   def _worker(self, i, *attempt):
     seed = environment_seed(self._seed, i, *attempt)
@@ -140,10 +146,10 @@ class ProcessBatch:
           raise RuntimeError(f'the environments of {self._spec.level_name} are closed') from error
         self._workers[i].close()
         # Another seed than before, or the same game might crash the same way.
-        self._workers[i] = self._worker(i, self.crashes)
+        self._workers[i] = self._rebuilt = self._worker(i, self.crashes)
         try:
-          self._workers[i].start()
-          return self._workers[i].call('reset')
+          self._rebuilt.start()
+          return self._rebuilt.call('reset')
         except worker_process.WorkerError as next_error:
           error = next_error
 

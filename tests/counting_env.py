@@ -99,6 +99,24 @@ class Fragile(Counting):
     return super().step(action)
 
 
+class Stuck(Fragile):
+  """Where the file BROKEN is there, its making or its reset, as the file says, never returns."""
+
+  def __init__(self):
+    self._hang('making')
+    Counting.__init__(self)
+
+  def reset(self, **kwargs):
+    self._hang('reset')
+    return super().reset(**kwargs)
+
+  def _hang(self, where):
+    path = pathlib.Path(os.environ[BROKEN])
+    if path.exists() and path.read_text() == where:
+      pathlib.Path(os.environ[BARRIER]).touch()
+      time.sleep(600)
+
+
 class Meeting(Counting):
   """`step` returns only when as many processes as the barrier's directory names are in it."""
 
@@ -149,7 +167,9 @@ class Refused(Counting):
     self.action_space = SPACES.get(action, self.action_space)
 
 
-for _name in ('Counting', 'Image', 'BoolImage', 'Numbered', 'Random', 'Fragile', 'Meeting', 'Slow'):
+for _name in (
+  'Counting', 'Image', 'BoolImage', 'Numbered', 'Random', 'Fragile', 'Stuck', 'Meeting', 'Slow',
+):  # fmt: skip
   gymnasium.register(f'{_name}-v0', entry_point=f'counting_env:{_name}')
 gymnasium.register(
   'TimeLimit-v0',

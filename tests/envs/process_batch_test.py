@@ -128,3 +128,29 @@ def test_closing_during_a_step_leaves_no_process(monkeypatch, tmp_path):
     assert player.flow.crashes == 0
     assert not children()
     player.flow.close()
+
+
+@pytest.mark.parametrize('where', ['making', 'reset'])
+def test_closing_during_a_rebuild_that_hangs_leaves_no_process(monkeypatch, tmp_path, where):
+  monkeypatch.setenv(counting_env.BARRIER, str(tmp_path / 'inside'))
+  monkeypatch.setenv(counting_env.BROKEN, str(tmp_path / 'broken'))
+  with playing(counting('Stuck'), 2) as player:
+    player.initial()
+    (tmp_path / 'broken').write_text(where)
+    errors = []
+
+    def step():
+      with pytest.raises(tf.errors.OpError) as info:
+        player.step([0, KILL])
+      errors.append(info.value.message)
+
+    stepping = threading.Thread(target=step, daemon=True)
+    stepping.start()
+    eventually((tmp_path / 'inside').exists)
+    closing = threading.Thread(target=player.flow.close, daemon=True)
+    closing.start()
+    closing.join(60)
+    stepping.join(60)
+    assert not closing.is_alive() and 'are closed' in errors[0]
+    assert player.flow.crashes == 1  # Of what was killed at the end nobody hears.
+    assert not children()
