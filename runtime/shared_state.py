@@ -107,7 +107,9 @@ def _shared_state_alone(cluster):
 def shared_state_session(cluster, target):
   """(session, `SharedState`); needs no other task than ps 0, and waits for ps 0."""
   config = placement.session_config(cluster)
-  config.device_filters[:] = ['/job:ps/task:0', cluster.own_device]
+  config.device_filters[:] = ['/job:ps/task:0']
+  if target != f'grpc://{cluster.ps[0]}' or cluster.job == 'ps':  # Ps 0 cannot reach an actor.
+    config.device_filters.append(cluster.own_device)
   graph, state = _shared_state_alone(cluster)
   with tf.compat.v1.Session(target, graph, config) as session:
     yield session, state
