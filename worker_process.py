@@ -119,11 +119,6 @@ class Worker:
       raise result
     return result
 
-  def kill(self):
-    """Ends the process at once, from any thread; whoever waits for its answer gets `WorkerDied`."""
-    if process := self._process:
-      process.kill()
-
   def close(self):
     """Calls the object's `close()`, if any, and ends the process; may be called twice."""
     close_all([self])

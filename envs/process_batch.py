@@ -1,7 +1,10 @@
 """Any environment but Atari, N of them, each in a process of its own, stepped at the same time."""
 
 import collections
+import contextlib
 import functools
+import os
+import signal
 import threading
 
 import numpy as np
@@ -124,8 +127,9 @@ class ProcessBatch:
     """Ends the processes, one that is being rebuilt at once; may be called twice."""
     self._closed = True
     while not self._lock.acquire(timeout=_LOOK_SECS):  # The new one may never answer.
-      if worker := self._rebuilt:
-        worker.kill()
+      if (worker := self._rebuilt) and (pid := worker.pid):
+        with contextlib.suppress(ProcessLookupError):
+          os.kill(pid, signal.SIGKILL)
     try:
       worker_process.close_all(self._workers)
     finally:
