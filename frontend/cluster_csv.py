@@ -50,7 +50,7 @@ def _rows(text):
         position.update(line=number, in_row=True)
       yield line
 
-  reader = csv.reader(lines(), strict=True)
+  reader = csv.reader(lines(), strict=True, delimiter=_delimiter(text))
   while True:
     position['in_row'] = False
     try:
@@ -61,6 +61,15 @@ def _rows(text):
       raise ValueError(f'line {position["line"]}: not CSV: {error}') from None
     if any(cell.strip() for cell in cells):
       yield position['line'], [cell.strip() for cell in cells]
+
+
+def _delimiter(text):
+  """What stands between cells: programs of countries that write 0,5 save semicolons as CSV."""
+  for line in io.StringIO(text):
+    if line.strip() and not line.lstrip().startswith('#'):
+      cells = {mark: [cell.strip(' "\r\n') for cell in line.split(mark)] for mark in ',;\t'}
+      return max(cells, key=lambda mark: len(set(cells[mark]) & set(COLUMNS)))
+  return ','
 
 
 def _header_mistakes(header, required):

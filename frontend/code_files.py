@@ -5,11 +5,14 @@ import os
 import subprocess
 
 
-def git_files(code, *patterns):
-  """Files that git tracks below `code`, or None where that cannot be told."""
+def git_files(code, *arguments):
+  """Files below `code` that `git ls-files` names: all tracked ones, if no argument says otherwise.
+
+  None where that cannot be told.
+  """
   try:
     result = subprocess.run(
-      ['git', '-C', code, 'ls-files', '-z', '--', *patterns],
+      ['git', '-C', code, 'ls-files', '-z', *arguments],
       capture_output=True,
       text=True,
       check=False,
@@ -33,9 +36,14 @@ def tracked_files(code):
   return names
 
 
+def untracked_files(code):
+  """Files that `push` leaves behind, because git neither tracks nor ignores them."""
+  return git_files(code, '--others', '--exclude-standard') or []
+
+
 def source_files(code):
   """The files whose contents make up the version of the code, those of all packages among them."""
-  names = git_files(code, '*.py')
+  names = git_files(code, '--', '*.py')
   if names is None:
     names = [*glob.glob('*.py', root_dir=code), *glob.glob('*/*.py', root_dir=code)]
   packages = {os.path.dirname(name) for name in names if os.path.basename(name) == '__init__.py'}

@@ -78,6 +78,11 @@ class _Host:
     """
     self._conversation.close(at_once)
 
+  def put(self, root, names, target=''):
+    """Copies files, given relative to `root`, below the workdir; returns how many."""
+    with self.folder(target) as folder:
+      return folder.put(root, names)
+
   def make_venv(self, offline, requirements):
     """Makes the virtual environment on the host; see `scripts.make_venv`."""
     scripts.make_venv(self._run, self.workdir, offline, requirements)
@@ -93,9 +98,11 @@ class LocalHost(_Host):
     """Ends the conversation."""
     self.close_script(at_once)
 
-  def put(self, root, names, target=''):
-    """Copies files, given relative to `root`, below the workdir; returns how many."""
-    return copying.put_here(root, names, os.path.join(os.path.expanduser(self.workdir), target))
+  @contextlib.contextmanager
+  def folder(self, target=''):
+    """The workdir, or a folder below it, to put files into, while the context lasts."""
+    base = os.path.expanduser(self.workdir)
+    yield copying.FolderHere(os.path.join(base, target) if target else base)
 
   @contextlib.contextmanager
   def files(self):
@@ -178,12 +185,12 @@ class SshHost(_Host):
     self.close_script(at_once)
     self._disconnect()
 
-  def put(self, root, names, target=''):
-    """Copies files, given relative to `root`, below the workdir; returns how many."""
+  @contextlib.contextmanager
+  def folder(self, target=''):
+    """The workdir, or a folder below it, to put files into, while the context lasts."""
     base = os.path.join(self.workdir, target) if target else self.workdir
     with contextlib.closing(self._open_sftp('copy')) as client, self._named('copy'):
-      copying.put_over_sftp(client, root, names, base)
-    return len(names)
+      yield copying.FolderOverSftp(client, base)
 
   @contextlib.contextmanager
   def files(self):
@@ -192,7 +199,7 @@ class SshHost(_Host):
       yield fetching.FilesOverSftp(client)
 
   def _open_sftp(self, verb):
-    """What speaks SFTP with the host; `verb` is what is done to files with it."""
+    """A `sftp.Client`; `verb` is what is done to files with it."""
     return self._on_connection(
       lambda client: threads.within(scripts.LOGIN_SECS, client.open_sftp),
       f'cannot {verb} files over SFTP',

@@ -126,18 +126,26 @@ def row_of(path):
 # The files.
 
 
-def product_files():
-  """Paths below the root of all Python files but those of tests and benchmarks."""
+def product_files(root=ROOT):
+  """Paths below the root of all Python files but those of tests, benchmarks, runs and exports.
+
+  What a program writes, such as the play_exported.py of an export, git ignores too.
+  """
+  with open(os.path.join(ROOT, '.gitignore'), encoding='utf-8') as file:
+    written = {line.strip().strip('/') for line in file if line.strip().endswith('/')}
   paths = []
-  for folder, names, files in os.walk(ROOT):
-    if folder == ROOT:
-      names[:] = [name for name in names if name not in NO_PRODUCT]
+  for folder, names, files in os.walk(root):
+    if {'run.json', 'saved_model.pb'} & set(files):  # A run or an export, wherever it was put.
+      names[:] = []
+      continue
+    if folder == root:
+      names[:] = [name for name in names if name not in NO_PRODUCT | written]
     names[:] = [
       name
       for name in names
       if name[0] not in '._' and not os.path.exists(os.path.join(folder, name, 'pyvenv.cfg'))
     ]
-    paths += [os.path.relpath(os.path.join(folder, f), ROOT) for f in files if f.endswith('.py')]
+    paths += [os.path.relpath(os.path.join(folder, f), root) for f in files if f.endswith('.py')]
   return sorted(paths)
 
 
