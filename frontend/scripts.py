@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 
-from frontend import plain_text, threads
+from frontend import pip_output, plain_text, threads
 from frontend.host_error import LOST, HostError
 
 PROGRAM = 'run_experiment_mm_raw.py'
@@ -222,7 +222,7 @@ def make_venv(run, workdir, offline, requirements):
   try:
     script.channel.settimeout(INSTALL_SECS)
     while data := script.channel.recv(65536):
-      output = (output + data)[-4000:]
+      output = (output + data)[-16000:]
       script.channel.settimeout(max(0.01, deadline - time.monotonic()))
     code = script.exit_code()
   except LOST as error:
@@ -232,8 +232,5 @@ def make_venv(run, workdir, offline, requirements):
   finally:
     script.close()
   if code:
-    lines = output.decode(errors='replace').strip().splitlines() or [f'exit {code}']
-    raise HostError(
-      'python',
-      'the virtual environment could not be made: ' + plain_text.printable(' / '.join(lines[-3:])),
-    )
+    why = pip_output.reason(output.decode(errors='replace')) or f'exit {code}'
+    raise HostError('python', f'the virtual environment could not be made: {why}')

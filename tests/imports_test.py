@@ -150,6 +150,17 @@ def product_files(root=ROOT):
 
 
 PRODUCT = product_files()
+
+
+def test_what_programs_write_is_no_product(tmp_path):
+  for name in ('runs/a/export/play_exported.py', 'wheels/x.py', 'export/play_exported.py',
+               'mine/run.json', 'mine/export/play.py', 'elsewhere/saved_model.pb',
+               'elsewhere/play_exported.py', 'results/x.py', 'envs/new.py', 'new.py'):  # fmt: skip
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+  assert product_files(str(tmp_path)) == ['envs/new.py', 'new.py']
+
+
 BENCHMARKS = sorted(
   os.path.join('benchmarks', name)
   for name in os.listdir(os.path.join(ROOT, 'benchmarks'))

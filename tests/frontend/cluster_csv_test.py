@@ -33,6 +33,25 @@ def test_one_row_a_task_numbered_per_job():
   assert [task.line for task in tasks] == [2, 6, 7, 9, 10, 11]
 
 
+@pytest.mark.parametrize('mark', [';', '\t'])
+def test_cells_may_stand_between_semicolons_or_tabs(mark):
+  """As programs save them in countries where a comma is the decimal point."""
+  text = (
+    (
+      '# mine, and yours\njob,ip,tf_port,cuda_visible_devices,flags\nps,10.0.0.1,8000\n'
+      'learner,10.0.0.1,8001,"0,1"\n'
+    )
+    .replace(',', mark)
+    .replace('"0' + mark + '1"', '0,1')
+  )
+  text += mark.join(['actor', '10.0.0.2', '9000', '', '"--seed=1 --level_name=a,b"'])
+  tasks = cluster_csv.parse_cluster(text, 'c.csv').tasks
+  assert [cluster.task_name(task) for task in tasks] == ['ps-0', 'learner-0', 'actor-0']
+  assert tasks[1].cuda_visible_devices == '0,1'
+  assert tasks[2].flags == ['--seed=1', '--level_name=a,b']
+  assert cluster_csv.parse_cluster(GOOD, 'c.csv').tasks[0].ip == '10.0.0.1'
+
+
 def test_rows_of_one_machine_are_one_host():
   hosts = cluster_csv.parse_cluster(GOOD, 'c.csv').hosts
   assert [(host.address, len(host.tasks)) for host in hosts] == [('10.0.0.1', 2), ('10.0.0.2', 1)]
