@@ -180,8 +180,12 @@ SHAPES = {
   'hold': _fields({'firewall': _bool}, launched=_bool),
   'ask': _fields(asked=_bool),
   'end': _fields({'unreadable': _list(_line)}, ended=_list(_line)),
-  'close_ports': _fields(text=_text, set=_bool, reason=_or_none(_line), command=_or_none(_line)),
-  'open_ports': _fields(removed=_bool, reason=_or_none(_line), command=_or_none(_line)),
+  'addresses': _fields(),
+  'try_table': _fields({'reason': _or_none(_line)}),
+  'keep_table': _DONE,
+  'end_trial': _DONE,
+  'firewall_state': _fields({'good': _bool, 'text': _line}),
+  'open_ports': _fields({'reason': _or_none(_line)}, removed=_bool),
 }
 
 

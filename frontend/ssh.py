@@ -224,7 +224,7 @@ def _entry(options):
 def _login(options):
   """The command that logs in and shows the host's key, for a person to type."""
   given_user = options.user and options.user != ssh_config.local_user()
-  target = f'{options.user}@{options.hostname}' if given_user else options.hostname
+  target = f'{options.user}@{options.address}' if given_user else options.address
   return shlex.join(['ssh'] + (['-p', str(options.port)] if options.port != 22 else []) + [target])
 
 

@@ -32,15 +32,16 @@ _UNREAD = {
   'verifyhostkeydns': ('no', 'false', 'ask'),
 }
 
-# hostname, port, user: where to log in, and as whom; user is '' where nobody has a name.
+# address: what was asked about. hostname, port, user: where to log in, and as whom; user is ''
+# where nobody has a name.
 # identity_files, certificate_files, known_hosts, revoked: paths. identities_only: bool. agent: path
 # of its socket, '' for none. host_key_alias: '' without one. jumps: list of `Jump`, the first hop
 # first. proxy_command: for a shell, '' without one. bind_address: '' for any. family: of socket.
 # connect_secs: float or None. unread: names of options that this program does not follow.
 Options = collections.namedtuple(
   'Options',
-  'hostname port user identity_files certificate_files identities_only agent host_key_alias '
-  'known_hosts revoked jumps proxy_command bind_address family connect_secs unread',
+  'address hostname port user identity_files certificate_files identities_only agent '
+  'host_key_alias known_hosts revoked jumps proxy_command bind_address family connect_secs unread',
 )
 # A host on the way; port None and user '' for what the configuration says about it.
 Jump = collections.namedtuple('Jump', 'host port user')
@@ -79,6 +80,7 @@ def read(address, port=None, username=''):
   timeout = _one(found, 'connecttimeout', '')
   jump, command = _one(found, 'proxyjump', ''), _one(found, 'proxycommand', '')
   return Options(
+    address=address,
     hostname=host,
     port=_port(place),
     user=user,

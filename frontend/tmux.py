@@ -4,6 +4,7 @@ Targets are exact (`=name:`): without `=`, tmux takes a session whose name merel
 for ours. Other sessions of the same tmux server are never touched.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -74,11 +75,13 @@ def start_windows(socket, session, commands):
     RuntimeError: tmux refused, for example because the session exists.
   """
   server = _server(socket)
+  if has_session(socket, session):
+    raise RuntimeError(f'tmux: duplicate session: {session}')
   try:
     for number, (window, arguments) in enumerate(commands):
       _start_window(server, session, window, arguments, first=number == 0)
-  except RuntimeError:
-    if number:
+  except BaseException:  # The first window's command may fail when its session is there already.
+    with contextlib.suppress(RuntimeError):
       end_session(socket, session)
     raise
 

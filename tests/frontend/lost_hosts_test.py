@@ -7,7 +7,8 @@ import threading
 import pytest
 
 import conftest
-from frontend import stopping, threads, watching
+import network_fixtures
+from frontend import conversation, scripts, stopping, threads, watching
 from frontend.host_error import HostError
 from scripted_host import Scripted, cluster_of_fixture, scripted_fixture  # noqa: F401
 
@@ -17,9 +18,12 @@ eventually = conftest.eventually
 @pytest.fixture(name='three')
 def three_fixture(tmp_path, cluster_of, monkeypatch):
   """A chief's host, one of a parameter server and one of an actor, all running; and a Console."""
-  for name, secs in (('CHIEF_SECS', 20), ('LOST_SECS', 10), ('FOLLOW_SECS', 1), ('LOOK_SECS', 1)):
+  for name, secs in (('CHIEF_SECS', 30), ('LOST_SECS', 20), ('FOLLOW_SECS', 1), ('LOOK_SECS', 0.5),
+                     ('POLL_SECS', 0.1)):  # fmt: skip
     monkeypatch.setattr(stopping, name, secs)
-  monkeypatch.setattr(watching, 'STATUS_SECS', 1)
+  monkeypatch.setattr(watching, 'STATUS_SECS', 0.5)
+  monkeypatch.setattr(watching, 'POLL_SECS', 0.1)
+  monkeypatch.setattr(conversation, 'LATE_SECS', 0.1)
   chief = Scripted(tmp_path / 'chief', '127.0.0.1', ['learner-0'])
   ps = Scripted(tmp_path / 'ps', '127.0.0.2', ['ps-0'])
   actor = Scripted(tmp_path / 'actor', '127.0.0.3', ['actor-0'])
@@ -158,6 +162,29 @@ def test_ctrl_c_waits_for_no_host(tmp_path, processes, action):
     assert 'Traceback' not in process.output()
   finally:
     one.remove('silent')
+
+
+def test_pip_ends_with_the_push_that_started_it(tmp_path):
+  """Here the interpreter is a program that writes down its process id and stays."""
+  python = tmp_path / '.venv/bin/python'
+  python.parent.mkdir(parents=True)
+  python.write_text('#!/bin/sh\necho $$ > pid.new; mv pid.new pid; exec sleep 600\n')
+  python.chmod(0o755)
+  for way in ('gone', 'ended'):
+    lines = 'online\nrequirements.txt'
+    script = scripts.begin(scripts.LocalScript, scripts.MAKE_VENV, str(tmp_path), lines)
+    pid = int(eventually(lambda: (tmp_path / 'pid').exists() and (tmp_path / 'pid').read_text()))
+    (tmp_path / 'pid').unlink()
+    if way == 'gone':
+      script.close(None)
+      eventually(lambda pid=pid: not network_fixtures.is_alive(pid), 20)
+    else:  # Nothing but pip's own end ends the script while somebody waits.
+      os.kill(pid, signal.SIGKILL)
+      assert script.exit_code() == 137
+      script.channel.settimeout(20)
+      while script.channel.recv(100):  # `Killed`, and then the end.
+        pass
+      script.close()
 
 
 # ---- Threads. ------------------------------------------------------------------------------------

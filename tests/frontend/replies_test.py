@@ -17,7 +17,8 @@ def test_every_request_has_a_shape():
 
 
 @pytest.mark.parametrize('numbered', [True, False], ids=['code of now', 'code of before'])
-def test_a_late_reply_is_thrown_away(scripted, numbered):
+def test_a_late_reply_is_thrown_away(scripted, monkeypatch, numbered):
+  monkeypatch.setattr(conversation, 'LATE_SECS', 0.1)
   one, host = scripted()
   one.says('hello', **({'numbered': True} if numbered else {}))
   one.says('has_session', there=True)

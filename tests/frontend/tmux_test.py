@@ -53,6 +53,14 @@ def test_names_are_exact(own_tmux):  # noqa: F811
   assert sorted(own_tmux.sessions()) == ['im', 'imp-2']
 
 
+def test_a_start_that_fails_leaves_no_session(own_tmux):  # noqa: F811
+  """tmux makes the window of this name and does not find it by it."""
+  for names in (['a.b'], ['ps-0', 'a.b']):
+    with pytest.raises(RuntimeError, match='tmux: '):
+      tmux.start_windows(own_tmux.path, 'imp', [(name, sleeper('x')) for name in names])
+    assert own_tmux.sessions() == []
+
+
 def test_a_session_that_exists_is_refused(own_tmux):  # noqa: F811
   tmux.start_windows(own_tmux.path, 'imp', [('ps-0', sleeper('a'))])
   with pytest.raises(RuntimeError, match='duplicate session: imp'):
