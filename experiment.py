@@ -36,7 +36,7 @@ try:
   from roles import settings as settings_lib
   from roles import sizes as sizes_lib
   from roles.settings import SHARED_FLAGS
-  from runtime import checkpoints, cluster_sources, failures, process
+  from runtime import checkpoints, cluster_sources, failures, paths, process
   from runtime.process import BadInput
 except ModuleNotFoundError as e:
   import missing_packages
@@ -226,6 +226,8 @@ def parse_args(argv):
     raise BadInput(_plain(e)) from None
   if rest:
     raise BadInput(f'{rest[0]!r} is not a flag; flags are written --name=value')
+  for name in ('logdir', 'init_from', 'state_dir'):
+    FLAGS[name].value = paths.local(f'--{name}', FLAGS[name].value)
   _check_numbers()
   if not checkpoints.is_choice(FLAGS.checkpoint):
     raise BadInput(

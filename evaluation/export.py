@@ -1,15 +1,18 @@
 """A checkpoint becomes a SavedModel that needs none of this code, described beside it."""
 
+import ctypes
 import json
 import os
 import shutil
+import tempfile
 
 import tensorflow as tf
 
 from evaluation.policy import build_policy
+from runtime import files
 from runtime.process import RunFailed
 
-_PLAYER = 'play_exported.py'
+_PLAYER, _MADE_IN = 'play_exported.py', '.export-'
 
 
 def export(folder, checkpoint, settings, atari, description, add=lambda folder, policy: None):
@@ -30,9 +33,12 @@ def export(folder, checkpoint, settings, atari, description, add=lambda folder, 
   Raises:
     RunFailed: the disk; then nothing is left of the new export.
   """
-  new, old = folder + '.new', folder + '.old'
-  for path in (new, old):
-    shutil.rmtree(path, ignore_errors=True)
+  parent = os.path.dirname(folder)
+  try:
+    _put_back(folder)
+    new = tempfile.mkdtemp(prefix=_MADE_IN, dir=parent)
+  except OSError as e:
+    raise RunFailed(f'{folder}: the export cannot be written: {e.strerror}') from None
   try:
     _write_saved_model(new, checkpoint, settings)
     policy = _contents(checkpoint, settings, atari) | description
@@ -41,14 +47,62 @@ def export(folder, checkpoint, settings, atari, description, add=lambda folder, 
       file.write('\n')
     shutil.copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), _PLAYER), new)
     add(new, policy)
-    if os.path.exists(folder):
-      os.rename(folder, old)
-    os.rename(new, folder)
+    _sync(new)
+    os.chmod(new, 0o777 & ~_umask())  # That of mkdtemp keeps others out.
+    _replace(new, folder)
+    files.sync_folder(parent)
   except (OSError, tf.errors.OpError) as e:
     raise RunFailed(f'{folder}: the export cannot be written: {e}') from e
   finally:
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(new, ignore_errors=True)  # By now it may be the earlier export.
+
+
+def _put_back(folder):
+  """Removes what killed exports have left, but for an export that one of them had just moved."""
+  parent, old = os.path.dirname(folder), folder + '.old'
+  if os.path.isdir(old) and not os.path.exists(folder):
+    os.rename(old, folder)
+  left = [name for name in files.names(parent) if name.startswith(_MADE_IN)]
+  for path in (old, folder + '.new', *(os.path.join(parent, name) for name in left)):
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _replace(new, folder):
+  """Gives the new folder its name, and the earlier one that of the new; both exist at any time.
+
+  Where the file system cannot exchange two names, a kill between two renames leaves the earlier one
+  as FOLDER.old, and `_put_back` gives it its name again.
+  """
+  if not os.path.lexists(folder):
+    os.rename(new, folder)
+  elif not _exchange(new, folder):
+    os.rename(folder, folder + '.old')
+    os.rename(new, folder)
+    os.rename(folder + '.old', new)
+
+
+def _exchange(one, other):
+  """Exchanges two names at once; False where the system or the file system cannot."""
+  try:
+    renameat2 = ctypes.CDLL(None).renameat2
+  except (OSError, AttributeError):
+    return False
+  here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE.
+  return renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def _sync(folder):
+  for at, _, names in os.walk(folder):
+    for name in names:
+      files.sync(os.path.join(at, name))
+    files.sync_folder(at)
+
+
+def _umask():
+  """The mask of this process; it can only be read by setting it."""
+  mask = os.umask(0o077)
+  os.umask(mask)
+  return mask
 
 
 def _write_saved_model(folder, checkpoint, settings):

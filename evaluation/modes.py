@@ -2,11 +2,13 @@
 
 import os
 
+from absl import logging
+
 from evaluation import protocols
 from reporting import commands
 from roles import resuming
 from roles import settings as settings_lib
-from runtime import checkpoints, locks, process
+from runtime import checkpoints, files, locks, process
 from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput, RunFailed
 
@@ -34,6 +36,9 @@ def test(options, choice, num_episodes, protocol, deterministic):
   overrides = protocols.atari_overrides(protocol, recorded.shared['level_name'])
   settings, folder = _trained_run(options, 'test', choice)
   records.read(folder)  # Whether there is room for another is known before it is played.
+  unwritable = files.why_not_written(folder)
+  if unwritable:
+    logging.warning('%s cannot be written (%s): the result is only printed', folder, unwritable)
   process.import_tensorflow()
 
   def play(checkpoint):
@@ -57,7 +62,12 @@ def test(options, choice, num_episodes, protocol, deterministic):
     **dict(checkpoint_choice=choice, checkpoint_frames=frames),
     **records.summary(settings.level_name, games, settings.num_action_repeats),
   }
-  print(records.add(folder, result, checkpoint))
+  try:
+    print(records.add(folder, result, checkpoint))
+  except OSError as e:  # The games were played: what they were worth is told in any case.
+    print(f'{records.line(result)}; written nowhere')
+    if not unwritable:
+      raise RunFailed(f'{folder}: the evaluation cannot be written: {e.strerror}') from None
 
 
 def _play(checkpoint, settings, num_episodes, overrides, deterministic, should_stop, threads):

@@ -35,7 +35,7 @@ class Evaluations:
   """
 
   def __init__(self, logdir, every_frames, flags, done, warn, run_ends):
-    self._logdir, self._every, self._flags = os.path.abspath(logdir), every_frames, flags
+    self._logdir, self._every, self._flags = logdir, every_frames, flags
     self._done, self._warn, self._run_ends = done, warn, run_ends
     self._lock, self._stopped = threading.Lock(), False
     self._last, self._playing, self._process, self._thread = None, '', None, None
@@ -93,7 +93,7 @@ class Evaluations:
 
   def _played(self, saved):
     """The row of an evaluation, once all its games were played."""
-    began = time.time()
+    before = [record.get('time') for record in records.read(self._logdir)]
     with tempfile.TemporaryFile() as output:
       code = self._exit_code(saved, output)
       if code:
@@ -106,7 +106,7 @@ class Evaluations:
       num_episodes=self._flags['test_num_episodes'],
     )
     for record in records.read(self._logdir):
-      if {**record, **wanted} == record and record['time'] >= began:
+      if {**record, **wanted} == record and record.get('time') not in before:
         return row_of(record)
     raise RunFailed('evaluation.json does not have it')
 

@@ -1,7 +1,5 @@
 """The record of evaluations: evaluation.json, a list with the newest first; none is ever lost."""
 
-import contextlib
-import fcntl
 import json
 import os
 import time
@@ -9,6 +7,7 @@ import time
 import numpy as np
 
 from evaluation.scores import human_normalised_score
+from runtime import files, locks
 from runtime.process import BadInput
 
 CONFIDENCE = 0.95
@@ -77,8 +76,7 @@ def read(logdir):
   """
   path = _path(logdir)
   try:
-    with open(path, encoding='utf-8') as f:
-      content = json.load(f)
+    content = json.loads(files.read(path))
   except FileNotFoundError:
     return []
   except (OSError, ValueError) as e:
@@ -103,44 +101,27 @@ def add(logdir, result, checkpoint):
   """
   path = _path(logdir)
   record = {**result, 'checkpoint': os.path.basename(checkpoint), 'time': time.time()}
-  with _alone(logdir):
+  with locks.alone(logdir, '.evaluation.lock'):  # Two evaluations may end at the same time.
+    files.sweep(logdir, os.path.basename(path))
     evaluations = [record, *read(logdir)]
-    try:
-      with open(path + '.new', 'w', encoding='utf-8') as f:
-        json.dump(evaluations, f, indent=2)
-        f.write('\n')
-      os.replace(path + '.new', path)
-    except OSError:
-      if os.path.exists(path + '.new'):
-        os.remove(path + '.new')
-      raise
-  return f'{_line(result)}; written to {path}'
-
-
-@contextlib.contextmanager
-def _alone(logdir):
-  """Nobody else adds meanwhile: two evaluations may end at the same time."""
-  folder = os.open(logdir, os.O_RDONLY)
-  try:
-    fcntl.flock(folder, fcntl.LOCK_EX)
-    yield
-  finally:
-    os.close(folder)
+    files.write_whole(path, json.dumps(evaluations, indent=2) + '\n')
+  return f'{line(result)}; written to {path}'
 
 
 def _path(logdir):
   return os.path.join(logdir, 'evaluation.json')
 
 
-def _line(result):
-  line = f'{result["level_name"]}: {result["num_episodes"]} games, mean {result["mean"]:.2f}'
+def line(result):
+  """What an evaluation is worth, on one line."""
+  text = f'{result["level_name"]}: {result["num_episodes"]} games, mean {result["mean"]:.2f}'
   if result['mean_interval_95']:
     low, high = result['mean_interval_95']
-    line += f' (95% interval {low:.2f} to {high:.2f})'
-  line += (
+    text += f' (95% interval {low:.2f} to {high:.2f})'
+  text += (
     f', median {result["median"]:.2f}, std {result["std"]:.2f}, min {result["min"]:.2f}, '
     f'max {result["max"]:.2f}'
   )
   if 'human_normalised_score' in result:
-    line += f', human-normalised {result["human_normalised_score"]:.1%}'
-  return line
+    text += f', human-normalised {result["human_normalised_score"]:.1%}'
+  return text

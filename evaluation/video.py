@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shutil
+import tempfile
 
 import cv2
 import numpy as np
@@ -10,10 +12,12 @@ import tensorflow as tf
 
 from evaluation import picture
 from evaluation.policy import build_policy
+from runtime import files
 from runtime.process import RunFailed
 
 _ANIMATED_SECS, _ANIMATED_FRAMES_PER_SEC = 12, 10
 _LEAST_FRAMES_PER_SEC = 1
+_MADE_IN = '.film-'
 
 
 def film(folder, checkpoint, settings, game, num_episodes, annotate, deterministic, should_stop):
@@ -38,8 +42,9 @@ def film(folder, checkpoint, settings, game, num_episodes, annotate, determinist
     RunFailed: nothing is left of it.
   """
   paths = {kind: os.path.join(folder, f'video{kind}') for kind in ('.webm', '.webp')}
-  parts = {kind: os.path.join(folder, f'video.part{kind}') for kind in paths}
   rate = max(_LEAST_FRAMES_PER_SEC, game.frames_per_sec)
+  made = _folder_of_its_own(folder)
+  parts = {kind: os.path.join(made, f'video{kind}') for kind in paths}
   writer = _Writer(parts, rate)
   try:
     returns = []
@@ -57,9 +62,18 @@ def film(folder, checkpoint, settings, game, num_episodes, annotate, determinist
     raise RunFailed(f'{folder}: the film cannot be written: {e}') from e
   finally:
     writer.release()
-    for part in parts.values():
-      if os.path.exists(part):
-        os.remove(part)
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def _folder_of_its_own(folder):
+  """A new folder for half a film, once those that killed processes have left are gone."""
+  try:
+    for name in files.names(folder):
+      if name.startswith(_MADE_IN):
+        shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+    return tempfile.mkdtemp(prefix=_MADE_IN, dir=folder)
+  except OSError as e:
+    raise RunFailed(f'{folder}: the film cannot be written: {e.strerror}') from None
 
 
 class _Writer:
@@ -76,7 +90,8 @@ class _Writer:
       with _silent():
         self._video = cv2.VideoWriter(self._parts['.webm'], codec, self._rate, size)
       if not self._video.isOpened():
-        raise RunFailed(f'{self._parts[".webm"]}: OpenCV cannot write VP9 here')
+        reason = files.why_not_written(os.path.dirname(self._parts['.webm']))
+      raise RunFailed(f'the film cannot be written: {reason or "OpenCV cannot write VP9 here"}')
     self._video.write(np.ascontiguousarray(frame[..., ::-1]))
     every = max(1, round(self._rate / _ANIMATED_FRAMES_PER_SEC))
     if self.count % every == 0 and self.count < _ANIMATED_SECS * self._rate:
@@ -93,8 +108,10 @@ class _Writer:
     self.release()
     written = _number_of_frames(self._parts['.webm'])
     if written != self.count:
+      reason = files.why_not_written(os.path.dirname(self._parts['.webm']))
       raise RunFailed(
-        f'{self._parts[".webm"]} has {written} of {self.count} frames; is the disk full?'
+        f'the film cannot be written, it has {written} of {self.count} frames: '
+        f'{reason or "OpenCV does not say why"}'
       )
     every = max(1, round(self._rate / _ANIMATED_FRAMES_PER_SEC))
     first, *rest = self._animated

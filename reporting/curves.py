@@ -3,9 +3,11 @@
 Evaluations while it trained stand among the returns, with their intervals.
 """
 
+import io
 import os
 
 from reporting import csv_files
+from runtime import files
 
 
 def plot_learning_curve(logdirs, path):
@@ -19,6 +21,7 @@ def plot_learning_curve(logdirs, path):
 
   Raises:
     ValueError: a folder has no metrics.csv, or one without rows.
+    OSError: the picture cannot be written; an earlier one is as it was.
   """
   import matplotlib.backends.backend_agg
   import matplotlib.figure
@@ -36,10 +39,10 @@ def plot_learning_curve(logdirs, path):
     axis.legend(fontsize='small')
   axes[1].set_ylim(0, 1)
   axes[-1].set_xlabel('environment frames (million)')
-  root, extension = os.path.splitext(path)
+  picture = io.BytesIO()
+  figure.savefig(picture, dpi=100, format=os.path.splitext(path)[1][1:])
   # Who copies the picture meanwhile gets the one before.
-  figure.savefig(f'{root}.new{extension}', dpi=100)
-  os.replace(f'{root}.new{extension}', path)
+  files.write_whole(path, picture.getvalue(), durable=False)
 
 
 def _plot_run(axes, logdir, color):

@@ -7,6 +7,10 @@ import os
 import platform
 import subprocess
 
+from absl import logging
+
+from runtime import files
+
 _DISTRIBUTIONS = (
   'tensorflow',
   'dm-sonnet',
@@ -29,10 +33,15 @@ def write_run_json(logdir, flags, extra):
     logdir: the run's folder, created if needed.
     flags: dict of flag values.
     extra: dict of further entries.
+
+  Raises:
+    OSError: it cannot be written; an earlier one is as it was.
   """
   os.makedirs(logdir, exist_ok=True)
   path = os.path.join(logdir, 'run.json')
   earlier = read_run_json(path)
+  if not earlier and os.path.lexists(path):
+    _move_aside(path)
   starts = earlier.pop('starts', []) + ([earlier] if earlier else [])
   start = dict(
     started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
@@ -42,10 +51,16 @@ def write_run_json(logdir, flags, extra):
     machine=_machine(),
     **extra,
   )
-  with open(path + '.new', 'w', encoding='utf-8') as file:
-    json.dump(dict(start, starts=starts), file, indent=2, default=str)
-    file.write('\n')
-  os.replace(path + '.new', path)
+  text = json.dumps(dict(start, starts=starts), indent=2, default=str)
+  files.write_whole(path, text + '\n')
+
+
+def _move_aside(path):
+  """Gives a record that cannot be read another name."""
+  new, number = path + '.unreadable', 2
+  while os.path.lexists(new):
+    new, number = f'{path}.unreadable-{number}', number + 1
+  os.rename(path, new)
 
 
 def read_run_json(path):
@@ -55,15 +70,17 @@ def read_run_json(path):
     path: a run's run.json.
 
   Returns:
-    Its dict; {} where there is none, or one that cannot be read (that is moved aside).
+    Its dict; {} where there is none, or what is there is no JSON, which is said.
+
+  Raises:
+    OSError: it cannot be read for another reason.
   """
   try:
-    with open(path, encoding='utf-8') as file:
-      return json.load(file)
+    return json.loads(files.read(path))
   except FileNotFoundError:
     return {}
-  except ValueError:
-    os.replace(path, path + '.unreadable')
+  except (ValueError, RecursionError):
+    logging.warning('%s is no JSON, perhaps cut off: what it recorded is not known', path)
     return {}
 
 

@@ -134,17 +134,21 @@ class _Inbox:
     shared: `runtime.shared_state.SharedState`.
     results: `reporting.statistics.RunStatistics`, for what the reports say.
     silence: `runtime.silence.Silence`, for who sent one.
+    say: function of a sentence.
   """
 
-  def __init__(self, shared, results, silence):
+  def __init__(self, shared, results, silence, say):
     self._shared, self._results, self._silence = shared, results, silence
-    self._lock = threading.Lock()
+    self._lock, self._say, self._dropped = threading.Lock(), say, 0
 
   def take(self, session):
     """Takes all that wait."""
     shared = self._shared
     with self._lock:  # Another thread would take what this one has counted.
-      waiting, _ = run_within(session, [shared.num_reports, shared.beat])
+      waiting, dropped, _ = run_within(
+        session, [shared.num_reports, shared.dropped_so_far, shared.beat]
+      )
+      self._tell_dropped(int(dropped))
       texts = []
       if waiting:
         texts = run_within(session, shared.take_reports, {shared.how_many: int(waiting)})
@@ -155,6 +159,14 @@ class _Inbox:
       self._silence.looked([name for name, leaves in leave.items() if not leaves])
       for name in [name for name, leaves in leave.items() if leaves]:
         self._silence.left(name)
+
+  def _tell_dropped(self, dropped):
+    if dropped > self._dropped:
+      self._say(
+        f'{dropped - self._dropped} reports of tasks were dropped, since {self._shared.REPORTS} '
+        'waited for the chief already: their games are in no record'
+      )
+    self._dropped = dropped
 
   def _add(self, report):
     if report['job'] == 'actor':
@@ -196,7 +208,7 @@ class Records:
     self._processors = ProcessorUse()
     silence = task.heartbeat.silence
     silence.say = self._writer.message
-    self._inbox = _Inbox(graph.shared, self._statistics, silence)
+    self._inbox = _Inbox(graph.shared, self._statistics, silence, self.message)
     for sentence in claim.told:
       self._writer.message(sentence)
 

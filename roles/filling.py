@@ -10,6 +10,8 @@ import uuid
 import tensorflow as tf
 from absl import logging
 
+from runtime import files
+
 HELD = 'what the parameter servers hold'
 _NAME = 'run_id'
 
@@ -29,8 +31,7 @@ def run_id(folder):
     pass
   new = uuid.uuid4().hex
   try:
-    with open(path, 'w', encoding='utf-8') as file:
-      file.write(new + '\n')
+    files.write_whole(path, new + '\n')
   except OSError as e:  # The chief's next process will restore the last checkpoint.
     logging.warning('cannot write %s: %s', path, e.strerror)
   return new

@@ -14,9 +14,16 @@ from reporting import run_record
 from roles import presets
 from roles import settings as settings_lib
 from roles.settings import OPEN_VALUES, SHARED_FLAGS, record_of
+from runtime import files
 from runtime.checkpoints import Checkpoints
 from runtime.locks import lock_folder
-from runtime.process import BadInput
+from runtime.process import BadInput, RunFailed
+
+# What the chief alone writes beside the checkpoints.
+_RECORDS = (
+  'run.json', 'run_id', 'cluster.json', 'metrics.csv', 'episodes.csv', 'evaluations.csv',
+  'learning_curve.png',
+)  # fmt: skip
 
 # Flags of the chief's own that a run goes on with; the others say where it runs, or what is done.
 _OWN_FLAGS = (
@@ -111,11 +118,19 @@ def claim_run_folder(planned, cluster):
 
   Raises:
     BadInput: another process trains in the folder.
+    RunFailed: the disk does not take the record of a new run.
   """
   claim = Claim(*planned, lock_folder(planned.logdir, '--logdir'))
   tasks = {job: len(getattr(cluster, job)) for job in ('ps', 'learner', 'actor')}
   extra = {'settings': claim.settings._asdict(), 'tasks': {} if cluster.is_local else tasks}
-  run_record.write_run_json(claim.logdir, claim.options.all_flags, extra)
+  files.sweep(claim.logdir, *_RECORDS)
+  try:
+    run_record.write_run_json(claim.logdir, claim.options.all_flags, extra)
+  except OSError as e:
+    path = os.path.join(claim.logdir, 'run.json')
+    if not os.path.exists(path):  # Nobody could tell what run it is.
+      raise RunFailed(f'{path} cannot be written: {e.strerror}') from None
+    claim.told.append(f'{path} cannot be written, this start is not recorded: {e.strerror}')
   return claim
 
 

@@ -4,6 +4,9 @@ import contextlib
 import json
 import os
 
+from absl import logging
+
+from runtime import files
 from runtime.cluster import JOBS
 from runtime.process import BadInput
 
@@ -18,9 +21,11 @@ def write(folder, cluster):
     cluster: `runtime.cluster.Cluster`.
   """
   path = os.path.join(folder, _NAME)
-  with open(path + '.new', 'w') as f:
-    json.dump({job: getattr(cluster, job) for job in JOBS}, f)
-  os.replace(path + '.new', path)
+  text = json.dumps({job: getattr(cluster, job) for job in JOBS})
+  try:
+    files.write_whole(path, text, durable=False)
+  except OSError as e:
+    logging.warning('%s cannot be written, so no actor can join the run: %s', path, e.strerror)
 
 
 def remove(folder):

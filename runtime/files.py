@@ -97,6 +97,20 @@ def write_whole(path, content, durable=True):
       os.remove(new)
 
 
+def why_not_written(folder):
+  """Why no file can be written in a folder, by trying; '' where it can."""
+  path = temporary(os.path.join(folder, 'probe'))
+  try:
+    with open(path, 'xb') as file:
+      file.write(bytes(4096))
+    return ''
+  except OSError as e:
+    return e.strerror
+  finally:
+    with contextlib.suppress(OSError):
+      os.remove(path)
+
+
 def temporary(path):
   """A name beside `path` that nobody can guess, and `sweep` knows."""
   folder, name = os.path.split(path)

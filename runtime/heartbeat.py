@@ -1,5 +1,6 @@
 """Signs of life: the phase of each loop of a task, its state file, a watchdog over progress."""
 
+import contextlib
 import json
 import os
 import socket
@@ -9,6 +10,7 @@ import time
 
 from absl import logging
 
+from runtime import files
 from runtime.process import EXIT_FAILURE, WAITING_SECS
 from runtime.silence import Silence
 
@@ -45,8 +47,12 @@ class Heartbeat:
     self._started = time.time()
     self._last_excuses, self._said, self._looked = {}, 0.0, time.monotonic()
     self.facts = {'frames_per_sec': None, 'environment_frames': None, 'last_error': ''}
+    self._path = os.path.join(state_dir, f'{cluster.job or "local"}-{max(0, cluster.task)}.json')
+    self._unwritten = ''  # Why the state file could not be written the last time.
     if state_dir:
-      os.makedirs(state_dir, exist_ok=True)
+      with contextlib.suppress(OSError):  # Then nothing can be written, which is said.
+        os.makedirs(state_dir, exist_ok=True)
+        files.sweep(state_dir, os.path.basename(self._path))
     threading.Thread(target=self._live, daemon=True, name='heartbeat').start()
 
   def enter(self, loop, phase):
@@ -95,13 +101,14 @@ class Heartbeat:
       started=self._started,
       **self.facts,
     )
-    path = os.path.join(self._state_dir, f'{state["job"]}-{max(0, state["task"])}.json')
+    reason = ''
     try:
-      with open(path + '.new', 'w') as f:
-        json.dump(state, f)
-      os.replace(path + '.new', path)
+      files.write_whole(self._path, json.dumps(state), durable=False)
     except OSError as e:
-      logging.warning('cannot write the state file %s: %s', path, e)
+      reason = e.strerror or str(e)
+    if reason and reason != self._unwritten:  # Once: it is written every two seconds.
+      logging.warning('cannot write the state file %s: %s', self._path, reason)
+    self._unwritten = reason
 
   def _watch(self, now, was_suspended):
     with self._lock:

@@ -40,21 +40,27 @@ def lock_output(path, what, flag):
 
 
 @contextlib.contextmanager
-def alone(path):
-  """Waits until nobody else is inside with this file; without effect where nothing can be locked.
+def alone(folder, name):
+  """Waits until nobody else is inside with this folder; without effect where nothing can be locked.
 
   Args:
-    path: of a file that is only there to be locked.
+    folder: what is locked.
+    name: of a file in it that is locked instead where folders cannot be, as on NFS.
 
   Raises:
-    OSError: it cannot be written.
+    OSError: the folder cannot be read.
   """
-  with open(path, 'a', opener=files.own) as file:
+  with contextlib.ExitStack() as held:
+    descriptor = os.open(folder, os.O_RDONLY)
+    held.callback(os.close, descriptor)
     try:
-      fcntl.flock(file, fcntl.LOCK_EX)
+      fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as e:
-      if e.errno not in _NO_LOCKS:
+      if e.errno not in (errno.EBADF, *_NO_LOCKS):
         raise
+      with contextlib.suppress(OSError):
+        file = held.enter_context(open(os.path.join(folder, name), 'a', opener=files.own))
+        fcntl.flock(file, fcntl.LOCK_EX)
     yield
 
 

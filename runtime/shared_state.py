@@ -53,6 +53,7 @@ class SharedState:
       self.mark_chief_left = tf.group(self.chief_left.assign(True))
       self.beat = tf.group(beats.assign_add(1))  # The chief's, while it collects reports.
       self.beats = beats.read_value()
+      self.dropped_so_far = self.dropped.read_value()
       self.is_done = self.done.read_value()
       self.chief_is_gone = self.chief_left.read_value()
       self.read_settings = self.settings.read_value()

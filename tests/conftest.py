@@ -169,7 +169,7 @@ def updates_of_checkpoint(logdir):
   if not os.path.exists(path):
     return 0
   with open(path, encoding='utf-8') as file:
-    return int(file.readline().rsplit('-', 1)[1].strip('"\n'))
+    return int(re.search(r'ckpt-(\d+)', file.readline())[1])
 
 
 class Process(subprocess.Popen):

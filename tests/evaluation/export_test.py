@@ -1,6 +1,8 @@
 """evaluation.export: the SavedModel plays as the checkpoint, without this code and Sonnet."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -134,6 +136,50 @@ def exported(folder, run):
   )
   export.export(str(folder / 'export'), path, settings, atari, dict(licence='Apache-2.0'))
   return folder / 'export'
+
+
+def a_folder(path, text):
+  path.mkdir()
+  (path / 'policy.json').write_text(text)
+  return str(path)
+
+
+@pytest.mark.parametrize('kill_at', [1, 2, 3])
+def test_a_kill_while_an_export_takes_the_place_of_an_earlier_one_loses_neither(
+  kill_at, tmp_path, monkeypatch
+):
+  folder, new = a_folder(tmp_path / 'export', 'earlier'), a_folder(tmp_path / '.export-1', 'new')
+  child = os.fork()
+  if not child:  # On a file system that cannot exchange two names.
+    export._exchange = lambda one, other: False
+    renames, rename = [], os.rename
+
+    def counted(*args):
+      renames.append(args)
+      if len(renames) == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+      rename(*args)
+
+    os.rename = counted
+    export._replace(new, folder)
+    os._exit(1)
+  assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+  there = [p.read_text() for p in tmp_path.glob('*/policy.json')]
+  assert sorted(there) == ['earlier', 'new']
+  export._put_back(folder)
+  assert (tmp_path / 'export' / 'policy.json').read_text() == ('new' if kill_at == 3 else 'earlier')
+  assert os.listdir(tmp_path) == ['export']
+
+
+def test_an_export_takes_the_place_of_an_earlier_one_at_once(tmp_path, monkeypatch):
+  folder, new = a_folder(tmp_path / 'export', 'earlier'), a_folder(tmp_path / '.export-1', 'new')
+  if not export._exchange(new, folder):
+    pytest.skip('this file system cannot exchange two names')
+  monkeypatch.setattr(os, 'rename', None)  # It is one call, which no kill can fall into.
+  export._replace(new, folder)
+  export._replace(new, folder)
+  assert (tmp_path / 'export' / 'policy.json').read_text() == 'new'
+  assert (tmp_path / '.export-1' / 'policy.json').read_text() == 'earlier'
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -172,6 +173,20 @@ def test_what_is_no_choice_is_refused(tmp_path):
   for choice in ('newest', '-5', '1e6', ''):
     line = refused('--only_check_args', f'--checkpoint={choice}')
     assert f'--checkpoint={choice} is none of last, best and a number' in line
+
+
+def test_in_a_folder_that_cannot_be_written_the_games_are_played_and_told(tmp_path):
+  run = shutil.copytree(os.path.join(ROOT, 'tests', 'data', 'earlier_run'), tmp_path / 'run')
+  before = sorted(os.listdir(run))
+  done = subprocess.run(
+    [sys.executable, 'experiment.py', '--mode=test', f'--logdir={run}', '--test_num_episodes=3'],
+    cwd=ROOT, capture_output=True, text=True, timeout=200,
+    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  assert f'{run} cannot be written (File too large): the result is only printed' in done.stderr
+  assert re.search(r'^impala/Catch-v0: 3 games, mean .*; written nowhere$', done.stdout, re.M)
+  assert sorted(os.listdir(run)) == before
 
 
 def test_of_an_earlier_run_nobody_knows_the_best(tmp_path):

@@ -3,7 +3,10 @@
 import json
 import os
 import re
+import resource
 import sys
+
+import pytest
 
 from reporting import run_record
 
@@ -31,3 +34,29 @@ def test_an_unreadable_run_json_is_moved_aside(tmp_path):
   run_record.write_run_json(str(tmp_path), {'seed': 1}, {})
   assert json.loads((tmp_path / 'run.json').read_text())['starts'] == []
   assert (tmp_path / 'run.json.unreadable').read_text() == '{"flags": '
+
+
+@pytest.mark.parametrize('text', ['', '{"flags": ', '[' * 99_999, '\0' * 300])
+def test_who_only_reads_a_run_json_changes_nothing(text, tmp_path, caplog):
+  path = tmp_path / 'run.json'
+  path.write_text(text)
+  (tmp_path / 'run.json.unreadable').write_text('an earlier one')
+  assert run_record.read_run_json(str(path)) == {}
+  assert 'run.json is no JSON' in caplog.text
+  assert path.read_text() == text
+  run_record.write_run_json(str(tmp_path), {'seed': 2}, {})
+  assert (tmp_path / 'run.json.unreadable').read_text() == 'an earlier one'
+  assert (tmp_path / 'run.json.unreadable-2').read_text() == text
+
+
+def test_a_run_json_for_a_full_disk_leaves_the_one_before(tmp_path):
+  run_record.write_run_json(str(tmp_path), {'seed': 1}, {})
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # Bytes; the disk of this process.
+  try:
+    with pytest.raises(OSError, match='too large'):
+      run_record.write_run_json(str(tmp_path), {'seed': 2}, {})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  assert run_record.read_run_json(str(tmp_path / 'run.json'))['flags'] == {'seed': 1}
+  assert os.listdir(tmp_path) == ['run.json']

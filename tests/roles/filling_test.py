@@ -1,9 +1,12 @@
 """A chief goes on from what the parameter servers hold, unless some of it was lost."""
 
+import json
+
 import pytest
 import tensorflow as tf
 
 from roles import filling
+from roles.bookkeeping import _Inbox
 from runtime.checkpoints import Checkpoints
 from runtime.cluster import LOCAL
 from runtime.shared_state import SharedState
@@ -125,3 +128,28 @@ def test_a_folder_keeps_the_id_of_its_run(tmp_path):
   first = filling.run_id(tmp_path / 'a')
   assert first and filling.run_id(tmp_path / 'a') == first
   assert filling.run_id(tmp_path / 'b') != first
+
+
+class Heard:
+  """Stands for whoever the inbox hands on to: `reporting.statistics` and `runtime.silence`."""
+
+  def __init__(self):
+    self.reports = []
+    self.add_learner_wait = lambda *secs: self.reports.append(secs)
+    self.looked = self.left = lambda names: None
+
+
+def test_reports_that_are_dropped_are_said_once():
+  with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    shared, heard, said = SharedState(LOCAL), Heard(), []
+    session.run([v.initializer for v in tf.compat.v1.get_collection('shared_state')])
+    inbox = _Inbox(shared, heard, heard, said.append)
+    report = dict(job='learner', task=1, leaves=False, busy_secs=1.0)
+    for number in range(1003):
+      text = json.dumps({**report, 'wait_secs': number})
+      session.run(shared.send_report, {shared.report: text})
+    inbox.take(session)
+    inbox.take(session)
+  assert heard.reports == [(number, 1.0) for number in range(1000)]
+  (sentence,) = said
+  assert sentence.startswith('3 reports of tasks were dropped, since 1000 waited')

@@ -1,5 +1,6 @@
 """The watchdog ends a process that makes no progress, but not one that was suspended."""
 
+import json
 import os
 import signal
 import sys
@@ -7,6 +8,8 @@ import time
 
 import psutil
 
+from runtime.cluster import LOCAL
+from runtime.heartbeat import Heartbeat
 from runtime.process import EXIT_FAILURE
 
 # A loop whose only phase takes a second of sleep in small pieces: after a SIGCONT the pieces that
@@ -33,6 +36,31 @@ def _start(processes, eventually, pieces):
 
 def _unrolls(process):
   return process.output().count('unroll\n')
+
+
+def test_a_state_file_follows_no_link_and_what_a_killed_process_left_goes(tmp_path, eventually):
+  victim, state = tmp_path / 'victim', tmp_path / 'state'
+  victim.write_text('precious')
+  state.mkdir()
+  for name in ('local-0.json', 'local-0.json.new'):
+    (state / name).symlink_to(victim)
+  for name in ('.local-0.json.0123456789abcdef.new', '.actor-1.json.0123456789abcdef.new'):
+    (state / name).write_text('half')
+  heartbeat = Heartbeat(LOCAL, str(state))
+  heartbeat.facts['trouble'] = 'NOT SAVED'
+  heartbeat.write()
+  assert json.loads((state / 'local-0.json').read_text())['trouble'] == 'NOT SAVED'
+  assert victim.read_text() == 'precious'
+  left = ['.actor-1.json.0123456789abcdef.new', 'local-0.json', 'local-0.json.new']
+  eventually(lambda: sorted(os.listdir(state)) == left)
+
+
+def test_a_state_file_that_cannot_be_written_is_said_once(tmp_path, caplog):
+  (tmp_path / 'file').write_text('')
+  heartbeat = Heartbeat(LOCAL, str(tmp_path / 'file' / 'state'))
+  for _ in range(3):
+    heartbeat.write()
+  assert caplog.text.count('cannot write the state file') == 1
 
 
 def test_a_loop_without_progress_is_ended(processes, eventually):

@@ -19,7 +19,7 @@ if sys.argv[2]:
   import refused_calls
   refused_calls.refuse('flock', getattr(errno, sys.argv[2]))
 try:
-  with locks.alone(sys.argv[1] + '.alone'):
+  with locks.alone(os.path.dirname(sys.argv[1]), '.x.lock'):
     held = locks.lock_folder(sys.argv[1], '--logdir')
     print('locked', flush=True)
     sys.stdin.read()

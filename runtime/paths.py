@@ -1,0 +1,46 @@
+"""Paths as people write them in flags: of this machine, with `~` and variables filled in."""
+
+import os
+import re
+
+from runtime.process import BadInput
+
+
+def local(flag, text):
+  """The path that a flag means.
+
+  Args:
+    flag: its name, with dashes, for sentences.
+    text: what was written; '' stays.
+
+  Raises:
+    BadInput: it is no path of this machine, or not one that TensorFlow can read from.
+  """
+  given = f'{flag}={text}'
+  if scheme := re.match(r'([A-Za-z][A-Za-z0-9+.-]*)://', text):
+    raise BadInput(
+      f'{given}: {scheme[1]}:// is no folder of this machine, and a run is written to the disk of '
+      'its chief; give a folder, and copy it from there'
+    )
+  path = re.sub(r'\$(?:(\w+)|\{(\w+)\})', lambda found: _variable(given, found), text)
+  if path.startswith('~'):
+    expanded = os.path.expanduser(path)
+    if expanded.startswith('~'):
+      user = path[1:].partition('/')[0]
+      raise BadInput(f'{given}: no home of {user or "this user"} is known here; give the folder')
+    path = expanded
+  if bad := re.search(r'[*?[\x00-\x1f\x7f]', path):
+    raise BadInput(
+      f'{given}: TensorFlow reads no path with {bad[0]!r} in it (it stands for other characters); '
+      'choose another name, or change to that folder and give a path from there'
+    )
+  return path
+
+
+def _variable(given, found):
+  name = found[1] or found[2]
+  if name[0].isdigit():
+    return found[0]
+  if name not in os.environ:
+    raise BadInput(f'{given}: there is no environment variable {name}')
+  return os.environ[name]
