@@ -163,17 +163,25 @@ def logs(session, task, lines, offset):
   if size < offset or _followed.get(path, identity) != identity:  # A new file was begun.
     if before == _followed.get(path, before) and offset < old_size:
       data = _read(path + '.1', offset)
-      text = data.decode(errors='replace').splitlines()
       if offset + len(data) < old_size:
-        return {'lines': list(map(plain_text.printable, text)), 'offset': offset + len(data)}
+        data = _whole_lines(data)
+        return {'lines': _lines(data), 'offset': offset + len(data)}
+      text = _lines(data)
     offset = 0
   _followed[path] = identity
-  data = _read(path, offset)
-  whole = (
-    data[: data.rfind(b'\n') + 1] if b'\n' in data else data[: len(data) // TAIL_BYTES * TAIL_BYTES]
-  )
-  text += whole.decode(errors='replace').splitlines()
-  return {'lines': list(map(plain_text.printable, text)), 'offset': offset + len(whole)}
+  data = _whole_lines(_read(path, offset))
+  return {'lines': text + _lines(data), 'offset': offset + len(data)}
+
+
+def _whole_lines(data):
+  """The bytes up to the last end of a line; all of them where one line fills the reading."""
+  if b'\n' in data:
+    return data[: data.rfind(b'\n') + 1]
+  return data if len(data) == TAIL_BYTES else b''
+
+
+def _lines(data):
+  return list(map(plain_text.printable, data.decode(errors='replace').splitlines()))
 
 
 # {path of a log: which file it was when it was last read}, for as long as this conversation lasts.

@@ -5,6 +5,7 @@ A test that takes `local` imports `local_fixture` and `own_tmux`.
 
 import json
 import os
+import signal
 
 import pytest
 
@@ -84,6 +85,12 @@ class Local:
   def log(self, task):
     with open(os.path.join(self.code, '.cluster', 'imp', f'{task}.log'), encoding='utf-8') as file:
       return file.read()
+
+  def ask_chief_to_end(self):
+    """As when the frames are reached: the chief ends, and the others follow."""
+    path = os.path.join(self.code, '.cluster', 'imp', 'learner-0.json')
+    with open(path, encoding='utf-8') as file:
+      os.kill(json.load(file)['pid'], signal.SIGTERM)
 
   def pids(self):
     """Ids of the processes of this cluster, supervisors included."""

@@ -43,6 +43,8 @@ def test_a_task_that_is_killed_is_started_again_and_one_that_is_told_to_end_is_n
   os.kill(task.pid, signal.SIGTERM)
   assert task.exit_code() == 0
   assert task.output().count(started) == 2
+  # Command lines and logs are nobody else's.
+  assert os.stat(tmp_path / 'run' / 'tasks').st_mode & 0o777 == 0o700
 
 
 def test_bad_input_is_final(start):

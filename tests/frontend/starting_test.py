@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import network_fixtures
+from conftest import eventually
 from frontend import cluster_csv, watching
 from frontend_fixtures import own_tmux  # noqa: F401
 from local_cluster import Local, local_fixture  # noqa: F401
@@ -72,6 +73,23 @@ def test_a_session_that_exists_is_not_touched(local):
   assert '--action=attach' in again.stdout and '--action=stop' in again.stdout
   assert all(row['uptime_secs'] > before[task] for task, row in local.rows().items())
   assert local.run('stop', '--now').returncode == 0
+  assert local.pids() == []
+
+
+def test_a_cluster_that_has_ended_does_not_block_the_next_launch(local):
+  assert local.launch().returncode == 0
+  local.ask_chief_to_end()
+  eventually(lambda: {row['state'] for row in local.rows().values()} == {'exited 0'})
+  assert local.tmux.sessions() == ['imp']  # Its windows are still there.
+  os.remove(os.path.join(local.code, 'done'))
+  again = local.launch()
+  assert again.returncode == 0, again.stdout + again.stderr
+  assert {row['state'] for row in local.rows().values()} == {'running'}
+  # A window of a person in a session of that name is nothing that has ended.
+  assert local.run('stop', '--now').returncode == 0
+  local.tmux('new-session', '-d', '-s', 'imp', 'sleep', '600')
+  assert 'already exists' in local.launch().stdout
+  local.tmux('kill-session', '-t', '=imp')
   assert local.pids() == []
 
 
