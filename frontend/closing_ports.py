@@ -1,7 +1,6 @@
 """`firewall`: each host's ports are closed to all but the cluster's hosts, or opened again."""
 
 import contextlib
-import ipaddress
 import re
 import time
 
@@ -44,7 +43,7 @@ def close_ports(console):
   refused = {host: result['reason'] for host, result in tried if _is_refusal(result)}
   for host, reason in refused.items():
     console.say(
-      f'{host.name}: the firewall was not set: {plain_text.printable(str(reason))}; an '
+      f'{host.name}: the firewall was not set: {reason}; an '
       f"administrator runs there:\nsudo nft -f - <<'END'\n{tables[host](0)}END"
     )
   on_trial = [h for h, result in tried if h not in refused and not isinstance(result, HostError)]
@@ -66,10 +65,10 @@ def open_ports(console, targets):
       refused += 1
       console.say(
         f'{host.name}: the firewall was not removed: '
-        f'{plain_text.printable(str(result["reason"]))}; an administrator runs there: '
+        f'{result["reason"]}; an administrator runs there: '
         f'sudo nft delete table inet {firewall.table_name(session)}'
       )
-    elif result.get('removed'):
+    elif result['removed']:
       console.say(f'{host.name}: the firewall of session {session} is removed')
     else:
       console.say(f'{host.name}: no firewall of session {session} was set from here')
@@ -84,8 +83,8 @@ def say_what_is_gone(console):
     return host.ask('firewall_state', own=host.host.address, ports=ports, **console.session())
 
   for host, result in console.on_all(look):
-    if not isinstance(result, HostError) and not result.get('good', True):
-      console.say(f'warning: {host.name}: {plain_text.printable(str(result.get("text")))}')
+    if not isinstance(result, HostError) and not result['good']:
+      console.say(f'warning: {host.name}: {result["text"]}')
 
 
 def _exit_code(failed, refused):
@@ -93,7 +92,7 @@ def _exit_code(failed, refused):
 
 
 def _is_refusal(result):
-  return not isinstance(result, HostError) and bool(result.get('reason'))
+  return not isinstance(result, HostError) and bool(result['reason'])
 
 
 def _names(host):
@@ -133,25 +132,15 @@ def _tables(console):
 
 
 def _ask_addresses(host, cells):
-  """The host's reply, of the shape that was asked for; ValueError for a port that cannot be."""
+  """The host's reply; ValueError for a port that cannot be."""
   reply = host.ask('addresses', names=[c for c in cells if not agreed_addresses.literal(c)])
-  found, own = reply.get('found'), reply.get('own')
-  lists = [own, *(found.values() if isinstance(found, dict) else [None])]
-  try:
-    for some in lists:
-      if not isinstance(some, str):
-        list(map(ipaddress.ip_address, some))
-    user_id, ssh_port = int(reply['user_id']), reply.get('ssh_port')
-  except (KeyError, TypeError, ValueError):
-    raise HostError('', 'what it says of its addresses has not the shape that was asked for') from (
-      None
-    )
+  ssh_port = reply['ssh_port']
   if ssh_port in [task.tf_port for task in host.host.tasks]:
     raise ValueError(
       f'tf_port {ssh_port} of {host.name} is the port of SSH there, and would be closed; give the '
       'task another one'
     )
-  return dict(reply, user_id=user_id)
+  return reply
 
 
 def _text(console, host, addresses, user_id):

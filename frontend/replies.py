@@ -5,6 +5,7 @@ and print its strings. Strings come out as one line without what steers a termin
 `_text`, which keeps its lines, and a `_path`, which is used as it is.
 """
 
+import ipaddress
 import math
 
 from frontend import plain_text
@@ -133,6 +134,18 @@ def _outcome(value):
   return [_or_none(_bool)(value[0]), _line(value[1])]
 
 
+def _address(value):
+  try:
+    return str(ipaddress.ip_address(_string(value)))
+  except ValueError:
+    raise _Wrong('not an address') from None
+
+
+def _addresses(value):
+  """The addresses of a name, or a sentence that says why there are none."""
+  return _line(value) if isinstance(value, str) else _list(_address)(value)
+
+
 # ---- The replies. --------------------------------------------------------------------------------
 
 _TRAINING = _fields(
@@ -180,12 +193,14 @@ SHAPES = {
   'hold': _fields({'firewall': _bool}, launched=_bool),
   'ask': _fields(asked=_bool),
   'end': _fields({'unreadable': _list(_line)}, ended=_list(_line)),
-  'addresses': _fields(),
-  'try_table': _fields({'reason': _or_none(_line)}),
+  'addresses': _fields(
+    found=_named(_addresses), own=_list(_address), user_id=_int, ssh_port=_or_none(_int)
+  ),
+  'try_table': _fields(reason=_or_none(_line)),
   'keep_table': _DONE,
   'end_trial': _DONE,
-  'firewall_state': _fields({'good': _bool, 'text': _line}),
-  'open_ports': _fields({'reason': _or_none(_line)}, removed=_bool),
+  'open_ports': _fields(removed=_bool, reason=_or_none(_line)),
+  'firewall_state': _fields(good=_bool, text=_line),
 }
 
 

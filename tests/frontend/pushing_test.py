@@ -1,5 +1,6 @@
 """What `push` copies, and the virtual environment that it makes, with a real sshd."""
 
+import hashlib
 import os
 import subprocess
 import zipfile
@@ -16,17 +17,28 @@ from ssh_fixtures import code_fixture, opened_fixture, remote_fixture  # noqa: F
 pytestmark = pytest.mark.slow
 
 
-def make_wheel(folder):
-  """A wheel of a package `tiny`, made by hand."""
-  folder.mkdir()
-  with zipfile.ZipFile(folder / 'tiny-1-py3-none-any.whl', 'w') as wheel:
-    wheel.writestr('tiny.py', 'x = 1\n')
-    wheel.writestr('tiny-1.dist-info/METADATA', 'Metadata-Version: 2.1\nName: tiny\nVersion: 1\n')
+def make_wheel(folder, version=1):
+  """A wheel of a package `tiny`, made by hand; returns its SHA-256."""
+  folder.mkdir(exist_ok=True)
+  path, about = folder / f'tiny-{version}-py3-none-any.whl', f'tiny-{version}.dist-info'
+  with zipfile.ZipFile(path, 'w') as wheel:
+    wheel.writestr('tiny.py', f'x = {version}\n')
+    wheel.writestr(f'{about}/METADATA', f'Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n')
     wheel.writestr(
-      'tiny-1.dist-info/WHEEL',
+      f'{about}/WHEEL',
       ('Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n'),
     )
-    wheel.writestr('tiny-1.dist-info/RECORD', 'tiny.py,,\n')
+    wheel.writestr(f'{about}/RECORD', f'tiny.py,,\n{about}/METADATA,,\n{about}/RECORD,,\n')
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_lock(checkout, version, digest):
+  """Says that requirements.txt means a version of `tiny`, in a file with this hash."""
+  with open(os.path.join(checkout, 'requirements.txt'), 'rb') as file:
+    source = hashlib.sha256(file.read()).hexdigest()
+  with open(os.path.join(checkout, 'requirements.lock'), 'w', encoding='utf-8') as file:
+    file.write(f'# of {source}\ntiny=={version} --hash=sha256:{digest}\n')
+  subprocess.run(['git', '-C', checkout, 'add', 'requirements.lock'], check=True)
 
 
 @pytest.fixture
@@ -55,12 +67,24 @@ def test_push_copies_the_code_and_makes_a_virtual_environment(remote, sshd, chec
   assert (target / 'frontend' / 'cluster.py').exists() and not (target / 'scratch.py').exists()
   python = [target / '.venv/bin/python', '-c', 'import tiny']
   assert subprocess.run(python, check=False).returncode == 0
-  # What cannot be installed is said with pip's own words.
+  # A lock is what is installed, and a file that is another than it says is not.
+  digest = make_wheel(tmp_path / 'wheels', 2)
+  make_wheel(tmp_path / 'wheels', 3)
+  write_lock(checkout, 2, digest[::-1])
+  pushed = frontend_fixtures.frontend(words, checkout)
+  assert pushed.returncode == 1 and digest in pushed.stdout, pushed.stdout + pushed.stderr
+  write_lock(checkout, 2, digest)
+  pushed = frontend_fixtures.frontend(words, checkout)
+  assert f'.venv/bin/python with requirements.lock in {target}' in pushed.stdout
+  found = [target / '.venv/bin/python', '-c', 'import tiny; print(tiny.x)']
+  assert subprocess.run(found, check=True, capture_output=True, text=True).stdout == '2\n'
+  # What cannot be installed is said with pip's own words; the lock is of other requirements now.
   with open(os.path.join(checkout, 'requirements.txt'), 'w', encoding='utf-8') as file:
     file.write('not-there\n')
   pushed = frontend_fixtures.frontend(words, checkout)
   assert pushed.returncode == 1
   assert 'could not be made: ' in pushed.stdout and 'not-there' in pushed.stdout
+  assert 'warning: requirements.txt has changed since requirements.lock was made' in pushed.stdout
 
 
 def test_push_from_what_is_no_checkout(tmp_path):

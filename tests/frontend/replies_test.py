@@ -121,15 +121,29 @@ def test_strings_come_out_clean():
     'status', {'tasks': [GOOD_ROW | {'last_line': 'a\x1b[2J\nb', 'new': '\x9bx'}]}
   )
   assert (row['tasks'][0]['last_line'], row['tasks'][0]['new']) == ('a[2J b', 'x')
-  table = replies.checked('close_ports', {'text': 'a\n\x1bb', 'set': False, 'reason': None,
-                                          'command': None})  # fmt: skip
-  assert table['text'] == 'a\nb'
+  row = replies.checked('firewall_state', {'good': False, 'text': 'a\n\x1bb', 'new': 'a\n\x1bb'})
+  assert (row['text'], row['new']) == ('a b', 'a\nb')
   row = replies.checked(
     'status', json.loads('{"tasks": [{"task": "a", "state": "b", "uptime_secs": NaN}]}')
   )
   assert row['tasks'][0]['uptime_secs'] is None
   with pytest.raises(HostError, match='^no such luck$'):
     replies.checked('status', {'error': 'no \x07such luck'})
+
+
+def test_addresses_are_addresses():
+  """They become lines of a table that root reads."""
+  good = {'found': {'b': ['10.0.0.2'], 'c': 'no such\x1b host'}, 'own': ['fd00::1'], 'user_id': 7}
+  reply = replies.checked('addresses', good | {'ssh_port': None})
+  assert reply['found'] == {'b': ['10.0.0.2'], 'c': 'no such host'}
+  for lie in (
+    {'own': ['10.0.0.0/0']},
+    {'found': {'b': ['10.0.0.2 } accept; }']}},
+    {'user_id': '0'},
+    {'found': ['b']},
+  ):
+    with pytest.raises(HostError, match='is not what was asked for'):
+      replies.checked('addresses', good | {'ssh_port': None} | lie)
 
 
 def test_an_interrupted_request_leaves_no_reply_behind(scripted, monkeypatch):
