@@ -314,7 +314,8 @@ def build_update(trained, agent, refresh, batch, hyperparameters, optimizer, dev
     if agent.value_scale:
       terms['advantage_factor'] = terms['baseline_factor'] = agent.value_scale.factor()
     losses, gradients = build_gradients(agent, batch, hyperparameters, terms, devices, reuse)
-  lag = tf.cast(updates_before - batch.policy_version, tf.float32)
+  # Weights of updates that a restart from a checkpoint has made void count as the newest.
+  lag = tf.cast(tf.maximum(updates_before - batch.policy_version, 0), tf.float32)
   update = optimizer.apply_gradients(
     list(zip(trained.weights.cut(gradients), trained.weights.slices, strict=True)),
     global_step=counters.updates,

@@ -141,6 +141,8 @@ class Curve:
     waits = [f'{who} {last[f"{who}_wait_fraction"] or 0:.0%}' for who in ('learner', 'actor')]
     text = f' {last["mean_return_100"]:.2f}  waits: {waits[0]} {waits[1]}'
     returns = [point['mean_return_100'] for point in self._points.values()]
+    if len(returns) == 1:  # Nothing to compare it with.
+      return 'mean return' + text
     return 'mean return ' + spark(returns[-max(1, width - len(text) - 12) :], self._encoding) + text
 
 

@@ -97,6 +97,29 @@ class _Sink:
     self._file = None
 
 
+class _Speed:
+  """The mean of frames/s over about _SMOOTHING_SECS.
+
+  Rows before the first frames say nothing of it, and the row in which frames began says too little.
+
+  Args:
+    metrics_secs: seconds between two rows.
+  """
+
+  def __init__(self, metrics_secs):
+    self._smoothing = min(1.0, metrics_secs / _SMOOTHING_SECS)
+    self._mean, self._rows = 0.0, 0  # Of the rows with or after the first frames.
+
+  def add(self, rate):
+    """Takes the frames/s of a row; returns the mean, 0 before the first frames."""
+    if not rate and not self._rows:
+      return 0.0
+    self._rows += 1
+    share = max(self._smoothing, 1 / max(1, self._rows - 1))
+    self._mean += share * (rate - self._mean)
+    return self._mean
+
+
 class RunWriter:
   """Writes rows to the terminal and to the files of a run; see `open_run`. Thread-safe.
 
@@ -112,8 +135,7 @@ class RunWriter:
     self._lock = threading.RLock()
     self._screen = screen
     self._total_frames = total_environment_frames
-    self._smoothing = min(1.0, metrics_secs / _SMOOTHING_SECS)
-    self._speed, self._drawn = None, random.Random()
+    self._speed, self._drawn = _Speed(metrics_secs), random.Random()
     self._metrics = _Sink('metrics.csv', metrics, self.message)
     self._episodes = _Sink('episodes.csv', episodes, self.message)
     self._evaluations = _Sink('evaluations.csv', evaluations, self.message)
@@ -144,10 +166,8 @@ class RunWriter:
     with self._lock:
       self._metrics.write([row])
       self._events.write(row['time'], row['environment_frames'], _row_scalars(row))
-      rate = row['frames_per_sec']
-      before = rate if self._speed is None else self._speed
-      self._speed = before + self._smoothing * (rate - before)
-      long, short = (live_line(row, self._total_frames, self._speed, s) for s in (False, True))
+      speed = self._speed.add(row['frames_per_sec'])
+      long, short = (live_line(row, self._total_frames, speed, s) for s in (False, True))
       trouble = self.trouble
       self._screen.show(
         *(f'{long}  {trouble}', f'{trouble}  {short}') if trouble else (long, short)

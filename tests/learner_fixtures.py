@@ -97,8 +97,16 @@ class Learner:
     config = config or two_cpus(placement.session_config(self._cluster))
     self._loops = sessions.Loops()
     with self.tf_graph.as_default():
+      init, local_init = self._init
+
+      def fill(session):
+        if path:
+          saver.restore(session, path)
+        else:
+          session.run(init)
+
       self.session = sessions.open_session(
-        target, config, self._cluster.is_chief, *self._init, self._ready, saver, path
+        target, config, local_init, self._ready, fill if self._cluster.is_chief else None
       )
     self._start('staging', self.side.loop.run_staging, lambda phase: None)
     if self._sync_ops:
@@ -117,7 +125,7 @@ class Learner:
   def __exit__(self, *unused):
     self._loops.stop()
     sessions.close_session(self.session)
-    assert self._loops.join(60.0)
+    assert not self._loops.join(60.0)
 
   def put(self, unrolls):
     """Enqueues unrolls as of `random_unrolls`."""

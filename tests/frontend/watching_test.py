@@ -70,7 +70,7 @@ def test_the_curve_of_a_watch():
   assert curve.line(80) == ''
   curve.add([none, chief(10, -20.0)])
   curve.add([none, chief(10, -20.0)])  # The same row of metrics, seen again.
-  assert curve.line(80) == 'mean return ▁ -20.00  waits: learner 50% actor 25%'
+  assert curve.line(80) == 'mean return -20.00  waits: learner 50% actor 25%'
   curve.add([chief(20, 15.0), none])
   curve.add([chief(30, 0.0), none])
   assert curve.line(80) == 'mean return ▁█▅ 0.00  waits: learner 50% actor 25%'

@@ -199,3 +199,24 @@ def test_a_resumed_run_goes_on_from_its_last_games(tmp_path):
   assert csv_files.last_returns(tmp_path, 250, window=3) == [1.0, 2.0, 6.0]
   statistics.start(250, [1.0, 2.0, 6.0])
   assert statistics.row(250, 0, 1.0)['mean_return_100'] == 3.0
+
+
+@pytest.mark.parametrize(
+  'rates, left',
+  [
+    ([0, 0, 0], ''),
+    ([0, 0, 12], '5m00s left'),  # A part of the first interval with frames.
+    ([0, 0, 12, 36], '1m40s left'),  # And none of it from the first whole one on.
+    ([12, 36, 36, 36, 36, 36, 36, 36, 36], '1m40s left'),
+    ([36, 36, 24], '2m00s left'),
+    ([36] * 30 + [0], '2m00s left'),  # Slower, since nothing came for a sixth of the last minute.
+  ],
+)
+def test_the_time_left_is_that_of_the_speed_since_frames_came(rates, left):
+  stream = io.StringIO()
+  writer = writers.open_run(None, 4600, 10, stream)
+  for rate in rates:
+    writer.write(a_row(1000, frames_per_sec=rate))
+  writer.close()
+  last = stream.getvalue().splitlines()[-1]
+  assert left in last if left else 'left' not in last
