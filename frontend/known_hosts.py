@@ -1,7 +1,7 @@
 """Whether a host's key is the one that known_hosts files name, as OpenSSH reads them.
 
-Names may be hashed, hold `*` and `?`, or be denied by `!`. Keys of `@revoked` lines are refused.
-`@cert-authority` lines are not read: where one would have told, that is said.
+Names may be hashed, hold `*` and `?`, or be denied by `!`. Keys of `@revoked` lines are refused;
+keys of `@cert-authority` lines vouch for hosts by certificates.
 """
 
 import base64
@@ -13,6 +13,7 @@ import hmac
 import os
 import re
 
+from frontend import host_certificates
 from frontend.host_error import HostError
 
 # marker: '', '@revoked' or '@cert-authority'; names: the field; kind: such as ssh-ed25519; key:
@@ -81,6 +82,9 @@ def _names(field, name):
 
 def kinds_first(entries, kinds):
   """The algorithms for host keys, those first by which this host is known."""
+  if any(entry.marker == '@cert-authority' for entry in entries):
+    kinds = (*host_certificates.KINDS, *kinds)
+    return sorted(kinds, key=lambda kind: kind not in host_certificates.KINDS)
   known = {entry.kind for entry in entries if not entry.marker}
   if 'ssh-rsa' in known:
     known |= {'rsa-sha2-512', 'rsa-sha2-256'}
@@ -93,8 +97,8 @@ def fingerprint(key):
   return 'SHA256:' + base64.b64encode(digest).decode().rstrip('=')
 
 
-def judge(entries, revoked, key, kind, commands):
-  """Raises HostError unless the key is the known one.
+def judge(entries, revoked, key, kind, commands, name='', certificate=None):
+  """Raises HostError unless the key is the known one, or one that a known authority vouches for.
 
   Args:
     entries: of `entries_of`.
@@ -102,11 +106,15 @@ def judge(entries, revoked, key, kind, commands):
     key: bytes of the key that the host shows.
     kind: its type.
     commands: (what forgets the host's key, what shows it and adds it), for a person to type.
+    name: of the host, as a certificate has it.
+    certificate: bytes of the certificate that came with the key, or None.
   """
-  for entry in entries:
-    if entry.marker == '@revoked' and entry.key == key:
-      raise HostError('host key', f'its host key {fingerprint(key)} is revoked ({entry.place})')
-  _refuse_revoked(revoked, key)
+  _refuse_revoked(entries, revoked, key)
+  doubt = 'it shows no certificate'
+  if certificate:
+    doubt = _doubt(entries, revoked, name, certificate)
+    if doubt is None:
+      return
   trusted = [entry for entry in entries if not entry.marker]
   if any(entry.key == key for entry in trusted):
     return
@@ -123,14 +131,28 @@ def judge(entries, revoked, key, kind, commands):
   if authority:
     raise HostError(
       'host key',
-      f'its host key is not known; {authority[0].place} trusts an authority (@cert-authority), '
-      'which is not read here: add the key itself to a known_hosts file, with ssh-keyscan',
+      f'its host key is not known, and {doubt}, though {authority[0].place} trusts an authority '
+      f'(@cert-authority); or compare the key itself and add it with: {add}',
     )
   raise HostError('host key', f'its host key is not known; compare and add it with: {add}')
 
 
-def _refuse_revoked(paths, key):
-  """Refuses a key of a `RevokedHostKeys` file, and a file of which that cannot be told."""
+def _doubt(entries, revoked, name, blob):
+  """Why a certificate does not vouch for the host, or None; refuses one of a revoked authority."""
+  try:
+    certificate = host_certificates.read(blob)
+  except ValueError as error:
+    return f'it shows {error}'
+  _refuse_revoked(entries, revoked, certificate.authority)
+  keys = [entry.key for entry in entries if entry.marker == '@cert-authority']
+  return host_certificates.problem(certificate, keys, name)
+
+
+def _refuse_revoked(entries, paths, key):
+  """Refuses a key of a `@revoked` line or a `RevokedHostKeys` file, and an unreadable file."""
+  for entry in entries:
+    if entry.marker == '@revoked' and entry.key == key:
+      raise HostError('host key', f'its host key {fingerprint(key)} is revoked ({entry.place})')
   text = base64.b64encode(key)
   for path in paths:
     try:

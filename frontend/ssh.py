@@ -186,6 +186,7 @@ class Connection:
     known_hosts.judge(
       entries, options.revoked, key.asbytes(), key.get_name(),
       (shlex.join(['ssh-keygen', '-R', _entry(options)]), login),
+      options.host_key_alias or options.hostname, getattr(key.public_blob, 'key_blob', None),
     )  # fmt: skip
     ssh_login.log_in(transport, options, login.replace('ssh', 'ssh-copy-id', 1))
     transport.set_keepalive(TCP_LEFT_OPEN_SECS)

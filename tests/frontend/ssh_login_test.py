@@ -126,6 +126,53 @@ def test_host_key_alias_hashed_names_and_revoked_keys(remote, sshd):  # noqa: F8
   assert remote().ask('hello')
 
 
+def certify(server, authority, *words):
+  """Gives an sshd a certificate by an authority, a path, and starts it again."""
+  public = os.path.join(server.folder, 'host_key.pub')
+  subprocess.run(['ssh-keygen', '-q', '-s', authority, '-I', 'test', *words, public], check=True)
+  server.close()
+  server.more_settings = {'HostCertificate': os.path.join(server.folder, 'host_key-cert.pub')}
+  server.start()
+
+
+def test_an_authority_that_vouches_for_host_keys(remote, sshd, tmp_path):  # noqa: F811
+  known = os.path.join(sshd.home, '.ssh', 'known_hosts')
+  lines = {}
+  for kind in ('ed25519', 'ecdsa', 'rsa'):
+    with open(key(str(tmp_path / kind), kind=kind) + '.pub', encoding='utf-8') as file:
+      lines[kind] = ' '.join(file.read().split()[:2])
+
+  def says(*entries):
+    with open(known, 'w', encoding='utf-8') as file:
+      file.writelines(entry + '\n' for entry in entries)
+    try:
+      remote().ask('hello')
+    except HostError as error:
+      assert error.stage == 'host key'
+      return str(error)
+    return ''
+
+  place = f'[{sshd.address}]:{sshd.port}'
+  assert 'it shows no certificate' in says(f'@cert-authority * {lines["ed25519"]}')
+  for kind in lines:
+    certify(sshd, str(tmp_path / kind), '-h', '-n', f'other,{sshd.address}')
+    assert says(f'@cert-authority {place} {lines[kind]}') == '', kind
+  trusted = f'@cert-authority * {lines["rsa"]}'
+  assert 'is not known; compare' in says(f'@cert-authority node7 {lines["rsa"]}')
+  assert 'of an authority that known_hosts does not name' in says(
+    f'@cert-authority * {lines["ecdsa"]}'
+  )
+  assert 'is revoked' in says(trusted, f'@revoked * {lines["rsa"]}')
+  for words, doubt in (
+    (['-h', '-n', 'node7'], f'is for node7 and not for {sshd.address}'),
+    (['-h'], f'is for no name and not for {sshd.address}'),
+    (['-h', '-n', sshd.address, '-V', '20200101:20210101'], 'is no longer valid'),
+  ):
+    certify(sshd, str(tmp_path / 'rsa'), *words)
+    assert doubt in says(trusted)
+    assert says(trusted, sshd.known_hosts_line()) == ''  # The key itself is known.
+
+
 def test_over_two_jump_hosts_each_by_its_own_settings(remote, sshd, tmp_path):  # noqa: F811
   """Loopback addresses that the others' sshds alone lead to, as far as the test can tell."""
   outer, inner = (Sshd(tmp_path / name, sshd.home, address)
