@@ -4,6 +4,7 @@ import collections
 import csv
 import datetime
 import difflib
+import io
 import json
 import os
 
@@ -12,6 +13,7 @@ from scipy import stats
 
 from evaluation import scores
 from reporting import csv_files
+from runtime import files
 from runtime.process import BadInput
 
 FEW_RUNS = 5
@@ -388,10 +390,6 @@ def plot(comparison, path):
   )
   axis.grid(alpha=0.3)
   axis.legend(fontsize='small')
-  new = path + '.new'
-  try:
-    figure.savefig(new, dpi=100, format=path.rpartition('.')[2].lower())
-    os.replace(new, path)
-  finally:
-    if os.path.exists(new):
-      os.remove(new)
+  picture = io.BytesIO()
+  figure.savefig(picture, dpi=100, format=path.rpartition('.')[2].lower())
+  files.write_whole(path, picture.getvalue(), durable=False)

@@ -6,6 +6,10 @@ import os
 import sys
 import time
 
+# A line is lost, but not the stream: a disk that is full, for example, will have room again.
+_PASSES = (
+  errno.EAGAIN, errno.EINTR, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE,
+)  # fmt: skip
 _LINE_SECS = 30.0  # Without a terminal: at most one line in this time.
 
 
@@ -116,7 +120,7 @@ class Terminal:
       self._stream.write(text.encode(encoding, 'replace').decode(encoding))
       self._stream.flush()
     except (OSError, ValueError) as error:  # ValueError: the stream was closed.
-      if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EINTR):
+      if isinstance(error, OSError) and error.errno in _PASSES:
         return
       _discard_buffered(self._stream)
       self._stream = None

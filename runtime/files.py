@@ -92,6 +92,9 @@ def write_whole(path, content, durable=True):
     os.replace(new, path)
     if durable:
       sync_folder(os.path.dirname(path))
+  except OSError as e:
+    e.filename, e.filename2 = path, None  # For whoever names it.
+    raise
   finally:
     with contextlib.suppress(OSError):  # Usually it has its own name by now.
       os.remove(new)

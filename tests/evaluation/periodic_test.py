@@ -172,6 +172,32 @@ def test_a_signal_may_end_one_a_moment_before_the_run_hears_of_it(tmp_path, know
   assert line.startswith(f'the evaluation at 7 frames {said}')
 
 
+class PlayedAtOnce(periodic.Evaluations):
+  """What a process would have played is in evaluation.json at once, with this time on it."""
+
+  at = 0.0
+
+  def _exit_code(self, saved, output):
+    entry = dict(
+      checkpoint=saved.name, protocol='training', num_episodes=1, returns=[1.0], mean=1.0,
+      median=1.0, mean_interval_95=None, checkpoint_frames=saved.frames, deterministic=False,
+    )  # fmt: skip
+    path = os.path.join(self._logdir, 'evaluation.json')
+    with open(path, 'w') as file:
+      json.dump([{**entry, 'time': self.at}, {**entry, 'time': 3e9, 'mean': -1.0}], file)
+    return 0
+
+
+def test_a_clock_that_was_set_back_costs_no_evaluation(tmp_path):
+  earlier = dict(returns=[1.0], time=3e9, checkpoint='model.ckpt-1')
+  (tmp_path / 'evaluation.json').write_text(json.dumps([earlier]))
+  flags, rows, words = {'eval_protocol': 'training', 'test_num_episodes': 1}, [], []
+  played = PlayedAtOnce(str(tmp_path), 1, flags, rows.append, words.append, lambda: False)
+  played.start(Saved('model.ckpt-1', 7, 1, None, False))
+  eventually(lambda: rows or words)
+  assert not words and rows[0]['mean_return'] == 1.0
+
+
 def evaluations(folder, every, frames):
   found = periodic.Evaluations(str(folder), every, {}, None, None, None)
   found.begin(frames)

@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import re
+import resource
 import subprocess
 import sys
 
@@ -113,6 +114,22 @@ def test_other_encodings_than_utf8(plain_term):
   terminal = Pty(200, encoding='ascii')
   shown_on(terminal.stream, a_row(), message='r\u00e9sum\u00e9 \U0001f3ae')
   assert b'r?sum? ?' in terminal.text()
+
+
+def test_a_log_on_a_full_disk_loses_lines_and_goes_on_later(tmp_path):
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  with open(tmp_path / 'log', 'w') as stream:
+    screen = terminal.Terminal(stream)
+    screen.print('first')
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6, before[1]))  # Bytes; the disk of this process.
+    try:
+      screen.print('second')
+      screen.print('third')
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    screen.print('fourth')
+  text = (tmp_path / 'log').read_text()
+  assert text.startswith('first\n') and text.endswith('fourth\n')
 
 
 def test_a_closed_stream_does_not_end_training(tmp_path):
