@@ -174,6 +174,38 @@ def test_strangers_reach_no_port_and_the_cluster_all(closed):
       closed.listen(number)
 
 
+RESTRICT = """
+import socket, sys, time
+from runtime import cluster, listening
+held = [socket.create_server(('', port), family=socket.AF_INET6, dualstack_ipv6=True)
+        for port in (7100, 7101)]
+local = cluster.Cluster(('localhost:7100',), ('127.0.0.1:7',), ('localhost:8',), 'ps', 0)
+listening.restrict(local, 7100)
+listening.restrict(cluster.Cluster(('a:1',), ('b:2',), ('c:7101',), 'actor', 0), 7101)
+print('listening', flush=True)
+time.sleep(600)
+"""
+
+
+def test_without_a_firewall_a_run_within_one_machine_is_closed_to_others(field):
+  """Its servers keep to loopback, and an actor's lets nobody in at all."""
+  process = subprocess.Popen(
+    [*field.network.inside(1, conftest.ROOT), sys.executable, '-c', RESTRICT],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  try:
+    assert process.stdout.readline() == 'listening\n'
+    outside = [(address, port) for address in ('10.0.0.11', IPV6[1]) for port in (7100, 7101)]
+    assert [field.reached(number, outside) for number in (0, 2, 3)] == 3 * [[]]
+    inside = [('127.0.0.1', 7100), ('::1', 7100)]
+    assert field.reached(1, [*inside, ('127.0.0.1', 7101)]) == inside
+  finally:
+    network_fixtures.end_processes([process.pid])
+    process.wait()
+    process.stdout.close()
+
+
 def test_removal_leaves_the_other_rules_as_they_were(closed):
   assert 'table inet impala-fw {' in closed.rules(1) and 'by_hand' in closed.rules(1)
   again = closed.firewall('--apply')  # Replaces itself.
@@ -408,8 +440,8 @@ def test_launch_says_that_what_was_set_is_gone(closed):
   assert launched.returncode == 1, launched.stdout + launched.stderr
   assert 'nothing was started' in launched.stdout
   assert [line for line in launched.stdout.splitlines() if ', firewall: ' in line] == [
-    '10.0.0.12, firewall: the firewall of session fw was set here and is gone, since this host was '
-    'started anew; set it again: --action=firewall --apply'
+    '10.0.0.12, firewall: the firewall of session fw was set here before this host was started '
+    'anew, and is gone; set it again: --action=firewall --apply'
   ], launched.stdout
 
 
