@@ -5,9 +5,11 @@ Keys or agent only, never a password; what goes wrong is a HostError with what t
 
 import contextlib
 import logging
+import random
 import shlex
 import socket
 import subprocess
+import time
 
 from frontend import known_hosts, scripts, ssh_config, ssh_login
 from frontend.host_error import HostError
@@ -16,6 +18,8 @@ from frontend.scripts import CONNECT_SECS
 TCP_LEFT_OPEN_SECS = 15
 # As many as ssh would follow before it ran out of something; a loop of jump hosts ends here.
 MOST_HOPS = 10
+# An sshd that many connect to at once, such as that of a jump host, hangs up on some (MaxStartups).
+ATTEMPTS = 4
 # Parts of the names of algorithms that are not offered, though paramiko knows them.
 _OLD = ('cbc', '3des', 'arcfour', 'blowfish', 'md5', 'sha1', 'ssh-dss', 'group1-', '-96')
 
@@ -39,18 +43,22 @@ def connect(address, port, username, depth=0, over=None):
   # It would print tracebacks of its threads.
   logging.getLogger('paramiko').setLevel(logging.CRITICAL)
   options = ssh_config.read(address, port, username)
-  connections = []
-  try:
-    sock, connections = _first_leg(address, options, depth, over)
-    connections.append(Connection(sock, options))
-    connections[-1].open()
-  except BaseException as error:
-    for connection in reversed(connections):
-      connection.close()
-    if isinstance(error, HostError) or not isinstance(error, Exception):
-      raise
-    raise _explain(error, options) from None
-  return connections
+  for attempt in range(ATTEMPTS):
+    connections = []
+    try:
+      sock, connections = _first_leg(options, depth, over)
+      connections.append(Connection(sock, options))
+      connections[-1].open()
+      return connections
+    except BaseException as error:
+      refused = bool(connections) and connections[-1].was_refused(error)
+      for connection in reversed(connections):
+        connection.close()
+      if isinstance(error, HostError) or not isinstance(error, Exception):
+        raise
+      if not refused or attempt + 1 == ATTEMPTS:
+        raise _explain(error, options) from None
+    time.sleep(random.uniform(0.5, 1.5) * 2**attempt)
 
 
 def _ssh_options(address):
@@ -58,7 +66,7 @@ def _ssh_options(address):
   return ssh_config.raw(address)
 
 
-def _first_leg(address, options, depth, over):
+def _first_leg(options, depth, over):
   """(socket to the host's sshd, connections to the jump hosts on the way)."""
   jumps = options.jumps if over is None else over
   if jumps:
@@ -154,6 +162,7 @@ class Connection:
 
   def __init__(self, sock, options):
     self._sock, self._options, self._transport = sock, options, None
+    self._has_begun = False
 
   def open(self):
     """Exchanges keys, looks at the host's and logs in; raises HostError, or what paramiko does."""
@@ -181,6 +190,9 @@ class Connection:
     offered = transport.get_security_options()
     offered.key_types = tuple(known_hosts.kinds_first(entries, offered.key_types))
     transport.start_client(timeout=CONNECT_SECS)
+    self._has_begun = True
+    if not transport.initial_kex_done:  # paramiko says nothing at the limit.
+      raise TimeoutError(f'no SSH connection within {CONNECT_SECS} s')
     key = transport.get_remote_server_key()
     login = _login(options)
     known_hosts.judge(
@@ -190,6 +202,16 @@ class Connection:
     )  # fmt: skip
     ssh_login.log_in(transport, options, login.replace('ssh', 'ssh-copy-id', 1))
     transport.set_keepalive(TCP_LEFT_OPEN_SECS)
+
+  def was_refused(self, error):
+    """Whether the sshd hung up before it said anything, as it does while too many log in."""
+    import paramiko
+
+    if self._has_begun or not self._transport or self._transport.remote_version:
+      return False
+    if isinstance(self._sock, _Command):  # Its end says nothing.
+      return False
+    return isinstance(error, (paramiko.SSHException, EOFError, ConnectionError))
 
   def get_transport(self):
     """The paramiko Transport."""

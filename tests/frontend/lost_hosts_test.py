@@ -8,7 +8,7 @@ import pytest
 
 import conftest
 import network_fixtures
-from frontend import conversation, scripts, stopping, threads, watching
+from frontend import conversation, scripts, starting, stopping, threads, watching
 from frontend.host_error import HostError
 from scripted_host import Scripted, cluster_of_fixture, scripted_fixture  # noqa: F401
 
@@ -107,6 +107,31 @@ def test_what_is_left_after_all_is_no_success(three):
     one.tells(learner_0='exited 0', ps_0='exited 0')
   assert stopping.stop(console) == 1  # The actor goes on running.
   assert 'actor-0 did not follow within 1 s; ending the rest' in said
+
+
+def test_a_launch_waits_for_a_host_that_misses_some_looks(three, monkeypatch):
+  chief, ps, actor, console, said = three
+  monkeypatch.setattr(starting, 'POLL_SECS', 0.1)
+  actor.write('gone')
+  result = begin(starting._wait_for_life, console, console.hosts)
+  eventually(lambda: actor.asked().count('hello') > 2)
+  actor.remove('gone')
+  assert result() == 0
+  assert 'actor-0 runs on 127.0.0.3' in said and len(said) == 3
+  monkeypatch.setattr(starting, 'LOST_SECS', 0.3)
+  actor.write('gone')
+  assert starting._wait_for_life(console, console.hosts) == 1
+  assert said[-1].startswith('127.0.0.3: ')
+
+
+def test_a_task_that_failed_and_whose_log_cannot_be_had(three):
+  chief, ps, actor, console, said = three
+  ps.tells(ps_0='exited 1')
+  ps.write('logs.raw', '@impala {"lines"\n')
+  assert starting._wait_for_life(console, console.hosts) == 1
+  assert 'ps-0 on 127.0.0.2 failed to start: ' in said
+  assert "127.0.0.2: its answer to 'logs' cannot be read" in said
+  assert 'learner-0 runs on 127.0.0.1' in said and 'actor-0 runs on 127.0.0.3' in said
 
 
 def test_a_host_speaks_for_its_own_tasks_only(three):

@@ -75,6 +75,7 @@ class Scripted:
     """Sets what `status` says: the state of each task, by its name with `_` for `-`."""
     rows = [
       {'task': name.replace('_', '-'), 'state': state, 'left': state == 'running', 'restarts': 0,
+       'seen': state == 'running', 'exit_code': 1 if state == 'exited 1' else None,
        'last_line': ''}
       for name, state in states.items()
     ]  # fmt: skip

@@ -10,6 +10,7 @@ import paramiko
 import pytest
 
 import network_fixtures
+from frontend import threads
 from frontend.host_error import HostError
 from network_fixtures import Sshd, sshd  # noqa: F401
 from ssh_fixtures import code_fixture, failure, opened_fixture, remote_fixture  # noqa: F401
@@ -205,6 +206,17 @@ def test_over_two_jump_hosts_each_by_its_own_settings(remote, sshd, tmp_path):  
   finally:
     outer.close()
     inner.close()
+
+
+def test_an_sshd_that_hangs_up_on_some_of_many(remote, sshd):  # noqa: F811
+  """It lets in two at a time; a host behind it is not to blame."""
+  sshd.close()
+  sshd.more_settings = {'MaxStartups': '2:100:2'}
+  sshd.start()
+  hosts = [remote() for _ in range(6)]
+  threads.on_each(lambda host: host.connect(), hosts)
+  with open(os.path.join(sshd.folder, 'log'), encoding='utf-8') as file:
+    assert 'MaxStartups' in file.read()  # Else nothing was tried.
 
 
 def test_a_proxy_command(remote, sshd, tmp_path):  # noqa: F811
