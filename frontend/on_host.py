@@ -125,7 +125,8 @@ def _refuse_running(session, names):
   if taken:
     raise ValueError(
       f'{", ".join(taken)} of session {session!r} still running in {folder}, which both hosts '
-      'share; end it with --action=stop and the cluster_csv_path that it was launched with'
+      'share; end it with --action=stop and the cluster_csv_path that it was launched with (a host '
+      'that was switched off counts as running for a minute)'
     )
 
 

@@ -64,7 +64,7 @@ class RecordFile:
     if self._record is None or past_secs < (BEAT_SECS if self._is_written else _RETRY_SECS):
       return
     try:
-      if self._is_written:
+      if self._is_written and os.path.getsize(self._path):
         os.utime(self._path)
         self._tried_at = time.monotonic()
         return

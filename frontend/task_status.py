@@ -56,8 +56,13 @@ def task_status(session, task, now):
     record = task_record.load(launched.path(session, task))
   except ValueError as error:
     row = status_row(folder, task, {}, own, False, now)
-    there = os.path.exists(launched.path(session, task))
-    return row | ({'last_line': str(error)} if there else {})
+    try:
+      age_secs = now - os.path.getmtime(launched.path(session, task))
+    except OSError:
+      return row  # Never launched here.
+    # A supervisor that still runs writes its record again before long.
+    left = age_secs < 2 * task_record.BEAT_SECS
+    return row | {'last_line': str(error), 'left': left}
   row = status_row(folder, task, record, own, launched.supervised(record), now)
   return row | {'left': bool(launched.left([record]))}
 

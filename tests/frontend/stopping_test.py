@@ -47,3 +47,19 @@ def test_stop_without_a_chief(local):
   assert stopped.returncode == 0
   assert 'the chief (learner-0) does not run; ending the rest' in stopped.stdout
   assert local.pids() == [] and local.tmux.sessions() == []
+
+
+def test_records_that_are_none_are_named_and_the_rest_is_ended(local):
+  assert local.launch().returncode == 0
+  folder = os.path.join(local.code, '.cluster', 'imp')
+  for name in ('actor-1', 'actor-7'):
+    open(os.path.join(folder, f'{name}.supervisor.json'), 'w').close()
+  stopped = local.run('stop')
+  assert 'Traceback' not in stopped.stderr
+  assert 'localhost: actor-7.supervisor.json is empty; it is left out' in stopped.stdout
+  lines = {line.split()[0]: line for line in stopped.stdout.splitlines() if 'localhost  ' in line}
+  # The supervisor of one that somebody has emptied has written it again.
+  for name in ('ps-0', 'learner-0', 'actor-0', 'actor-1'):
+    assert 'exited 0' in lines[name], stopped.stdout
+  eventually(lambda: local.pids() == [])
+  assert local.tmux.sessions() == []

@@ -60,6 +60,17 @@ def test_a_record_that_cannot_be_written_says_so_later(tmp_path):
   assert found['gap'].endswith(': File too large')
 
 
+def test_a_record_that_somebody_emptied_or_removed_comes_back(tmp_path, monkeypatch):
+  monkeypatch.setattr(task_record, 'BEAT_SECS', 0.0)
+  path = tmp_path / 'ps-0.supervisor.json'
+  file = task_record.RecordFile(str(path))
+  file.write(record(restarts=4))
+  for harm in (lambda: path.write_text(''), path.unlink, lambda: os.utime(path, (1, 1))):
+    harm()
+    file.keep()
+    assert task_record.load(path)['restarts'] == 4 and os.stat(path).st_mtime > 1
+
+
 def test_a_link_in_the_place_of_a_record_is_replaced_and_not_followed(tmp_path):
   (tmp_path / 'mine').write_text('precious')
   path = tmp_path / 'ps-0.supervisor.json'

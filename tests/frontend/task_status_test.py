@@ -61,3 +61,14 @@ def test_a_log_that_is_a_device_or_a_pipe_is_not_read_for_ever(path, tmp_path):
   os.remove(path)
   os.mkfifo(path)
   assert task_status.last_words(str(tmp_path), 'ps-0') == ''
+
+
+def test_a_task_whose_record_was_just_emptied_is_not_called_ended(path, tmp_path):
+  record = tmp_path / 'ps-0.supervisor.json'
+  (absent,) = task_status.status('s', ['ps-0'])['tasks']
+  assert absent['last_line'] == 'not launched' and not absent.get('left')
+  record.write_text('')
+  (emptied,) = task_status.status('s', ['ps-0'])['tasks']
+  assert (emptied['last_line'], emptied['left']) == ('ps-0.supervisor.json is empty', True)
+  os.utime(record, (1, 1))
+  assert not task_status.status('s', ['ps-0'])['tasks'][0]['left']

@@ -42,6 +42,18 @@ def test_a_window_stays_when_its_command_ends(own_tmux):  # noqa: F811
   assert 'last words' in screen(own_tmux, 'imp', 'ps-0')
 
 
+def test_a_session_that_did_not_come_up_whole_is_ended_and_another_is_left_alone(own_tmux):  # noqa: F811
+  # As the first window comes up and takes its session's options, the second has no name for tmux.
+  with pytest.raises(RuntimeError, match='tmux: '):
+    tmux.start_windows(own_tmux.path, 'imp', [('a:b.c', sleeper('a')), ('ps-1', sleeper('b'))])
+  assert own_tmux.sessions() == []
+  tmux.start_windows(own_tmux.path, 'imp', [('ps-0', sleeper('a'))])
+  with pytest.raises(RuntimeError, match='duplicate session'):
+    tmux.start_windows(own_tmux.path, 'imp', [('ps-0', sleeper('b'))])
+  assert own_tmux.sessions() == ['imp'] and tmux.is_used(own_tmux.path, 'imp')
+  assert not tmux.is_used(own_tmux.path, 'im')
+
+
 def test_names_are_exact(own_tmux):  # noqa: F811
   own_tmux('new-session', '-d', '-s', 'imp-2', *sleeper('stranger'))
   own_tmux('new-session', '-d', '-s', 'im', *sleeper('stranger'))
