@@ -45,7 +45,7 @@ def _rows(text):
   def lines():
     for number, line in enumerate(io.StringIO(text, newline=''), 1):
       if not position['in_row']:
-        if not line.strip() or line.lstrip().startswith('#'):
+        if _says_nothing(line):
           continue
         position.update(line=number, in_row=True)
       yield line
@@ -63,10 +63,16 @@ def _rows(text):
       yield position['line'], [cell.strip() for cell in cells]
 
 
+def _says_nothing(line):
+  """Whether a line is empty, a comment, or what Excel puts first to say which mark it uses."""
+  text = line.strip()
+  return not text or text[0] == '#' or (text[:4].lower() == 'sep=' and len(text) <= 5)
+
+
 def _delimiter(text):
   """What stands between cells: programs of countries that write 0,5 save semicolons as CSV."""
   for line in io.StringIO(text):
-    if line.strip() and not line.lstrip().startswith('#'):
+    if not _says_nothing(line):
       cells = {mark: [cell.strip(' "\r\n') for cell in line.split(mark)] for mark in ',;\t'}
       return max(cells, key=lambda mark: len(set(cells[mark]) & set(COLUMNS)))
   return ','

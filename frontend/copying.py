@@ -187,7 +187,7 @@ class FolderOverSftp(FolderHere):
         copy.set_pipelined(True)
         shutil.copyfileobj(source, copy, 32 * 1024)
       if found is not None:
-        size = self._sftp.stat(temporary).st_size
+        size = self._sftp.stat(temporary).size
         if size != found.st_size:
           raise OSError(f'{size} bytes arrived of {found.st_size}')
         self._sftp.chmod(temporary, found.st_mode & 0o777)

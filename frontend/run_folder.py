@@ -4,7 +4,7 @@ import glob
 import os
 import time
 
-from frontend import supervisor, task_record, task_status, watching
+from frontend import plain_text, supervisor, task_record, task_status, watching
 from frontend.cluster import JOBS
 
 # A task writes its state every 2 s; clocks of hosts and a shared file system may be late.
@@ -57,7 +57,15 @@ def task_rows(folder, now):
       continue
     own = processes.get((record['host'], record['pid']), {})
     placed.append((_place(name, own), _row(folder, name, record, own, now)))
-  return [row for _, row in sorted(placed, key=lambda pair: pair[0])]
+  return [_clean(row) for _, row in sorted(placed, key=lambda pair: pair[0])]
+
+
+def _clean(row):
+  """Names of files and hosts steer no terminal."""
+  return {
+    key: plain_text.printable(value) if isinstance(value, str) else value
+    for key, value in row.items()
+  }
 
 
 def _unreadable_row(name, error):

@@ -22,6 +22,7 @@ from paramiko.sftp import (
   CMD_OPENDIR,
   CMD_READ,
   CMD_READDIR,
+  CMD_STAT,
   int64,
 )
 
@@ -79,9 +80,16 @@ class Client(paramiko.SFTPClient):
       data += more
     return bytes(data)
 
+  def stat(self, path):
+    """The `Attributes` of what is at a path."""
+    return self._found(CMD_STAT, path)
+
   def attributes(self, file):
     """The `Attributes` of an open file as its host has them now."""
-    kind, message = self._request(CMD_FSTAT, file.handle)
+    return self._found(CMD_FSTAT, file.handle)
+
+  def _found(self, *request):
+    kind, message = self._request(*request)
     if kind != CMD_ATTRS:
       raise Lie('no attributes of a file')
     return _attributes(message)
@@ -202,9 +210,10 @@ def _attributes(message):
     message.get_int()  # When it was read.
     mtime = message.get_int()
   if flags & 0x80000000:
-    for _ in range(2 * message.get_int()):
-      if not message.get_remainder():
-        raise Lie('fewer attributes than it counts')
+    count = message.get_int()
+    if count * 8 > len(message.asbytes()):
+      raise Lie('fewer attributes than it counts')
+    for _ in range(2 * count):
       message.get_binary()
   return Attributes(size, mtime, stat.S_ISREG(mode))
 

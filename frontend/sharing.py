@@ -3,10 +3,8 @@
 import secrets
 
 from frontend import hosts
-from frontend.copying import FolderHere
+from frontend.copying import SUFFIX, FolderHere
 from frontend.host_error import HostError
-
-_MARK = '.push-mark-'
 
 
 def find(console):
@@ -20,8 +18,8 @@ def find(console):
     `hosts.CODE` where that is the folder of the code on this machine}. Hosts that cannot be asked
     stand for themselves: what ails them shows when files are put there.
   """
-  marks = {host: _MARK + secrets.token_hex(8) for host in console.hosts}
-  ours = _MARK + secrets.token_hex(8)
+  marks = {host: _name() for host in console.hosts}
+  ours = _name()
   code = FolderHere(hosts.CODE)
   marked_here = _marked(code, ours)
 
@@ -57,3 +55,8 @@ def _marked(folder, name):
     return True
   except HostError:  # A checkout that can only be read is nobody's workdir that is written to.
     return False
+
+
+def _name():
+  """A name that a later push takes for a leftover, should this one be killed."""
+  return f'.mark.{secrets.token_hex(4)}{SUFFIX}'

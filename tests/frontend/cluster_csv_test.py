@@ -38,7 +38,7 @@ def test_cells_may_stand_between_semicolons_or_tabs(mark):
   """As programs save them in countries where a comma is the decimal point."""
   text = (
     (
-      '# mine, and yours\njob,ip,tf_port,cuda_visible_devices,flags\nps,10.0.0.1,8000\n'
+      'sep=,\n# mine, and yours\njob,ip,tf_port,cuda_visible_devices,flags\nps,10.0.0.1,8000\n'
       'learner,10.0.0.1,8001,"0,1"\n'
     )
     .replace(',', mark)

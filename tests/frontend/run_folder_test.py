@@ -116,6 +116,13 @@ def test_one_bad_record_is_named_and_hides_no_other_task(tmp_path, write, text, 
   watching.status_table([good, *bad], 200)
 
 
+def test_names_of_files_and_hosts_steer_no_terminal(tmp_path, write):
+  write('task-\x1b[2J0', 'a\x1b]0;owned\x07', 7, line='\x1b[31mred')
+  (tmp_path / 'tasks' / 'x\x9b2J.supervisor.json').write_text('')
+  assert '\x1b' not in watching.status_table(rows(tmp_path), 500)
+  assert all(str(cell).isprintable() for row in rows(tmp_path) for cell in row.values())
+
+
 def test_what_a_task_says_of_itself_may_be_anything(tmp_path, write):
   write('task-0', 'a', 7, own=dict(job='ps', task=0))
   write('task-1', 'a', 8)
