@@ -1,6 +1,6 @@
 """Signs that a run does not learn, each told once: what is seen, and which flags may help.
 
-Whoever waits for whom is `statistics.verdict`; this is about what is learned.
+Whoever waits for whom is `verdicts.Verdicts`; this is about what is learned.
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""What learners and actors report, summed up: one row of metrics an interval, and a verdict.
+"""What learners and actors report, summed up: one row of metrics an interval.
 
 Nothing in `reporting` knows where the numbers come from, and TensorFlow is never imported.
 """
@@ -58,8 +58,6 @@ _UPDATE_MEANS = (
   'policy_lag_mean',
 )
 _CONNECTED_SECS = 20.0  # An actor that has not reported for longer does not count as connected.
-_WAIT_THRESHOLD = 0.1  # A share of waiting below this one is not worth a word.
-_BUSY_THRESHOLD = 0.9  # Processors that are busy for this share have no time for more actors.
 
 
 class RunStatistics:
@@ -241,6 +239,7 @@ class _Actors:
     self._crashes = {}  # (task, pid) -> environments rebuilt so far.
     self._restarts = 0
     self._frames = collections.Counter()  # task -> new frames in this interval.
+    self._busy = collections.defaultdict(list)  # host -> how busy it was in this interval.
 
   def add(self, report, now):
     """Takes in a report, see `RunStatistics.add_actor_report`."""
@@ -251,16 +250,20 @@ class _Actors:
     self._last_report[task] = now
     self._crashes[task, pid] = max(report['crashes'], self._crashes.get((task, pid), 0))
     self._frames[task] += int(report['frames'])
+    if report.get('processors_busy') is not None:
+      self._busy[report['host']].append(report['processors_busy'])
 
   def figures(self, now, secs):
     """What a row says of actors after an interval of so many seconds; begins the next one."""
     connected = [task for task, seen in self._last_report.items() if now - seen <= _CONNECTED_SECS]
     frames, self._frames = self._frames, collections.Counter()
+    busy, self._busy = self._busy, collections.defaultdict(list)
     return dict(
       connected_actors=len(connected),
       actor_restarts=self._restarts,
       environment_crashes=sum(self._crashes.values()),
       frames_per_sec_by_actor={task: frames[task] / secs for task in sorted(connected)},
+      processors_busy_by_host={host: _mean(shares) for host, shares in sorted(busy.items())},
     )
 
 
@@ -270,57 +273,6 @@ def _mean(values):
 
 def _fraction(wait_secs, busy_secs):
   return wait_secs / (wait_secs + busy_secs) if wait_secs + busy_secs > 0 else None
-
-
-def verdict(
-  learner_wait_fraction, actor_wait_fraction, num_actors, sample_reuse=1, processors_busy=None
-):
-  """Says who is the limit, and by how much.
-
-  Args:
-    learner_wait_fraction: share of time that learners wait for data, in [0, 1], or None.
-    actor_wait_fraction: share of time that actors wait for room in the queue, or None.
-    num_actors: connected actors, int.
-    sample_reuse: how often a batch is learned from.
-    processors_busy: where actors and learner have the same processors, the share of time that
-      these are busy, in [0, 1]; None where they do not, or nobody knows.
-
-  Returns:
-    One sentence; '' while it is not known how long the learners wait.
-  """
-  if learner_wait_fraction is None:
-    return ''
-  learner, actor = learner_wait_fraction, actor_wait_fraction or 0.0
-  if not num_actors:
-    return f'learners wait {learner:.0%} of the time for data: no actor is connected'
-  if learner < _WAIT_THRESHOLD and actor < _WAIT_THRESHOLD:
-    return f'balanced: learners wait {learner:.0%} and actors {actor:.0%} of the time'
-  if (
-    learner >= _WAIT_THRESHOLD
-    and actor >= _WAIT_THRESHOLD
-    and (max(learner, actor) < 2 * min(learner, actor))
-  ):
-    return (
-      f'learners wait {learner:.0%} and actors {actor:.0%} of the time: what lies between '
-      'them is the limit (network, parameter servers, weights)'
-    )
-  if actor > learner:
-    return f'actors wait {actor:.0%} of the time: the learner is the limit'
-  if processors_busy is not None and processors_busy >= _BUSY_THRESHOLD:
-    return (
-      f'learners wait {learner:.0%} of the time for data, and the processors are busy for '
-      f'{processors_busy:.0%}: this machine is the limit, more actors on it would not help'
-    )
-  # n actors keep the learners busy for a share 1 - w of the time; n / (1 - w) would for all of it.
-  share = min(learner, 0.99)
-  more = max(round(num_actors * share / (1.0 - share)), 1)
-  actors = 'actor' if more == 1 else 'actors'
-  reuse = int(sample_reuse / (1.0 - min(learner, 0.75)))
-  instead = f', and --sample_reuse={reuse} would cost no time' if reuse > sample_reuse else ''
-  return (
-    f'learners wait {learner:.0%} of the time for data: about {more} more {actors} would feed them'
-    + instead
-  )
 
 
 def cluster_line(row):

@@ -7,6 +7,7 @@ writes metrics, games and verdicts.
 import json
 import math
 import os
+import socket
 import threading
 import time
 
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 from reporting import csv_files, curves, statistics, writers
 from reporting.learning_signs import LearningSigns
+from reporting.verdicts import Verdicts
 from roles import resuming
 from roles.settings import announced
 from runtime.process import POLL_SECS, WAITING_SECS, BadInput
@@ -29,7 +31,7 @@ _STATE_KEYS = (
   'learner_wait_fraction',
   'actor_wait_fraction',
 )
-_ROWS_PER_VERDICT = 6  # Once a minute, by default.
+_ROWS_PER_CLUSTER_LINE = 6  # Once a minute, by default.
 
 
 class Reports:
@@ -51,7 +53,7 @@ class Reports:
     self._lock, self._seen_full = threading.Lock(), -math.inf
     self.crashes = lambda: 0
     self._clear()
-    self._sent = time.monotonic()
+    self._sent, self._processors = time.monotonic(), ProcessorUse()
 
   def _clear(self):
     self._steps, self._wait_secs, self._busy_secs, self._episodes = 0, 0.0, 0.0, []
@@ -118,6 +120,8 @@ class Reports:
         busy_secs=self._busy_secs,
         episodes=[dict(e, secs_ago=round(now - ended, 3)) for ended, e in self._episodes],
         crashes=self.crashes(),
+        host=socket.gethostname(),
+        processors_busy=self._processors.share(),
         leaves=self._task.interrupts.is_set(),
       )
       self._clear()
@@ -205,7 +209,7 @@ class Records:
       settings.gradient_clipping,
     )
     self._next_row, self._rows = time.monotonic() + self._secs, 0
-    self._processors = ProcessorUse()
+    self._verdicts = Verdicts(settings.sample_reuse, socket.gethostname())
     silence = task.heartbeat.silence
     silence.say = self._writer.message
     self._inbox = _Inbox(graph.shared, self._statistics, silence, self.message)
@@ -249,10 +253,9 @@ class Records:
       now = time.monotonic()
       if now >= self._next_row:
         self._next_row = now + self._secs
-        row, busy = self._write_row(session), self._processors.share()
+        row = self._write_row(session)
         self._rows += 1
-        if self._rows % _ROWS_PER_VERDICT == 0:
-          self._say_verdict(row, busy)
+        self._say_who_waits(row)
       time.sleep(POLL_SECS)
 
   def _write_row(self, session):
@@ -280,15 +283,12 @@ class Records:
     self._task.heartbeat.facts['trouble'] = self._writer.trouble
     return row
 
-  def _say_verdict(self, row, busy):
-    if self._task.cluster.is_local:
-      actors = self._task.options.num_actors
-    else:
+  def _say_who_waits(self, row):
+    is_local = self._task.cluster.is_local
+    if not is_local and self._rows % _ROWS_PER_CLUSTER_LINE == 0:
       self._writer.message(statistics.cluster_line(row))
-      actors, busy = row['connected_actors'], None  # Actors may have processors of their own.
-    waits = row['learner_wait_fraction'], row['actor_wait_fraction']
-    text = statistics.verdict(*waits, actors, self._graph.settings.sample_reuse, busy)
-    if text:
+    actors = self._task.options.num_actors if is_local else row['connected_actors']
+    if text := self._verdicts.add(row, actors):
       self._writer.message(text)
 
   def add_evaluation(self, row):

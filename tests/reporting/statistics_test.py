@@ -1,4 +1,4 @@
-"""reporting.statistics: what rows sum up, and the verdict."""
+"""reporting.statistics: what rows sum up."""
 
 import sys
 import threading
@@ -12,7 +12,6 @@ from reporting.statistics import (
   METRIC_COLUMNS,
   RunStatistics,
   cluster_line,
-  verdict,
 )
 
 
@@ -178,56 +177,3 @@ def test_no_report_of_many_threads_is_lost():
   clock.now += 1
   assert len(popped) == 8 * 10_000
   assert statistics.row(0, 0, 1.0)['frames_per_sec_by_actor'] == {0: 8 * 10_000}
-
-
-@pytest.mark.parametrize(
-  'learner, actor, num_actors, expected',
-  [
-    (None, 0.5, 3, ''),
-    (
-      0.71,
-      0.0,
-      5,
-      'learners wait 71% of the time for data: about 12 more actors would feed them, and '
-      '--sample_reuse=3 would cost no time',
-    ),
-    (0.49, 0.0, 2, 'learners wait 49% of the time for data: about 2 more actors would feed them'),
-    (0.12, None, 3, 'learners wait 12% of the time for data: about 1 more actor would feed them'),
-    (
-      1.0,
-      0.0,
-      1,
-      'learners wait 100% of the time for data: about 99 more actors would feed them, and '
-      '--sample_reuse=4 would cost no time',
-    ),
-    (0.5, 0.05, 0, 'learners wait 50% of the time for data: no actor is connected'),
-    (0.02, 0.4, 3, 'actors wait 40% of the time: the learner is the limit'),
-    (0.03, 0.04, 3, 'balanced: learners wait 3% and actors 4% of the time'),
-    (
-      0.5,
-      0.6,
-      3,
-      'learners wait 50% and actors 60% of the time: what lies between them is the limit '
-      '(network, parameter servers, weights)',
-    ),
-  ],
-)
-def test_verdict(learner, actor, num_actors, expected):
-  assert verdict(learner, actor, num_actors) == expected
-
-
-def test_the_verdict_asks_for_no_actors_where_the_processors_are_busy():
-  text = (
-    'learners wait 44% of the time for data, and the processors are busy for 94%: this machine is '
-    'the limit, more actors on it would not help'
-  )
-  assert verdict(0.44, 0.06, 2, processors_busy=0.94) == text
-  assert 'would feed them' in verdict(0.44, 0.06, 2, processors_busy=0.89)
-  # Whoever waits for the learner does so on busy processors, too.
-  assert verdict(0.06, 0.44, 2, processors_busy=0.94) == verdict(0.06, 0.44, 2)
-  assert 'no actor' in verdict(0.5, 0.0, 0, processors_busy=0.94)
-
-
-def test_the_verdict_knows_how_often_a_batch_is_learned_from_already():
-  assert '--sample_reuse=4 ' in verdict(0.5, 0.0, 2, sample_reuse=2)
-  assert '--sample_reuse' not in verdict(0.3, 0.0, 2, sample_reuse=2)
