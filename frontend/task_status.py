@@ -5,7 +5,7 @@ import os
 import stat
 import time
 
-from frontend import launched, plain_text, supervisor, task_log, task_record
+from frontend import launched, plain_text, supervisor, tables, task_log, task_record
 
 # A task writes its state every 2 s, and does not answer where that is older.
 STATE_LATE_SECS = 15.0
@@ -113,10 +113,11 @@ def last_line(folder, task, record, now):
   failure = record['failure']
   if failure and record['state'] == 'running' and now - failure['time'] < RECENT_SECS:
     times = f'{record["restarts"]} times, last ' if record['restarts'] > 1 else ''
-    notes.append(
-      f'failed {times}{max(0, now - failure["time"]) / 60:.0f} min ago '
-      f'({supervisor.describe_exit(failure["exit_code"])}): {failure["line"]}'
-    )
+    ago = tables.duration(max(0, now - failure['time']))
+    how = supervisor.describe_exit(failure['exit_code'])
+    # What ends by a signal has not said why.
+    why = f': {failure["line"]}' if failure['exit_code'] > 0 else ''
+    notes.append(f'failed {times}{ago} ago ({how}){why}')
   if record['gap']:
     notes.append(record['gap'])
   return ' | '.join([*notes, words])

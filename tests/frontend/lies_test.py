@@ -11,7 +11,7 @@ import tracemalloc
 import pytest
 
 import lying_sftp
-from frontend import fetching, plain_text, pulling, sftp
+from frontend import copying, fetching, plain_text, pulling, sftp
 from frontend.host_error import HostError
 from network_fixtures import sshd  # noqa: F401
 from recorded_run import Recorded
@@ -85,7 +85,7 @@ def everything(folder):
 
 @pytest.mark.parametrize('name', lying_sftp.LIES)
 def test_a_lie_costs_nothing_but_its_own_files(tmp_path, monkeypatch, name):
-  monkeypatch.setattr(sftp, 'ANSWER_SECS', 1.0)
+  monkeypatch.setattr(sftp, 'ANSWER_SECS', 0.5)
   (tmp_path / 'mine').write_text('precious')
   pull = Pull(tmp_path, lying_sftp.LIES[name])
   tracemalloc.start()
@@ -152,6 +152,24 @@ def test_large_files_come_whole_over_many_requests(tmp_path):
     assert pull() == ''
     with open(os.path.join(pull.target, 'metrics.csv'), 'rb') as file:
       assert file.read() == data
+  finally:
+    pull.close()
+
+
+def test_push_believes_no_host_either(tmp_path):
+  """Four billion attributes of a folder, in an answer of twenty bytes."""
+  (tmp_path / 'a.py').write_text('x')
+
+  class Counts(lying_sftp.Liar):
+    def answer(self, kind, number, rest):
+      if kind != lying_sftp.STAT:
+        return super().answer(kind, number, rest)
+      return self.send(lying_sftp.ATTRS, number + lying_sftp.MANY_ATTRIBUTES)
+
+  pull = Pull(tmp_path, Counts)
+  try:
+    with pytest.raises(sftp.Lie, match='fewer attributes than it counts'):
+      copying.FolderOverSftp(pull._client, '/work').put(str(tmp_path), ['a.py'])
   finally:
     pull.close()
 

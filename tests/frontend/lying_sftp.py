@@ -7,7 +7,7 @@ import itertools
 import struct
 import sys
 
-INIT, VERSION, OPEN, CLOSE, READ, FSTAT, OPENDIR, READDIR = 1, 2, 3, 4, 5, 8, 11, 12
+INIT, VERSION, OPEN, CLOSE, READ, FSTAT, OPENDIR, READDIR, STAT = 1, 2, 3, 4, 5, 8, 11, 12, 17
 STATUS, HANDLE, DATA, NAME, ATTRS = 101, 102, 103, 104, 105
 OK, EOF, NO_FILE = 0, 1, 2
 FILE, FOLDER, LINK, DEVICE = 0o100644, 0o40755, 0o120777, 0o20666
@@ -180,6 +180,7 @@ def _other_numbers(liar, number):
 
 
 _HUGE = struct.pack('>I', 2**32 - 1)
+MANY_ATTRIBUTES = struct.pack('>I', 0x80000000) + _HUGE
 _WEIGHTS = '.data-00000-of-00001'
 LIES = {
   'a name above': _listing('../outside.index', f'../outside{_WEIGHTS}'),
@@ -214,9 +215,7 @@ LIES = {
   'a packet that claims 4 GB': _listed(lambda liar, n: liar._write(_HUGE + b'x')),
   'a packet of 16 MB': _listed(lambda liar, n: liar.send(NAME, n + 2**24 * b'x')),
   'a list that claims 4 billion names': _listed(lambda liar, n: liar.names(n, {}, 2**32 - 1)),
-  'four billion attributes': _listed(
-    lambda liar, n: liar.names(n, {'a': struct.pack('>I', 0x80000000) + _HUGE})
-  ),
+  'four billion attributes': _listed(lambda liar, n: liar.names(n, {'a': MANY_ATTRIBUTES})),
   'a name without attributes': _listed(lambda liar, n: liar.names(n, {'run.json': b''})),
   'a list without end': _listed(_thousand_names),
   'the same list without end': _listed(lambda liar, n: liar.names(n, {'a': attributes(1)})),

@@ -113,22 +113,24 @@ def test_a_host_that_was_started_again_takes_over_its_own_files(hosts, code):
   assert 'actor-7.spec.json' in files(code)
 
 
-@pytest.mark.parametrize(
-  'text', ['', '{}', '[1]', '{"pid": "x"}', '{"state": "running", "started": 1, "pid": 1}']
-)
-def test_records_that_are_none_stop_neither_launch_nor_stop(own_tmux, code, text):  # noqa: F811
-  host = Host(code, own_tmux.path)
-  try:
-    os.makedirs(os.path.join(code, '.cluster', 's'))
-    path = os.path.join(code, '.cluster', 's', 'learner-3.supervisor.json')
+def test_records_that_are_none_stop_neither_launch_nor_stop(own_tmux, code):  # noqa: F811
+  folder = os.path.join(code, '.cluster', 's')
+  os.makedirs(folder)
+  strange = ['', '{}', '[1]', '{"pid": "x"}', '{"state": "running", "started": 1, "pid": -1}']
+  # Of the last version: it says less, and its process is not there.
+  fine = '{"state": "running", "started": 1, "pid": 1}'
+  for number, text in enumerate([fine, *strange]):
+    path = os.path.join(folder, f'learner-{number}.supervisor.json')
     with open(path, 'w', encoding='utf-8') as file:
       file.write(text)
+  host = Host(code, own_tmux.path)
+  try:
     assert host.launch('ps-0') == {}
     eventually(lambda: host.state('ps-0') == 'running')
     assert host.ask('running')['tasks'] == ['ps-0 of s']
     ended = host.end()
-    assert ended['ended'] == ['ps-0']
-    assert all('learner-3.supervisor.json' in sentence for sentence in ended['unreadable'])
-    assert bool(ended['unreadable']) == ('started' not in text)
+    assert ended['ended'] == ['ps-0'] and len(ended['unreadable']) == len(strange)
+    for number, sentence in enumerate(ended['unreadable'], 1):
+      assert sentence.startswith(f'learner-{number}.supervisor.json is ')
   finally:
     host.close()

@@ -246,7 +246,7 @@ def test_a_task_that_fails_again_and_again_says_why(task):
     'no room for a checkpoint',
   )
   row = task.row(found['failure']['time'] + 180)
-  assert row['last_line'] == 'failed 3 min ago (exited 1): no room for a checkpoint | all is well'
+  assert row['last_line'] == 'failed 3m 00s ago (exited 1): no room for a checkpoint | all is well'
   os.kill(process.pid, signal.SIGTERM)
   process.exit_code()
 
