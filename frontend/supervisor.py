@@ -134,7 +134,9 @@ class Supervisor:
 
   def run(self):
     """Returns the task's last exit code (128 + n for signal n)."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):  # Ctrl-Z, and its like.
+      signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
       if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # As nohup has it.
         signal.signal(number, self._on_signal)
     failures = 0

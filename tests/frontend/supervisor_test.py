@@ -148,7 +148,7 @@ def test_a_killed_task_is_started_again_and_leaves_no_children(task):
 
 
 @pytest.mark.parametrize('code', [0, 3])
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_reaches_the_task_which_is_not_started_again(task, number, code):
   process = task.start(WAIT_FOR_TERM.format(code=code))
   eventually(lambda: 'ready' in task.log())
@@ -218,15 +218,23 @@ def test_a_disk_without_room_ends_neither_the_supervisor_nor_its_task(task):
   assert process.exit_code() == 128 + signal.SIGTERM
 
 
-def test_ctrl_s_in_its_window_stops_neither_the_supervisor_nor_its_task(task):
+def test_ctrl_s_and_ctrl_z_in_its_window_stop_neither_the_supervisor_nor_its_task(task):
   ours, theirs = pty.openpty()
   os.write(ours, b'\x13')
+  program = (
+    'import os, time\n'
+    'for n in range(20000): print("row", n, 20 * "x")\n'
+    'while not os.path.exists("stopped"): time.sleep(0.05)\n'
+    'print("the end", flush=True)\n'
+    'exit(3)'
+  )
   process = subprocess.Popen(
-    task.words('for n in range(20000): print("row", n, 20 * "x")\nexit(3)', restart='never'),
-    stdin=subprocess.DEVNULL,
-    stdout=theirs,
+    task.words(program, restart='never'), stdin=subprocess.DEVNULL, stdout=theirs
   )
   try:
+    eventually(lambda: task.record().get('state') == 'running')
+    os.kill(process.pid, signal.SIGTSTP)
+    open(os.path.join(task.code, 'stopped'), 'w').close()
     assert process.wait(timeout=60) == 3
   finally:
     process.kill()
