@@ -20,6 +20,7 @@ _NICED = os.path.join(_ROOT, 'evaluation', 'niced.py')
 # A signal to a whole process group may end a process that has no group of its own yet before the
 # run hears of it.
 _MOMENT_SECS = 1.0
+_LOOK_SECS = 0.2  # Between two looks whether the run is told to end.
 
 
 class Evaluations:
@@ -31,7 +32,7 @@ class Evaluations:
     flags: dict, with what flags of experiment.py is played.
     done: function of a row, a dict of `reporting.statistics.EVALUATION_COLUMNS`.
     warn: function of a sentence: one has failed, or was dropped.
-    run_ends: function without arguments, whether the run comes to its end.
+    run_ends: function without arguments, whether the run was told to end.
   """
 
   def __init__(self, logdir, every_frames, flags, done, warn, run_ends):
@@ -61,6 +62,25 @@ class Evaluations:
     self._last, self._playing = saved.frames, saved.name
     self._thread = threading.Thread(target=self._run, args=(saved,), daemon=True, name='evaluation')
     self._thread.start()
+
+  def finish(self, saved):
+    """The run has its last checkpoint: it is played too, unless the run is told to end meanwhile.
+
+    Args:
+      saved: `runtime.checkpoints.Saved`, or None.
+    """
+    if self._await() and self._every and saved and saved.frames != self._last:
+      games = self._flags['test_num_episodes']
+      self._warn(f'the last checkpoint is played, {games} games; Ctrl-C ends without them')
+      self.start(saved)
+      self._await()
+    self.stop()
+
+  def _await(self):
+    """Waits for the one that plays; False once the run is told to end."""
+    while self._thread and self._thread.is_alive() and not self._run_ends():
+      self._thread.join(_LOOK_SECS)
+    return not self._run_ends()
 
   def stop(self):
     """Drops the one that plays; no other starts. May be called twice."""

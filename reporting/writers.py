@@ -199,6 +199,11 @@ class RunWriter:
     with self._lock:
       self._screen.print(text)
 
+  def end_line(self):
+    """Leaves the last live line standing: no more rows come."""
+    with self._lock:
+      self._screen.finish()
+
   def close(self):
     """Leaves the last live line standing and closes the files. May be called twice."""
     with self._lock:

@@ -320,8 +320,8 @@ class Records:
       self._inbox.take(session)
     return self._statistics.full_mean_return()
 
-  def close(self, session, unsaved=''):
-    """Writes the last row, the summary line and the learning curve.
+  def finish(self, session, unsaved=''):
+    """Writes the last row and the summary line.
 
     Args:
       session: to collect with what was not collected yet.
@@ -329,8 +329,12 @@ class Records:
     """
     self._inbox.take(session)
     row = self._write_row(session)
-    self._writer.close()
+    self._writer.end_line()
     self._writer.message(_summary(row, self._task, self._graph.settings, self._logdir, unsaved))
+
+  def close(self):
+    """Closes the files and draws the learning curve."""
+    self._writer.close()
     _draw(self._logdir, self.message)
 
 

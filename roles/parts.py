@@ -54,6 +54,9 @@ class Part:
   def disconnect(self):
     """The session is about to be closed."""
 
+  def conclude(self):
+    """The task has left the run, as it should; told once, before `close`."""
+
   def close(self, failed):
     """Gives back what this part holds outside of the session; told whether the task has failed."""
 
@@ -220,8 +223,9 @@ class Chief(Part):
       | {name: getattr(options, name) for name in _PLAYED_WITH},
       self._records.add_evaluation,
       self._records.message,
-      task.interrupts.is_set,
+      lambda: task.interrupts.had_signal,
     )
+    self._last_saved = None
     self.checkpoints.in_use = self._evaluations.plays
     self._saving = Saving(
       self.checkpoints, options.save_checkpoint_secs, self._records.message, self._records.trouble
@@ -271,21 +275,30 @@ class Chief(Part):
     Raises:
       RunFailed: the disk did not take the checkpoint.
     """
-    self._evaluations.stop()
+    if self._task.interrupts.had_signal:
+      self._evaluations.stop()
     run_goes_on = self._task.interrupts.run_goes_on  # The others wait for the chief to be back.
     if not run_goes_on:
       self._wait_for_last_updates()
     updates = run_within(session, self._graph.counters.updates)
     mean_return = self._records.mean_return_100(session)
-    unsaved = self._saving.save_last(session, updates, mean_return)
-    self._records.close(session, unsaved)
+    self._last_saved, unsaved = self._saving.save_last(session, updates, mean_return)
+    self._records.finish(session, unsaved)
     if not run_goes_on:
       run_within(session, self._graph.shared.mark_chief_left)
     if unsaved:
+      self._records.close()
       raise RunFailed(
         f'the last checkpoint could not be written ({unsaved}): what was learned since the one '
         f'before it, in {self.logdir}, is lost'
       )
+
+  def conclude(self):
+    """As `Part`: nobody waits for the evaluation of the last checkpoint."""
+    interrupts = self._task.interrupts
+    interrupts.at_end, interrupts.if_forced = 'the last evaluation is dropped', 'at once'
+    self._evaluations.finish(self._last_saved)
+    self._records.close()
 
   def close(self, failed):
     """As `Part`: whoever would join finds the run until it has come to a normal end."""

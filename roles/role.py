@@ -113,6 +113,8 @@ class Role:
     try:
       while (session := self._connection.open()) is not None:
         if self._train(session):
+          for part in self._parts:
+            part.conclude()
           break
       failed = False
     finally:

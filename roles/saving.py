@@ -66,10 +66,14 @@ class Saving:
     self._trouble(f'NOT SAVED since {since}: {reason}')
 
   def save_last(self, session, updates, mean_return_100):
-    """Saves at the end of the run, with a few tries; returns '', or why it could not be done."""
+    """Saves at the end of the run, with a few tries.
+
+    Returns:
+      (its `Saved` or None; '' or why it could not be done).
+    """
     for secs in (*_LAST_PAUSES_SECS, None):
-      if self.save(session, updates, mean_return_100):
-        return ''
+      if saved := self.save(session, updates, mean_return_100):
+        return saved, ''
       if secs is not None:
         time.sleep(secs)
-    return self._failed
+    return None, self._failed

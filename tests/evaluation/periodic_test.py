@@ -11,7 +11,13 @@ import pytest
 
 import throttled_env
 from cluster_fixtures import all_zero, new_cluster  # noqa: F401 (new_cluster is a fixture)
-from conftest import ROOT, commands_of_the_readme, eventually, whole_rows
+from conftest import (
+  ROOT,
+  commands_of_the_readme,
+  eventually,
+  updates_of_checkpoint,
+  whole_rows,
+)
 from evaluation import periodic
 from runtime.checkpoints import Saved
 
@@ -216,3 +222,26 @@ def test_one_is_due_at_the_first_update_past_every_so_many_frames(tmp_path):
   # Who goes on from an earlier checkpoint has what came after it played anew.
   earlier = evaluations(tmp_path, 100, 210)
   assert [earlier.is_due(n) for n in (299, 300)] == [False, True]
+
+
+@slow
+@pytest.mark.timeout(600)
+def test_the_final_policy_is_played_and_ctrl_c_drops_that(tmp_path, processes):
+  flags = ['--total_environment_frames=60', '--eval_every_frames=1000']
+  run = start(processes, tmp_path, *flags)
+  assert run.exit_code(LIMIT_SECS) == 0, run.output()
+  (row,) = rows(tmp_path)
+  checkpoint = f'model.ckpt-{updates_of_checkpoint(tmp_path / "run")}'
+  assert row['checkpoint'] == checkpoint and int(row['environment_frames']) >= 60
+  assert f'evaluation at {row["environment_frames"]} frames' in run.output()
+  assert (tmp_path / 'run' / 'learning_curve.png').exists()
+
+  other = tmp_path / 'other'
+  other.mkdir()
+  run = start(processes, other, *flags, '--test_num_episodes=1600')
+  until(run, lambda: evaluations_of(run))
+  os.kill(run.pid, signal.SIGINT)
+  assert run.exit_code(LIMIT_SECS) == 0, run.output()
+  assert 'SIGINT: the last evaluation is dropped' in run.output()
+  assert 'was dropped, for the run ends' in run.output() and rows(other) == []
+  assert updates_of_checkpoint(other / 'run') > 0
