@@ -81,14 +81,12 @@ class Reports:
     """Sends and listens until told to stop."""
     shared, cluster = self._graph.shared, self._task.cluster
     sends = cluster.is_local or not cluster.is_chief  # A chief in a cluster knows what it did.
-    beats = None
     while not should_stop():
       if sends:
         self._outbox.send_report(self._next())
       if not cluster.is_chief:
-        before = beats
-        done, beats = session.run([shared.is_done, shared.beats])
-        self._task.heartbeat.silence.looked(['learner:0'] if beats != before else [])
+        done, roll = session.run([shared.is_done, shared.roll])
+        self._task.heartbeat.silence.called(roll)
         if done:
           self._task.interrupts.set('the run is done')
           return
@@ -132,7 +130,7 @@ class Reports:
 
 
 class _Inbox:
-  """The reports that wait on ps 0; and the chief's own sign of life there, whenever it looks.
+  """The reports that wait on ps 0, where the chief says who is there whenever it looks.
 
   Args:
     shared: `runtime.shared_state.SharedState`.
@@ -149,9 +147,9 @@ class _Inbox:
     """Takes all that wait."""
     shared = self._shared
     with self._lock:  # Another thread would take what this one has counted.
-      waiting, dropped, _ = run_within(
-        session, [shared.num_reports, shared.dropped_so_far, shared.beat]
-      )
+      fetches = [shared.num_reports, shared.dropped_so_far, shared.call_roll]
+      roll = {shared.new_roll: self._silence.call()}
+      waiting, dropped, _ = run_within(session, fetches, roll)
       self._tell_dropped(int(dropped))
       texts = []
       if waiting:

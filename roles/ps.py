@@ -137,7 +137,6 @@ class _Asking:
 
   def __init__(self, cluster, target, silence):
     self._cluster, self._target, self._silence = cluster, target, silence
-    self._beats = None
     self._open = self._session = None
 
   def how_far(self):
@@ -151,20 +150,16 @@ class _Asking:
         self._session, self._state = self._open.enter_context(session)
       state = self._state
       fetches = [state.is_done, state.chief_is_gone, state.num_goodbyes, state.num_spare_actors]
-      *phase, beats = sessions.run_within(self._session, [*fetches, state.beats])
-      self._heard(beats)
+      *phase, roll = sessions.run_within(self._session, [*fetches, state.roll])
+      if self._cluster.task > 0:
+        self._silence.answered('ps:0')
+      self._silence.called(roll)
       return _HowFar(*phase)
     except tf.errors.FailedPreconditionError:  # No chief has been there.
       return None
     except tf.errors.OpError:
       self._give_up()
       return None
-
-  def _heard(self, beats):
-    if self._cluster.task > 0:
-      self._silence.answered('ps:0')
-    self._silence.looked(['learner:0'] if beats != self._beats else [])
-    self._beats = beats
 
   def _give_up(self):
     with contextlib.suppress(tf.errors.OpError):

@@ -199,7 +199,7 @@ class Role:
       needed += [f'learner:{i}' for i in range(len(cluster.learner))]
     missing = peers.missing_peers(cluster, needed)
     if together and not missing:
-      missing = _lost_actors_of_a_learner(cluster)
+      missing = _lost_actors_of_a_learner(cluster, self._task.heartbeat.silence.there)
     if missing:
       return 'waiting for ' + ', '.join(missing)
     if phase == 'enqueue' and self._reports.queue_is_full():
@@ -207,12 +207,19 @@ class Role:
     return ''
 
 
-def _lost_actors_of_a_learner(cluster):
-  """The missing actors of the first learner that has no other."""
-  for actors in cluster.actors_of_learners:
-    missing = peers.missing_peers(cluster, actors)
-    if len(missing) == len(actors):
-      return missing
+def _lost_actors_of_a_learner(cluster, there):
+  """The actors of the first learner that has none, as 'actor:1 at localhost:8003'.
+
+  Args:
+    cluster: `runtime.cluster.Cluster`.
+    there: set of the names of tasks that report to the chief; None where that is not known.
+  """
+  if there is None:
+    return []
+  fed = {int(n.partition(':')[2]) % len(cluster.learner) for n in there if n.startswith('actor')}
+  for learner, actors in enumerate(cluster.actors_of_learners):
+    if learner not in fed:  # By none that is listed, and by no spare one.
+      return [f'{name} at {cluster.address(name)}' for name in actors]
   return []
 
 

@@ -27,7 +27,7 @@ class SharedState:
       self.settings = self._variable('', 'shared_settings')
       self.done = self._variable(False, 'run_is_done')
       self.chief_left = self._variable(False, 'chief_has_left')
-      beats = self._variable(tf.zeros([], tf.int64), 'beats_of_the_chief')
+      roll = self._variable('', 'roll')
       held_run = self._variable('', 'held_run')
       self._reports = tf.queue.FIFOQueue(self.REPORTS, [tf.string], [[]], shared_name='reports')
       self.dropped = self._variable(tf.zeros([], tf.int64), 'dropped_reports')
@@ -47,12 +47,14 @@ class SharedState:
         self.done.assign(False),
         self.chief_left.assign(False),
         self.dropped.assign(0),
-        beats.assign(0),
+        roll.assign(''),
       )
       self.mark_done = tf.group(self.done.assign(True))
       self.mark_chief_left = tf.group(self.chief_left.assign(True))
-      self.beat = tf.group(beats.assign_add(1))  # The chief's, while it collects reports.
-      self.beats = beats.read_value()
+      # Who is there, by the reports that the chief collects; another text each time that it does.
+      self.roll = roll.read_value()
+      self.new_roll = tf.compat.v1.placeholder(tf.string, [], 'new_roll')
+      self.call_roll = tf.group(roll.assign(self.new_roll))
       self.dropped_so_far = self.dropped.read_value()
       self.is_done = self.done.read_value()
       self.chief_is_gone = self.chief_left.read_value()

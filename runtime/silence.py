@@ -1,5 +1,6 @@
 """Who does not answer, and since when: said once as it begins, and once as it ends."""
 
+import json
 import threading
 import time
 
@@ -20,13 +21,14 @@ class Silence:
 
   Attributes:
     say: function of a sentence; the log by default.
+    there: set of the names of the tasks that report to the chief, as it last said; None before.
   """
 
   def __init__(self, cluster):
     self._cluster, self._lock = cluster, threading.Lock()
     self.say = lambda text: logging.warning('%s: %s', cluster.name, text)
     self._asked, self._told = {}, {}  # name -> time.monotonic() when it was last heard.
-    self._looked = None
+    self._looked = self._roll = self.there = None
     self._said = {}  # name -> since when it is silent, as was said.
 
   def answered(self, name):
@@ -42,6 +44,20 @@ class Silence:
         self._told = {n: at if n in self._said else now for n, at in self._told.items()}
       self._looked = now
       self._told.update(dict.fromkeys(heard, now))
+
+  def called(self, roll):
+    """This task has looked on ps 0, and found there what `call` gave the chief."""
+    self.looked(['learner:0'] if roll != self._roll else [])
+    self._roll = roll
+    if roll:
+      self.there = set(json.loads(roll)[1:])
+
+  def call(self):
+    """What the chief lets the others know: who is there, as text that differs each time."""
+    silent = self.who()
+    with self._lock:
+      self.there = {name for name in self._told if name not in silent}
+    return json.dumps([time.time(), *sorted(self.there)])
 
   def left(self, name):
     """The task has taken its leave, and is not missed."""

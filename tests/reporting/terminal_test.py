@@ -30,6 +30,12 @@ def test_the_line_has_the_lag_of_each_pass_over_a_batch():
   assert '  lag 3.7/4.7  ' in stream.getvalue()
 
 
+def test_the_line_names_who_does_not_answer():
+  stream = io.StringIO()
+  shown_on(stream, a_row(**FULL, no_answer='actor:1 43 s, ps:0 21 s'))
+  assert '  7012 frames/s  no answer: actor:1 43 s, ps:0 21 s  1h05m left' in stream.getvalue()
+
+
 def test_what_is_not_known_is_left_out_of_the_line():
   stream = io.StringIO()
   shown_on(stream, a_row(0, frames_per_sec=0.0))

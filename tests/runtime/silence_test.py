@@ -96,3 +96,20 @@ def test_a_spare_actor_that_was_killed_is_forgotten_in_the_end(chief, clock):
   assert 'actor:7 does not answer' in ' '.join(chief.said)  # It has no address.
   looks(chief, clock, 700)
   assert set(chief.look()) == {'actor:1'}
+
+
+def test_the_others_hear_from_the_chief_who_is_there_and_that_it_is(chief, clock):
+  other = silence.Silence(Cluster(PLACE.ps, PLACE.learner, PLACE.actor, 'learner', 1))
+  other.called('')  # Nobody has called yet.
+  assert other.there is None
+  for _ in range(round(LATE) + 2):
+    clock.passes(1)
+    chief.looked(['actor:1', 'learner:1'] + (['actor:0'] if not other.there else []))
+    other.called(chief.call())
+  assert other.there == {'actor:1', 'learner:1'}  # No longer actor 0.
+  assert other.look() == {}
+  last = chief.call()
+  for _ in range(round(LATE) + 1):  # The chief calls no more, and its last words stay.
+    clock.passes(1)
+    other.called(last)
+  assert list(other.look()) == ['learner:0']
