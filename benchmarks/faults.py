@@ -1,6 +1,5 @@
 """Hosts where tasks are killed or suspended, cables are pulled and disks get full; needs root."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from clusters import ShapedNetwork
 KINDS = ('kill', 'link', 'stop', 'disk')
 # Of those that do not end at once: how long they last.
 FAULT_SECS = {'link': 40.0, 'stop': 30.0, 'disk': 30.0}
-_DISK_MB = 64
+_DISK_BYTES = 2**32  # In memory, as far as it is used.
 
 
 class Hosts:
@@ -38,8 +37,9 @@ class Hosts:
     self._network.start()
     for _, _, disk in self.places.values():
       os.makedirs(disk)
-      size = f'size={_DISK_MB}m'
-      subprocess.run(['mount', '-t', 'tmpfs', '-o', size, 'none', disk], check=True)
+      subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', f'size={_DISK_BYTES}', 'none', disk], check=True
+      )
       self._disks.append(disk)
     return self
 
@@ -53,10 +53,8 @@ class Hosts:
     elif kind == 'stop':
       process.send_signal(signal.SIGSTOP)
     else:
-      with open(self._filling(name), 'wb') as file, contextlib.suppress(OSError):
-        while True:
-          file.write(bytes(2**16))
-          file.flush()
+      while not self._resize(name, self._used_bytes(name)):  # It grew meanwhile.
+        pass
 
   def end(self, kind, name, process):
     """The fault is over."""
@@ -65,10 +63,16 @@ class Hosts:
     elif kind == 'stop':
       process.send_signal(signal.SIGCONT)
     elif kind == 'disk':
-      os.remove(self._filling(name))
+      self._resize(name, _DISK_BYTES)
 
-  def _filling(self, name):
-    return os.path.join(self.places[name][2], 'filling')
+  def _used_bytes(self, name):
+    disk = os.statvfs(self.places[name][2])
+    return (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+
+  def _resize(self, name, size):
+    """Whether the disk has that size now; it cannot be smaller than what is on it."""
+    command = ['mount', '-o', f'remount,size={size}', self.places[name][2]]
+    return not subprocess.run(command, check=False, capture_output=True).returncode
 
   def left(self):
     """Ids of processes that are left on the hosts; those that are ending have a moment."""
