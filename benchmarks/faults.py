@@ -8,8 +8,8 @@ import time
 from clusters import ShapedNetwork
 
 KINDS = ('kill', 'link', 'stop', 'disk')
-# Of those that do not end at once: how long they last.
-FAULT_SECS = {'link': 40.0, 'stop': 30.0, 'disk': 30.0}
+# The least and most seconds of a fault. A link that is soon back is noticed by one side alone.
+FAULT_SECS = {'kill': (0.0, 0.0), 'link': (5.0, 60.0), 'stop': (30.0, 30.0), 'disk': (30.0, 30.0)}
 _DISK_BYTES = 2**32  # In memory, as far as it is used.
 
 

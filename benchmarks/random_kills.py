@@ -7,8 +7,8 @@
 
 A cluster of 2 parameter servers, 2 learners and 3 actors trains impala/Catch-v0. Without `--faults`
 all are on this machine, and are killed (kill -9). With it, each task has a host of its own, a
-network namespace with a small disk, and each fault is one of: `kill`; `link`, its host's cable is
-pulled for 40 s; `stop`, it is suspended for 30 s; `disk`, its host's disk is full for 30 s. A loop
+network namespace with a disk, and each fault is one of: `kill`; `link`, its host's cable is pulled
+for 5 to 60 s; `stop`, it is suspended for 30 s; `disk`, its host's disk is full for 30 s. A loop
 starts whatever died again, with the same command, as a supervisor would. What happens to whom, and
 when, follows from the seed. A fault counts as recovered once it is over, the task works again and
 the run has trained on frames beyond those at that moment. After the last one the run goes on to
@@ -16,9 +16,10 @@ the run has trained on frames beyond those at that moment. After the last one th
 where no parameter server was killed, more than a checkpoint lost where one was, a task that does
 not end with 0, and a process that is left.
 
-Writes kills.csv (kill, time, fault, role, task, recovery_secs, named_secs: until the chief's state
-file, or that of ps 0 for the chief, told who does not answer; frames_at_kill, frames_lost, and
-secs_lost, the time that these frames had taken), summary.json, metrics.csv and its picture.
+Writes kills.csv (kill, time, fault and how many secs it lasted, role, task, recovery_secs,
+named_secs: until the chief's state file, or that of ps 0 for the chief, told who does not answer;
+frames_at_kill, frames_lost, and secs_lost, the time that these frames had taken), summary.json,
+metrics.csv and its picture.
 """
 
 import argparse
@@ -66,7 +67,7 @@ class Here:
     """Nothing was made."""
 
 
-def one_fault(cluster, hosts, number, kind, name):
+def one_fault(cluster, hosts, number, kind, name, secs):
   """Lets something happen to a task and waits for its recovery; a row of kills.csv."""
   before = cluster.metrics()
   rows_before, frames = len(before), int(before[-1]['environment_frames'])
@@ -78,7 +79,7 @@ def one_fault(cluster, hosts, number, kind, name):
   def lasts():
     if not named and name.replace('-', ':') in (cluster.state(witness).get('no_answer') or {}):
       named.append(round(time.monotonic() - began, 1))
-    return time.monotonic() - began > FAULT_SECS.get(kind, 0)
+    return time.monotonic() - began > secs
 
   cluster.wait(lasts, 'the end of the fault')
   hosts.end(kind, name, process)
@@ -95,6 +96,7 @@ def one_fault(cluster, hosts, number, kind, name):
     kill=number,
     time=round(time.time(), 1),
     fault=kind,
+    secs=round(secs, 1),
     role=name.split('-')[0],
     task=name.split('-')[1],
     recovery_secs=round(time.monotonic() - over, 1),
@@ -178,11 +180,12 @@ def main():
     for number in range(1, args.kills + 1):
       name, pause = choice.choice(sorted(cluster.commands)), choice.uniform(2, 15)
       kind = choice.choice(args.faults) if args.faults else 'kill'
+      secs = choice.uniform(*FAULT_SECS[kind])
       until = time.monotonic() + pause
       cluster.wait(lambda until=until: time.monotonic() > until, 'a pause')
       if cluster.frames() >= args.frames:
         raise SystemExit(f'the run was at its end before fault {number}: raise --frames')
-      kills.append(one_fault(cluster, hosts, number, kind, name))
+      kills.append(one_fault(cluster, hosts, number, kind, name, secs))
       print(kills[-1], flush=True)
       write_rows(os.path.join(args.out, 'kills.csv'), kills)
     result = summary(kills, cluster, cluster.exit_codes(END_SECS), hosts.left())
