@@ -88,7 +88,7 @@ class NetworkCluster(Cluster):
       assert abs(self.silent(name)[other] - began) < NAMED_SECS
       assert re.search(rf'{other} at 10\S+ does not answer since \d\d:\d\d:\d\d', said()), said()
 
-  def until_it_goes_on(self, frames=2000):
+  def until_it_goes_on(self, frames=500):
     """Until so many more frames have been trained on than now."""
     before, goal = len(self.rows()), self.frames() + frames
     eventually(lambda: len(self.rows()) > before and self.frames() > goal, LIMIT_SECS, self.logs)
