@@ -218,6 +218,7 @@ class Network:
   ADDRESSES = ('10.0.0.1', *(f'10.0.0.{10 + number}' for number in range(1, 7)))
 
   def __init__(self, num_hosts=3):
+    self.ADDRESSES = self.ADDRESSES[: num_hosts + 1]
     self._ip = tool('ip')
     for name in ('tmux', 'sshd', 'ssh', 'nft'):
       tool(name)
