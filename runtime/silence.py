@@ -7,6 +7,7 @@ import time
 from absl import logging
 
 SILENT_SECS = 15.0  # Reports come once a second; a busy machine is late by a few.
+_THERE_SECS = 5.0  # Sooner than a watchdog is impatient.
 _FORGET_SPARE_SECS = 600.0  # A spare actor that was killed may never be missed.
 
 
@@ -54,9 +55,9 @@ class Silence:
 
   def call(self):
     """What the chief lets the others know: who is there, as text that differs each time."""
-    silent = self.who()
     with self._lock:
-      self.there = {name for name in self._told if name not in silent}
+      at_least = (self._looked or 0.0) - _THERE_SECS
+      self.there = {name for name, at in self._told.items() if at >= at_least}
     return json.dumps([time.time(), *sorted(self.there)])
 
   def left(self, name):
