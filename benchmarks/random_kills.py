@@ -3,7 +3,7 @@
   python benchmarks/random_kills.py --kills=20 --seed=1 --frames=1000000 \
       --out=docs/results/random_kills
   sudo python benchmarks/random_kills.py --faults=kill,link,stop,disk --kills=100 --seed=1 \
-      --frames=8000000 --out=docs/results/random_faults
+      --out=docs/results/random_faults
 
 A cluster of 2 parameter servers, 2 learners and 3 actors trains impala/Catch-v0. Without `--faults`
 all are on this machine, and are killed (kill -9). With it, each task has a host of its own, a
@@ -12,9 +12,10 @@ for 5 to 60 s; `stop`, it is suspended for 30 s; `disk`, its host's disk is full
 starts whatever died again, with the same command, as a supervisor would. What happens to whom, and
 when, follows from the seed. A fault counts as recovered once it is over, the task works again and
 the run has trained on frames beyond those at that moment. After the last one the run goes on to
-`--frames`, where it ends by itself; a run that is there before is a failure. So are frames lost
-where no parameter server was killed, more than a checkpoint lost where one was, a task that does
-not end with 0, and a process that is left.
+`--frames`, where it ends by itself; a run that is there before is a failure. Without `--frames` the
+chief is asked for the end. Failures are also frames that were lost where no parameter server was
+killed, more than a checkpoint lost where one was, a task that does not end with 0, and a process
+that is left.
 
 Writes kills.csv (kill, time, fault and how many secs it lasted, role, task, recovery_secs,
 named_secs: until the chief's state file, or that of ps 0 for the chief, told who does not answer;
@@ -155,7 +156,7 @@ def parse_args():
   parser.add_argument('--kills', type=int, default=20, help='how many faults')
   parser.add_argument('--faults', default='', help=f'of {",".join(KINDS)}; needs root')
   parser.add_argument('--seed', type=int, default=1)
-  parser.add_argument('--frames', type=int, required=True, help='environment frames of the run')
+  parser.add_argument('--frames', type=int, default=0, help='environment frames of the run; 0: any')
   parser.add_argument('--out', required=True, help='folder for the records')
   args = parser.parse_args()
   args.faults = args.faults.split(',') if args.faults else []
@@ -172,7 +173,7 @@ def main():
   os.makedirs(args.out, exist_ok=True)
   folder, kills = tempfile.mkdtemp(prefix='random_kills'), []
   hosts = Hosts(folder, NAMES) if args.faults else Here()
-  cluster = Supervised(folder, SIZE, TASK_FLAGS, args.frames, hosts.places)
+  cluster = Supervised(folder, SIZE, TASK_FLAGS, args.frames or 10**9, hosts.places)
   try:
     if args.faults:
       hosts.start()
@@ -183,12 +184,13 @@ def main():
       secs = choice.uniform(*FAULT_SECS[kind])
       until = time.monotonic() + pause
       cluster.wait(lambda until=until: time.monotonic() > until, 'a pause')
-      if cluster.frames() >= args.frames:
+      if 0 < args.frames <= cluster.frames():
         raise SystemExit(f'the run was at its end before fault {number}: raise --frames')
       kills.append(one_fault(cluster, hosts, number, kind, name, secs))
       print(kills[-1], flush=True)
       write_rows(os.path.join(args.out, 'kills.csv'), kills)
-    result = summary(kills, cluster, cluster.exit_codes(END_SECS), hosts.left())
+    exit_codes = cluster.exit_codes(END_SECS) if args.frames else cluster.finish()
+    result = summary(kills, cluster, exit_codes, hosts.left())
     for name in ('metrics.csv', 'learning_curve.png'):
       shutil.copy(os.path.join(cluster.logdir, name), args.out)
   except BaseException:
