@@ -77,7 +77,7 @@ class Connection:
     if chief:
       self._filling = Filling(
         chief.shared,
-        run_id(chief.logdir),
+        'local' if task.cluster.is_local else run_id(chief.logdir),
         init_op,
         chief.first_values,
         self._ready_op,
