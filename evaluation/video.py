@@ -91,7 +91,7 @@ class _Writer:
         self._video = cv2.VideoWriter(self._parts['.webm'], codec, self._rate, size)
       if not self._video.isOpened():
         reason = files.why_not_written(os.path.dirname(self._parts['.webm']))
-      raise RunFailed(f'the film cannot be written: {reason or "OpenCV cannot write VP9 here"}')
+        raise RunFailed(f'the film cannot be written: {reason or "OpenCV cannot write VP9 here"}')
     self._video.write(np.ascontiguousarray(frame[..., ::-1]))
     every = max(1, round(self._rate / _ANIMATED_FRAMES_PER_SEC))
     if self.count % every == 0 and self.count < _ANIMATED_SECS * self._rate:

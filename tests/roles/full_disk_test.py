@@ -22,6 +22,9 @@ def trainer(processes, folder):
   )  # fmt: skip
 
 
+LIMIT_SECS = 180.0
+
+
 def trouble(folder):
   try:
     with open(f'{folder}-state/local-0.json') as file:
@@ -30,26 +33,26 @@ def trouble(folder):
     return ''
 
 
-def test_training_goes_on_without_checkpoints_and_does_not_end_well(
-  processes, eventually, tmp_path
-):
+def test_training_goes_on_without_checkpoints_and_ends_with_1(processes, eventually, tmp_path):
   folder = str(tmp_path / 'run')
   run = trainer(processes, folder)
-  eventually(lambda: look(folder).whole, message=run.output)
+  eventually(lambda: look(folder).whole, LIMIT_SECS, run.output)
   resource.prlimit(run.pid, resource.RLIMIT_FSIZE, NO_ROOM)
-  eventually(lambda: 'NOT SAVED since' in trouble(folder), message=run.output)
+  eventually(lambda: 'NOT SAVED since' in trouble(folder), LIMIT_SECS, run.output)
   assert 'File too large' in trouble(folder)
   before = look(folder)
   resource.prlimit(run.pid, resource.RLIMIT_FSIZE, ROOM)
-  eventually(lambda: 'a checkpoint could be written again' in run.output(), message=run.output)
-  eventually(lambda: look(folder).written[-1].updates > before.written[-1].updates)
-  eventually(lambda: 'NOT SAVED' not in trouble(folder))
+  eventually(lambda: 'a checkpoint could be written again' in run.output(), LIMIT_SECS, run.output)
+  eventually(
+    lambda: look(folder).written[-1].updates > before.written[-1].updates, LIMIT_SECS, run.output
+  )
+  eventually(lambda: 'NOT SAVED' not in trouble(folder), LIMIT_SECS, run.output)
 
   resource.prlimit(run.pid, resource.RLIMIT_FSIZE, NO_ROOM)
-  eventually(lambda: 'NOT SAVED' in trouble(folder), message=run.output)
+  eventually(lambda: 'NOT SAVED' in trouble(folder), LIMIT_SECS, run.output)
   last = look(folder).written[-1]
   run.send_signal(signal.SIGINT)
-  assert run.exit_code(60) == 1, run.output()
+  assert run.exit_code(LIMIT_SECS) == 1, run.output()
   log = run.output()
   assert 'no checkpoint could be written: File too large; training goes on' in log
   assert 'the last checkpoint could not be written (File too large)' in log.splitlines()[-1]
