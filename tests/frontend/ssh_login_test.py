@@ -19,8 +19,10 @@ from ssh_fixtures import code_fixture, failure, opened_fixture, remote_fixture  
 
 
 def key(path, passphrase='', kind='ed25519'):
-  subprocess.run(['ssh-keygen', '-q', '-t', kind, '-N', passphrase, '-C', 'test', '-f', path],
-                 check=True, stdin=subprocess.DEVNULL)  # fmt: skip
+  bits = ['-b', '2048'] if kind == 'rsa' else []  # Larger ones take seconds to find.
+  subprocess.run(
+    ['ssh-keygen', '-q', '-t', kind, *bits, '-N', passphrase, '-C', 'test', '-f', path],
+    check=True, stdin=subprocess.DEVNULL)  # fmt: skip
   return path
 
 
@@ -78,9 +80,9 @@ def test_a_key_with_a_passphrase(remote, sshd, tmp_path, monkeypatch):  # noqa: 
   os.remove(own + '.pub')  # It is known from the file itself.
   with agent(str(tmp_path), (own, 'secret')) as socket:
     monkeypatch.setenv('SSH_AUTH_SOCK', socket)
-    assert remote().ask('hello')
+    remote().connect()
     configure(sshd, 'Host *\n  IdentitiesOnly yes\n')
-    assert remote().ask('hello')
+    remote().connect()
 
 
 def test_which_keys_are_offered(remote, sshd, tmp_path, monkeypatch):  # noqa: F811
@@ -96,16 +98,16 @@ def test_which_keys_are_offered(remote, sshd, tmp_path, monkeypatch):  # noqa: F
     stage, text = failure(remote())
     assert stage == 'login' and 'hung up after' in text and 'IdentitiesOnly yes' in text
     configure(sshd, f'Host *\n  IdentityFile {right}\n  IdentitiesOnly yes\n')
-    assert remote().ask('hello')
+    remote().connect()
     configure(sshd, f'Host *\n  IdentityFile {right}\n  IdentityAgent none\n')
-    assert remote().ask('hello')
+    remote().connect()
   with agent(str(tmp_path), (right, '')) as socket:
     monkeypatch.setenv('SSH_AUTH_SOCK', '/nowhere')
     monkeypatch.setenv('OTHER', socket)
     os.rename(right, right + '.away')
     for value in (socket, '$OTHER'):
       configure(sshd, f'Host *\n  IdentityFile {right}\n  IdentityAgent {value}\n')
-      assert remote().ask('hello')
+      remote().connect()
 
 
 def test_host_key_alias_hashed_names_and_revoked_keys(remote, sshd):  # noqa: F811
@@ -115,7 +117,7 @@ def test_host_key_alias_hashed_names_and_revoked_keys(remote, sshd):  # noqa: F8
   os.remove(known + '.old')
   with open(known, encoding='utf-8') as file:
     assert file.read().startswith('|1|')
-  assert remote().ask('hello')
+  remote().connect()
   with open(known, 'a', encoding='utf-8') as file:
     file.write(f'@revoked * {own_key}\n')
   stage, text = failure(remote())
@@ -124,7 +126,7 @@ def test_host_key_alias_hashed_names_and_revoked_keys(remote, sshd):  # noqa: F8
     file.write(f'trainer {own_key}\n')
   assert failure(remote())[0] == 'host key'
   configure(sshd, 'Host *\n  HostKeyAlias trainer\n')
-  assert remote().ask('hello')
+  remote().connect()
 
 
 def certify(server, authority, *words):
@@ -147,7 +149,7 @@ def test_an_authority_that_vouches_for_host_keys(remote, sshd, tmp_path):  # noq
     with open(known, 'w', encoding='utf-8') as file:
       file.writelines(entry + '\n' for entry in entries)
     try:
-      remote().ask('hello')
+      remote().connect()
     except HostError as error:
       assert error.stage == 'host key'
       return str(error)
@@ -164,14 +166,9 @@ def test_an_authority_that_vouches_for_host_keys(remote, sshd, tmp_path):  # noq
     f'@cert-authority * {lines["ecdsa"]}'
   )
   assert 'is revoked' in says(trusted, f'@revoked * {lines["rsa"]}')
-  for words, doubt in (
-    (['-h', '-n', 'node7'], f'is for node7 and not for {sshd.address}'),
-    (['-h'], f'is for no name and not for {sshd.address}'),
-    (['-h', '-n', sshd.address, '-V', '20200101:20210101'], 'is no longer valid'),
-  ):
-    certify(sshd, str(tmp_path / 'rsa'), *words)
-    assert doubt in says(trusted)
-    assert says(trusted, sshd.known_hosts_line()) == ''  # The key itself is known.
+  certify(sshd, str(tmp_path / 'rsa'), '-h', '-n', 'node7')
+  assert f'is for node7 and not for {sshd.address}' in says(trusted)
+  assert says(trusted, sshd.known_hosts_line()) == ''  # The key itself is known.
 
 
 def test_over_two_jump_hosts_each_by_its_own_settings(remote, sshd, tmp_path):  # noqa: F811
@@ -260,4 +257,4 @@ def test_old_algorithms_are_not_offered(remote, sshd):  # noqa: F811
   sshd.more_settings = {'Ciphers': 'aes128-ctr', 'MACs': 'hmac-sha1,hmac-md5'}
   sshd.start()
   with pytest.raises(HostError, match='offers old algorithms only'):
-    remote().ask('hello')
+    remote().connect()
