@@ -1,8 +1,10 @@
 """Which hosts see one and the same folder, as with a home on NFS: each leaves a mark there."""
 
+import contextlib
 import secrets
 
-from frontend import hosts
+from frontend import hosts, threads
+from frontend.console import LEAVE_SECS
 from frontend.copying import SUFFIX, FolderHere
 from frontend.host_error import HostError
 
@@ -35,11 +37,14 @@ def find(console):
     with host.folder() as folder:
       folder.remove(marks[host])
 
+  limit_secs = LEAVE_SECS  # After Ctrl-C, a host that does not answer keeps its mark.
   try:
     console.on_all(mark)
     outcomes = console.on_all(look)
+    limit_secs = None
   finally:
-    console.on_all(unmark)
+    with contextlib.suppress(TimeoutError):
+      threads.within(limit_secs, console.on_all, unmark)
     if marked_here:
       code.remove(ours)
   found = {}

@@ -162,7 +162,7 @@ class Connection:
 
   def __init__(self, sock, options):
     self._sock, self._options, self._transport = sock, options, None
-    self._has_begun = False
+    self._has_begun, self._since = False, time.monotonic()
 
   def open(self):
     """Exchanges keys, looks at the host's and logs in; raises HostError, or what paramiko does."""
@@ -209,7 +209,8 @@ class Connection:
 
     if self._has_begun or not self._transport or self._transport.remote_version:
       return False
-    if isinstance(self._sock, _Command):  # Its end says nothing.
+    # The end of a command says nothing; and silence is no refusal.
+    if isinstance(self._sock, _Command) or time.monotonic() - self._since > CONNECT_SECS / 2:
       return False
     return isinstance(error, (paramiko.SSHException, EOFError, ConnectionError))
 
