@@ -316,4 +316,6 @@ def _interrupt_on_signals():
 
 if __name__ == '__main__':
   _interrupt_on_signals()
+  for stream in (sys.stdout, sys.stderr):
+    stream.reconfigure(errors='backslashreplace')  # A log may hold what this terminal has not.
   sys.exit(main(sys.argv[1:]))

@@ -149,12 +149,10 @@ def _addresses(value):
 # ---- The replies. --------------------------------------------------------------------------------
 
 _TRAINING = _fields(
-  {
-    'environment_frames': _or_none(_number),
-    'mean_return_100': _or_none(_number),
-    'learner_wait_fraction': _or_none(_number),
-    'actor_wait_fraction': _or_none(_number),
-  }
+  environment_frames=_or_none(_number),
+  mean_return_100=_or_none(_number),
+  learner_wait_fraction=_or_none(_number),
+  actor_wait_fraction=_or_none(_number),
 )
 _TASK = _fields(
   {

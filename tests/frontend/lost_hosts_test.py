@@ -170,13 +170,29 @@ def test_logs_follow_goes_on_for_the_others_and_comes_back(three, monkeypatch):
   assert sum(line.startswith('127.0.0.3: ') for line in said) == 1
 
 
+def whole_csv(folder, one):
+  """Path of a cluster's CSV whose tasks are all on this host."""
+  path = folder / 'c.csv'
+  rows = [f'{task.job},{task.ip},{port},{one.folder},{os.sys.executable}'
+          for task, port in zip(one.tasks, conftest.free_ports(len(one.tasks)))]  # fmt: skip
+  path.write_text('\n'.join(['job,ip,tf_port,workdir,python', *rows]))
+  return path
+
+
+def test_a_terminal_that_has_not_all_letters(tmp_path, processes):
+  one = Scripted(tmp_path / 'host', '127.0.0.1', ['ps-0', 'learner-0', 'actor-0'])
+  one.says('logs', lines=['done ✓ é\x1b[2J'], offset=3)
+  process = processes.start('run_experiment_mm_raw.py', '--action=logs', '--task=ps:0',
+                            f'--cluster_csv_path={whole_csv(tmp_path, one)}',
+                            env={'PYTHONIOENCODING': 'ascii'})  # fmt: skip
+  assert process.exit_code() == 0, process.output()
+  assert process.output() == 'ps-0: done \\u2713 \\xe9[2J\n'
+
+
 @pytest.mark.parametrize('action', ['status', 'stop', 'push'])
 def test_ctrl_c_waits_for_no_host(tmp_path, processes, action):
   one = Scripted(tmp_path / 'host', '127.0.0.1', ['ps-0', 'learner-0', 'actor-0'])
-  csv = tmp_path / 'c.csv'
-  rows = [f'{job},127.0.0.1,{port},{one.folder},{os.sys.executable}'
-          for job, port in zip(('ps', 'learner', 'actor'), conftest.free_ports(3))]  # fmt: skip
-  csv.write_text('\n'.join(['job,ip,tf_port,workdir,python', *rows]))
+  csv = whole_csv(tmp_path, one)
   one.write('silent')
   process = processes.start('run_experiment_mm_raw.py', f'--cluster_csv_path={csv}',
                             f'--action={action}')  # fmt: skip

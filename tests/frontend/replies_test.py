@@ -88,7 +88,12 @@ GOOD_ROW = {'task': 'ps-0', 'state': 'running', 'uptime_secs': 3.5, 'restarts': 
     ('status', {'tasks': [GOOD_ROW | {'uptime_secs': 'long'}]}, 'uptime_secs: not a number'),
     ('status', {'tasks': [GOOD_ROW | {'restarts': 2.5}]}, 'restarts: not a whole number'),
     ('status', {'tasks': [GOOD_ROW | {'training': [1]}]}, 'training: not an object'),
-    ('status', {'tasks': [GOOD_ROW | {'training': {'mean_return_100': True}}]}, 'not a number'),
+    (
+      'status',
+      {'tasks': [GOOD_ROW | {'training': {'mean_return_100': 1}}]},
+      'no environment_frames',
+    ),
+    ('status', {'tasks': [GOOD_ROW | {'last_seen_secs': True}]}, 'not a number'),
     ('logs', {'lines': [['x']], 'offset': 1}, 'lines: not a string'),
     ('logs', {'lines': [], 'offset': 1 << 70}, 'offset: not a whole number'),
     ('hold', {'launched': 'no'}, 'launched: not true or false'),
