@@ -22,7 +22,7 @@ ASK_SECS = 60
 _SEVERAL = ('identityfile', 'certificatefile')
 _KEYS = ('id_rsa', 'id_ecdsa', 'id_ecdsa_sk', 'id_ed25519', 'id_ed25519_sk')
 # ssh knows no such user; knows no -G; or will not go over a host to that host, which does no harm.
-_NOT_SAID = r'No user exists|(illegal|unknown|invalid) option|jumphost loop'
+_NOT_SAID = r'No user exists|(?i:illegal|unknown|invalid) (option|argument)|jumphost loop'
 # What the configuration may say and this program does not do: {option: values that change nothing}.
 _UNREAD = {
   'knownhostscommand': ('none',),
