@@ -102,7 +102,7 @@ def plan(options):
       f'--init_from={options.init_from} has no effect: {folder} has a checkpoint of its own'
     )
   if not before:
-    told = [*_other_runs(options, settings, folder), *presets.hint(settings, options.given)]
+    told += [*_other_runs(options, settings, folder), *presets.hint(settings, options.given)]
   return Plan(resolved, settings, folder, told)
 
 
@@ -150,7 +150,11 @@ def _folder(options):
 
 
 def _settings_in(folder):
-  return record_of(folder).get('settings', {})
+  """The settings of a run beside the one in question; {} where they cannot be read."""
+  try:
+    return record_of(folder).get('settings', {})
+  except BadInput:
+    return {}
 
 
 def _recorded(folder):
@@ -256,8 +260,10 @@ def _other_runs(options, settings, folder):
   """One sentence where a new run stands in a folder of its own beside others of the same level."""
   if options.logdir:
     return []
-  others = glob.glob(glob.escape(_default_folder(settings)) + '*')
-  others = [other for other in others if other != folder and Checkpoints.exist(other)]
+  level = settings.level_name
+  beside = glob.glob(os.path.join(os.path.dirname(folder), '*', 'run.json'))
+  others = [os.path.dirname(path) for path in beside if os.path.dirname(path) != folder]
+  others = [other for other in others if _settings_in(other).get('level_name') == level]
   if not others:
     return []
   last = max(others, key=os.path.getmtime)

@@ -107,7 +107,10 @@ def test_the_default_folder_carries_the_seed_and_tells_what_goes_on(tmp_path, mo
   assert planned(*words, '--learning_rate=0.5').told == [
     f'{first.logdir}: otherwise than before: learning_rate 0.0006 -> 0.5'
   ]
-  save(tmp_path / first.logdir)
+  (tmp_path / 'runs' / 'broken').mkdir()
+  (tmp_path / 'runs' / 'broken' / 'run.json').write_text('[')
+  other_agent = planned('--level_name=impala/Memory-v0')
+  assert any(f'goes on with {first.logdir}: ' in told for told in other_agent.told)
   second = planned(*words, '--seed=2', '--learning_rate=0.1')
   assert second.logdir == 'runs/impala-Memory-v0-MLPLSTMAgent-seed2'
   (told,) = second.told
