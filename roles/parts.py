@@ -18,7 +18,7 @@ from roles.wiring import ActorSide, LearnerSide, learner_devices
 from runtime import cluster_file, peers
 from runtime.checkpoints import Checkpoints
 from runtime.process import RunFailed
-from runtime.sessions import run_within
+from runtime.sessions import first_line, run_within
 
 # Flags of the chief that its evaluations are played with.
 _PLAYED_WITH = ('eval_protocol', 'test_num_episodes', 'deterministic')
@@ -297,8 +297,11 @@ class Chief(Part):
     """As `Part`: nobody waits for the evaluation of the last checkpoint."""
     interrupts = self._task.interrupts
     interrupts.at_end, interrupts.if_forced = 'the last evaluation is dropped', 'at once'
-    self._evaluations.finish(self._last_saved)
-    self._records.close()
+    try:
+      self._evaluations.finish(self._last_saved)
+      self._records.close()
+    except Exception as e:  # All that is learned is on the disk.
+      logging.warning('the run is done, though not all of its records: %s', first_line(e))
 
   def close(self, failed):
     """As `Part`: whoever would join finds the run until it has come to a normal end."""

@@ -30,8 +30,12 @@ def write(folder, cluster):
 
 def remove(folder):
   """The run is over; nobody can join it any more."""
-  with contextlib.suppress(FileNotFoundError):
-    os.remove(os.path.join(folder, _NAME))
+  path = os.path.join(folder, _NAME)
+  try:
+    with contextlib.suppress(FileNotFoundError):
+      os.remove(path)
+  except OSError as e:
+    logging.warning('%s stays, though the run is over: %s', path, e.strerror)
 
 
 def read(folder):

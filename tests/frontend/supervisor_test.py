@@ -158,6 +158,19 @@ def test_a_signal_reaches_the_task_which_is_not_started_again(task, number, code
   assert (task.record()['restarts'], task.record()['exit_code']) == (0, code)
 
 
+def test_a_hangup_is_nothing_under_nohup(task, processes):
+  process = processes.start('nohup', *task.words(WAIT_FOR_TERM.format(code=0)))
+  eventually(lambda: 'ready' in task.log())
+  with open(f'/proc/{process.pid}/status', encoding='ascii') as file:
+    (ignored,) = [line.split()[1] for line in file if line.startswith('SigIgn:')]
+  assert int(ignored, 16) >> (signal.SIGHUP - 1) & 1
+  for pid in (process.pid, task.record()['pid']):
+    os.kill(pid, signal.SIGHUP)
+  os.kill(process.pid, signal.SIGTERM)
+  assert process.exit_code() == 0
+  assert (task.log().count('leaving'), task.record()['restarts']) == (1, 0)
+
+
 def test_nothing_starts_again_while_the_cluster_is_stopped(task):
   process = task.start('exit(1)')
   eventually(lambda: task.record().get('state') == 'restarting')

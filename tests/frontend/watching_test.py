@@ -52,9 +52,9 @@ def test_logs_follow_and_status_watch(local, processes):
   eventually(lambda: re.search(curve, watch.output(), re.MULTILINE), message=watch.output)
   assert local.run('stop').returncode == 0
   eventually(lambda: 'actor-0: I leave' in follow.output())
-  for process in (follow, watch):
-    os.kill(process.pid, signal.SIGINT)
-    assert process.exit_code() == 130
+  for process, number in ((follow, signal.SIGHUP), (watch, signal.SIGINT)):
+    os.kill(process.pid, number)
+    assert process.exit_code() == 128 + number
     assert 'Traceback' not in process.output()
 
 
