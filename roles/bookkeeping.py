@@ -23,6 +23,7 @@ from runtime.processors import ProcessorUse
 from runtime.sessions import ANSWER_SECS, run_within
 
 _REPORT_SECS = 1.0
+_HEARD_SECS = 8.0  # Who reports, also while it leaves, was heard within these.
 # What the state file tells of a row.
 _STATE_KEYS = (
   'frames_per_sec',
@@ -83,7 +84,7 @@ class Reports:
     sends = cluster.is_local or not cluster.is_chief  # A chief in a cluster knows what it did.
     while not should_stop():
       if sends:
-        self._outbox.send_report(self._next())
+        self.send()
       if not cluster.is_chief:
         done, roll = session.run([shared.is_done, shared.roll])
         self._task.heartbeat.silence.called(roll)
@@ -94,7 +95,11 @@ class Reports:
         self._look_at_queue(session)
       time.sleep(_REPORT_SECS)
     if sends:  # The games of the last second; where a peer was lost, nobody hears of them.
-      self._outbox.send_report(self._next())
+      self.send()
+
+  def send(self):
+    """Sends what is to be told since the last report."""
+    self._outbox.send_report(self._next())
 
   def _look_at_queue(self, session):
     try:
@@ -142,6 +147,11 @@ class _Inbox:
   def __init__(self, shared, results, silence, say):
     self._shared, self._results, self._silence = shared, results, silence
     self._lock, self._say, self._dropped = threading.Lock(), say, 0
+    self._heard = {}  # Task -> when its last report was taken.
+
+  def heard(self, name):
+    """Whether the task's last report was taken within _HEARD_SECS."""
+    return time.monotonic() - self._heard.get(name, -math.inf) < _HEARD_SECS
 
   def take(self, session):
     """Takes all that wait."""
@@ -157,6 +167,7 @@ class _Inbox:
       leave = {}
       for report in map(json.loads, texts):
         leave[f'{report["job"]}:{report["task"]}'] = report['leaves']
+        self._heard[f'{report["job"]}:{report["task"]}'] = time.monotonic()
         self._add(report)
       self._silence.looked([name for name, leaves in leave.items() if not leaves])
       for name in [name for name, leaves in leave.items() if leaves]:
@@ -292,12 +303,7 @@ class Records:
   def add_evaluation(self, row):
     """Takes a row of `reporting.statistics.EVALUATION_COLUMNS`."""
     self._writer.write_evaluation(row)
-    low, high = row['mean_return_low'], row['mean_return_high']
-    interval = '' if low is None else f' (95% interval {low:.2f} to {high:.2f})'
-    self._writer.message(
-      f'evaluation at {row["environment_frames"]} frames: {row["num_episodes"]} games, mean '
-      f'{row["mean_return"]:.2f}{interval}'
-    )
+    self._writer.message(_line_of_evaluation(row))
 
   def message(self, text):
     """Says a sentence above the live line."""
@@ -307,6 +313,11 @@ class Records:
     """Has the live line and the state file say what is wrong with checkpoints; '' for nothing."""
     self._writer.checkpoint_trouble = text
     self._task.heartbeat.facts['trouble'] = self._writer.trouble
+
+  def heard(self, session, names):
+    """Whether one of these tasks gives signs of life, once `run` has ended."""
+    self._inbox.take(session)
+    return any(map(self._inbox.heard, names))
 
   def mean_return_100(self, session=None):
     """The mean return of the last 100 games, a float; None while there are fewer.
@@ -334,6 +345,15 @@ class Records:
     """Closes the files and draws the learning curve."""
     self._writer.close()
     _draw(self._logdir, self.message)
+
+
+def _line_of_evaluation(row):
+  low, high = row['mean_return_low'], row['mean_return_high']
+  interval = '' if low is None else f' (95% interval {low:.2f} to {high:.2f})'
+  return (
+    f'evaluation at {row["environment_frames"]} frames: {row["num_episodes"]} games, mean '
+    f'{row["mean_return"]:.2f}{interval}'
+  )
 
 
 def _earlier_returns(logdir, frames, say):

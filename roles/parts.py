@@ -46,7 +46,7 @@ class Part:
     """Told once that the run ends; the loops still run and will then be waited for."""
 
   def check_alive(self, session):
-    """Lasting loops still run: raises where what they wait for will not answer any more."""
+    """Lasting loops still run: tells the chief, raises where what they wait for does not answer."""
 
   def finish(self, session):
     """The loops have ended; the session still is open."""
@@ -75,8 +75,13 @@ class Telling(Part):
   """
 
   def __init__(self, task, graph, queue, outbox):
-    self._outbox = outbox
+    self._task, self._outbox = task, outbox
     self.reports = Reports(task, graph, queue, outbox)
+
+  def check_alive(self, session):
+    """As `Part`."""
+    if not self._task.cluster.is_chief:
+      self.reports.send()
 
   def opened(self, session, path):
     """As `Part`."""
@@ -279,7 +284,7 @@ class Chief(Part):
       self._evaluations.stop()
     run_goes_on = self._task.interrupts.run_goes_on  # The others wait for the chief to be back.
     if not run_goes_on:
-      self._wait_for_last_updates()
+      self._wait_for_last_updates(session)
     updates = run_within(session, self._graph.counters.updates)
     mean_return = self._records.mean_return_100(session)
     self._last_saved, unsaved = self._saving.save_last(session, updates, mean_return)
@@ -309,13 +314,16 @@ class Chief(Part):
     if not (failed or self._task.cluster.is_local or self._task.interrupts.run_goes_on):
       cluster_file.remove(self.logdir)
 
-  def _wait_for_last_updates(self):
-    """Lets asynchronous learners finish and leave: what they add belongs to the last checkpoint."""
+  def _wait_for_last_updates(self, session):
+    """Lets the other learners finish and leave: what they add belongs to the last checkpoint.
+
+    However long an update takes, as long as its learner gives signs of life.
+    """
     cluster = self._task.cluster
     others = [f'learner:{i}' for i in range(1, len(cluster.learner))]
-    if self._graph.settings.sync_learners or not others:
-      return
     still_there = peers.wait_until_gone(cluster, others)
+    while still_there and self._records.heard(session, [who.split()[0] for who in still_there]):
+      still_there = peers.wait_until_gone(cluster, others)
     if still_there:
       logging.warning(
         '%s saves without the last updates of %s: still there after %.0f s',

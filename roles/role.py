@@ -5,6 +5,7 @@ such list: connect, run the loops, connect again where a peer was lost, leave.
 """
 
 import contextlib
+import math
 import time
 
 import tensorflow as tf
@@ -22,6 +23,7 @@ from runtime.process import POLL_SECS, WAITING_SECS, RunFailed
 from runtime.sessions import first_line, lost_peer
 
 _LOOPS_SECS = 5.0  # For loops that nothing of a run's folder depends on.
+_SIGN_SECS = 2.0  # Between two signs of life of a task whose loops come to their end.
 
 
 def run(cluster, options, interrupts, claim=None):
@@ -181,10 +183,12 @@ class Role:
     """
     loops.join(_LOOPS_SECS)
     lasting = [name for part in self._parts for name in part.lasting_loops]
-    began = time.monotonic()
-    while running := loops.join(WAITING_SECS, lasting):
-      logging.info('%s waits for %s to end, for %.0f s so far', self._task.cluster.name,
-                   ', '.join(running), time.monotonic() - began)  # fmt: skip
+    said = -math.inf
+    while running := loops.join(_SIGN_SECS, lasting):
+      if time.monotonic() - said > WAITING_SECS:
+        logging.info('%s waits for its loops to end: %s', self._task.cluster.name,
+                     ', '.join(running))  # fmt: skip
+        said = time.monotonic()
       for part in self._parts:
         part.check_alive(session)
 

@@ -3,7 +3,8 @@
 Alterations:
   flipped: the policy gradient has the wrong sign.
   slow: a learner rests for a second after each update.
-  late=FILE: where FILE is there, each update takes 7 s longer; it says when each begins and ends.
+  late=FILE: where FILE is there, each update takes as many seconds longer as it says; it is printed
+    when each begins and ends.
   recorded=FILE: writes to FILE (.npz) the seeds of the environments ('seeds'), and every
     variable of a checkpoint as the first session has it ('session/NAME') and as the checkpoint that
     was restored has it ('checkpoint/NAME').
@@ -55,7 +56,9 @@ def be_late(path):
 
   def late(fetch):
     print('update begins', flush=True)
-    time.sleep(7 if os.path.exists(path) else 0)
+    if os.path.exists(path):
+      with open(path) as file:
+        time.sleep(float(file.read() or 0))  # Empty while it is being written.
     values = fetch()
     print('update ends', flush=True)
     return values

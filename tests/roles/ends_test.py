@@ -19,7 +19,7 @@ def test_half_an_update_is_never_saved_however_long_it_takes_and_however_often_i
   program = 'tests/altered_experiment.py', f'late={late}'
   run = processes.start(*program, *FLAGS, f'--logdir={folder}')
   eventually(lambda: 'update ends' in run.output(), LIMIT_SECS, run.output)
-  late.touch()
+  late.write_text('7')
   begun = run.output().count('update begins')
   eventually(lambda: run.output().count('update begins') > begun + 1, LIMIT_SECS, run.output)
   os.kill(run.pid, signal.SIGHUP)
