@@ -57,8 +57,36 @@ def stacks_frames(level_name):
   return atari.is_atari(level_name)
 
 
+def most_frames(level_name, num_action_repeats, max_episode_frames):
+  """Environment frames after which a game that is played to its end is cut off all the same.
+
+  Args:
+    level_name: as for `environment_spec`.
+    num_action_repeats: frames per agent step.
+    max_episode_frames: what was asked for; 0: 30 minutes of Atari, of others as many agent steps.
+  """
+  atari_frames = atari.MAX_FRAMES
+  if max_episode_frames or atari.is_atari(level_name):
+    return max_episode_frames or atari_frames
+  return atari_frames // atari.ACTION_REPEATS * num_action_repeats
+
+
+def most_steps(level_name, num_action_repeats, max_episode_frames):
+  """Agent steps of a game that is cut off after so many environment frames, at least."""
+  if atari.is_atari(level_name):
+    max_episode_frames = max(1, max_episode_frames - atari.MAX_NOOPS)
+  return -(-max_episode_frames // num_action_repeats)
+
+
 def create_environment(
-  level_name, num_envs, seed, num_action_repeats=0, width=84, height=84, atari_overrides=None
+  level_name,
+  num_envs,
+  seed,
+  num_action_repeats=0,
+  width=84,
+  height=84,
+  atari_overrides=None,
+  max_episode_frames=None,
 ):
   """A batch of environments as graph operations.
 
@@ -70,6 +98,7 @@ def create_environment(
     width: of Atari observations, in pixels.
     height: of Atari observations, in pixels.
     atari_overrides: dict of arguments of `atari.AtariBatch`, for an Atari level only.
+    max_episode_frames: after which a game is cut off, as by a time limit; None: as the level says.
 
   Returns:
     A `FlowEnvironment`.
@@ -78,8 +107,13 @@ def create_environment(
     ValueError: as for `environment_spec`.
   """
   spec = environment_spec(level_name, num_action_repeats, width, height)
-  batch_class = atari.AtariBatch if spec.is_atari else process_batch.ProcessBatch
-  return FlowEnvironment(spec, batch_class(spec, num_envs, seed, **atari_overrides or {}))
+  limit = max_episode_frames or 0
+  if spec.is_atari:
+    limits = dict(max_num_frames_per_episode=limit) if limit else {}
+    batch = atari.AtariBatch(spec, num_envs, seed, **(atari_overrides or {}) | limits)
+  else:
+    batch = process_batch.ProcessBatch(spec, num_envs, seed, -(-limit // spec.num_action_repeats))
+  return FlowEnvironment(spec, batch)
 
 
 def atari_arguments(level_name, num_action_repeats, width, height):

@@ -89,6 +89,11 @@ flags.DEFINE_enum(
     'Of --mode=test and --eval_every_frames; paper and machado: Atari only.',
 )  # fmt: skip
 flags.DEFINE_integer('num_episodes', 1, 'Games that --mode=video shows.', lower_bound=1)
+flags.DEFINE_integer(
+    'max_episode_frames', 0,
+    'Frames after which test, video and evaluations cut off a game; 0 = 108000 of Atari, of others '
+    '27000 agent steps.', lower_bound=0,
+)  # fmt: skip
 flags.DEFINE_bool(
   'annotate', False, 'Show what the agent sees, expects and intends beside a video.'
 )

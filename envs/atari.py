@@ -16,6 +16,7 @@ from envs.batch import GameTotals, environment_seed
 ACTION_REPEATS = 4
 FRAME_STACK = 4
 MAX_NOOPS = 30
+MAX_FRAMES = 108_000  # 30 minutes at 60 frames per second.
 _ENTRY_POINT = 'ale_py.env:AtariEnv'
 
 
@@ -114,8 +115,13 @@ def vector_arguments(level_name, num_action_repeats, width, height):
   )
 
 
-def coloured(level_name, num_action_repeats):
+def coloured(level_name, num_action_repeats, **overrides):
   """One game in its own colours and size, and the names of its actions.
+
+  Args:
+    level_name: an Atari id.
+    num_action_repeats: frames per agent step.
+    **overrides: as of `AtariBatch`.
 
   Returns:
     (ale_py's vector environment of one game, whose observations hold uint8 [H, W, 3]; list of str).
@@ -124,7 +130,9 @@ def coloured(level_name, num_action_repeats):
   height, width, _ = env.observation_space.shape
   names = env.unwrapped.get_action_meanings()
   env.close()
-  envs = _make(level_name, 1, num_action_repeats, width, height, grayscale=False, stack_num=1)
+  envs = _make(
+    level_name, 1, num_action_repeats, width, height, grayscale=False, stack_num=1, **overrides
+  )
   return envs, names
 
 

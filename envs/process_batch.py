@@ -79,6 +79,7 @@ class ProcessBatch:
     spec: EnvironmentSpec.
     num_envs: N.
     seed: of the batch.
+    max_episode_steps: agent steps after which a game is cut off; 0: never.
 
   Attributes:
     crashes: environments rebuilt so far.
@@ -87,10 +88,10 @@ class ProcessBatch:
     faults.EnvironmentFault: an environment cannot be constructed.
   """
 
-  def __init__(self, spec, num_envs, seed):
+  def __init__(self, spec, num_envs, seed, max_episode_steps=0):
     self.num_envs = num_envs
     self.crashes = 0
-    self._spec, self._seed = spec, seed
+    self._spec, self._seed, self._max_episode_steps = spec, seed, max_episode_steps
     self._totals = GameTotals(num_envs)
     self._crashes_in_a_row = np.zeros(num_envs, np.int32)
     self._closed, self._rebuilt = False, None
@@ -138,7 +139,11 @@ class ProcessBatch:
   def _worker(self, i, *attempt):
     seed = environment_seed(self._seed, i, *attempt)
     return worker_process.Worker(
-      GymEnvironment, self._spec.level_name, seed, self._spec.num_action_repeats
+      GymEnvironment,
+      self._spec.level_name,
+      seed,
+      self._spec.num_action_repeats,
+      max_episode_steps=self._max_episode_steps,
     )
 
   def _rebuild(self, i, error):

@@ -13,9 +13,12 @@ _ATARI_FRAMES_PER_SEC = 60
 class _RenderedAtari:
   """An Atari game, and a twin of the same seed and actions that shows its colours."""
 
-  def __init__(self, spec, seed):
-    self._game = atari.AtariBatch(spec, 1, seed)
-    self._twin, self.action_names = atari.coloured(spec.level_name, spec.num_action_repeats)
+  def __init__(self, spec, seed, max_episode_frames=0):
+    limit = dict(max_num_frames_per_episode=max_episode_frames) if max_episode_frames else {}
+    self._game = atari.AtariBatch(spec, 1, seed, **limit)
+    self._twin, self.action_names = atari.coloured(
+      spec.level_name, spec.num_action_repeats, **limit
+    )
     self._seeds = np.array([environment_seed(seed, 0)], np.int32)
     self.frames_per_sec = _ATARI_FRAMES_PER_SEC / spec.num_action_repeats
 
@@ -42,7 +45,7 @@ class _RenderedAtari:
 class _RenderedGym:
   """Any other environment that renders `rgb_array`, in a process of its own."""
 
-  def __init__(self, spec, seed):
+  def __init__(self, spec, seed, max_episode_frames=0):
     self._level_name = spec.level_name
     self._worker = worker_process.Worker(
       GymEnvironment,
@@ -50,6 +53,7 @@ class _RenderedGym:
       environment_seed(seed, 0),
       spec.num_action_repeats,
       'rgb_array',
+      -(-max_episode_frames // spec.num_action_repeats),
     )
     try:
       self._worker.start()
@@ -84,12 +88,13 @@ class _RenderedGym:
       raise faults.EnvironmentFault(f'{self._level_name}: {reason}') from error
 
 
-def open_game(spec, seed):
+def open_game(spec, seed, max_episode_frames=0):
   """One game that can be watched.
 
   Args:
     spec: EnvironmentSpec, or a run's settings.
     seed: int >= 0.
+    max_episode_frames: environment frames after which a game is cut off; 0: as the level has it.
 
   Returns:
     An object with `reset()` and `step(action)`, which give a StepOutput of [1, ...]; `picture`,
@@ -100,7 +105,7 @@ def open_game(spec, seed):
     ValueError: the environment does not render `rgb_array`, or a package for that is missing.
   """
   is_atari = atari.is_atari(spec.level_name)
-  game = (_RenderedAtari if is_atari else _RenderedGym)(spec, seed)
+  game = (_RenderedAtari if is_atari else _RenderedGym)(spec, seed, max_episode_frames)
   try:
     game.reset()
   except Exception as error:

@@ -1,6 +1,7 @@
 """What a person does with a trained run: test, video and export, each from checkpoint to result."""
 
 import os
+import sys
 
 from absl import logging
 
@@ -27,7 +28,7 @@ def test(options, choice, num_episodes, protocol, deterministic):
 
   Raises:
     BadInput: there is no such run or checkpoint, or it cannot be played so.
-    RunFailed: told to stop; then nothing is written.
+    RunFailed: told to stop; then the games that have ended are written.
   """
   from evaluation import records
 
@@ -39,6 +40,7 @@ def test(options, choice, num_episodes, protocol, deterministic):
   unwritable = files.why_not_written(folder)
   if unwritable:
     logging.warning('%s cannot be written (%s): the result is only printed', folder, unwritable)
+  most_frames = _most_frames(settings, options.max_episode_frames)
   process.import_tensorflow()
 
   def play(checkpoint):
@@ -51,26 +53,49 @@ def test(options, choice, num_episodes, protocol, deterministic):
       deterministic,
       interrupts.is_set,
       options.threads,
+      most_frames,
     )
     return checkpoint, frames, games
 
   checkpoint, frames, games = with_checkpoint(folder, choice, play)
-  _check_all_played(interrupts)
+  _check_any_played(interrupts, games.scores)
   result = {
     **protocols.described(protocol, settings.num_actions),
     **dict(deterministic=deterministic, seed=settings.seed),
     **dict(checkpoint_choice=choice, checkpoint_frames=frames),
     **records.summary(settings.level_name, games, settings.num_action_repeats),
+    **records.endings(games, most_frames, _most_steps(settings, most_frames)),
   }
   try:
-    print(records.add(folder, result, checkpoint))
+    print(records.add(folder, result, checkpoint), flush=True)
   except OSError as e:  # The games were played: what they were worth is told in any case.
-    print(f'{records.line(result)}; written nowhere')
+    print(f'{records.line(result)}; written nowhere', flush=True)
     if not unwritable:
       raise RunFailed(f'{folder}: the evaluation cannot be written: {e.strerror}') from None
+  if not games.complete:
+    raise RunFailed(f'{interrupts.reason}: {len(games.scores)} of {num_episodes} games were played')
 
 
-def _play(checkpoint, settings, num_episodes, overrides, deterministic, should_stop, threads):
+def _most_frames(settings, asked):
+  import environments
+
+  return environments.most_frames(settings.level_name, settings.num_action_repeats, asked)
+
+
+def _most_steps(settings, most_frames):
+  """Agent steps of a game that is cut off; an Atari game may be with a few more, for its no-ops."""
+  import environments
+
+  return environments.most_steps(settings.level_name, settings.num_action_repeats, most_frames)
+
+
+def _tell(line):
+  print(line, file=sys.stderr, flush=True)
+
+
+def _play(
+  checkpoint, settings, num_episodes, overrides, deterministic, should_stop, threads, most_frames
+):
   """`evaluation.play.GameCollector` of games in an environment of their own."""
   import tensorflow as tf
 
@@ -88,6 +113,7 @@ def _play(checkpoint, settings, num_episodes, overrides, deterministic, should_s
       settings.width,
       settings.height,
       overrides,
+      most_frames,
     )
     try:
       return play.play(
@@ -99,6 +125,7 @@ def _play(checkpoint, settings, num_episodes, overrides, deterministic, should_s
         should_stop,
         deterministic,
         threads,
+        lambda line: _tell(f'{line} of at most {_most_steps(settings, most_frames)}'),
       )
     finally:
       batch.close()
@@ -117,30 +144,37 @@ def video(options, choice, num_episodes, annotate, deterministic):
   Raises:
     BadInput: there is no such run or checkpoint, it cannot be rendered, or another process films
       it.
-    RunFailed: told to stop, or the disk; then nothing is written.
+    RunFailed: told to stop; then the film ends after a game at least, or there is none. Or the
+      disk.
   """
   interrupts = process.Interrupts()
   settings, folder = _trained_run(options, 'film', choice)
   from envs import rendered
 
+  most_frames = _most_frames(settings, options.max_episode_frames)
+  seed = settings_lib.derived_seed(settings.seed, 30_000)
   try:
-    game = rendered.open_game(settings, settings_lib.derived_seed(settings.seed, 30_000))
+    game = rendered.open_game(settings, seed, most_frames)
   except ValueError as e:
     raise BadInput(f'--mode=video: {e}') from None
   try:
     process.import_tensorflow()
     from evaluation import video as video_lib
 
-    played_as = num_episodes, annotate, deterministic, interrupts.is_set
+    played_as = num_episodes, annotate, deterministic, interrupts.is_set, _tell
     with locks.lock_output(folder, 'film', '--logdir'):
       returns, frames = with_checkpoint(
         folder, choice, lambda path: video_lib.film(folder, path, settings, game, *played_as)
       )
   finally:
     game.close()
-  _check_all_played(interrupts)
+  _check_any_played(interrupts, returns)
   played = ', '.join(f'{score:g}' for score in returns)
-  print(f'{settings.level_name}: return {played}; {frames} frames in {folder}/video.webm')
+  print(
+    f'{settings.level_name}: return {played}; {frames} frames in {folder}/video.webm', flush=True
+  )
+  if len(returns) < num_episodes:
+    raise RunFailed(f'{interrupts.reason}: {len(returns)} of {num_episodes} games were filmed')
 
 
 def export(options, choice, defaults):
@@ -238,6 +272,6 @@ def with_checkpoint(folder, choice, use):
   raise RunFailed(f'{folder}: its checkpoints are deleted before they can be read')
 
 
-def _check_all_played(interrupts):
-  if interrupts.is_set():
-    raise RunFailed(f'{interrupts.reason}: not all games were played, nothing is written')
+def _check_any_played(interrupts, scores):
+  if interrupts.is_set() and not scores:
+    raise RunFailed(f'{interrupts.reason}: no game has ended, nothing is written')

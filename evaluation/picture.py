@@ -5,7 +5,33 @@ import numpy as np
 
 _HEIGHT = 420  # Pixels, at least, of an annotated picture: less is not legible.
 _PANEL = 320
+_LEAST_SIDE = 64  # Pixels of a picture: fewer are not seen.
 _WHITE, _GREY, _BAR = (235, 235, 235), (150, 150, 150), (90, 170, 250)
+
+
+class Fitting:
+  """Gives all pictures of a film the size of the first, magnified where that is very small.
+
+  What is larger or smaller is scaled as a whole, on black.
+  """
+
+  def __init__(self):
+    self._size = None  # Width and height.
+
+  def __call__(self, picture):
+    """uint8 [H, W, 3] -> uint8 [H', W', 3], of the same H' and W' in each call."""
+    height, width, _ = picture.shape
+    if self._size is None:
+      factor = -(-_LEAST_SIDE // min(height, width))
+      self._size = factor * width, factor * height
+    scale = min(self._size[0] / width, self._size[1] / height)
+    if scale != 1:
+      size = max(1, round(scale * width)), max(1, round(scale * height))
+      kind = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
+      picture = cv2.resize(picture, size, interpolation=kind)
+      height, width, _ = picture.shape
+    below, beside = self._size[1] - height, self._size[0] - width
+    return np.pad(picture, ((0, below), (0, beside), (0, 0)))
 
 
 def annotated(picture, observation, figures, probabilities, action, action_names):

@@ -1,5 +1,7 @@
 """A checkpoint plays whole games: its scores."""
 
+import time
+
 import numpy as np
 import tensorflow as tf
 
@@ -8,6 +10,7 @@ import nets
 
 MAX_ENVIRONMENTS = 16
 _STEPS_PER_CALL = 20
+PROGRESS_SECS = 10.0  # Between two lines about games that take long.
 
 
 def quotas(num_episodes, num_envs):
@@ -24,16 +27,24 @@ class GameCollector:
   """
 
   def __init__(self, num_episodes, num_envs):
+    self.num_episodes = num_episodes
     self._quotas = quotas(num_episodes, num_envs)
     self._scores = [[] for _ in range(num_envs)]
-    self._steps = 0
+    self._lengths = []
+    self._running = np.zeros(num_envs, np.int32)
 
   def add(self, infos):
     """Takes StepOutputInfo of [N, T+1] whose entry 0 was taken before; True once all are played."""
     for i, t in zip(*np.nonzero(infos.game_over[:, 1:]), strict=True):
       if len(self._scores[i]) < self._quotas[i]:
         self._scores[i].append(float(infos.episode_return[i, t + 1]))
-        self._steps += int(infos.episode_step[i, t + 1])
+        self._lengths.append(int(infos.episode_step[i, t + 1]))
+    self._running = np.where(infos.game_over[:, -1], 0, infos.episode_step[:, -1])
+    return self.complete
+
+  @property
+  def complete(self):
+    """Whether all games were played."""
     return all(len(s) == q for s, q in zip(self._scores, self._quotas, strict=True))
 
   @property
@@ -44,7 +55,20 @@ class GameCollector:
   @property
   def steps(self):
     """Agent steps of these games."""
-    return self._steps
+    return sum(self._lengths)
+
+  def cut_off(self, max_steps):
+    """How many of these games took so many agent steps; they have not ended by themselves."""
+    return sum(length >= max_steps for length in self._lengths)
+
+  def progress(self):
+    """How far the games are, in one line."""
+    scores = self.scores
+    mean = f', mean {np.mean(scores):.2f}' if scores else ''
+    return (
+      f'{len(scores)} of {self.num_episodes} games played{mean}; the longest that is running is at '
+      f'agent step {self._running.max()}'
+    )
 
 
 class _LikeliestActions:
@@ -73,6 +97,7 @@ def play(
   should_stop=lambda: False,
   deterministic=False,
   threads=0,
+  tell=lambda line: None,
 ):
   """Plays whole games with the policy of a checkpoint.
 
@@ -85,6 +110,7 @@ def play(
     should_stop: function without arguments.
     deterministic: whether to take the likeliest action; it is sampled, as in training, if not.
     threads: per TensorFlow pool; 0: one per core.
+    tell: function of a line, called now and then with how far the games are.
 
   Returns:
     `GameCollector`; not complete if told to stop.
@@ -110,6 +136,9 @@ def play(
     saver.restore(session, checkpoint)
     session.run(tf.compat.v1.local_variables_initializer())
     unroll = session.make_callable(infos)
+    told = time.monotonic()
     while not should_stop() and not games.add(unroll()):
-      pass
+      if time.monotonic() - told >= PROGRESS_SECS:
+        told = time.monotonic()
+        tell(games.progress())
   return games

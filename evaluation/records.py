@@ -44,7 +44,7 @@ def summary(level_name, games, num_action_repeats):
 
   Args:
     level_name: a Gym id.
-    games: complete `play.GameCollector`.
+    games: `play.GameCollector` of one game at least.
     num_action_repeats: frames per agent step.
   """
   scores = games.scores
@@ -63,6 +63,22 @@ def summary(level_name, games, num_action_repeats):
   normalised = human_normalised_score(level_name, result['mean'])
   if normalised is not None:
     result['human_normalised_score'] = normalised
+  return result
+
+
+def endings(games, most_frames, most_steps):
+  """How games ended that did not end by themselves, as a dict.
+
+  Args:
+    games: `play.GameCollector`.
+    most_frames: environment frames after which a game was cut off.
+    most_steps: agent steps of a game that was cut off, at least.
+  """
+  result = dict(max_episode_frames=most_frames)
+  if cut_off := games.cut_off(most_steps):
+    result['cut_off'] = cut_off
+  if not games.complete:  # The shortest ended first.
+    result['asked_episodes'] = games.num_episodes
   return result
 
 
@@ -122,6 +138,13 @@ def line(result):
     f', median {result["median"]:.2f}, std {result["std"]:.2f}, min {result["min"]:.2f}, '
     f'max {result["max"]:.2f}'
   )
+  if 'asked_episodes' in result:
+    text += f', of {result["asked_episodes"]} asked for: short games are favoured'
+  if 'cut_off' in result:
+    text += (
+      f', {result["cut_off"]} of them cut off at {result["max_episode_frames"]} frames '
+      '(--max_episode_frames)'
+    )
   if 'human_normalised_score' in result:
     text += f', human-normalised {result["human_normalised_score"]:.1%}'
   return text

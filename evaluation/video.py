@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 
 import cv2
 import numpy as np
@@ -18,9 +19,20 @@ from runtime.process import RunFailed
 _ANIMATED_SECS, _ANIMATED_FRAMES_PER_SEC = 12, 10
 _LEAST_FRAMES_PER_SEC = 1
 _MADE_IN = '.film-'
+PROGRESS_SECS = 10.0  # Between two lines about games that take long.
 
 
-def film(folder, checkpoint, settings, game, num_episodes, annotate, deterministic, should_stop):
+def film(
+  folder,
+  checkpoint,
+  settings,
+  game,
+  num_episodes,
+  annotate,
+  deterministic,
+  should_stop,
+  tell=lambda line: None,
+):
   """Plays games and writes FOLDER/video.webm (VP9) and video.webp; earlier ones are replaced.
 
   One frame is one agent step, at the speed of the game.
@@ -34,9 +46,11 @@ def film(folder, checkpoint, settings, game, num_episodes, annotate, determinist
     annotate: whether return, reward, value, action probabilities and observation stand beside.
     deterministic: whether to take the likeliest action; else it is sampled.
     should_stop: function without arguments.
+    tell: function of a line, called now and then with how far the games are.
 
   Returns:
-    (returns of the games, number of frames); fewer games, and no file, if told to stop.
+    (returns of the games, number of frames). If told to stop, fewer games, in a film that ends with
+    the game that was running; no file where no game has ended.
 
   Raises:
     RunFailed: nothing is left of it.
@@ -45,15 +59,18 @@ def film(folder, checkpoint, settings, game, num_episodes, annotate, determinist
   rate = max(_LEAST_FRAMES_PER_SEC, game.frames_per_sec)
   made = _folder_of_its_own(folder)
   parts = {kind: os.path.join(made, f'video{kind}') for kind in paths}
+  cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
   writer = _Writer(parts, rate)
   try:
     returns = []
     frames = _frames(checkpoint, settings, game, num_episodes, annotate, deterministic, returns)
     with contextlib.closing(frames):  # Its graph must be left before anything else goes on.
-      for frame in frames:
+      for frame in _telling(frames, tell, returns, num_episodes):
         writer.add(frame)
         if should_stop():
-          return returns, 0
+          break
+    if should_stop() and not returns:
+      return returns, 0
     writer.close()
     for kind, path in paths.items():
       os.replace(parts[kind], path)
@@ -76,6 +93,16 @@ def _folder_of_its_own(folder):
     raise RunFailed(f'{folder}: the film cannot be written: {e.strerror}') from None
 
 
+def _telling(frames, tell, returns, num_episodes):
+  """The frames; now and then it is told how far they are."""
+  told = time.monotonic()
+  for count, frame in enumerate(frames, 1):
+    yield frame
+    if time.monotonic() - told >= PROGRESS_SECS:
+      told = time.monotonic()
+      tell(f'{len(returns)} of {num_episodes} games filmed, in {count} frames')
+
+
 class _Writer:
   """Two files that grow by frames uint8 [H, W, 3], all of one size."""
 
@@ -85,7 +112,7 @@ class _Writer:
 
   def add(self, frame):
     if self._video is None:
-      size = (frame.shape[1], frame.shape[0])
+      self._size = size = (frame.shape[1], frame.shape[0])
       codec = cv2.VideoWriter_fourcc(*'VP90')
       with _silent():
         self._video = cv2.VideoWriter(self._parts['.webm'], codec, self._rate, size)
@@ -102,15 +129,17 @@ class _Writer:
     """Ends both files.
 
     Raises:
-      RunFailed: frames are missing: OpenCV does not tell of a full disk.
-      OSError: the animated picture.
+      RunFailed: frames are missing, though the disk has room.
+      OSError: the disk.
     """
     self.release()
     written = _number_of_frames(self._parts['.webm'])
     if written != self.count:
       reason = files.why_not_written(os.path.dirname(self._parts['.webm']))
+      width, height = self._size
       raise RunFailed(
-        f'the film cannot be written, it has {written} of {self.count} frames: '
+        f'the film cannot be written, it has {written} of {self.count} frames of '
+        f'{width} x {height} pixels: '
         f'{reason or "OpenCV does not say why"}'
       )
     every = max(1, round(self._rate / _ANIMATED_FRAMES_PER_SEC))
@@ -156,6 +185,7 @@ def _frames(checkpoint, settings, game, num_episodes, annotate, deterministic, r
     state = session.run(policy.initial_state, {policy.batch_size: 1})
     act = session.make_callable(policy.outputs, list(policy.inputs.values()))
     step, action, total = game.reset(), 0, 0.0
+    fitted = picture.Fitting()
     while len(returns) < num_episodes:
       fed = dict(
         observation=step.observation, last_action=np.array([action], np.int32),
@@ -163,7 +193,7 @@ def _frames(checkpoint, settings, game, num_episodes, annotate, deterministic, r
       )  # fmt: skip
       out = act(*(fed[name] for name in policy.inputs))
       state = out['state']
-      shown = game.picture
+      shown = fitted(game.picture)
       action = int(out['greedy_action' if deterministic else 'action'][0])
       labels = _figures(returns, total, step.reward[0], out['value'][0])
       details = (step.observation[0], labels, _softmax(out['logits'][0]), action, game.action_names)
@@ -174,7 +204,8 @@ def _frames(checkpoint, settings, game, num_episodes, annotate, deterministic, r
         # The game's last picture: nothing more is decided in it.
         labels['return'], labels['reward'] = f'{total:g}', f'{float(step.reward[0]):g}'
         last = (details[0], labels, *details[2:])
-        yield picture.annotated(game.picture, *last) if annotate else picture.even(game.picture)
+        shown = fitted(game.picture)
+        yield picture.annotated(shown, *last) if annotate else picture.even(shown)
         returns.append(total)
         total = 0.0
 

@@ -21,7 +21,7 @@ from runtime.process import RunFailed
 from runtime.sessions import first_line, run_within
 
 # Flags of the chief that its evaluations are played with.
-_PLAYED_WITH = ('eval_protocol', 'test_num_episodes', 'deterministic')
+_PLAYED_WITH = ('eval_protocol', 'test_num_episodes', 'deterministic', 'max_episode_frames')
 
 
 class Part:

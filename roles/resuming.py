@@ -29,7 +29,7 @@ _RECORDS = (
 _OWN_FLAGS = (
   'num_actors', 'envs_per_actor', 'dynamic_batching', 'save_checkpoint_secs', 'keep_checkpoints',
   'keep_checkpoint_every_frames', 'metrics_secs', 'eval_every_frames', 'eval_protocol',
-  'test_num_episodes', 'deterministic',
+  'test_num_episodes', 'deterministic', 'max_episode_frames',
 )  # fmt: skip
 
 Plan = collections.namedtuple('Plan', 'options settings logdir told')

@@ -41,7 +41,7 @@ Options = collections.namedtuple(
   'shared given logdir num_actors envs_per_actor dynamic_batching learner_devices wait_secs '
   'watchdog_secs state_dir threads save_checkpoint_secs metrics_secs keep_checkpoints '
   'keep_checkpoint_every_frames init_from eval_every_frames eval_protocol test_num_episodes '
-  'deterministic all_flags parse',
+  'deterministic max_episode_frames all_flags parse',
 )
 Options.__doc__ = """What is one task's own, from its command line.
 
@@ -54,7 +54,7 @@ Attributes:
   logdir, num_actors, envs_per_actor, dynamic_batching, learner_devices, wait_secs, watchdog_secs,
     state_dir, threads, save_checkpoint_secs, metrics_secs, keep_checkpoints,
     keep_checkpoint_every_frames, init_from, eval_every_frames, eval_protocol, test_num_episodes,
-    deterministic: the flags of these names.
+    deterministic, max_episode_frames: the flags of these names.
 """
 
 
