@@ -8,7 +8,10 @@ _NOISE = re.compile(
   r'|hint: |Failing command:|You should consider upgrading|  *[-|]{4}|╰|$',
   re.IGNORECASE,
 )
-_ERROR = re.compile(r'(ERROR|error|fatal|\w*Error|OSError)\b[^:]*: ')
+# The lines below the error of a hash say which came.
+_ERROR = re.compile(
+  r'(ERROR|error|fatal|\w*Error|OSError)\b[^:]*: |Expected sha\d+ |Got +[0-9a-f]{32}'
+)
 MOST_LINES = 3
 _MOST_LETTERS = 1000
 
