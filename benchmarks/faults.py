@@ -86,3 +86,5 @@ class Hosts:
     self._network.close()
     for disk in self._disks:
       subprocess.run(['umount', '-l', disk], check=True)
+      os.rmdir(disk)
+    os.rmdir(self._folder)

@@ -25,11 +25,13 @@ metrics.csv and its picture.
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import random
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 
@@ -193,20 +195,33 @@ def main():
     result = summary(kills, cluster, exit_codes, hosts.left())
     for name in ('metrics.csv', 'learning_curve.png'):
       shutil.copy(os.path.join(cluster.logdir, name), args.out)
+    with open(os.path.join(args.out, 'summary.json'), 'w') as file:
+      json.dump(result, file, indent=2)
+    print(json.dumps(result, indent=2))
+    print(table(result['recovery_secs']))
+    check(result, args.frames)
   except BaseException:
+    logs = args.out if args.faults else folder
+    print(f'what the tasks logged is in {logs}', file=sys.stderr)
+    without = shutil.ignore_patterns('model.ckpt*')
     for _, _, disk in (hosts.places or {}).values():  # They go with the hosts.
-      shutil.copytree(disk, os.path.join(args.out, 'hosts', os.path.basename(disk)),
-                      ignore=shutil.ignore_patterns('model.ckpt*'), dirs_exist_ok=True)  # fmt: skip
+      with contextlib.suppress(OSError):
+        there = os.path.join(args.out, 'hosts', os.path.basename(disk))
+        shutil.copytree(disk, there, ignore=without, dirs_exist_ok=True)
     raise
   finally:
     cluster.kill_all()
     hosts.close()
-  with open(os.path.join(args.out, 'summary.json'), 'w') as file:
-    json.dump(result, file, indent=2)
-  print(json.dumps(result, indent=2))
-  print(table(result['recovery_secs']))
-  if any(result['exit_codes'].values()) or result['environment_frames'] < args.frames:
-    raise SystemExit(f'the run did not come to its end; logs are in {cluster.folder}')
+
+
+def check(result, frames):
+  """Fails where the summary says that the run did not come through.
+
+  Raises:
+    SystemExit: with what is wrong.
+  """
+  if any(result['exit_codes'].values()) or result['environment_frames'] < frames:
+    raise SystemExit('the run did not come to its end; see summary.json')
   if result['left'] or result['lost_too_much']:
     raise SystemExit('processes were left, or more was lost than may be; see summary.json')
 
