@@ -333,7 +333,7 @@ def train(cluster):
   claim = None
   if cluster.is_chief:
     plan = resuming.plan(options())
-    _check_evaluations(plan)
+    _check_evaluations(plan.options, plan.settings.level_name)
     claim = resuming.claim_run_folder(plan, cluster)
   process.import_tensorflow()
   from runtime.sessions import Attempt
@@ -352,28 +352,26 @@ def train(cluster):
   return process.EXIT_LEFT if interrupts.run_goes_on else process.EXIT_OK
 
 
-def _check_evaluations(plan):
+def _check_settings(cluster):
+  """Whether this task could begin; BadInput if not.
+
+  The frontend asks on every host, and a folder of this name is the run's on one of them alone: it
+  is looked at for what the command does not say.
+  """
+  if FLAGS['level_name'].present:
+    _check_evaluations(options(), own_settings().level_name)
+  elif FLAGS.mode == 'train' and cluster.is_chief:
+    plan = resuming.plan(options())
+    _check_evaluations(plan.options, plan.settings.level_name)
+  elif cluster.job not in ('ps', 'actor'):
+    recorded, _ = resuming.as_recorded(options())
+    settings_lib.own_settings(recorded.shared)
+
+
+def _check_evaluations(options, level_name):
   """Whether those while training can be played; BadInput if not."""
-  if plan.options.eval_every_frames:
-    protocols.atari_overrides(plan.options.eval_protocol, plan.settings.level_name)
-
-
-def plot():
-  """Draws learning_curve.png into a run's folder, or where that cannot be written into this one."""
-  from reporting import curves
-
-  folder = FLAGS.logdir or resuming.run_folder(own_settings(), '')
-  name = 'learning_curve.png'
-  path, here = os.path.join(folder, name), f'{os.path.basename(os.path.abspath(folder))}-{name}'
-  try:
-    try:
-      curves.plot_learning_curve(folder, path)
-    except OSError as e:
-      curves.plot_learning_curve(folder, here)
-      path = f'{here}, since {path} cannot be written: {e.strerror}'
-  except ValueError as e:
-    raise BadInput(f'--logdir={folder}: {e}') from None
-  print(path)
+  if options.eval_every_frames:
+    protocols.atari_overrides(options.eval_protocol, level_name)
 
 
 def sizes():
@@ -394,20 +392,12 @@ def main(argv):
   try:
     cluster = parse_args(argv)
     if FLAGS.only_check_args:
-      if FLAGS.mode == 'train' and cluster.is_chief:
-        _check_evaluations(resuming.plan(options()))
-      elif cluster.job not in ('ps', 'actor') or FLAGS['level_name'].present:
-        own_settings()
+      _check_settings(cluster)
     elif FLAGS.mode == 'train':
       return train(cluster)
     elif FLAGS.mode == 'test':
-      modes.test(
-        options(),
-        FLAGS.checkpoint,
-        FLAGS.test_num_episodes,
-        FLAGS.eval_protocol,
-        FLAGS.deterministic,
-      )
+      how = FLAGS.eval_protocol, FLAGS.deterministic
+      modes.test(options(), FLAGS.checkpoint, FLAGS.test_num_episodes, *how)
     elif FLAGS.mode == 'video':
       modes.video(
         options(), FLAGS.checkpoint, FLAGS.num_episodes, FLAGS.annotate, FLAGS.deterministic
@@ -417,7 +407,7 @@ def main(argv):
     elif FLAGS.mode == 'sizes':
       sizes()
     else:
-      plot()
+      modes.plot(FLAGS.logdir or resuming.run_folder(own_settings(), ''))
     return process.EXIT_OK
   except BadInput as e:
     print(f'experiment.py: {e}', file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a person does with a trained run: test, video and export, each from checkpoint to result."""
+"""What a person does with a trained run: test, video, export and plot, each to its result."""
 
 import os
 import sys
@@ -224,6 +224,28 @@ def export(options, choice, defaults):
   with locks.lock_output(folder, 'export', '--logdir'):
     with_checkpoint(folder, choice, write)
   print(target)
+
+
+def plot(folder):
+  """Draws a run's learning_curve.png, into the working directory where its folder takes none.
+
+  Raises:
+    BadInput: there is nothing to draw.
+    OSError: it cannot be written, or what is to be drawn cannot be read.
+  """
+  from reporting import curves
+
+  name = 'learning_curve.png'
+  path, here = os.path.join(folder, name), f'{os.path.basename(os.path.abspath(folder))}-{name}'
+  try:
+    try:
+      curves.plot_learning_curve(folder, path)
+    except OSError as e:
+      curves.plot_learning_curve(folder, here)
+      path = f'{here}, since {path} cannot be written: {e.strerror}'
+  except ValueError as e:
+    raise BadInput(f'--logdir={folder}: {e}') from None
+  print(path)
 
 
 def _trained_run(options, purpose, choice):

@@ -164,6 +164,15 @@ def test_a_module_that_the_command_names_too_is_imported(run, trap, capsys):
   assert resuming.command(str(run), level).endswith(f'--logdir={run} --level_name={level}')
 
 
+def test_flags_are_checked_on_any_host_whatever_lies_in_a_folder_there(run, capsys):
+  record(run)
+  flags = [f'--logdir={run}', '--level_name=CartPole-v1', '--optimizer=adam']
+  assert experiment.main(['experiment.py', '--only_check_args', *flags]) == process.EXIT_OK
+  flags += ['--eval_every_frames=5', '--eval_protocol=paper']
+  assert experiment.main(['experiment.py', '--only_check_args', *flags]) == process.EXIT_BAD_INPUT
+  assert 'eval_protocol=paper' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('part, name, value', [
     ('settings', 'batch_size', 'many'),
     ('settings', 'learning_rate', -1),
