@@ -1,13 +1,15 @@
-"""Plays a game with the exported policy beside it.
+"""Plays a game with the exported policy beside it, and prints its return.
 
 Needs tensorflow and numpy; ale-py for a game of Atari, gymnasium for any other environment.
+Packages of environments are found on PYTHONPATH; `module:Id` imports the module first.
 """
 
+import argparse
 import json
 import os
+import sys
 
 import numpy as np
-import tensorflow as tf
 
 
 class Atari:
@@ -55,12 +57,19 @@ class Gymnasium:
     self._policy = policy
     space = self._env.observation_space
     self._discrete = space if isinstance(space, gymnasium.spaces.Discrete) else None
+    is_image = policy['observation_dtype'] == 'uint8'
+    # Bytes of 0 and 1, or of a few kinds of things, were multiplied in training too.
+    self._factor = max(1, 255 // max(1, int(np.max(space.high)))) if is_image else 1
+    self._channels_first = is_image and space.shape != tuple(policy['observation_shape'])
 
   def _converted(self, seen):
     shape = self._policy['observation_shape']
     if self._discrete is not None:
       seen = np.eye(shape[0])[int(seen) - int(self._discrete.start)]
-    seen = np.asarray(seen) * (255 if np.asarray(seen).dtype == np.bool_ else 1)
+    seen = np.asarray(seen)
+    seen = seen.astype(np.uint8) * 255 if seen.dtype == np.bool_ else seen * self._factor
+    if self._channels_first and seen.ndim == 3:  # [C, H, W] -> [H, W, C].
+      seen = np.moveaxis(seen, 0, -1)
     return seen.reshape([1, *shape]).astype(self._policy['observation_dtype'])
 
   def reset(self, seed):
@@ -70,17 +79,25 @@ class Gymnasium:
   def step(self, action):
     """As that of `Atari`; here whatever is done is over."""
     total, over = 0.0, False
-    chosen = int(self._env.action_space.start) + action
+    space = self._env.action_space
+    chosen = np.dtype(space.dtype).type(int(space.start) + action)
     for _ in range(self._policy['num_action_repeats']):
       observation, reward, terminated, truncated, _ = self._env.step(chosen)
-      total, over = total + float(reward), terminated or truncated
+      total, over = total + float(np.asarray(reward).item()), bool(terminated or truncated)
       if over:
         break
     return self._converted(observation), total, over, over
 
 
-def play(folder):
-  """The return of one game, with sampled actions."""
+def play(folder, max_steps=0):
+  """The return of one game, with sampled actions.
+
+  Args:
+    folder: of the export.
+    max_steps: agent steps after which the game is cut off; 0: never.
+  """
+  import tensorflow as tf  # Takes seconds.
+
   with open(os.path.join(folder, 'policy.json'), encoding='utf-8') as file:
     policy = json.load(file)
   signatures = tf.saved_model.load(folder).signatures
@@ -88,7 +105,8 @@ def play(folder):
   observation = game.reset(seed=int.from_bytes(os.urandom(3), 'big'))
   state = signatures['initial_state'](batch_size=tf.constant(1))['state']
   action, reward, done, total, over = 0, 0.0, True, 0.0, False
-  while not over:
+  steps = 0
+  while not over and not (max_steps and steps == max_steps):
     out = signatures['step'](
       observation=tf.constant(observation),
       last_action=tf.constant([action], tf.int32),
@@ -99,8 +117,20 @@ def play(folder):
     action, state = int(out['action'][0]), out['state']
     observation, reward, done, over = game.step(action)
     total += reward
+    steps += 1
+    if steps % 10_000 == 0:
+      print(f'{steps} agent steps, return so far {total:g}', file=sys.stderr, flush=True)
   return total
 
 
 if __name__ == '__main__':
-  print('return', play(os.path.dirname(os.path.abspath(__file__))))
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument(
+    '--max_steps', type=int, default=0, help='agent steps after which the game is cut off; 0: never'
+  )
+  given, rest = parser.parse_known_args()
+  if unknown := [word for word in rest if word.startswith('-')]:
+    parser.error(f'unrecognized arguments: {" ".join(unknown)}')
+  print('return', play(os.path.dirname(os.path.abspath(__file__)), given.max_steps))

@@ -72,6 +72,7 @@ def assert_refused(result, *words):
     (['--seed=1.5'], ['--seed=1.5 is not a whole number']),
     (['--seed='], ['--seed= is not a whole number']),
     (['--learning_rate=1e-3x'], ['--learning_rate=1e-3x is not a number']),
+    (['--max_episode_frames=-1'], ['max_episode_frames', 'non-negative']),
     (['--deterministic=maybe'], ['--deterministic=maybe is neither true nor false']),
     (['--batch_size=-1'], ['batch_size=-1', 'positive']),
     (['--batch_size'], ['batch_size']),

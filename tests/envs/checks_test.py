@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from conftest import ROOT
 from envs import checks, faults, level_ids, observations, pictures, results
+from evaluation import play_exported
 
 VECTOR = spaces.Box(-1, 1, (2,), np.float32)
 BYTES = spaces.Box(0, 255, (8, 9, 3), np.uint8)
@@ -177,6 +178,13 @@ def test_what_can_be_understood_is_and_that_is_said(space, first, seen, note):
   converted = view.convert(first)
   np.testing.assert_array_equal(converted, seen(first.astype(np.int64)))
   assert (converted.shape, converted.dtype) == (view.shape, view.dtype)
+  # An export is given the same.
+  gymnasium.register('Shown-v0', lambda: Giving(space, first))
+  policy = dict(level_name='Shown-v0', observation_shape=view.shape, observation_dtype=view.dtype)
+  exported = play_exported.Gymnasium(policy).reset(seed=1)
+  np.testing.assert_array_equal(exported, converted[None])
+  assert exported.dtype == converted.dtype
+  del gymnasium.registry['Shown-v0']
 
 
 @pytest.mark.parametrize('shape', [(10, 5, 1), (4, 4, 16), (7, 7, 3), (5, 7, 16), (16, 16, 16)])

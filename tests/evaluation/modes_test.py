@@ -151,6 +151,19 @@ def test_the_chosen_one_is_exported_and_filmed(copy, processes):
   assert (copy / 'video.webm').exists()
 
 
+def test_games_that_have_ended_are_kept_at_ctrl_c(copy, processes):
+  flags = ['--mode=test', f'--logdir={copy}', '--test_num_episodes=1000000']
+  run = processes.start('experiment.py', *flags)
+  eventually(lambda: 'of 1000000 games played, mean' in run.output(), LIMIT_SECS, run.output)
+  os.kill(run.pid, signal.SIGINT)
+  assert run.exit_code(LIMIT_SECS) == 1, run.output()
+  (result,) = json.loads((copy / 'evaluation.json').read_text())
+  assert result['asked_episodes'] == 1000000 and result['max_episode_frames'] == 27000
+  assert 0 < result['num_episodes'] == len(result['returns']) < 1000000
+  last = f'experiment.py: SIGINT: {result["num_episodes"]} of 1000000 games were played'
+  assert last in run.output().splitlines()
+
+
 @pytest.mark.parametrize('mode, output', [('video', 'film'), ('export', 'export')])
 def test_what_another_process_writes_is_left_to_it(copy, mode, output):
   with lock_output(str(copy), output, '--logdir'):
