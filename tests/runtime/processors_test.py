@@ -30,7 +30,7 @@ def test_the_share_is_of_the_processors_that_the_process_may_use(tmp_path, one_p
   path = tmp_path / 'stat'
   other = f'cpu{MINE + 1}'
   write(path, ('cpu', *BEFORE), (f'cpu{MINE}', *BEFORE), (other, *BEFORE), ('intr', 1, 2), ())
-  use = ProcessorUse(path)
+  use = ProcessorUse(path, [])
   write(path, ('cpu', *AFTER), (f'cpu{MINE}', *AFTER), (other, *BEFORE), ('intr', 1, 2), ())
   # 40 idle and 10 waiting of 110 ticks; guests are counted in user.
   assert use.share() == pytest.approx(1 - 50 / 110)
@@ -39,7 +39,7 @@ def test_the_share_is_of_the_processors_that_the_process_may_use(tmp_path, one_p
 def test_busy_is_what_was_neither_idle_nor_waiting_for_a_disk(tmp_path, one_processor):
   path = tmp_path / 'stat'
   write(path, (f'cpu{MINE}', 10, 0, 10, 100, 0, 0, 0, 0))
-  use = ProcessorUse(path)
+  use = ProcessorUse(path, [])
   write(path, (f'cpu{MINE}', 40, 0, 30, 140, 10, 0, 0, 0))
   assert use.share() == pytest.approx(0.5)
 
@@ -47,7 +47,7 @@ def test_busy_is_what_was_neither_idle_nor_waiting_for_a_disk(tmp_path, one_proc
 def test_the_share_is_of_the_time_since_the_last_call(tmp_path, one_processor):
   path = tmp_path / 'stat'
   write(path, (f'cpu{MINE}', 0, 0, 0, 0, 0, 0, 0, 0))
-  use = ProcessorUse(path)
+  use = ProcessorUse(path, [])
   write(path, (f'cpu{MINE}', 100, 0, 0, 0, 0, 0, 0, 0))
   assert use.share() == 1
   write(path, (f'cpu{MINE}', 100, 0, 0, 100, 0, 0, 0, 0))
@@ -56,7 +56,7 @@ def test_the_share_is_of_the_time_since_the_last_call(tmp_path, one_processor):
 
 
 def test_where_nobody_tells_nothing_is_said(tmp_path):
-  assert ProcessorUse(tmp_path / 'none').share() is None
+  assert ProcessorUse(tmp_path / 'none', []).share() is None
 
 
 def test_a_busy_processor_of_this_machine_is_seen(one_processor):
@@ -65,3 +65,18 @@ def test_a_busy_processor_of_this_machine_is_seen(one_processor):
   while time.process_time() < until:
     pass
   assert use.share() > 0.8
+
+
+def test_a_container_that_has_used_up_its_time_is_busy_on_an_idle_machine(tmp_path, one_processor):
+  stat, limited = tmp_path / 'stat', tmp_path / 'cpu.stat'
+  write(stat, (f'cpu{MINE}', 0, 0, 0, 0, 0, 0, 0, 0))
+  write(limited, ('usage_usec', 5), ('nr_periods', 100), ('nr_throttled', 10))
+  use = ProcessorUse(stat, [tmp_path / 'none', limited])
+  write(stat, (f'cpu{MINE}', 10, 0, 0, 90, 0, 0, 0, 0))
+  write(limited, ('usage_usec', 9), ('nr_periods', 150), ('nr_throttled', 58))
+  assert use.share() == pytest.approx(48 / 50)
+  write(stat, (f'cpu{MINE}', 80, 0, 0, 120, 0, 0, 0, 0))
+  assert use.share() == pytest.approx(0.7)  # No period has passed since.
+  write(limited, ('usage_usec', 9))  # No limit.
+  write(stat, (f'cpu{MINE}', 90, 0, 0, 130, 0, 0, 0, 0))
+  assert use.share() == pytest.approx(0.5)
