@@ -189,7 +189,7 @@ def test_a_terminal_that_has_not_all_letters(tmp_path, processes):
   assert process.output() == 'ps-0: done \\u2713 \\xe9[2J\n'
 
 
-@pytest.mark.parametrize('action', ['status', 'stop', 'push'])
+@pytest.mark.parametrize('action', ['status', 'push'])
 def test_ctrl_c_waits_for_no_host(tmp_path, processes, action):
   one = Scripted(tmp_path / 'host', '127.0.0.1', ['ps-0', 'learner-0', 'actor-0'])
   csv = whole_csv(tmp_path, one)
