@@ -33,9 +33,9 @@ def no_file_grows_fixture():
   lift()
 
 
-def read_all(number):
+def read_all(number, silence_secs=0.2):
   data = b''
-  while select.select([number], [], [], 0.2)[0]:
+  while select.select([number], [], [], silence_secs)[0]:
     data += os.read(number, 65536)
   return data.replace(b'\r\n', b'\n')
 
@@ -45,7 +45,8 @@ def test_a_stopped_terminal_holds_up_nothing_and_is_told_what_it_missed(tmp_path
   log = task_log.Log(str(tmp_path / 'log'), terminal=theirs)
   log.write(b'first\n')
   assert read_all(ours) == b'first\n'
-  os.write(ours, b'\x13')  # Ctrl-S
+  os.write(ours, b'\x13')  # Ctrl-S, which the kernel takes in when it comes to it.
+  eventually(lambda: not select.select([], [theirs], [], 0)[1])
   for number in range(5000):
     log.write(b'line %d %s\n' % (number, 100 * b'x'))
   content = (tmp_path / 'log').read_bytes()
@@ -53,7 +54,7 @@ def test_a_stopped_terminal_holds_up_nothing_and_is_told_what_it_missed(tmp_path
   assert read_all(ours) == b''
   os.write(ours, b'\x11')  # Ctrl-Q
   seen = []
-  eventually(lambda: seen.append(read_all(ours)) or log._terminal.flush() == 0)
+  eventually(lambda: seen.append(read_all(ours, 0.01)) or log._terminal.flush() == 0)
   shown = b''.join([*seen, read_all(ours)])
   assert b'bytes are left out here; the log has them\n' in shown
   assert shown.endswith(b'\nline 4999 %s\n' % (100 * b'x'))
