@@ -12,6 +12,8 @@ from frontend import conversation, scripts, starting, stopping, threads, watchin
 from frontend.host_error import HostError
 from scripted_host import Scripted, cluster_of_fixture, scripted_fixture  # noqa: F401
 
+pytestmark = pytest.mark.cluster
+
 eventually = conftest.eventually
 
 
