@@ -191,6 +191,8 @@ def _tell(what, reason, error):
   _told[reason] += 1
   times = _told[reason]
   if times == 1:
-    logging.warning('%s: %s\n%s', what, reason, error)
+    # Its own traceback, without how the exception came here.
+    text = str(error).partition('\n\nThe above exception was')[0].partition('Traceback (')
+    logging.warning('%s: %s\n%s', what, reason, ''.join(text[1:]))
   elif times in (10, 100) or times % 1000 == 0:
     logging.warning('%s: %s (%d times so far)', what, reason, times)

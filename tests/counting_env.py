@@ -117,6 +117,18 @@ class Stuck(Fragile):
       time.sleep(600)
 
 
+class Breaking(Counting):
+  """The first action changes nothing, each other breaks another promise."""
+
+  action_space = spaces.Discrete(4, start=2)
+
+  def step(self, action):
+    assert action.dtype == self.action_space.dtype and action.item() in (2, 3, 4, 5)
+    observation, reward, *others = super().step(action)
+    given = {2: observation, 3: observation, 4: observation / 0 * np.inf, 5: observation[0]}
+    return given[int(action)], np.nan if action == 3 else np.array([[reward]]), *others
+
+
 class Meeting(Counting):
   """`step` returns only when as many processes as the barrier's directory names are in it."""
 
@@ -168,7 +180,8 @@ class Refused(Counting):
 
 
 for _name in (
-  'Counting', 'Image', 'BoolImage', 'Numbered', 'Random', 'Fragile', 'Stuck', 'Meeting', 'Slow',
+  'Counting', 'Image', 'BoolImage', 'Numbered', 'Random', 'Fragile', 'Breaking', 'Stuck', 'Meeting',
+  'Slow',
 ):  # fmt: skip
   gymnasium.register(f'{_name}-v0', entry_point=f'counting_env:{_name}')
 gymnasium.register(

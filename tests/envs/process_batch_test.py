@@ -9,9 +9,14 @@ import pytest
 import tensorflow as tf
 
 import counting_env
+import environments
 from child_processes import children
 from conftest import eventually
 from environment_player import counting, playing
+from envs import faults, process_batch
+from envs.faults import EnvironmentFault
+from envs.process_batch import ProcessBatch
+from roles import role
 
 KILL, RAISE = counting_env.KILL, counting_env.RAISE
 
@@ -63,6 +68,54 @@ def test_ten_crashes_in_a_row_are_an_error():
       player.step([0, RAISE])
     assert 'the simulator stumbled' in info.value.message
   assert not children()
+
+
+@pytest.mark.parametrize(
+  'action, said',
+  [
+    (1, 'its reward is nan, at step 2 of a game (step 7 of this environment)'),
+    (2, 'its observation holds inf at [0, 0], at step 2 of a game'),
+    (3, 'its observation has shape (1,) where its space promises (2, 1), at step 2 of a game'),
+  ],
+)
+def test_a_broken_promise_ends_the_run_at_once(action, said):
+  batch = ProcessBatch(environments.environment_spec(counting('Breaking')), 3, 1)
+  try:
+    batch.reset()
+    for step in range(6):
+      rewards = batch.step(np.zeros(3, np.int32)).reward
+      assert rewards.tolist() == [step % counting_env.GAME_STEPS + 1] * 3
+    with pytest.raises(EnvironmentFault) as info:
+      batch.step(np.int32([0, action, 0]))
+    assert str(info.value).startswith(f'environment 1 of counting_env:Breaking-v0: {said}')
+    assert batch.crashes == 0
+  finally:
+    batch.close()
+
+
+def test_a_crash_is_told_with_its_traceback_once(caplog):
+  process_batch._told.clear()
+  with playing(counting('Fragile'), 1) as player:
+    player.initial()
+    for _ in range(3):
+      player.step(RAISE)
+  crashed = [r.getMessage() for r in caplog.records if 'crashed' in r.getMessage()]
+  (told,) = crashed
+  first, *traceback = told.splitlines()
+  assert 'your environment raised ArithmeticError in step (counting_env.py:' in first
+  assert traceback[0].startswith('Traceback') and traceback[-1].endswith('simulator stumbled')
+  assert told.count('Traceback') == 1
+
+
+def test_a_fault_is_found_in_what_tensorflow_says_of_it():
+  with playing(counting('Breaking'), 1) as player:
+    player.initial()
+    with pytest.raises(tf.errors.OpError) as info:
+      player.step(1)
+  sentence = faults.sentence_in(info.value)
+  assert sentence.startswith('environment 0 of counting_env:Breaking-v0: its reward is nan')
+  assert '\n' not in sentence and faults.sentence_in(KeyError('EnvironmentFault')) == ''
+  assert role.failure(info.value) == sentence
 
 
 def test_finished_game_ends_the_row_of_crashes():
