@@ -106,7 +106,7 @@ def test_the_commands_of_the_readme_as_printed(processes, tmp_path, block):
     )
   for task in tasks:
     assert task.exit_code(LIMIT_SECS) == 0, '\n'.join(t.output()[-2000:] for t in tasks)
-  logdir = tmp_path / 'runs' / 'BreakoutNoFrameskip-v4-SimpleConvNetAgent'
+  logdir = tmp_path / 'runs' / 'BreakoutNoFrameskip-v4-SimpleConvNetAgent-seed1'
   assert (logdir / 'checkpoint').exists() and (logdir / 'metrics.csv').exists()
 
 

@@ -255,7 +255,7 @@ def test_a_checkpoint_of_an_atari_game_is_chosen_by_its_frames(tmp_path, process
 @pytest.mark.timeout(580)  # Real games, on a busy machine.
 def test_the_commands_of_the_readme_from_a_run_to_its_card(tmp_path, processes):
   # Breakout, in a folder of the name that the README gives: its games are shorter than Pong's.
-  folder = tmp_path / 'runs' / 'PongNoFrameskip-v4-SimpleConvNetAgent'
+  folder = tmp_path / 'runs' / 'PongNoFrameskip-v4-SimpleConvNetAgent-seed1'
   finished(processes, *BREAKOUT, f'--logdir={folder}', '--total_environment_frames=100',
            '--metrics_secs=0.1')  # fmt: skip
   for title in ('Test', 'Video', 'Export'):
