@@ -4,6 +4,7 @@ Worker processes import this module, so it imports neither TensorFlow nor ale_py
 itself. It also registers the environments of this project.
 """
 
+import contextlib
 import random
 
 import gymnasium
@@ -101,8 +102,9 @@ class GymEnvironment:
     return self._good(self._pictures, self._call('render'))
 
   def close(self):
-    """Closes the environment."""
-    self._env.close()
+    """Closes the environment; one that cannot is ended with its process."""
+    with contextlib.suppress(Exception):
+      self._env.close()
 
   def _metadata(self):
     return getattr(self._env, 'metadata', None) or {}

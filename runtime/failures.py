@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 
 from runtime.process import RunFailed
 
@@ -27,13 +28,16 @@ def reason(error):
 def _of_the_machine(error):
   if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
     where = f'{os.fsdecode(error.filename)}: ' if isinstance(error.filename, (str, bytes)) else ''
-    return where + os.strerror(error.errno)
+    limit = ''
+    if error.errno == errno.EMFILE:
+      limit = f' (ulimit -n is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})'
+    return where + os.strerror(error.errno) + limit
   if isinstance(error, MemoryError):
     return ' '.join(['this machine is out of memory', *str(error).split()])
   # TensorFlow's own errors tell the system's in their text.
   message = getattr(error, 'message', None)
   if isinstance(message, str):
-    for number in _OF_THE_MACHINE:
-      if message.rstrip().endswith(os.strerror(number)):
-        return message.strip().splitlines()[-1]
+    for line in message.splitlines():
+      if any(line.rstrip().endswith(os.strerror(number)) for number in _OF_THE_MACHINE):
+        return line.strip()
   return ''

@@ -98,6 +98,12 @@ def test_beside_the_game_stands_what_the_agent_intends(tmp_path):
   assert ((white == 255) & (even == 0)).sum() > 3 * 4 * 60 * 60
 
 
+def test_told_to_stop_it_keeps_the_games_that_have_ended(tmp_path):
+  looks = iter(range(1000))
+  returns, count = film(tmp_path, annotate=False, should_stop=lambda: next(looks) >= 12)
+  assert len(returns) == 1 and 10 < count == len(read(tmp_path / 'video.webm')) < 20
+
+
 def test_told_to_stop_it_leaves_nothing(tmp_path):
   film(tmp_path, should_stop=lambda: True)
   assert list(tmp_path.glob('video*')) == []
