@@ -37,9 +37,12 @@ class Kept:
   def __init__(self, folder, checkpoints, written, keep=3, keep_every_frames=0):
     self._folder, self._keep, self._every = folder, keep, keep_every_frames
     self.saved, self.in_use = [], lambda name: False
+    latest = max((saved.updates for saved in written or ()), default=-1)
     for saved in checkpoints:
-      # Without a list nobody knows which of them were to stay; so all do.
-      to_stay = written is None or (saved not in written and self.is_due(saved.frames))
+      # Without a list nobody knows which of them were to stay; so all do. An earlier one that is
+      # not on it was about to be deleted.
+      is_new = saved not in (written or ()) and saved.updates > latest
+      to_stay = written is None or (is_new and self.is_due(saved.frames))
       self.saved.append(saved._replace(for_ever=saved.for_ever or to_stay))
     if self.saved != (written or []):  # No list, or the last process was killed.
       self._write(self.saved)

@@ -281,7 +281,7 @@ def assert_summary(output, reason, frames):
   """The last line says why and where the run ended; nothing else came but progress."""
   lines = output.splitlines()
   assert lines[-1].startswith(f'{reason}: {frames} frames, '), output
-  assert sum(line.startswith(reason) for line in lines) == 1
+  assert sum(line.startswith(f'{reason}: {frames} ') for line in lines) == 1
   for noise in ('Traceback', 'WARNING', 'absl', 'oneDNN', 'uda', 'cuInit', 'Restoring', 'Deprec'):
     assert noise not in output
 

@@ -131,7 +131,7 @@ def test_the_command_of_the_readme(tmp_path, processes):
   assert (python, program) == ('python', 'experiment.py')
   flags = [flag.replace('=100000', '=2000').replace('=10', '=3') for flag in flags]
   run = processes.start(os.path.join(ROOT, program), *flags, '--num_actors=1', cwd=tmp_path)
-  evaluated = tmp_path / 'runs' / 'CartPole-v1-MLPAgent' / 'evaluations.csv'
+  evaluated = tmp_path / 'runs' / 'CartPole-v1-MLPAgent-seed1' / 'evaluations.csv'
   until(run, lambda: whole_rows(evaluated))
   stop(run)
   assert whole_rows(evaluated)[0]['num_episodes'] == '3'

@@ -177,6 +177,15 @@ def test_what_killed_processes_left_half_written_goes_and_nothing_else(tmp_path)
   assert not (tmp_path / '.saving-abc').exists()
 
 
+def test_one_that_was_about_to_be_deleted_is_not_kept_for_ever(tmp_path):
+  folder = a_run(tmp_path, 2, 3, 4)
+  put(folder, 'model.ckpt-1')  # Its process was killed once the list without it was written.
+  put(folder, 'model.ckpt-5')  # And this one before.
+  there = [saved(1), *look(folder).written, saved(5)]
+  kept = Kept(folder, there, look(folder).written, keep=1, keep_every_frames=100)
+  assert [s.updates for s in kept.saved if s.for_ever] == [5]
+
+
 # Kills, one at each step of a save.
 
 SAVES = f"""
