@@ -203,11 +203,16 @@ def listed(logdir):
   known, checkpoints = {saved.name: saved for saved in found.written or ()}, []
   for name in found.whole:
     path = os.path.join(logdir, name)
-    reason = '' if name in known else damage(path)
-    if reason:
+    if name in known:
+      checkpoints.append(known[name])
+      continue
+    reason = damage(path)
+    try:
+      checkpoints += [] if reason else [_looked_into(path)]
+    except Exception as e:  # Of TensorFlow: its run may just have deleted it.
+      reason = _reason(e)
+    if reason and is_whole(path):
       logging.warning('%s is left out: %s', path, reason)
-    else:
-      checkpoints.append(known.get(name) or _looked_into(path))
   return checkpoints
 
 
