@@ -6,10 +6,11 @@ either. So its socket is changed after it was made, and before the server answer
 
 import contextlib
 import ipaddress
-import os
 import socket
 
 from absl import logging
+
+from runtime import peers
 
 
 def restrict(cluster, port):
@@ -63,16 +64,11 @@ def _change_listeners(port, change):
 def _sockets(stack, port, listening):
   """This process's sockets of TCP at a local port, as copies that `stack` closes."""
   found = []
-  with contextlib.suppress(OSError):
-    for name in os.listdir('/proc/self/fd'):
-      with contextlib.suppress(OSError):  # No socket, or closed meanwhile.
-        one = stack.enter_context(socket.socket(fileno=os.dup(int(name))))
-        if (
-          one.family in (socket.AF_INET, socket.AF_INET6)
-          and one.getsockname()[1] == port
-          and bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) == listening
-        ):
-          found.append(one)
+  for one in map(stack.enter_context, peers.own_sockets()):
+    with contextlib.suppress(OSError):
+      is_listening = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+      if one.getsockname()[1] == port and bool(is_listening) == listening:
+        found.append(one)
   return found
 
 

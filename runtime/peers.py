@@ -89,7 +89,7 @@ def _port_owner(port):
 
 def give_up_lost_clients(port):
   """Connections that this process accepts at a port from now on end with their other end's host."""
-  for listener in _own_sockets():
+  for listener in own_sockets():
     is_listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if is_listening and listener.getsockname()[1] == port:
       for (level, name), value in _KEEPALIVE.items():
@@ -120,7 +120,7 @@ class Connections:
     if now - self._looked > secs:  # This process was suspended, and may just have sent something.
       self._waits = {}
     self._looked = now
-    connected = [(_peer_of(s), s) for s in _own_sockets()]
+    connected = [(_peer_of(s), s) for s in own_sockets()]
     for peer, connection in connected:
       if peer and _unacknowledged_bytes(connection):
         inode = os.fstat(connection.fileno()).st_ino
@@ -135,17 +135,26 @@ class Connections:
     return len(dead)
 
 
-def _own_sockets():
-  """TCP sockets of this process, libraries' too; duplicates, which the caller lets go."""
+def own_sockets():
+  """TCP sockets of this process, libraries' too; duplicates, which the caller closes."""
   found = []
   for fd in map(int, os.listdir('/proc/self/fd')):
     with contextlib.suppress(OSError):
       if fd in [s.fileno() for s in found] or not stat.S_ISSOCK(os.fstat(fd).st_mode):
         continue
-      duplicate = socket.socket(fileno=os.dup(fd))
+      duplicate = _as_socket(os.dup(fd))
       if duplicate.type == socket.SOCK_STREAM and duplicate.family != socket.AF_UNIX:
         found.append(duplicate)
   return found
+
+
+def _as_socket(fd):
+  """The socket behind a file descriptor, which is closed where it is none (OSError)."""
+  try:
+    return socket.socket(fileno=fd)
+  except OSError:
+    os.close(fd)
+    raise
 
 
 def _peer_of(connection):

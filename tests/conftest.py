@@ -35,7 +35,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # What a test is given, itself or through another fixture, says what it costs; `make quick` leaves
 # out the tests with these marks.
 MARKS = {
-  'cluster': {'new_cluster', 'network', 'sshd', 'slurm'},  # Processes of a cluster, or an sshd.
+  # Processes of a cluster, or an sshd.
+  'cluster': {'new_cluster', 'network', 'hosts', 'sshd', 'slurm'},
   'slow': {'catch_runs'},  # Training until something is learned.
 }
 

@@ -37,7 +37,8 @@ def small_options(**changes):
   """`roles.settings.Options` with the flags' defaults, but for the changes."""
   names = [name for name in Options._fields if name in experiment.FLAGS]
   defaults = {name: experiment.FLAGS[name].default for name in names}
-  return Options(**{**defaults, 'shared': {}, 'given': set(), 'all_flags': {}, **changes})
+  other = dict(shared={}, given=set(), all_flags={}, parse=lambda name, value: value)
+  return Options(**{**defaults, **other, **changes})
 
 
 def random_unrolls(settings, number, seed=0, policy_version=0):

@@ -9,6 +9,9 @@ import pytest
 
 from conftest import ROOT
 
+# What `make test` gives to the tests.
+_OF_MAKE = ('PYTHON', 'MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES')
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -24,7 +27,7 @@ def folder(tmp_path):
 
 def make_train(folder, *arguments, **environment):
   """(exit code, standard output, standard error) of `make train`."""
-  env = {name: value for name, value in os.environ.items() if name not in ('PYTHON', 'MAKEFLAGS')}
+  env = {name: value for name, value in os.environ.items() if name not in _OF_MAKE}
   done = subprocess.run(
     ['make', 'train', *arguments],
     cwd=folder, env={**env, **environment}, capture_output=True, text=True, timeout=60,

@@ -76,7 +76,8 @@ class Example:
     self.forks_and_leaves(True)
 
   def socket_fd(self):
-    (fd,) = [fd for fd in range(3, 20) if os.path.exists(f'/proc/self/fd/{fd}')
+    (fd,) = [fd for fd in map(int, os.listdir('/proc/self/fd'))
+             if fd > 2 and os.path.exists(f'/proc/self/fd/{fd}')
              and os.readlink(f'/proc/self/fd/{fd}').startswith('socket')]  # fmt: skip
     return fd
 

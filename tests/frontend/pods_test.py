@@ -23,13 +23,13 @@ FLAGS = (
 @pytest.fixture(name='pods')
 def pods_fixture(processes, network, tmp_path):  # noqa: F811
   (tmp_path / 'c.csv').write_text(CSV)
+  gate = os.path.join(network.folder, 'open')
   written = frontend_fixtures.frontend(
     ['--cluster_csv_path=c.csv', '--action=kubernetes', '--image=example.org/impala:1',
      '--name=catch', *FLAGS],
-    cwd=tmp_path, PYTHONPATH=os.path.join(ROOT, 'tests'),
+    cwd=tmp_path, PYTHONPATH=os.path.join(ROOT, 'tests'), **{throttled_env.OPEN: gate},
   )  # fmt: skip
   assert written.returncode == 0, written.stdout + written.stderr
-  gate = os.path.join(network.folder, 'open')
   made = Pods(
     processes, network, tmp_path / 'kubernetes' / 'catch.yaml',
     image_environment(**{throttled_env.OPEN: gate}),

@@ -17,6 +17,15 @@ def server_of(job, task, host='localhost'):
   return sessions.start_server(Cluster((ps,), (learner,), (actor,), job, task), None)
 
 
+def test_files_of_this_process_stay_as_many():
+  before = len(os.listdir('/proc/self/fd'))
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    port = server.getsockname()[1]
+    address = f'127.0.0.1:{port}'
+    listening.restrict(Cluster((address,), (address,), (), 'ps', 0), port)
+    assert len(os.listdir('/proc/self/fd')) == before + 1
+
+
 def port_of(server):
   return int(server.target.rpartition(':')[2])
 
