@@ -22,7 +22,7 @@ CATCH = dict(
   num_actions=3,
 )  # fmt: skip
 STATE = ('VarHandleOp', 'VariableV2', 'FIFOQueueV2', 'ConditionalAccumulator',
-         'ResourceConditionalAccumulator')  # fmt: skip
+         'ResourceConditionalAccumulator', 'MutableHashTableV2')  # fmt: skip
 COUNTERS = ['environment_frames', 'global_step', 'gradient_norm']
 
 Built = collections.namedtuple('Built', 'graph side optimizer variables')
@@ -86,9 +86,11 @@ def on_ps(tasks):
 
 def assert_shared_state_is_on_ps_0(places):
   """Takes the state that all roles share out of `places`."""
-  shared = ['shared_settings', 'run_is_done', 'chief_has_left', 'dropped_reports']
+  shared = ['shared_settings', 'run_is_done', 'chief_has_left', 'dropped_reports', 'roll']
+  shared.append('held_run')
+  tables = ['MutableHashTableV2', 'MutableHashTableV2_1']  # Who has left, and spare actors.
   # Queues are known by their shared_name; their operations are numbered, reports come first.
-  for name in [*shared, 'fifo_queue', 'fifo_queue_1']:
+  for name in [*shared, *tables, 'fifo_queue']:
     assert places.pop(name) == 'ps:0', name
 
 
@@ -108,8 +110,8 @@ def test_a_learner_has_its_queue_and_copies_and_all_else_is_on_the_ps(sync_learn
   templates = {name for name in places if name.startswith('agent/')}
   assert {f'agent/{name.partition("/")[2]}' for name in copies} == templates
   others = set(places) - copies - templates
-  assert others == {'fifo_queue_2', 'staged', 'sync_rep_local_step'}
-  unrolls = sync_learner.graph.get_operation_by_name('fifo_queue_2')
+  assert others == {'fifo_queue_1', 'staged', 'sync_rep_local_step'}
+  unrolls = sync_learner.graph.get_operation_by_name('fifo_queue_1')
   assert unrolls.get_attr('shared_name') == b'unrolls'
   assert unrolls.get_attr('capacity') == 100
 
@@ -157,7 +159,7 @@ def test_an_actor_keeps_its_weights_environments_and_core_states(actor):
   assert_shared_state_is_on_ps_0(places)
   assert on_ps(places.pop(name) for name in global_names(actor))
   # Actors are dealt to the learners round robin: this is the last of four, there are two learners.
-  assert places.pop('fifo_queue_2') == 'learner:1'
+  assert places.pop('fifo_queue_1') == 'learner:1'
   assert set(places.values()) == {'actor:3'}
   copies = {name.split('/')[0] for name in places if '/' in name} - {'agent'}
   assert copies in ({'agent_1'}, {'agent_1', 'agent_2'})
