@@ -190,12 +190,14 @@ class Connection:
       pass
 
   def _close(self, loops, session):
-    for part in self._parts:
-      part.disconnect()
-    sessions.close_session(session)
+    self.close_sessions(session)
     # None of them may meet those of the next session.
     while running := loops.join(WAITING_SECS):
       logging.info('%s waits for its loops to end: %s', self._task.cluster.name, ', '.join(running))
+
+  def close_sessions(self, session):
+    """Closes a session of this connection, and with it those that the parts have opened."""
+    sessions.close_session(session, *(one for part in self._parts for one in part.disconnect()))
 
   def say_goodbye(self):
     """Deregisters this task at ps 0, if that answers; not one that will be back."""

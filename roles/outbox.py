@@ -41,8 +41,9 @@ class Outbox:
     if self._sender:
       self.send_unroll = self._sender.on(at_learner)
 
-  def close(self):
-    """The session is lost, or about to be closed."""
+  def release(self):
+    """Returns the list of sessions that this outbox has opened; whoever asks closes them."""
+    return []
 
 
 class ActorOutbox(Outbox):
@@ -69,7 +70,7 @@ class ActorOutbox(Outbox):
 
   def open(self, session):
     """As `Outbox`."""
-    self.close()
+    sessions.close_session(*self.release())
     at_ps = self._session('ps', 0, self._ps_graph)
     self._open(at_ps, self._session('learner', self._cluster.learner_of_actor, self._learner_graph))
 
@@ -81,8 +82,7 @@ class ActorOutbox(Outbox):
     self._sessions.append(tf.compat.v1.Session(target, tf_graph, config))
     return self._sessions[-1]
 
-  def close(self):
-    """As `Outbox`: calls in flight are cancelled."""
+  def release(self):
+    """As `Outbox`."""
     opened, self._sessions = self._sessions, []
-    for session in opened:
-      sessions.close_session(session)
+    return opened

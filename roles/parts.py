@@ -52,7 +52,8 @@ class Part:
     """The loops have ended; the session still is open."""
 
   def disconnect(self):
-    """The session is about to be closed."""
+    """The session is about to be closed; returns a list of others, to be closed with it."""
+    return []
 
   def conclude(self):
     """The task has left the run, as it should; told once, before `close`."""
@@ -89,7 +90,7 @@ class Telling(Part):
 
   def disconnect(self):
     """As `Part`."""
-    self._outbox.close()
+    return self._outbox.release()
 
   def start(self, loops, session):
     """As `Part`."""

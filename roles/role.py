@@ -23,6 +23,7 @@ from runtime.process import POLL_SECS, WAITING_SECS, RunFailed
 from runtime.sessions import first_line, lost_peer
 
 _LOOPS_SECS = 5.0  # For loops that nothing of a run's folder depends on.
+_CLOSING_SECS = 1.0  # For sessions to close before the task deregisters.
 _SIGN_SECS = 2.0  # Between two signs of life of a task whose loops come to their end.
 
 
@@ -171,10 +172,10 @@ class Role:
       if self._chief:
         raise RunFailed(f'the last checkpoint could not be written: {first_line(e)}') from e
     finally:
-      for part in self._parts:
-        part.disconnect()
-      sessions.close_session(session)
+      closing = sessions.Attempt(self._connection.close_sessions, session)
+      closing.has_ended(_CLOSING_SECS)  # Those of a peer that has gone may never close.
       self._connection.say_goodbye()
+      closing.result()
 
   def _wait_for_loops(self, loops, session):
     """Waits for the loops of whatever a checkpoint or a record holds, however long they take.

@@ -62,11 +62,19 @@ def open_session(target, config, local_init_op, ready_op, fill=None):
   return session
 
 
-def close_session(session, secs=5.0):
-  """Closes a session, whose calls in flight are cancelled; gives up on one that does not close."""
-  thread = threading.Thread(target=_close_quietly, args=(session,), daemon=True)
-  thread.start()
-  thread.join(secs)
+def close_session(*opened, secs=5.0):
+  """Closes sessions, all at once; calls in flight are cancelled.
+
+  Args:
+    *opened: tf.compat.v1.Session.
+    secs: after which those that do not close are given up.
+  """
+  deadline = time.monotonic() + secs
+  threads = [threading.Thread(target=_close_quietly, args=(one,), daemon=True) for one in opened]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _close_quietly(session):
