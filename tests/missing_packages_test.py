@@ -47,4 +47,4 @@ def test_a_module_of_somebody_elses_is_none_of_them():
     ModuleNotFoundError('numpy'),
     KeyError('absl'),
   ):
-    missing_packages.leave(error, 'experiment.py')
+    assert missing_packages.leave(error, 'experiment.py') is None

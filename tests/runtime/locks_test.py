@@ -55,7 +55,10 @@ def test_without_locks_of_the_file_system_it_goes_on_and_says_so(code, tmp_path)
 
 def test_a_name_on_a_lock_that_nobody_holds_is_no_holder(tmp_path):
   (tmp_path / 'lock').write_bytes(b'\xff\xfe 12 what is this')
-  lock_folder(str(tmp_path), '--logdir').close()
+  lock = lock_folder(str(tmp_path), '--logdir')
+  with pytest.raises(BadInput, match=f'is in use by process {os.getpid()}:'):
+    lock_folder(str(tmp_path), '--logdir')
+  lock.close()
   lock_folder(str(tmp_path), '--logdir').close()
 
 
