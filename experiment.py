@@ -29,17 +29,17 @@ try:
     logging,
   )
 
-  import open_files
+  from common import open_files
   from envs import faults
-  from evaluation import modes, protocols
-  from roles import resuming
+  from evaluation import protocols
+  from roles import modes, resuming
   from roles import settings as settings_lib
   from roles import sizes as sizes_lib
   from roles.settings import SHARED_FLAGS
   from runtime import checkpoints, cluster_sources, failures, paths, process
   from runtime.process import BadInput
 except ModuleNotFoundError as e:
-  import missing_packages
+  from common import missing_packages
 
   missing_packages.leave(e, 'experiment.py')
   raise
@@ -416,7 +416,7 @@ def main(argv):
     print(f'experiment.py: --level_name={e.level_name}: {e}', file=sys.stderr)
     return process.EXIT_BAD_INPUT
   except Exception as e:
-    import missing_packages
+    from common import missing_packages
 
     missing_packages.leave(e, 'experiment.py')
     reason = faults.sentence_in(e) or failures.reason(e)

@@ -12,8 +12,8 @@ import math
 import sonnet as snt
 import tensorflow as tf
 
-from observation_scaling import SCALES, scaling_by_moments, with_moments
-from value_normalisation import PopArt
+from learning.observation_scaling import SCALES, scaling_by_moments, with_moments
+from learning.value_normalisation import PopArt
 
 snt.Module()  # Sonnet 2 wants its first module built eagerly; later ones may be built in graphs.
 

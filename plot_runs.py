@@ -11,7 +11,7 @@ try:
   from reporting import comparison
   from runtime.process import BadInput
 except ModuleNotFoundError as e:
-  import missing_packages
+  from common import missing_packages
 
   missing_packages.leave(e, 'plot_runs.py')
   raise

@@ -9,7 +9,7 @@ import inspect
 import threading
 import weakref
 
-from worker_process import Worker, WorkerDied, WorkerError, call_all, close_all, start_all
+from acting.worker_process import Worker, WorkerDied, WorkerError, call_all, close_all, start_all
 
 __all__ = [
   'PyProcess',

@@ -10,10 +10,11 @@ import sys
 try:
   from absl import flags
 
-  from frontend import arguments, cluster, plain_text
+  from common import plain_text
+  from frontend import arguments, cluster
   from frontend.host_error import HostError
 except ModuleNotFoundError as e:
-  import missing_packages
+  from common import missing_packages
 
   missing_packages.leave(e, 'run_experiment_mm_raw.py')
   raise

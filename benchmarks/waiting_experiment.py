@@ -34,8 +34,7 @@ def replace_gradients(secs):
   """Learners wait."""
   import tensorflow as tf
 
-  import learner
-  import losses
+  from learning import learner, losses
 
   def build_gradients(agent, batch, hyperparameters, terms, devices, reuse):
     del hyperparameters, terms, devices, reuse
@@ -51,7 +50,7 @@ def replace_unrolls(secs):
   """Actors wait, and send noise."""
   import tensorflow as tf
 
-  import actor
+  from acting import actor
 
   unroll_specs, specs = actor.unroll_specs, []
 

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 from absl import logging
 
-import worker_process
+from acting import worker_process
 from envs import faults
 from envs.batch import GameTotals, environment_seed
 from envs.gym_env import GymEnvironment

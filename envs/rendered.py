@@ -2,7 +2,7 @@
 
 import numpy as np
 
-import worker_process
+from acting import worker_process
 from envs import atari, faults
 from envs.batch import GameTotals, environment_seed
 from envs.gym_env import GymEnvironment

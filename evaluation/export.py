@@ -8,8 +8,8 @@ import tempfile
 
 import tensorflow as tf
 
+from common import files
 from evaluation.policy import build_policy
-from runtime import files
 from runtime.process import RunFailed
 
 _PLAYER, _MADE_IN = 'play_exported.py', '.export-'

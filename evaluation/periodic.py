@@ -16,7 +16,7 @@ from runtime.process import RunFailed
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PROGRAM = os.path.join(_ROOT, 'experiment.py')
-_NICED = os.path.join(_ROOT, 'evaluation', 'niced.py')
+_LOW_PRIORITY = os.path.join(_ROOT, 'evaluation', 'low_priority.py')
 # A signal to a whole process group may end a process that has no group of its own yet before the
 # run hears of it.
 _MOMENT_SECS = 1.0
@@ -138,7 +138,7 @@ class Evaluations:
         if self._stopped:
           raise RunFailed('the run ends')
         self._process = subprocess.Popen(
-          [sys.executable, _NICED, str(lifeline), _PROGRAM, '--mode=test', '--threads=1']
+          [sys.executable, _LOW_PRIORITY, str(lifeline), _PROGRAM, '--mode=test', '--threads=1']
           + [f'--{name}={value}' for name, value in flags.items()],
           stdin=subprocess.DEVNULL,
           stdout=output,

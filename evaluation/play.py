@@ -5,8 +5,8 @@ import time
 import numpy as np
 import tensorflow as tf
 
-import actor
 import nets
+from acting import actor
 
 MAX_ENVIRONMENTS = 16
 _STEPS_PER_CALL = 20

@@ -6,8 +6,9 @@ import time
 
 import numpy as np
 
-from evaluation.scores import human_normalised_score
-from runtime import files, locks
+from common import files
+from reporting.scores import human_normalised_score
+from runtime import locks
 from runtime.process import BadInput
 
 CONFIDENCE = 0.95

@@ -11,9 +11,9 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
+from common import files
 from evaluation import picture
 from evaluation.policy import build_policy
-from runtime import files
 from runtime.process import RunFailed
 
 _ANIMATED_SECS, _ANIMATED_FRAMES_PER_SEC = 12, 10

@@ -1,9 +1,10 @@
 """`check`: whether the cluster can run, as a table of hosts and a sentence for each failure."""
 
-from frontend import asking, code_files, host_check, hosts, lock_file, threads
+from common import threads
+from common.tables import layout
+from frontend import asking, code_files, host_check, hosts, lock_file
 from frontend import cluster as cluster_lib
 from frontend.host_error import STAGES, HostError
-from frontend.tables import layout
 
 # The columns of `check`, in the order in which they are found out.
 CHECK_ITEMS = STAGES + (

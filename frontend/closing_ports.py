@@ -4,7 +4,8 @@ import contextlib
 import re
 import time
 
-from frontend import agreed_addresses, firewall, hosts, plain_text
+from common import plain_text
+from frontend import agreed_addresses, firewall, hosts
 from frontend import cluster as cluster_lib
 from frontend.host_error import HostError
 

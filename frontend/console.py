@@ -10,8 +10,9 @@ import shlex
 import shutil
 import sys
 
+from common import plain_text, threads
 from frontend import cluster as cluster_lib
-from frontend import hosts, plain_text, scripts, threads
+from frontend import hosts, scripts
 from frontend.host_error import HostError
 
 # How often an action that waits for something looks again.

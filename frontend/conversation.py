@@ -3,7 +3,8 @@
 import json
 import time
 
-from frontend import on_host, plain_text, replies, scripts
+from common import plain_text
+from frontend import on_host, replies, scripts
 from frontend.host_error import LOST, HostError
 
 # The longest that is read for one reply, with whatever a login script prints before it.

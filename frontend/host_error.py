@@ -1,6 +1,6 @@
 """How the frontend says that a host cannot be used, and at which stage that showed."""
 
-from frontend import plain_text
+from common import plain_text
 
 # What a failure to get as far as the first reply is called in the table of `check`.
 STAGES = ('address', 'reachable', 'host key', 'login', 'workdir', 'python')

@@ -9,8 +9,9 @@ import os
 import socket
 import sys
 
+from common import threads
 from frontend import cluster as cluster_lib
-from frontend import conversation, copying, fetching, scripts, ssh, ssh_config, threads, tunnel
+from frontend import conversation, copying, fetching, scripts, ssh, ssh_config, tunnel
 from frontend.host_error import LOST, HostError
 
 CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

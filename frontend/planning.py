@@ -5,8 +5,9 @@ It touches no host, and no shell runs what it prints.
 
 import shlex
 
+from common import plain_text
 from frontend import cluster as cluster_lib
-from frontend import hosts, plain_text, predicting
+from frontend import hosts, predicting
 
 
 def plan(console):

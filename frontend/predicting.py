@@ -7,7 +7,8 @@ asked.
 import json
 import math
 
-from frontend import asking, measured, tables, traffic
+from common import tables
+from frontend import asking, measured, traffic
 from frontend.host_error import HostError
 
 # Flags of the frontend that ask for a prediction, with an example of each.

@@ -5,7 +5,8 @@ import os
 import re
 import time
 
-from frontend import fetching, hosts, plain_text
+from common import plain_text
+from frontend import fetching, hosts
 from frontend.host_error import HostError
 
 RECORD = 'run.json'

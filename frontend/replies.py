@@ -8,7 +8,7 @@ and print its strings. Strings come out as one line without what steers a termin
 import ipaddress
 import math
 
-from frontend import plain_text
+from common import plain_text
 from frontend.host_error import HostError
 
 MOST_LETTERS = 1 << 16

@@ -4,7 +4,8 @@ import glob
 import os
 import time
 
-from frontend import plain_text, supervisor, task_record, task_status, watching
+from common import plain_text
+from frontend import supervisor, task_record, task_status, watching
 from frontend.cluster import JOBS
 
 # A task writes its state every 2 s; clocks of hosts and a shared file system may be late.

@@ -13,7 +13,8 @@ import subprocess
 import tempfile
 import time
 
-from frontend import pip_output, plain_text, threads
+from common import plain_text, threads
+from frontend import pip_output
 from frontend.host_error import LOST, HostError
 
 PROGRAM = 'run_experiment_mm_raw.py'

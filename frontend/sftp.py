@@ -26,7 +26,7 @@ from paramiko.sftp import (
   int64,
 )
 
-from frontend import plain_text
+from common import plain_text
 
 # OpenSSH sends at most 256 KB a packet.
 MOST_PACKET_BYTES = 300 * 1024

@@ -3,7 +3,8 @@
 import contextlib
 import secrets
 
-from frontend import hosts, threads
+from common import threads
+from frontend import hosts
 from frontend.console import LEAVE_SECS
 from frontend.copying import SUFFIX, FolderHere
 from frontend.host_error import HostError

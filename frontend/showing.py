@@ -2,7 +2,8 @@
 
 import time
 
-from frontend import plain_text, pulling, tensorboard_process
+from common import plain_text
+from frontend import pulling, tensorboard_process
 from frontend.console import POLL_SECS
 from frontend.host_error import HostError
 

@@ -21,7 +21,8 @@ import socket
 import subprocess
 import time
 
-from frontend import plain_text, processes, task_record, whole_files
+from common import plain_text
+from frontend import processes, task_record, whole_files
 from frontend.task_log import Log
 from frontend.task_record import read_json
 

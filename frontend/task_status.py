@@ -5,7 +5,8 @@ import os
 import stat
 import time
 
-from frontend import launched, plain_text, supervisor, tables, task_log, task_record
+from common import plain_text, tables
+from frontend import launched, supervisor, task_log, task_record
 
 # A task writes its state every 2 s, and does not answer where that is older.
 STATE_LATE_SECS = 15.0

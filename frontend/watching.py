@@ -6,11 +6,12 @@ import re
 import shutil
 import time
 
+from common import plain_text, threads
+from common.tables import duration, layout, spark
 from frontend import cluster as cluster_lib
-from frontend import plain_text, threads, tmux
+from frontend import tmux
 from frontend.console import POLL_SECS, task_names
 from frontend.host_error import HostError
-from frontend.tables import duration, layout, spark
 from frontend.task_status import STATE_LATE_SECS
 
 STATUS_KEYS = (

@@ -11,9 +11,8 @@ import os
 import numpy as np
 from scipy import stats
 
-from evaluation import scores
-from reporting import csv_files
-from runtime import files
+from common import files
+from reporting import csv_files, scores
 from runtime.process import BadInput
 
 FEW_RUNS = 5

@@ -11,7 +11,7 @@ import os
 import random
 import stat
 
-from runtime import files
+from common import files
 
 # Of what is read for a picture or a table: so many rows, drawn evenly, out of so many bytes.
 MOST_ROWS = 100_000

@@ -6,8 +6,8 @@ Evaluations while it trained stand among the returns, with their intervals.
 import io
 import os
 
+from common import files
 from reporting import csv_files
-from runtime import files
 
 
 def plot_learning_curve(logdirs, path):

@@ -5,7 +5,7 @@ import os
 import platform
 import time
 
-from runtime import files
+from common import files
 
 
 class EventFile:

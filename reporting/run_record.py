@@ -9,7 +9,7 @@ import subprocess
 
 from absl import logging
 
-from runtime import files
+from common import files
 
 _DISTRIBUTIONS = (
   'tensorflow',

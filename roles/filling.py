@@ -10,7 +10,7 @@ import uuid
 import tensorflow as tf
 from absl import logging
 
-from runtime import files
+from common import files
 
 HELD = 'what the parameter servers hold'
 _NAME = 'run_id'

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-import actor
+from acting import actor
 from runtime import placement, sessions
 from runtime.shared_state import SharedState
 

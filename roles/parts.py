@@ -9,8 +9,8 @@ import os
 
 from absl import logging
 
-import learner
 from evaluation import periodic
+from learning import learner
 from roles.bookkeeping import Records, Reports
 from roles.saving import Saving
 from roles.settings import initial_weights

@@ -10,11 +10,11 @@ import os
 import shlex
 import sys
 
+from common import files
 from reporting import run_record
 from roles import presets
 from roles import settings as settings_lib
 from roles.settings import OPEN_VALUES, SHARED_FLAGS, record_of
-from runtime import files
 from runtime.checkpoints import Checkpoints
 from runtime.locks import lock_folder
 from runtime.process import BadInput, RunFailed

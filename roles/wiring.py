@@ -8,19 +8,17 @@ import re
 
 import tensorflow as tf
 
-import actor
 import dynamic_batching
 import environments
-import learner
-import losses
 import nets
-import sliced_weights
-from advantage_scale import AdvantageScale
+from acting import actor
+from learning import learner, losses, sliced_weights
+from learning.advantage_scale import AdvantageScale
+from learning.sample_reuse import SampleReuse
 from roles.settings import derived_seed
 from runtime import placement
 from runtime.process import BadInput
 from runtime.shared_state import SharedState
-from sample_reuse import SampleReuse
 
 _MOST_ENVIRONMENTS_TO_MERGE = 4  # A loop; more than these fill a batch of inference alone.
 

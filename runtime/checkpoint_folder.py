@@ -13,7 +13,7 @@ import tempfile
 
 from absl import logging
 
-from runtime import files
+from common import files
 from runtime.process import RunFailed
 
 LIST = 'checkpoints.json'

@@ -11,7 +11,8 @@ import threading
 
 from absl import logging
 
-from runtime import checkpoint_folder, files
+from common import files
+from runtime import checkpoint_folder
 from runtime.checkpoint_folder import LIST, Saved, is_whole
 from runtime.kept_checkpoints import Kept, SaveFailed, best_of
 from runtime.process import BadInput, RunFailed, import_tensorflow

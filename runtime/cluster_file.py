@@ -6,7 +6,7 @@ import os
 
 from absl import logging
 
-from runtime import files
+from common import files
 from runtime.cluster import JOBS
 from runtime.process import BadInput
 

@@ -10,7 +10,7 @@ import time
 
 from absl import logging
 
-from runtime import files
+from common import files
 from runtime.process import EXIT_FAILURE, WAITING_SECS
 from runtime.silence import Silence
 

@@ -8,7 +8,7 @@ import socket
 
 from absl import logging
 
-from runtime import files
+from common import files
 from runtime.process import BadInput, RunFailed
 
 # Of NFS without its lock daemon, Lustre without -o flock, and some FUSE file systems.

@@ -29,7 +29,7 @@ from runtime import process
 
 def flip():
   """Gradient descent on the advantage instead of ascent."""
-  import losses
+  from learning import losses
 
   loss = losses.policy_gradient_loss
   losses.policy_gradient_loss = lambda *args: -loss(*args)
@@ -50,7 +50,7 @@ def slow_down():
 
 def be_late(path):
   """See above."""
-  from learner import LearnerLoop
+  from learning.learner import LearnerLoop
 
   make_passes = LearnerLoop._passes
 
@@ -106,7 +106,7 @@ def trace_messages(path):
   """See above."""
   import tensorflow as tf
 
-  from learner import LearnerLoop
+  from learning.learner import LearnerLoop
 
   make_passes = LearnerLoop._passes
 

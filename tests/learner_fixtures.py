@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 import experiment
-import learner
 from conftest import free_ports
 from environments import StepOutput, StepOutputInfo
+from learning import learner
 from nets import AgentOutput
 from roles import wiring
 from roles.settings import SHARED_FLAGS, Options, Settings

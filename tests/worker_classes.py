@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-import worker_process
+from acting import worker_process
 
 BARRIER_SECS = 30
 

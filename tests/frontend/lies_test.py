@@ -11,7 +11,8 @@ import tracemalloc
 import pytest
 
 import lying_sftp
-from frontend import copying, fetching, plain_text, pulling, sftp
+from common import plain_text
+from frontend import copying, fetching, pulling, sftp
 from frontend.host_error import HostError
 from network_fixtures import sshd  # noqa: F401
 from recorded_run import Recorded

@@ -8,7 +8,8 @@ import pytest
 
 import conftest
 import network_fixtures
-from frontend import conversation, scripts, starting, stopping, threads, watching
+from common import threads
+from frontend import conversation, scripts, starting, stopping, watching
 from frontend.host_error import HostError
 from scripted_host import Scripted, cluster_of_fixture, scripted_fixture  # noqa: F401
 

@@ -361,7 +361,7 @@ def test_every_check_can_fail(operator, network, known):  # noqa: F811
     ('13', 'peers')}, result.stdout  # fmt: skip
   assert 'port 8001: Address already in use (pid ' in found['10.0.0.11', 'ports']
   assert found['10.0.0.12', 'code'] == (
-    'not the same code as here (learner.py); --action=push copies it'
+    'not the same code as here (learning/learner.py); --action=push copies it'
   )
   # Host 2 does not reach host 3 either, where there is but an actor: nobody needs to.
   assert 'cannot reach 10.0.0.12:9001: ' in found['10.0.0.13', 'peers']

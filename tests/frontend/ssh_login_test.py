@@ -10,7 +10,7 @@ import paramiko
 import pytest
 
 import network_fixtures
-from frontend import threads
+from common import threads
 from frontend.host_error import HostError
 from network_fixtures import Sshd, sshd  # noqa: F401
 from ssh_fixtures import code_fixture, failure, opened_fixture, remote_fixture  # noqa: F401

@@ -5,9 +5,9 @@ import collections
 import pytest
 import tensorflow as tf
 
-import learner
 import nets
 from learner_fixtures import small_options, small_settings
+from learning import learner
 from roles import wiring
 from runtime.checkpoints import Checkpoints, saved_variables
 from runtime.cluster import LOCAL, Cluster

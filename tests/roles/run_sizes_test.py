@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import actor
 import experiment
+from acting import actor
 from conftest import ROOT
 from learner_fixtures import small_options
 from roles import settings as settings_lib

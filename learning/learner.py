@@ -1,7 +1,7 @@
 """The learner: a batch of unrolls becomes one V-trace update.
 
 IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 4 and Table G.1. What a batch is learned
-from stands in `losses.py`.
+from stands in `learning/losses.py`.
 
 Shapes: B unrolls per update and learner, T steps per unroll; [T, B] is time-major.
 """
@@ -13,9 +13,9 @@ import time
 
 import tensorflow as tf
 
-import frame_stacking
-import observation_scaling
-from losses import Losses, compute_losses
+from acting import frame_stacking
+from learning import observation_scaling
+from learning.losses import Losses, compute_losses
 
 Hyperparameters = collections.namedtuple(
   'Hyperparameters',

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 import nets
-import sliced_weights
 from environments import StepOutput
 from learner_fixtures import (
   TWO_CPUS,
@@ -18,8 +17,9 @@ from learner_fixtures import (
   two_learners,
   update_together,
 )
+from learning import sliced_weights
+from learning.value_normalisation import PopArt
 from nets import AgentOutput
-from value_normalisation import PopArt
 
 MOMENTS, SCALE = 'agent/value_statistics/moments', 'agent/value_statistics/scale'
 OFF = small_settings(reward_clipping='none')

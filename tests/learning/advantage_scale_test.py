@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advantage_scale import AdvantageScale
 from learner_fixtures import TWO_CPUS, Learner, assert_same, random_unrolls, small_settings
+from learning.advantage_scale import AdvantageScale
 
 NAME = 'advantage_moments'
 

@@ -5,11 +5,12 @@ import sys
 
 from absl import logging
 
+from common import files
 from evaluation import protocols
 from reporting import commands
 from roles import resuming
 from roles import settings as settings_lib
-from runtime import checkpoints, files, locks, process
+from runtime import checkpoints, locks, process
 from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput, RunFailed
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import learner
-import sliced_weights
 from learner_fixtures import small_settings
+from learning import learner, sliced_weights
 from runtime.checkpoints import Checkpoints
 
 SHAPES = ([3, 5], [7], [], [2, 1, 4], [64])

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import actor
 import counting_worlds
 import dynamic_batching
 import environments
-import losses
 import nets
+from acting import actor
 from conftest import eventually, free_ports
 from counting_worlds import SPEC, CountingAgent, CountingWorlds
 from environments import StepOutput, StepOutputInfo
+from learning import losses
 from runtime import sessions
 
 T = 4

@@ -8,7 +8,7 @@ _MODULES = {
   'absl', 'ale_py', 'cv2', 'gym', 'gymnasium', 'libtmux', 'matplotlib', 'numpy', 'paramiko', 'PIL',
   'scipy', 'sonnet', 'tensorboard', 'tensorflow',
 }  # fmt: skip
-_ROOT = os.path.dirname(os.path.abspath(__file__))
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _EXIT_CODE = 2
 
 

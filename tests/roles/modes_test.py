@@ -14,7 +14,7 @@ import pytest
 import tensorflow  # noqa: F401 (imported later and quietly, it would change what children print)
 
 from conftest import ROOT, Processes, commands_of_the_readme, eventually, whole_rows
-from evaluation import modes
+from roles import modes
 from runtime.checkpoints import LIST, Checkpoints, find, listed
 from runtime.locks import lock_output
 from runtime.process import BadInput

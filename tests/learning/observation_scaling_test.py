@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import nets
 from environments import StepOutput
-from observation_scaling import RunningScaling, sums_of
+from learning.observation_scaling import RunningScaling, sums_of
 from runtime import placement
 from runtime.cluster import Cluster
 

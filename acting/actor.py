@@ -11,7 +11,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-import frame_stacking
+from acting import frame_stacking
 
 Unroll = collections.namedtuple(
   'Unroll', 'level_id policy_version core_state env_outputs agent_outputs'

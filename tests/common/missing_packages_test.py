@@ -7,7 +7,7 @@ import sys
 import absl
 import pytest
 
-import missing_packages
+from common import missing_packages
 from conftest import ROOT
 
 

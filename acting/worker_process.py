@@ -34,8 +34,10 @@ import traceback
 import types
 import weakref
 
-import descendants
-import open_files
+if __name__ == '__main__':  # The folder of this file is the first of the path; ours is above it.
+  sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from common import descendants, open_files
 
 # Seconds that a worker has for its object's close() before it is killed.
 CLOSE_SECS = 3.0

@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from frontend import cluster, plain_text, watching
+from common import plain_text
+from frontend import cluster, watching
 from frontend.console import Console
 from frontend.host_error import HostError
 

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import actor
 import environments
-import frame_stacking
-import learner
 import nets
+from acting import actor, frame_stacking
+from learning import learner
 from nets import AgentOutput
 
 pytestmark = pytest.mark.slow  # Real games of Atari.

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import worker_classes
-import worker_process
+from acting import worker_process
 from child_processes import is_running
 from conftest import eventually
 from worker_classes import Example

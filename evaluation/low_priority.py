@@ -1,6 +1,8 @@
 """A Python program at a low priority, which ends with whoever started it.
 
-python evaluation/niced.py LIFELINE PROGRAM [ARGUMENT...]; see `worker_process.die_with_parent`.
+  python evaluation/low_priority.py LIFELINE PROGRAM [ARGUMENT...]
+
+See `acting.worker_process.die_with_parent`.
 """
 
 import os
@@ -8,7 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from worker_process import die_with_parent
+from acting.worker_process import die_with_parent
 
 # The kernel weighs it with 45 against 1024: 4% of a processor that another thread wants, all of one
 # that nobody wants.

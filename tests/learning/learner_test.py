@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import frame_stacking
-import learner
+from acting import frame_stacking
 from conftest import eventually
 from environments import StepOutput, StepOutputInfo
 from learner_fixtures import (
@@ -22,6 +21,7 @@ from learner_fixtures import (
   two_learners,
   update_together,
 )
+from learning import learner
 from roles.role import failure
 
 T, B, NUM_ACTIONS = 5, 3, 4

@@ -2,7 +2,7 @@
 
 import pytest
 
-from frontend import tables
+from common import tables
 
 
 @pytest.mark.parametrize(

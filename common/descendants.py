@@ -4,7 +4,7 @@ A simulator may start programs of its own, in sessions of their own. They are to
 their worker, and by a variable in their environment. Linux only.
 
 As a program, it waits until the one that started it has gone, and then ends what that one left:
-python descendants.py LIFELINE MARK.
+python common/descendants.py LIFELINE MARK.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""evaluation.scores: human-normalised scores."""
+"""reporting.scores: human-normalised scores."""
 
 import pytest
 
-from evaluation import scores
+from reporting import scores
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import losses
 import vtrace
 from environments import StepOutput, StepOutputInfo
 from learner_fixtures import small_settings
+from learning import losses
 from nets import AgentOutput
 
 T, B, NUM_ACTIONS = 5, 3, 4

@@ -1,0 +1,1 @@
+"""What the trainer and the frontend share; the standard library only."""

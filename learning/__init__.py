@@ -1,0 +1,1 @@
+"""Learning: a batch of unrolls becomes one V-trace update of the weights."""
