@@ -12,7 +12,7 @@ try:
 
   from common import plain_text
   from frontend import arguments, cluster
-  from frontend.host_error import HostError
+  from frontend.errors import HostError
 except ModuleNotFoundError as e:
   from common import missing_packages
 
@@ -30,38 +30,38 @@ Action = collections.namedtuple(
 # Another action is a module in frontend/ and a row here.
 ACTIONS = {
   'launch': Action(
-    'starting.launch',
+    'launch.launch',
     'check, then start every task in its own tmux window on its host (default)',
     training_flags=True,
   ),
   'check': Action(
-    'checking.check', 'say for every host whether the cluster can run there', training_flags=True
+    'check.check', 'say for every host whether the cluster can run there', training_flags=True
   ),
   'push': Action(
-    'pushing.push',
+    'push.push',
     'copy the code to every host, and install requirements.txt where no python is named',
   ),
-  'status': Action('watching.status', 'one table of all tasks: --watch, --json'),
+  'status': Action('status.status', 'one table of all tasks: --watch, --json'),
   'attach': Action(
-    'watching.attach', "attach this terminal to a task's window: --task=learner:0", task=True
+    'status.attach', "attach this terminal to a task's window: --task=learner:0", task=True
   ),
   'logs': Action(
-    'watching.logs', 'last lines of all tasks, or of one: --task=actor:2 --follow', task=True
+    'status.logs', 'last lines of all tasks, or of one: --task=actor:2 --follow', task=True
   ),
   'stop': Action(
-    'stopping.stop',
+    'stop.stop',
     'let the chief save a checkpoint and end the run, then end what is left: --now',
   ),
   'firewall': Action(
-    'closing_ports.close_ports',
+    'firewall.close_ports',
     'print what closes the ports to all but the cluster: --apply, --remove, --interface',
   ),
   'pull': Action(
-    'pulling.pull',
+    'pull.pull',
     "fetch the run's records from the chief's host, what changed: --to=results/, --checkpoints",
   ),
   'tensorboard': Action(
-    'showing.show_tensorboard',
+    'tensorboard.show_tensorboard',
     "show the run in TensorBoard on the chief's host, through a port of this machine, until Ctrl-C",
   ),
   'kubernetes': Action(
@@ -71,7 +71,7 @@ ACTIONS = {
     hosts=False,
   ),
   'plan': Action(
-    'planning.plan',
+    'plan.plan',
     'print what would run where; with --network_gbit, --actor_frames_per_sec, --update_secs or '
     '--speeds_from, also how fast',
     training_flags=True,
@@ -215,7 +215,8 @@ def _run_action(words):
   FLAGS.task = FLAGS.task and cluster.parse_task_name(FLAGS.task)
   action = ACTIONS[FLAGS.action]
   _check_training_flags(training, action)
-  from frontend import checking, cluster_csv
+  from frontend import cluster_csv
+  from frontend.actions import check
   from frontend.console import Console
 
   described = cluster_csv.read_cluster(FLAGS.cluster_csv_path, action.hosts)
@@ -224,11 +225,11 @@ def _run_action(words):
     if action.training_flags:
       for warning in described.warnings:
         console.say(f'warning: {warning}')
-      problem = checking.flags_problem(console)
+      problem = check.flags_problem(console)
       if problem:
         raise ValueError(_with_own_flag(problem, training))
     module, function = action.run.split('.')
-    return getattr(importlib.import_module(f'frontend.{module}'), function)(console)
+    return getattr(importlib.import_module(f'frontend.actions.{module}'), function)(console)
   except HostError as error:
     print(f'{PROGRAM}: {error}', file=sys.stderr)
     return 1
@@ -240,18 +241,18 @@ def _run_action(words):
 
 
 def _status_of_folder(training):
-  from frontend import run_folder
+  from frontend.actions import run_folder
 
   if FLAGS.cluster_csv_path or training:
     raise ValueError('--run_folder stands alone: status asks a run of Slurm or a cluster of a CSV')
-  return run_folder.status(FLAGS, sys.stdout)
+  return run_folder.show(FLAGS, sys.stdout)
 
 
 def _run_inner():
-  from frontend import on_host, supervisor
+  from frontend.host_side import agent, supervisor
 
   if FLAGS.action == 'on_host':
-    return on_host.serve()
+    return agent.serve()
   return supervisor.supervise(FLAGS.tmux_sess, cluster.parse_task_name(FLAGS.task))
 
 

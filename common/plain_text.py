@@ -2,7 +2,7 @@
 
 What cannot be printed goes: escape sequences lose their first letter, and with it their effect, and
 marks that turn the direction of writing go too. All that comes from a host passes here on its way
-to a person: errors (frontend/host_error.py) and whatever is said (frontend/console.py).
+to a person: errors (frontend/errors.py) and whatever is said (frontend/console.py).
 """
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from frontend import hosts
+from frontend.connection import hosts
 
 
 def experiment(arguments):

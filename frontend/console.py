@@ -12,8 +12,8 @@ import sys
 
 from common import plain_text, threads
 from frontend import cluster as cluster_lib
-from frontend import hosts, scripts
-from frontend.host_error import HostError
+from frontend.connection import hosts, scripts
+from frontend.errors import HostError
 
 # How often an action that waits for something looks again.
 POLL_SECS = 0.5

@@ -5,9 +5,10 @@ import io
 import pytest
 
 from common import plain_text
-from frontend import cluster, watching
+from frontend import cluster
+from frontend.actions import status
 from frontend.console import Console
-from frontend.host_error import HostError
+from frontend.errors import HostError
 
 # Clear the screen; set the title; go up and overwrite; a C1 escape; write from right to left; ...
 STEERING = ['\x1b[2J', '\x1b]0;mine\x07', '\r\x1b[1A', '\x9b2J', '\u202e', '\x00', '\x7f', '\x08']
@@ -25,8 +26,8 @@ def test_nothing_that_is_said_steers_the_terminal(steering):
   console = Console(cluster.Cluster((), (), ()), None, [], out)
   console.say(f'learner-0: {steering}done')
   console.failures([(type('Host', (), {'name': 'h'}), HostError('', f'there is no {steering}x'))])
-  row = dict.fromkeys(watching.STATUS_KEYS) | {'task': 'ps-0', 'host': 'h', 'restarts': 0}
+  row = dict.fromkeys(status.STATUS_KEYS) | {'task': 'ps-0', 'host': 'h', 'restarts': 0}
   row |= {'state': f'exi{steering}ted', 'last_line': f'bye{steering}'}
-  out.write(watching.status_table([row], 1000))
+  out.write(status.status_table([row], 1000))
   assert not set(steering) & set('\x1b\x07\x9b\u202e\x00\x7f\x08\r') & set(out.getvalue())
   assert out.getvalue().startswith('learner-0: ') and 'ps-0' in out.getvalue()

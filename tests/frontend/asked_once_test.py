@@ -4,7 +4,7 @@ import json
 import sys
 
 from conftest import eventually
-from frontend import on_host, processes, supervisor, task_record
+from frontend.host_side import agent, processes, supervisor, task_record
 
 COUNTING = """
 import signal, sys, time
@@ -28,12 +28,12 @@ def test_only_the_first_request_is_a_signal(tmp_path, monkeypatch, processes):
     eventually(told.exists)
     write_record(tmp_path, child.pid)
     for _ in range(3):
-      assert on_host.ask('s', 'learner-0') == {'asked': True}
+      assert agent.ask('s', 'learner-0') == {'asked': True}
     eventually(lambda told=told: told.read_text())
     assert told.read_text() == 'asked '
     child.kill()
     child.wait()
-    assert on_host.ask('s', 'learner-0') == {'asked': False}
+    assert agent.ask('s', 'learner-0') == {'asked': False}
 
 
 def write_record(folder, pid):

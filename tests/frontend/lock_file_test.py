@@ -6,7 +6,8 @@ import os
 import re
 
 from conftest import ROOT
-from frontend import host_check, lock_file
+from frontend import lock_file
+from frontend.host_side import host_check
 
 LOCK = """# Made by .ci/lock of requirements.txt with SHA-256 {}
 numpy==2.2.6 ; python_full_version < '3.11' \\

@@ -13,14 +13,14 @@ import pytest
 import conftest
 import frontend_fixtures
 import network_fixtures
-from frontend import checking
+from frontend.actions import check
 from network_fixtures import network  # noqa: F401
 
 eventually = conftest.eventually
 
 TOTAL_FRAMES = 100000
 STRANGER = 'import time; time.sleep(600)'
-ALL_PASSED = len(checking.CHECK_ITEMS) * ['ok']
+ALL_PASSED = len(check.CHECK_ITEMS) * ['ok']
 
 
 def section(heading):

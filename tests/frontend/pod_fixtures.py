@@ -13,7 +13,7 @@ import sys
 import yaml
 
 from conftest import ROOT, eventually
-from frontend import manifests
+from frontend.actions import manifests
 
 LIMIT_SECS = 240.0
 # $0: hostname; $1: folder of the network; then WORKDIR, the volume's place or '', the code; then

@@ -11,7 +11,7 @@ import pytest
 
 import conftest
 import frontend_fixtures
-from frontend import supervisor
+from frontend.host_side import supervisor
 from network_fixtures import sshd  # noqa: F401
 from reporting import run_record
 

@@ -10,7 +10,8 @@ import types
 
 import pytest
 
-from frontend import cluster, hosts
+from frontend import cluster
+from frontend.connection import hosts
 from frontend.console import Console
 
 # Answers as told by the files beside it: `silent` (no answer at all), `gone` (ends at the first

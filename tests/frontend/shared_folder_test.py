@@ -10,7 +10,7 @@ import pytest
 
 import frontend_fixtures
 from conftest import eventually
-from frontend import on_host
+from frontend.host_side import agent
 from frontend_fixtures import own_tmux  # noqa: F401
 from network_fixtures import end_processes
 
@@ -31,8 +31,8 @@ class Host:
     self.process.stdin.write(json.dumps({'request': request, **fields}) + '\n')
     self.process.stdin.flush()
     for line in self.process.stdout:
-      if line.startswith(on_host.REPLY_MARK):
-        return json.loads(line[len(on_host.REPLY_MARK) :])
+      if line.startswith(agent.REPLY_MARK):
+        return json.loads(line[len(agent.REPLY_MARK) :])
     raise AssertionError('no answer')
 
   def launch(self, *names):

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 import frontend_fixtures
-from frontend import cluster, hosts
-from frontend.host_error import HostError
+from frontend import cluster
+from frontend.connection import hosts
+from frontend.errors import HostError
 from network_fixtures import sshd  # noqa: F401
 
 

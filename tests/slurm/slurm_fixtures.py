@@ -226,7 +226,7 @@ class Job:
 
   def pid_of(self, rank):
     """Process id of a task's experiment.py, None while it has none."""
-    from frontend import supervisor
+    from frontend.host_side import supervisor
 
     path = os.path.join(self.logdir, 'tasks', f'task-{rank}.supervisor.json')
     record = supervisor.read_json(path) or {}

@@ -1,0 +1,1 @@
+"""The actions of the frontend, a file each, named like its action."""

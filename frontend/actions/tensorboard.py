@@ -1,0 +1,74 @@
+"""`tensorboard`: TensorBoard on the chief's host, seen from this machine until Ctrl-C."""
+
+import time
+
+from common import plain_text
+from frontend.actions import pull
+from frontend.console import POLL_SECS
+from frontend.errors import HostError
+from frontend.host_side import tensorboard
+
+# Importing TensorFlow, as TensorBoard does where it is installed, takes seconds; on a crowded
+# machine, minutes.
+START_SECS = 240
+# Well below the silence after which the host ends TensorBoard.
+ASK_EVERY_SECS = 2.0
+ANSWER_SECS = 30
+END_SECS = 10
+
+
+def show_tensorboard(console):
+  """Shows the run until Ctrl-C, which is its ordinary end; returns the exit code.
+
+  Raises:
+    ValueError: no run is known.
+    HostError: TensorBoard does not start or ends, or the connection is lost.
+  """
+  chief = console.host_of('learner-0')
+  logdir = pull.run_folder(console, chief)
+  console.say(f'starting TensorBoard on {chief.name}')
+  started = chief.ask('start_tensorboard', logdir=logdir)
+  try:
+    with chief.tunnel(_wait_for_port(chief)) as port:
+      console.say(
+        f'http://127.0.0.1:{port}/ shows {plain_text.printable(logdir)} of {chief.name} '
+        'until Ctrl-C'
+      )
+      while True:
+        time.sleep(ASK_EVERY_SECS)
+        _ask(chief)
+  except KeyboardInterrupt:
+    console.say()
+    return 0
+  finally:
+    _end(console, chief, started)
+
+
+def _ask(chief):
+  state = chief.ask('tensorboard', ANSWER_SECS)
+  if not state['running']:
+    last = plain_text.printable(state['last_line'])
+    raise HostError('', f'TensorBoard ended on {chief.name}: {last}')
+  return state
+
+
+def _wait_for_port(chief):
+  deadline = time.monotonic() + START_SECS
+  while (port := _ask(chief)['port']) is None:
+    if time.monotonic() > deadline:
+      raise HostError('', f'TensorBoard did not start on {chief.name} within {START_SECS} s')
+    time.sleep(POLL_SECS)
+  return port
+
+
+def _end(console, chief, started):
+  """Ends TensorBoard, in a new conversation: Ctrl-C may have come in the middle of the other."""
+  chief.close_script(at_once=True)
+  try:
+    gone = chief.ask('end_tensorboard', END_SECS, **started)['gone']
+    if not gone:
+      console.say(f'TensorBoard did not end on {chief.name}: process {started["pid"]}')
+  except HostError as error:
+    console.say(
+      f'{chief.name}: {error}; TensorBoard ends there by itself within {tensorboard.ASK_SECS:.0f} s'
+    )

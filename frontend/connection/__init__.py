@@ -1,0 +1,1 @@
+"""Hosts over SSH: logging in, asking, copying."""

@@ -1,0 +1,202 @@
+"""Logging in with keys, of an agent and of files, in OpenSSH's order; never with a password."""
+
+import base64
+import contextlib
+import os
+import shlex
+import socket
+import struct
+
+from frontend.errors import HostError
+
+AGENT_SECS = 60  # Some agents ask the person.
+
+
+def log_in(transport, options, add_key):
+  """Logs in with the first key that the host takes.
+
+  Args:
+    transport: a paramiko Transport whose host key is accepted.
+    options: Options of frontend/connection/ssh_config.py.
+    add_key: the command that puts a key on the host, for a person to type.
+
+  Raises:
+    HostError: no key was accepted, and what to do about it.
+  """
+  if not options.user:
+    raise HostError(
+      'login',
+      f'user id {os.getuid()} has no name here, so say who logs in: the column ssh_username, or '
+      'User in ~/.ssh/config',
+    )
+  with _Agent(options.agent) as agent:
+    keys = _Keys(options, agent)
+    refusal = _try_keys(transport, options.user, keys)
+  if refusal is None:
+    return
+  locked = keys.locked
+  if locked:
+    holds = 'no agent holds it' if agent.runs else 'no ssh-agent runs'
+    start = '' if agent.runs else 'eval "$(ssh-agent)"; '
+    raise HostError(
+      'login',
+      f'{locked[0]} has a passphrase and {holds}: {start}{shlex.join(["ssh-add", *locked])} '
+      f'(keys without one: {refusal})',
+    )
+  damaged = f'; {keys.damaged[0]}' if keys.damaged else ''
+  raise HostError(
+    'login', f'no key was accepted ({refusal}{damaged}); put yours there with: {add_key}'
+  )
+
+
+def _try_keys(transport, user, keys):
+  """Tries one key after another; returns None once one was accepted, else why none was."""
+  import paramiko
+
+  tried = 0
+  for key in keys:
+    tried += 1
+    try:
+      more = transport.auth_publickey(user, key)
+    except paramiko.BadAuthenticationType as error:
+      return f'the host wants {", ".join(map(str, error.allowed_types))}'
+    except paramiko.AuthenticationException as error:
+      if not transport.is_active():
+        return f'the host hung up after {tried} keys ({error}); IdentitiesOnly yes offers fewer'
+      continue
+    except (paramiko.SSHException, OSError, EOFError) as error:
+      if not transport.is_active():
+        return f'the host hung up after {tried} keys; IdentitiesOnly yes offers fewer'
+      keys.damaged.append(f'a key cannot sign: {error}')
+      continue
+    if more:
+      return f'the host wants {", ".join(map(str, more))} as well'
+    return None
+  return f'{tried} refused' if tried else 'none found'
+
+
+class _Keys:
+  """Iterates over the keys to offer.
+
+  Attributes:
+    locked: paths of files with a passphrase.
+    damaged: sentences about files that hold no key.
+  """
+
+  def __init__(self, options, agent):
+    self._options, self._agent = options, agent
+    self.locked, self.damaged = [], []
+
+  def __iter__(self):
+    files = [path for path in self._options.identity_files if os.path.exists(path)]
+    public = {_public_part(path): path for path in files}
+    held = self._agent.keys()
+    named = [key for key in held if key.asbytes() in public]
+    yield from named
+    if not self._options.identities_only:
+      yield from (key for key in held if key.asbytes() not in public)
+    done = {public[key.asbytes()] for key in named}
+    for path in files:
+      if path not in done:
+        yield from self._of_file(path)
+
+  def _of_file(self, path):
+    """The key in a file, with its certificates first."""
+    import paramiko
+
+    try:
+      key = _load(path)
+    except paramiko.PasswordRequiredException:
+      self.locked.append(path)
+      return
+    except (paramiko.SSHException, OSError, ValueError) as error:
+      self.damaged.append(f'{path}: {error}')
+      return
+    if key is None:
+      self.damaged.append(f'{path} holds no key of a kind that is known here')
+      return
+    for certificate in [*self._options.certificate_files, path + '-cert.pub']:
+      if os.path.exists(certificate):
+        with_certificate = _load(path)
+        try:
+          with_certificate.load_certificate(certificate)
+        except (paramiko.SSHException, ValueError):  # That of another key.
+          continue
+        yield with_certificate
+    yield key
+
+
+def _load(path):
+  """The key in a file, None for an unknown kind; PasswordRequiredException with a passphrase."""
+  import paramiko
+
+  with open(path, 'rb') as file:
+    if b'BEGIN ENCRYPTED PRIVATE KEY' in file.read(200):
+      raise paramiko.PasswordRequiredException(path)
+  for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
+    try:
+      return kind.from_private_key_file(path)
+    except paramiko.PasswordRequiredException:
+      raise
+    except (paramiko.SSHException, ValueError):
+      continue
+  return None
+
+
+def _public_part(path):
+  """The public key beside a private one, or in front of it, as bytes; b'' where there is none."""
+  import paramiko
+
+  with contextlib.suppress(OSError, ValueError, IndexError):
+    with open(path + '.pub', encoding='utf-8') as file:
+      return base64.b64decode(file.read().split()[1])
+  with contextlib.suppress(OSError, ValueError, struct.error):
+    with open(path, encoding='ascii') as file:
+      data = base64.b64decode(''.join(line for line in file if not line.startswith('-')))
+    magic = b'openssh-key-v1\0'
+    if data.startswith(magic):
+      message = paramiko.Message(data[len(magic) :])
+      for _ in range(3):  # Cipher, and how its key is derived.
+        message.get_string()
+      message.get_int()
+      return message.get_string()
+  return b''
+
+
+class _Agent:
+  """An agent's keys, while the context lasts.
+
+  Args:
+    path: of its socket, '' for none.
+
+  Attributes:
+    runs: whether it answers.
+  """
+
+  def __init__(self, path):
+    self._path = path
+    self._agent = self._socket = None
+    self.runs = False
+
+  def __enter__(self):
+    from paramiko.agent import AgentSSH
+
+    if self._path:
+      self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+      self._socket.settimeout(AGENT_SECS)
+      try:
+        self._socket.connect(self._path)
+        self._agent = AgentSSH()
+        self._agent._connect(self._socket)
+        self.runs = True
+      except Exception:  # Whatever it is, it is no agent.
+        self._agent = None
+    return self
+
+  def keys(self):
+    """Its keys, [] without an agent."""
+    return list(self._agent.get_keys()) if self._agent else []
+
+  def __exit__(self, *_):
+    if self._socket:
+      self._socket.close()

@@ -1,0 +1,1 @@
+"""What runs on a host: the agent that answers the frontend, supervisors, tmux, the firewall."""

@@ -1,0 +1,246 @@
+"""What one host can say about itself before a cluster starts on it.
+
+Each check returns (True, what is there) or (False, a sentence with what is wrong and what to do).
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import ipaddress
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+from frontend.host_side import tmux
+
+# A checkpoint of the largest net here is under 100 MB and five are kept; below this a run ends
+# badly.
+MIN_FREE_BYTES = 1024**3
+# How long one task's flags and environments may take to check.
+FLAGS_SECS = 120
+CONNECT_SECS = 5.0
+
+
+def file_hashes(root, names):
+  """{name: SHA-256 of the file, or None when it is not there}."""
+  hashes = {}
+  for name in names:
+    try:
+      with open(os.path.join(root, name), 'rb') as file:
+        hashes[name] = hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+      hashes[name] = None
+  return hashes
+
+
+def check_code(root, expected):
+  """Compares the files below `root` with the hashes of the machine that asks."""
+  found = file_hashes(root, expected)
+  different = [name for name in expected if found[name] != expected[name]]
+  if not different:
+    return True, f'{len(expected)} files as here'
+  shown = ', '.join(different[:3]) + (
+    f' and {len(different) - 3} more' if len(different) > 3 else ''
+  )
+  return False, f'not the same code as here ({shown}); --action=push copies it'
+
+
+def package_versions(names=()):
+  """Versions of packages for this interpreter, without importing any.
+
+  Args:
+    names: what to look for, normalised, besides TensorFlow and Gymnasium.
+
+  Returns:
+    {name: version, or None where it is not installed}.
+  """
+  versions = {'tensorflow': None, 'gymnasium': None, **dict.fromkeys(names)}
+  others = {'tensorflow': ('tensorflow', 'tensorflow-cpu', 'tf-nightly')}
+  for package in versions:
+    for distribution in others.get(package, (package,)):
+      with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions[package] = versions[package] or importlib.metadata.version(distribution)
+  return versions
+
+
+def check_packages(versions):
+  """Whether TensorFlow and Gymnasium are installed for this interpreter."""
+  needed = {package: versions[package] for package in ('tensorflow', 'gymnasium')}
+  missing = [package for package, version in needed.items() if version is None]
+  if missing:
+    return False, (
+      f'{" and ".join(missing)} not installed for {sys.executable}; '
+      f'{sys.executable} -m pip install -r requirements.txt'
+    )
+  return True, ', '.join(f'{package} {version}' for package, version in needed.items())
+
+
+def listen(port):
+  """A socket that listens on a port on all interfaces, as TensorFlow's server will.
+
+  Raises:
+    OSError: the port is taken.
+  """
+  family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+  return socket.create_server(
+    ('', port), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=64
+  )
+
+
+def port_owner(port):
+  """The process that listens on a port, ' (pid 12: python)', as far as /proc tells; else ''."""
+  inodes = set()
+  for table in ('/proc/net/tcp', '/proc/net/tcp6'):
+    with contextlib.suppress(OSError), open(table, encoding='ascii') as file:
+      for fields in map(str.split, file.readlines()[1:]):
+        if fields[3] == '0A' and int(fields[1].rpartition(':')[2], 16) == port:
+          inodes.add(f'socket:[{fields[9]}]')
+  for pid in filter(str.isdigit, os.listdir('/proc') if inodes else ()):
+    with contextlib.suppress(OSError):
+      folder = f'/proc/{pid}/fd'
+      if any(os.readlink(os.path.join(folder, name)) in inodes for name in os.listdir(folder)):
+        with open(f'/proc/{pid}/cmdline', 'rb') as file:
+          return f' (pid {pid}: {os.path.basename(file.read().split(bytes(1))[0].decode())})'
+  return ''
+
+
+def check_ports(ports):
+  """Whether all ports are free here."""
+  taken = []
+  for port in ports:
+    try:
+      listen(port).close()
+    except OSError as error:
+      taken.append(f'{port}: {os.strerror(error.errno)}{port_owner(port)}')
+  return (False, 'port ' + '; port '.join(taken)) if taken else (True, f'{len(ports)} free')
+
+
+def check_gpus(wanted):
+  """Whether the GPUs named by the `cuda_visible_devices` cells exist.
+
+  Args:
+    wanted: list of cells, each None (all there are), '' (none) or names separated by commas.
+  """
+  names = {name for cell in wanted if cell for name in cell.split(',')}
+  if not names:
+    return True, 'none asked for by name'
+  if not shutil.which('nvidia-smi'):
+    return False, f'GPU {", ".join(sorted(names))} asked for, but there is no nvidia-smi here'
+  listing = subprocess.run(
+    ['nvidia-smi', '--query-gpu=index,uuid', '--format=csv,noheader'],
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=False,
+  )
+  there = {word.strip() for line in listing.stdout.splitlines() for word in line.split(',')}
+  missing = sorted(
+    name
+    for name in names
+    if not any(
+      name == known or (name.startswith('GPU-') and known.startswith(name)) for known in there
+    )
+    and not name.startswith('MIG-')
+  )
+  if missing:
+    return False, f'no GPU {", ".join(missing)} here; nvidia-smi lists {len(there) // 2}'
+  return True, ', '.join(sorted(names))
+
+
+def check_flags(root, argument_lists):
+  """Whether experiment.py accepts the flags here, which includes making the environment once.
+
+  Args:
+    root: the folder with the code.
+    argument_lists: one list of arguments for each kind of task.
+  """
+  for arguments in argument_lists:
+    result = subprocess.run(
+      [sys.executable, 'experiment.py', '--only_check_args', *arguments],
+      cwd=root,
+      capture_output=True,
+      text=True,
+      stdin=subprocess.DEVNULL,
+      timeout=FLAGS_SECS,
+      check=False,
+    )
+    if result.returncode:
+      lines = result.stderr.strip().splitlines() or [f'experiment.py exited {result.returncode}']
+      return False, lines[-1]
+  return True, 'flags accepted'
+
+
+def check_disk(root, minimum=MIN_FREE_BYTES):
+  """Whether there is room for logs and checkpoints."""
+  free = shutil.disk_usage(root).free
+  text = f'{free / 1024**3:.1f} GiB free'
+  return (
+    (True, text)
+    if free >= minimum
+    else (False, f'{text} in {root}; a run needs {minimum / 1024**3:.0f} GiB')
+  )
+
+
+def check_tmux():
+  """Whether tmux and libtmux are there."""
+  version = tmux.version()
+  if version is None:
+    return False, 'tmux is not installed; for example: sudo apt-get install tmux'
+  try:
+    import libtmux  # noqa: F401
+  except ImportError:
+    return False, f'libtmux is missing; {sys.executable} -m pip install libtmux'
+  return True, version
+
+
+def check_session(socket_name, session):
+  """Whether the name of the session is still free."""
+  if tmux.version() and tmux.is_used(socket_name, session):
+    return False, f'tmux session {session!r} is already there'
+  return True, 'free'
+
+
+def check_address(address, allow_public):
+  """Whether an address resolves to one that the whole internet does not reach.
+
+  Returns:
+    (passed, detail); passed is None for a name that does not resolve here.
+  """
+  try:
+    found = {info[4][0].partition('%')[0] for info in socket.getaddrinfo(address, None)}
+  except (OSError, UnicodeError) as error:
+    return None, f'{address} does not resolve: {getattr(error, "strerror", None) or error}'
+  public = sorted(ip for ip in found if ipaddress.ip_address(ip).is_global)
+  if public and not allow_public:
+    return False, (
+      f"{', '.join(public)} can be reached from the internet, and TensorFlow's server has no "
+      'authentication: who reaches its port can run programs there. Use private addresses, '
+      'or --allow_public_addresses behind a firewall'
+    )
+  return True, ', '.join(sorted(found))
+
+
+def unreachable(addresses, allow_public):
+  """Tries to connect to each (address, port); returns one sentence for each that failed."""
+  problems = []
+  for address, port in addresses:
+    passed, text = check_address(address, allow_public)
+    if not passed:
+      problems.append(text)
+      continue
+    try:
+      socket.create_connection((address, port), timeout=CONNECT_SECS).close()
+    except OSError as error:
+      problems.append(f'cannot reach {address}:{port}: {error.strerror or error}')
+  return problems
+
+
+def accepts(address, port, timeout_secs=2.0):
+  """Whether something at this address and port lets this machine connect."""
+  try:
+    socket.create_connection((address, port), timeout=timeout_secs).close()
+  except OSError:
+    return False
+  return True

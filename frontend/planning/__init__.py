@@ -1,0 +1,1 @@
+"""What a planned cluster sends, and how fast it would be."""
