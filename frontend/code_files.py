@@ -45,6 +45,7 @@ def source_files(code):
   """The files whose contents make up the version of the code, those of all packages among them."""
   names = git_files(code, '--', '*.py')
   if names is None:
-    names = [*glob.glob('*.py', root_dir=code), *glob.glob('*/*.py', root_dir=code)]
+    depths = ('*.py', '*/*.py', '*/*/*.py')
+    names = [name for depth in depths for name in glob.glob(depth, root_dir=code)]
   packages = {os.path.dirname(name) for name in names if os.path.basename(name) == '__init__.py'}
   return sorted(name for name in names if os.path.dirname(name) in packages | {''})

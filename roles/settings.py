@@ -152,7 +152,11 @@ def adopted(announcement, options):
 def code_version():
   """A hash of the program's sources; tasks of one run must agree on it."""
   root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-  packages = [os.path.dirname(p) for p in glob.glob(os.path.join(root, '*', '__init__.py'))]
+  packages = [
+    os.path.dirname(path)
+    for depth in ('*', os.path.join('*', '*'))
+    for path in glob.glob(os.path.join(root, depth, '__init__.py'))
+  ]
   digest = hashlib.sha256()
   for folder in [root, *sorted(packages)]:
     for path in sorted(glob.glob(os.path.join(folder, '*.py'))):

@@ -7,7 +7,7 @@ import shlex
 
 from common import plain_text
 from frontend import cluster as cluster_lib
-from frontend.actions.plan import report
+from frontend.planning import report
 from frontend.connection import hosts
 
 

@@ -1,4 +1,4 @@
-"""Requests to the frontend on a host, one JSON line each, and its replies (`frontend.host_side.agent`)."""
+"""Requests to the agent on a host (`frontend.host_side.agent`), one JSON line each; its replies."""
 
 import json
 import time

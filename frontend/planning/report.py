@@ -9,7 +9,7 @@ import math
 
 from common import tables
 from frontend import asking
-from frontend.actions.plan import measured, traffic
+from frontend.planning import measured, traffic
 from frontend.errors import HostError
 
 # Flags of the frontend that ask for a prediction, with an example of each.

@@ -19,7 +19,7 @@ from child_processes import is_running
 from conftest import eventually
 from worker_classes import Example
 
-TESTS = pathlib.Path(__file__).parent
+TESTS = pathlib.Path(__file__).parent.parent
 GIVE_UP_SECS = 60
 
 
@@ -197,7 +197,8 @@ def test_dead_workers_leave_no_file_open(worker):
 LIMITED = """
   import resource, sys
   sys.path[:0] = [{repository!r}, {tests!r}]
-  import worker_process, worker_classes
+  from acting import worker_process
+  import worker_classes
   resource.setrlimit(resource.RLIMIT_NOFILE, (16, int(sys.argv[1])))
   workers = [worker_process.Worker(worker_classes.Closing, '/dev/null') for _ in range(10)]
   try:
@@ -228,7 +229,8 @@ def test_a_low_limit_of_open_files_is_raised_or_named(tmp_path):
 PROGRAM = """
   import os, sys, threading
   sys.path[:0] = [{repository!r}, {tests!r}]
-  import worker_process, worker_classes
+  from acting import worker_process
+  import worker_classes
 
   class OfTheMainModule:
     def get(self):
@@ -264,6 +266,6 @@ def test_no_orphan_when_the_parent_is_killed(tmp_path):
 
 
 def test_module_needs_no_tensorflow():
-  code = "import sys, worker_process; assert 'tensorflow' not in sys.modules"
+  code = "import sys; from acting import worker_process; assert 'tensorflow' not in sys.modules"
   subprocess.run([sys.executable, '-c', code], cwd=TESTS.parent, check=True)
   assert worker_classes.__name__ in sys.modules  # The workers above came from a module of its own.

@@ -47,7 +47,7 @@ def test_file_and_name_are_synced_in_this_order(tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
-from frontend import whole_files
+from common import whole_files
 with whole_files.replacing({path!r}, '.pull') as file:
   file.write(b'half')
   file.flush()

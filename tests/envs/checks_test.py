@@ -329,7 +329,7 @@ def test_own_packages_with_names_of_this_project_are_found(tmp_path):
   (tmp_path / 'roles' / '__init__.py').write_text('import environments')
   (tmp_path / 'roles' / 'hero.py').write_text('from learner import Own')
   (tmp_path / 'envs' / 'batch.py').write_text(OWN)
-  (tmp_path / 'learning/learner.py').write_text('from envs.batch import Own')
+  (tmp_path / 'learner.py').write_text('from envs.batch import Own')
   (tmp_path / 'environments.py').write_text(
     'import gymnasium\ngymnasium.register("Own-v0", "roles.hero:Own")'
   )

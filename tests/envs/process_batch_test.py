@@ -161,7 +161,7 @@ def test_environments_step_at_the_same_time(monkeypatch, tmp_path):
 
 def test_closing_during_a_step_leaves_no_process(monkeypatch, tmp_path):
   monkeypatch.setenv(counting_env.BARRIER, str(tmp_path / 'inside'))
-  monkeypatch.setattr('worker_process.CLOSE_SECS', 0.1)
+  monkeypatch.setattr('acting.worker_process.CLOSE_SECS', 0.1)
   errors = []
   with playing(counting('Slow'), 2) as player:
     (tmp_path / 'inside.announced').touch()

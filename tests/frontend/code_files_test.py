@@ -6,7 +6,10 @@ import subprocess
 from conftest import ROOT
 from frontend import code_files
 
-PACKAGES = {'envs', 'evaluation', 'frontend', 'reporting', 'roles', 'runtime'}
+PACKAGES = {
+  'acting', 'common', 'envs', 'evaluation', 'frontend', 'frontend/actions', 'frontend/connection',
+  'frontend/host_side', 'frontend/planning', 'learning', 'reporting', 'roles', 'runtime',
+}  # fmt: skip
 
 
 def test_the_sources_of_all_packages_are_compared_and_no_tests():
@@ -17,7 +20,7 @@ def test_the_sources_of_all_packages_are_compared_and_no_tests():
 
 def test_a_folder_that_is_no_checkout_has_the_same_sources(tmp_path):
   for name in code_files.source_files(ROOT):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(f'{ROOT}/{name}', tmp_path / name)
   (tmp_path / 'tests').mkdir()
   (tmp_path / 'tests' / 'a_test.py').touch()

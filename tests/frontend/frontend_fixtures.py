@@ -22,11 +22,12 @@ def copy_code(folder, experiment=None):
   """Copies the frontend into a new folder, with the text `experiment` as its experiment.py."""
   os.makedirs(folder)
   shutil.copy(os.path.join(ROOT, 'run_experiment_mm_raw.py'), folder)
-  shutil.copytree(
-    os.path.join(ROOT, 'frontend'),
-    os.path.join(folder, 'frontend'),
-    ignore=shutil.ignore_patterns('__pycache__'),
-  )
+  for package in ('common', 'frontend'):
+    shutil.copytree(
+      os.path.join(ROOT, package),
+      os.path.join(folder, package),
+      ignore=shutil.ignore_patterns('__pycache__'),
+    )
   if experiment is not None:
     with open(os.path.join(folder, 'experiment.py'), 'w', encoding='utf-8') as file:
       file.write(experiment)

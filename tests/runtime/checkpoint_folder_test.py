@@ -278,7 +278,8 @@ REFUSED = f"""
 import errno, os, sys
 sys.path[:0] = [{ROOT!r}, os.path.join({ROOT!r}, 'tests')]
 import refused_calls
-from runtime import checkpoint_folder, files
+from runtime import checkpoint_folder
+from common import files
 from runtime.checkpoints import Checkpoints, damage, take_over
 from runtime.process import RunFailed
 files._PAUSES_SECS = (0.01, 0.01)

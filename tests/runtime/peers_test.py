@@ -33,7 +33,7 @@ except peers.BadInput as error:
   print(error)
 """
 _LISTEN = """
-from frontend import host_check
+from frontend.host_side import host_check
 print(host_check.listen({free}).getsockname())
 """
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import frontend_fixtures
-from frontend.actions.plan import measured
+from frontend.planning import measured
 
 pytestmark = pytest.mark.slow
 

@@ -8,11 +8,11 @@ import subprocess
 import sys
 
 import pytest
-from frontend.actions.plan.traffic import Actor, Places
+from frontend.planning.traffic import Actor, Places
 
 from conftest import ROOT
 from frontend import cluster_csv
-from frontend.actions.plan import traffic
+from frontend.planning import traffic
 
 sys.path.insert(0, os.path.join(ROOT, 'benchmarks'))
 
