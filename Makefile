@@ -6,7 +6,7 @@
 #   make test                             all tests, in three processes (see tests/conftest.py)
 #   make test ARGS="-n0 tests/vtrace_test.py"    one file, in one process
 #   make quick                            those that start no cluster: two to four minutes on two cores
-#   make lint                             ruff: the linter, and whether the formatter agrees
+#   make lint                             ruff, its formatter, the layers of imports, types
 #   make format                           ruff: formats every file
 #   make clean                            removes .venv and caches; runs/ stays
 
@@ -36,6 +36,9 @@ lint: same-python $(VENV)/.requirements-dev
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check --quiet . || { \
 	  $(BIN)/python -m ruff format --diff . >&2; echo "make format mends this." >&2; exit 1; }
+	@$(BIN)/python .ci/sizes .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/pyright
 
 format: same-python $(VENV)/.requirements-dev
 	@$(BIN)/python -m ruff format .
