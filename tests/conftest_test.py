@@ -105,7 +105,7 @@ def test_tests_that_share_hosts_share_a_test_process(processes):
     'no:cacheprovider',
     'tests/frontend/cluster_csv_test.py',
     'tests/frontend/cluster_tasks_test.py',
-    'tests/sizes_test.py',
+    'tests/licences_test.py',
   )
   assert run.exit_code() == 0, run.output()
   ran = re.findall(r'\[(gw\d)\] .* PASSED tests/(\w+)', run.output())

@@ -7,8 +7,8 @@ import shlex
 
 from common import plain_text
 from frontend import cluster as cluster_lib
-from frontend.planning import report
 from frontend.connection import hosts
+from frontend.planning import report
 
 
 def plan(console):

@@ -9,8 +9,8 @@ import math
 
 from common import tables
 from frontend import asking
-from frontend.planning import measured, traffic
 from frontend.errors import HostError
+from frontend.planning import measured, traffic
 
 # Flags of the frontend that ask for a prediction, with an example of each.
 SPEED_FLAGS = {

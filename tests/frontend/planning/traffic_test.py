@@ -8,11 +8,11 @@ import subprocess
 import sys
 
 import pytest
-from frontend.planning.traffic import Actor, Places
 
 from conftest import ROOT
 from frontend import cluster_csv
 from frontend.planning import traffic
+from frontend.planning.traffic import Actor, Places
 
 sys.path.insert(0, os.path.join(ROOT, 'benchmarks'))
 
