@@ -328,13 +328,15 @@ def train(cluster):
   interrupts = process.Interrupts(cluster.is_local or FLAGS.on_sigterm == 'end_run')
   if cluster.is_local:
     logging.set_verbosity(logging.WARNING)  # The live line says it all.
+  if cluster.visible_gpus is not None:
+    os.environ['CUDA_VISIBLE_DEVICES'] = cluster.visible_gpus
   if cluster.job in ('ps', 'actor'):
     os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
-  claim = None
+  run_lock = None
   if cluster.is_chief:
     plan = resuming.plan(options())
     _check_evaluations(plan.options, plan.settings.level_name)
-    claim = resuming.claim_run_folder(plan, cluster)
+    run_lock = resuming.lock_run_folder(plan, cluster)
   process.import_tensorflow()
   from runtime.sessions import Attempt
 
@@ -345,10 +347,10 @@ def train(cluster):
   else:
     from roles import role
 
-    own = claim.options if claim else options()
-    Attempt(role.run, cluster, own, interrupts, claim).result()
-    if claim:
-      claim.lock.close()  # The process may go on, with another run.
+    own = run_lock.options if run_lock else options()
+    Attempt(role.run, cluster, own, interrupts, run_lock).result()
+    if run_lock:
+      run_lock.close()  # The process may go on, with another run.
   return process.EXIT_LEFT if interrupts.run_goes_on else process.EXIT_OK
 
 

@@ -195,7 +195,7 @@ class Records:
     task: the chief's `roles.task.Task`.
     graph: `roles.wiring.Graph`.
     side: the chief's `roles.wiring.LearnerSide`.
-    claim: `roles.resuming.Claim`, on the run's folder.
+    claim: `roles.resuming.RunLock`, on the run's folder.
 
   Raises:
     BadInput: the folder has a CSV file of these names with other columns.

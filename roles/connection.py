@@ -24,7 +24,7 @@ def agree_as_chief(task, claim):
 
   Args:
     task: `roles.task.Task`.
-    claim: `roles.resuming.Claim`.
+    claim: `roles.resuming.RunLock`.
 
   Raises:
     BadInput: the folder's checkpoints are damaged, all of them.

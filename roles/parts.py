@@ -192,7 +192,7 @@ class Chief(Part):
     task: `roles.task.Task`.
     graph: `roles.wiring.Graph`; all its variables exist.
     learning: the chief's own `Learning`.
-    claim: `roles.resuming.Claim`.
+    claim: `roles.resuming.RunLock`.
 
   Attributes:
     checkpoints: `runtime.checkpoints.Checkpoints`.

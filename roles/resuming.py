@@ -3,19 +3,21 @@
 A run's record is data, and may be somebody else's: no module is imported because it names one.
 """
 
-import collections
+import dataclasses
 import glob
 import json
 import os
 import shlex
 import sys
+from typing import TextIO
 
 from common import files
 from reporting import run_record
 from roles import presets
 from roles import settings as settings_lib
-from roles.settings import OPEN_VALUES, SHARED_FLAGS, record_of
+from roles.settings import OPEN_VALUES, SHARED_FLAGS, Options, Settings, record_of
 from runtime.checkpoints import Checkpoints
+from runtime.cluster import Cluster
 from runtime.locks import lock_folder
 from runtime.process import BadInput, RunFailed
 
@@ -32,18 +34,33 @@ _OWN_FLAGS = (
   'test_num_episodes', 'deterministic', 'max_episode_frames',
 )  # fmt: skip
 
-Plan = collections.namedtuple('Plan', 'options settings logdir told')
-Plan.__doc__ = """What a command trains, and where.
 
-Attributes:
-  options: `roles.settings.Options`, with what was left open.
-  settings: `roles.settings.Settings`.
-  logdir: the run's folder.
-  told: list of sentences that the user has to hear.
-"""
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a command trains, and where.
 
-Claim = collections.namedtuple('Claim', Plan._fields + ('lock',))
-Claim.__doc__ = """A `Plan` that is carried out; `lock` holds until it is closed."""
+  Attributes:
+    options: the command's options; what it left open is filled in from the run's record.
+    settings: what all tasks of the run agree on.
+    logdir: the run's folder.
+    told: sentences for the user.
+  """
+
+  options: Options
+  settings: Settings
+  logdir: str
+  told: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunLock(Plan):
+  """A `Plan` that is carried out: no other process trains in its folder until `close`."""
+
+  lock: TextIO
+
+  def close(self) -> None:
+    """Lets other processes train in the folder."""
+    self.lock.close()
 
 
 def run_folder(settings, logdir):
@@ -106,32 +123,25 @@ def plan(options):
   return Plan(resolved, settings, folder, told)
 
 
-def claim_run_folder(planned, cluster):
-  """Makes the folder of a planned run this process's alone, and records how it was started.
-
-  Args:
-    planned: `Plan`.
-    cluster: `runtime.cluster.Cluster`.
-
-  Returns:
-    `Claim`.
+def lock_run_folder(planned: Plan, cluster: Cluster) -> RunLock:
+  """Locks the folder of a planned run for this process and records this start in its run.json.
 
   Raises:
     BadInput: another process trains in the folder.
-    RunFailed: the disk does not take the record of a new run.
+    RunFailed: the record of a new run cannot be written.
   """
-  claim = Claim(*planned, lock_folder(planned.logdir, '--logdir'))
+  lock = lock_folder(planned.logdir, '--logdir')
   tasks = {job: len(getattr(cluster, job)) for job in ('ps', 'learner', 'actor')}
-  extra = {'settings': claim.settings._asdict(), 'tasks': {} if cluster.is_local else tasks}
-  files.sweep(claim.logdir, *_RECORDS)
+  extra = {'settings': planned.settings._asdict(), 'tasks': {} if cluster.is_local else tasks}
+  files.sweep(planned.logdir, *_RECORDS)
   try:
-    run_record.write_run_json(claim.logdir, claim.options.all_flags, extra)
+    run_record.write_run_json(planned.logdir, planned.options.all_flags, extra)
   except OSError as e:
-    path = os.path.join(claim.logdir, 'run.json')
+    path = os.path.join(planned.logdir, 'run.json')
     if not os.path.exists(path):  # Nobody could tell what run it is.
       raise RunFailed(f'{path} cannot be written: {e.strerror}') from None
-    claim.told.append(f'{path} cannot be written, this start is not recorded: {e.strerror}')
-  return claim
+    planned.told.append(f'{path} cannot be written, this start is not recorded: {e.strerror}')
+  return RunLock(planned.options, planned.settings, planned.logdir, planned.told, lock)
 
 
 def command(folder, level_name, *flags):

@@ -34,7 +34,7 @@ def run(cluster, options, interrupts, claim=None):
     cluster: `runtime.cluster.Cluster`, with this task's place in it.
     options: `roles.settings.Options`.
     interrupts: `runtime.process.Interrupts`.
-    claim: the chief's `roles.resuming.Claim`.
+    claim: the chief's `roles.resuming.RunLock`.
 
   Raises:
     BadInput: the command line contradicts the run or this machine.

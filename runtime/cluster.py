@@ -1,20 +1,26 @@
 """Who is who in a run: the tasks, their addresses, and who needs whom; without TensorFlow."""
 
-import collections
+from typing import NamedTuple
 
 JOBS = ('ps', 'learner', 'actor')
 
 
-class Cluster(collections.namedtuple('Cluster', 'ps learner actor job task')):
+class Cluster(NamedTuple):
   """The host lists of a run and this task's place in it; job '' is local training.
 
   Attributes:
-    ps, learner, actor: tuples of 'host:port'.
+    ps, learner, actor: 'host:port' of every task.
     job: 'ps', 'learner', 'actor' or ''.
-    task: int, index into the job's hosts; of an actor also one beyond them, it is a spare one.
+    task: index into the job's hosts; a spare actor has an index beyond them.
+    visible_gpus: the CUDA_VISIBLE_DEVICES that this task has to set; None if it keeps its own.
   """
 
-  __slots__ = ()
+  ps: tuple[str, ...]
+  learner: tuple[str, ...]
+  actor: tuple[str, ...]
+  job: str
+  task: int
+  visible_gpus: str | None = None
 
   @property
   def is_local(self):

@@ -32,12 +32,11 @@ def read(source, given, environ):
   """Who is who.
 
   Args:
-    source: one of `SOURCES`; auto is TF_CONFIG where that is set (flags beside it have to agree), a
-      step of Slurm where neither it nor a flag is, else the flags.
-      run is the run that is under way in the folder `given.logdir`, for a spare actor.
+    source: one of `SOURCES`. 'auto' reads TF_CONFIG if it is set (flags beside it have to agree), a
+      step of Slurm if neither TF_CONFIG nor a flag is set, and else the flags. 'run' reads the
+      folder `given.logdir` of a run that is under way, for a spare actor.
     given: `Given`.
-    environ: dict, of environment variables. CUDA_VISIBLE_DEVICES is set where Slurm shows all GPUs
-      of a node to all of its tasks.
+    environ: dict of environment variables.
 
   Returns:
     `runtime.cluster.Cluster`.
@@ -135,10 +134,7 @@ def _from_slurm(given, environ):
     check_port(cluster.address(cluster.name))
   except BadInput as e:  # Nothing that the user wrote, and the other program may go.
     raise RunFailed(f'{e}, and follows from SLURM_JOB_ID: another job has other ports') from None
-  gpus = slurm.visible_gpus(environ, step, job, *numbers)
-  if gpus is not None:
-    environ['CUDA_VISIBLE_DEVICES'] = gpus
-  return cluster
+  return cluster._replace(visible_gpus=slurm.visible_gpus(environ, step, job, *numbers))
 
 
 def _check_flags_agree(given, jobs, job, task, source):

@@ -26,7 +26,7 @@ def record(folder, **flags):
   """Writes the run.json of a run as training does."""
   words = [f'--{name}={value}' for name, value in {**MEMORY, **flags}.items()]
   plan = planned(f'--logdir={folder}', *words)
-  resuming.claim_run_folder(plan, LOCAL).lock.close()
+  resuming.lock_run_folder(plan, LOCAL).close()
   return plan
 
 
@@ -56,7 +56,7 @@ def test_a_folder_alone_goes_on_as_before(run):
   assert (
     'eval_every_frames 500' in told and 'discounting' not in told
   )  # The default, of this command too.
-  resuming.claim_run_folder(again, LOCAL).lock.close()
+  resuming.lock_run_folder(again, LOCAL).close()
   assert planned(f'--logdir={run}').settings == first.settings
 
 
@@ -103,7 +103,7 @@ def test_the_default_folder_carries_the_seed_and_tells_what_goes_on(tmp_path, mo
   words = ['--level_name=impala/Memory-v0', '--agent_name=MLPLSTMAgent']
   first = planned(*words)
   assert first.logdir == 'runs/impala-Memory-v0-MLPLSTMAgent-seed1'
-  resuming.claim_run_folder(first, LOCAL).lock.close()
+  resuming.lock_run_folder(first, LOCAL).close()
   assert planned(*words, '--learning_rate=0.5').told == [
     f'{first.logdir}: otherwise than before: learning_rate 0.0006 -> 0.5'
   ]
@@ -225,5 +225,5 @@ def test_a_new_run_on_the_defaults_of_atari_hears_of_a_preset(run, flags, preset
     (told,) = plan.told
     assert 'Atari' in told and told.endswith(f'--flagfile=flagfiles/{preset}.flags')
     assert os.path.exists(f'flagfiles/{preset}.flags')
-    resuming.claim_run_folder(plan, LOCAL).lock.close()
+    resuming.lock_run_folder(plan, LOCAL).close()
     assert not any('flagfile' in told for told in planned(f'--logdir={run}', *flags).told)

@@ -123,10 +123,12 @@ def test_the_cluster_of_a_step(scontrol):
   cluster = read('slurm', OPEN, env)
   assert (cluster.name, len(cluster.actor)) == ('learner:0', 2)
   assert read('auto', OPEN, env) == cluster
-  assert env['CUDA_VISIBLE_DEVICES'] == '0'
+  assert cluster.visible_gpus == '0'
   env['SLURM_PROCID'] = '3'
-  assert read('slurm', OPEN._replace(slurm_learners=1), env).name == 'actor:1'
-  assert env['CUDA_VISIBLE_DEVICES'] == ''
+  actor = read('slurm', OPEN._replace(slurm_learners=1), env)
+  assert actor.name == 'actor:1'
+  assert actor.visible_gpus == ''
+  assert env['CUDA_VISIBLE_DEVICES'] == '0'  # Reading changes nothing.
   flags = Given(['localhost:1'], ['localhost:2'], ['localhost:3'], 'learner', 0)
   assert read('auto', flags, env).ps == ('localhost:1',)
   with pytest.raises(BadInput, match='--task=0 contradicts Slurm, which has 1'):
