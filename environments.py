@@ -10,7 +10,7 @@ import collections
 import threading
 
 from envs import atari, process_batch
-from envs.batch import StepOutput, StepOutputInfo
+from structs import StepOutput, StepOutputInfo
 
 EnvironmentSpec = collections.namedtuple(
   'EnvironmentSpec',

@@ -14,17 +14,9 @@ import tensorflow as tf
 
 from learning.observation_scaling import SCALES, scaling_by_moments, with_moments
 from learning.value_normalisation import PopArt
+from structs import AgentOutput
 
 snt.Module()  # Sonnet 2 wants its first module built eagerly; later ones may be built in graphs.
-
-AgentOutput = collections.namedtuple('AgentOutput', 'action policy_logits baseline')
-AgentOutput.__doc__ = """What an agent computes from a batch of observations.
-
-Attributes:
-  action: int32 [N] or [T, B], sampled from the policy.
-  policy_logits: float32 [N, A] or [T, B, A].
-  baseline: float32 [N] or [T, B], the value estimate: the expected (clipped, discounted) return.
-"""
 
 _SQRT_2 = math.sqrt(2.0)
 _SMALL_IMAGE = 36  # Pixels: below it the Nature kernels and strides leave nothing of the image.

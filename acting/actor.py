@@ -5,46 +5,25 @@ together with one call of the agent, and enqueues the unroll of each environment
 element of the learner's queue.
 """
 
-import collections
 import time
 
 import numpy as np
 import tensorflow as tf
 
 from acting import frame_stacking
-
-Unroll = collections.namedtuple(
-  'Unroll', 'level_id policy_version core_state env_outputs agent_outputs'
-)
-Unroll.__doc__ = """T agent steps of one environment, as actors send them to learners.
-
-Leading axes: none in the queue's element, [N] in an actor, [B] in a batch; then time where given.
-
-Attributes:
-  level_id: int32, which of the run's levels was played.
-  policy_version: int64, updates done when the acting weights were read.
-  core_state: the agent's core state before entry 0.
-  env_outputs: StepOutput of [T+1, ...]; entry 0 is the last entry of the unroll before. Stacked
-    frames travel as `frame_stacking.Frames`.
-  agent_outputs: AgentOutput of [T+1, ...]; entry t holds the action that led to observation t.
-"""
+from structs import AgentOutput, StepOutput, StepOutputInfo, Unroll
 
 
-def unroll_specs(
-  agent, agent_output_class, step_output_classes, spec, unroll_length, as_frames=False
-):
+def unroll_specs(agent, spec, unroll_length, as_frames=False):
   """The `Unroll` of tf.TensorSpec that one environment sends; what the queue holds.
 
   Args:
     agent: has `initial_state`.
-    agent_output_class: namedtuple class of action, policy_logits, baseline.
-    step_output_classes: the namedtuple classes (StepOutput, StepOutputInfo).
     spec: has `observation_shape`, `observation_dtype`, `num_actions`.
     unroll_length: T, in agent steps.
     as_frames: whether observations are stacks that travel frame by frame.
   """
   steps = unroll_length + 1
-  step_output, step_output_info = step_output_classes
 
   def over_time(dtype, *shape):
     return tf.TensorSpec([steps, *shape], dtype)
@@ -55,9 +34,9 @@ def unroll_specs(
     core_state=tf.nest.map_structure(
       lambda t: tf.TensorSpec(t.shape[1:], t.dtype), agent.initial_state(1)
     ),
-    env_outputs=step_output(
+    env_outputs=StepOutput(
       reward=over_time(tf.float32),
-      info=step_output_info(over_time(tf.float32), over_time(tf.int32), over_time(tf.bool)),
+      info=StepOutputInfo(over_time(tf.float32), over_time(tf.int32), over_time(tf.bool)),
       done=over_time(tf.bool),
       observation=(
         frame_stacking.frames_spec(spec.observation_shape, steps)
@@ -65,7 +44,7 @@ def unroll_specs(
         else over_time(spec.observation_dtype, *spec.observation_shape)
       ),
     ),
-    agent_outputs=agent_output_class(
+    agent_outputs=AgentOutput(
       over_time(tf.int32), over_time(tf.float32, spec.num_actions), over_time(tf.float32)
     ),
   )
@@ -83,7 +62,7 @@ def build_unroll(agent, environments, unroll_length, policy_version, level_id=0,
     unroll_length: T, in agent steps.
     policy_version: int64 scalar variable, updates done when the agent's weights were read.
     level_id: int, see `Unroll`.
-    as_frames: whether observations are stacks that leave as `frame_stacking.Frames`.
+    as_frames: whether observations are stacks that leave as `Frames`.
 
   Returns:
     An `Unroll` of [N, ...]. Evaluating it steps the environments T times.

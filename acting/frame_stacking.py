@@ -5,17 +5,10 @@ nearly every frame C times. Sent are the frames themselves: the C - 1 before the
 one an entry. A game starts with a stack that is black but for its newest frame (as ale_py's is).
 """
 
-import collections
-
 import numpy as np
 import tensorflow as tf
 
-Frames = collections.namedtuple('Frames', 'frames')
-Frames.__doc__ = """What stands in `StepOutput.observation` of an unroll for [T+1, H, W, C] stacks.
-
-Attributes:
-  frames: uint8 [T + C, H, W], oldest first; leading axes as the unroll's.
-"""
+from structs import Frames
 
 
 def frames_spec(stack_shape, steps):

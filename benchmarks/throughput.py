@@ -96,13 +96,13 @@ def inference_rate(settings, num_envs, secs):
   import numpy as np
   import tensorflow as tf
 
-  import environments
   import nets
+  import structs
 
   with tf.Graph().as_default():
     agent = nets.build_agent(settings.agent_name, settings)
     observation = tf.Variable(random_observation(settings, num_envs, np), trainable=False)
-    output = environments.StepOutput(
+    output = structs.StepOutput(
       tf.zeros([num_envs]), None, tf.zeros([num_envs], tf.bool), observation.read_value()
     )
     state = agent.initial_state(num_envs)

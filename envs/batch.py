@@ -1,4 +1,4 @@
-"""What all batches of environments share: what a step gives, the totals of running games, seeds.
+"""What all batches of environments share: the totals of running games, seeds.
 
 A batch of N environments is an object with
 
@@ -9,36 +9,9 @@ A batch of N environments is an object with
   close(): ends the environments; may be called twice.
 """
 
-import collections
-
 import numpy as np
 
-StepOutput = collections.namedtuple('StepOutput', 'reward info done observation')
-StepOutput.__doc__ = """What one step of N environments gives.
-
-Attributes:
-  reward: float32 [N], raw, the sum over the action's repeats.
-  info: StepOutputInfo of [N].
-  done: bool [N], the end of an episode for learning. When `done`, the observation is already the
-    first of the next episode. A time limit (`truncated`) is no such end: the last observation is
-    shown, so that its value is bootstrapped, and one more step, of which nothing is learned, then
-    leads to the next game. The limit of ale_py, 108,000 frames, counts as
-    an end.
-  observation: uint8 [N, H, W, C] (bool images as 0 and 255) or float32 [N, D] (vectors flattened,
-    Discrete observations one-hot).
-"""
-
-StepOutputInfo = collections.namedtuple('StepOutputInfo', 'episode_return episode_step game_over')
-StepOutputInfo.__doc__ = """The score of each of N games.
-
-Attributes:
-  episode_return: float32 [N], raw score of the whole game so far, over all its lives.
-  episode_step: int32 [N], agent steps of the whole game so far.
-  game_over: bool [N], the game has ended; return and step are its totals and restart at 0 after
-    this entry. `done` without `game_over` is a lost life (return and step go on), the entry before
-    the first action, or the first of a game after one that crashed or reached its time limit
-    (return and step are 0).
-"""
+from structs import StepOutput, StepOutputInfo
 
 
 class GameTotals:

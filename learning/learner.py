@@ -16,6 +16,7 @@ import tensorflow as tf
 from acting import frame_stacking
 from learning import observation_scaling
 from learning.losses import Losses, compute_losses
+from structs import Frames
 
 Hyperparameters = collections.namedtuple(
   'Hyperparameters',
@@ -219,7 +220,7 @@ def _time_major(nest):
 def time_major_env_outputs(env_outputs):
   """StepOutput of [B, T+1, ...] -> [T+1, B, ...], with stacks where frames were sent."""
   observation = env_outputs.observation
-  if not isinstance(observation, frame_stacking.Frames):
+  if not isinstance(observation, Frames):
     return _time_major(env_outputs)
   others = _time_major(env_outputs._replace(observation=()))
   stacks = frame_stacking.unpack(observation, _starts(others.info))
@@ -240,7 +241,7 @@ def observation_sums(env_outputs):
     env_outputs: StepOutput of [B, T+1, ...].
   """
   observation = env_outputs.observation
-  if isinstance(observation, frame_stacking.Frames):
+  if isinstance(observation, Frames):
     return frame_stacking.sums(observation, _starts(_time_major(env_outputs.info)))
   return observation_scaling.sums_of(tf.reshape(observation[:, 1:], [-1, *observation.shape[2:]]))
 

@@ -16,7 +16,7 @@ class Outbox:
 
   Attributes:
     send_report: function of a report's text; None before `open`.
-    send_unroll: function of the arrays of a flat `actor.Unroll` of [N, ...], which waits while the
+    send_unroll: function of the flat arrays of an `Unroll` of [N, ...], which waits while the
       queue is full; None before `open`, and where no unrolls are sent.
   """
 

@@ -63,12 +63,10 @@ class Graph:
     """The queue of unrolls on a learner; actors and that learner name the same one.
 
     Returns:
-      (tf.queue.FIFOQueue of single unrolls, flat; the `actor.Unroll` of tf.TensorSpec they have).
+      (tf.queue.FIFOQueue of single unrolls, flat; their specs as a `structs.Unroll`).
     """
     specs = actor.unroll_specs(
       self.agent,
-      nets.AgentOutput,
-      (environments.StepOutput, environments.StepOutputInfo),
       self.settings,
       self.settings.unroll_length,
       environments.stacks_frames(self.settings.level_name),

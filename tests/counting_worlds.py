@@ -8,8 +8,7 @@ import collections
 
 import tensorflow as tf
 
-from environments import StepOutput, StepOutputInfo
-from nets import AgentOutput
+from structs import AgentOutput, StepOutput, StepOutputInfo
 
 NUM_ACTIONS = 5
 Spec = collections.namedtuple('Spec', 'observation_shape observation_dtype num_actions')

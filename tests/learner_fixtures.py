@@ -9,13 +9,12 @@ import tensorflow as tf
 
 import experiment
 from conftest import free_ports
-from environments import StepOutput, StepOutputInfo
 from learning import learner
-from nets import AgentOutput
 from roles import wiring
 from roles.settings import SHARED_FLAGS, Options, Settings
 from runtime import checkpoints, placement, sessions
 from runtime.cluster import LOCAL, Cluster
+from structs import AgentOutput, StepOutput, StepOutputInfo
 
 TWO_CPUS = ('/cpu:0', '/cpu:1')
 LIMIT_SECS = 100.0

@@ -9,7 +9,7 @@ import sonnet as snt
 import tensorflow as tf
 
 import nets
-from environments import StepOutput, StepOutputInfo
+from structs import StepOutput, StepOutputInfo
 
 Spec = collections.namedtuple('Spec', 'observation_shape observation_dtype num_actions')
 SMALL_IMAGES = Spec((10, 10, 2), 'uint8', 4)

@@ -13,9 +13,9 @@ import nets
 from acting import actor
 from conftest import eventually, free_ports
 from counting_worlds import SPEC, CountingAgent, CountingWorlds
-from environments import StepOutput, StepOutputInfo
 from learning import losses
 from runtime import sessions
+from structs import StepOutputInfo
 
 T = 4
 GAME_STEPS = [3, 5, 7]
@@ -58,7 +58,7 @@ def joined(unrolls):
 
 
 def flat_specs(agent):
-  specs = actor.unroll_specs(agent, nets.AgentOutput, (StepOutput, StepOutputInfo), SPEC, T)
+  specs = actor.unroll_specs(agent, SPEC, T)
   return tf.nest.flatten(specs)
 
 
@@ -321,9 +321,7 @@ class RunningLoop:
     return not self._thread.is_alive()
 
 
-UNROLL_SPECS = actor.unroll_specs(
-  CountingAgent(), nets.AgentOutput, (StepOutput, StepOutputInfo), SPEC, T
-)
+UNROLL_SPECS = actor.unroll_specs(CountingAgent(), SPEC, T)
 
 
 def actor_loop(queue):

@@ -6,9 +6,10 @@ import tensorflow as tf
 
 import environments
 import nets
+import structs
 from acting import actor, frame_stacking
 from learning import learner
-from nets import AgentOutput
+from structs import AgentOutput
 
 pytestmark = pytest.mark.slow  # Real games of Atari.
 
@@ -64,7 +65,7 @@ def rebuilt(frames, starts, device='/cpu:0'):
   config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
   with tf.Graph().as_default() as graph, tf.compat.v1.Session(config=config) as session:
     with tf.device(device):
-      packed = frame_stacking.Frames(tf.constant(frames))
+      packed = structs.Frames(tf.constant(frames))
       stacks = frame_stacking.unpack(packed, tf.constant(starts))
     leaves_device = any(op.type.startswith('PyFunc') for op in graph.get_operations())
     assert leaves_device == (device == '/cpu:0')
@@ -102,7 +103,7 @@ def test_the_sums_over_stacks_are_those_of_the_stacks_after_entry_0():
   stacks = rebuilt(frames, starts)[1:].reshape(-1, 5, 7, 4).astype(np.float64)
   assert (starts[1:].sum(0) > 0).any() and (stacks == 0).sum() > 4 * 5 * 7
   with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-    packed = frame_stacking.Frames(tf.constant(frames))
+    packed = structs.Frames(tf.constant(frames))
     number, total, squares = session.run(frame_stacking.sums(packed, tf.constant(starts)))
   assert number == len(stacks) == 15
   np.testing.assert_array_equal(total, stacks.sum(0))
@@ -115,10 +116,7 @@ def test_an_unroll_of_an_atari_game_is_less_than_a_third_of_its_stacks():
     agent = nets.build_agent('SimpleConvNetAgent', spec)
     sizes = []
     for as_frames in (False, True):
-      specs = actor.unroll_specs(
-        agent, AgentOutput, (environments.StepOutput, environments.StepOutputInfo), spec, T,
-        as_frames,
-      )  # fmt: skip
+      specs = actor.unroll_specs(agent, spec, T, as_frames)
       sizes.append(sum(s.shape.num_elements() * s.dtype.size for s in tf.nest.flatten(specs)))
   stacks, frames = sizes
   assert stacks - frames == ((T + 1) * 4 - (T + 4)) * 84 * 84

@@ -5,9 +5,9 @@ import pytest
 
 import environments
 from environment_player import counting
-from envs.batch import StepOutputInfo
 from envs.process_batch import ProcessBatch
 from evaluation import picture, play, records
+from structs import StepOutputInfo
 
 TOLD = {'level_name': 'A-v0', 'num_episodes': 2, 'mean_interval_95': None}
 TOLD |= dict.fromkeys(('mean', 'median', 'std', 'min', 'max'), 1.0)

@@ -15,8 +15,8 @@ from ale_py.vector_env import AtariVectorEnv
 import environments
 import nets
 from conftest import ROOT
-from environments import StepOutput
 from evaluation import export, play_exported
+from structs import StepOutput
 
 pytestmark = pytest.mark.slow  # TensorFlow starts anew for every test.
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 import environments
 import nets
 from counting_worlds import SPEC, CountingWorlds
-from environments import StepOutputInfo
 from evaluation import play
+from structs import StepOutputInfo
 
 BEST = 2
 CATCH = 'impala/Catch-v0'

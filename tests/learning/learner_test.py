@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from acting import frame_stacking
 from conftest import eventually
-from environments import StepOutput, StepOutputInfo
 from learner_fixtures import (
   TWO_CPUS,
   Learner,
@@ -23,6 +21,7 @@ from learner_fixtures import (
 )
 from learning import learner
 from roles.role import failure
+from structs import Frames, StepOutput, StepOutputInfo
 
 T, B, NUM_ACTIONS = 5, 3, 4
 CLOSE = dict(rtol=1e-5, atol=1e-6)
@@ -299,7 +298,7 @@ def test_stacks_sent_as_frames_are_taken_in_as_the_stacks_that_are_learned_from(
   game_over = generator.random([B, T + 1]) < 0.2
   with tf.Graph().as_default():
     info = StepOutputInfo(tf.zeros([B, T + 1]), tf.constant(episode_step), tf.constant(game_over))
-    packed = frame_stacking.Frames(tf.constant(frames))
+    packed = Frames(tf.constant(frames))
     sent = StepOutput(tf.zeros([B, T + 1]), info, tf.zeros([B, T + 1], tf.bool), packed)
     stacks = learner.time_major_env_outputs(sent).observation
     (number, *sums), stacks = run([learner.observation_sums(sent), stacks])

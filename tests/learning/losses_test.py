@@ -5,10 +5,9 @@ import pytest
 import tensorflow as tf
 
 import vtrace
-from environments import StepOutput, StepOutputInfo
 from learner_fixtures import small_settings
 from learning import losses
-from nets import AgentOutput
+from structs import AgentOutput, StepOutput, StepOutputInfo
 
 T, B, NUM_ACTIONS = 5, 3, 4
 CLOSE = dict(rtol=1e-5, atol=1e-6)

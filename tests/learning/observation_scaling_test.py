@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 
 import nets
-from environments import StepOutput
 from learning.observation_scaling import RunningScaling, sums_of
 from runtime import placement
 from runtime.cluster import Cluster
+from structs import StepOutput
 
 SPEC = nets.collections.namedtuple('Spec', 'observation_shape observation_dtype num_actions')
 IMAGES, VECTORS = SPEC((84, 84, 4), 'uint8', 3), SPEC((5,), 'float32', 3)

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 import nets
-from environments import StepOutput
 from learner_fixtures import (
   TWO_CPUS,
   Learner,
@@ -19,7 +18,7 @@ from learner_fixtures import (
 )
 from learning import sliced_weights
 from learning.value_normalisation import PopArt
-from nets import AgentOutput
+from structs import AgentOutput, StepOutput
 
 MOMENTS, SCALE = 'agent/value_statistics/moments', 'agent/value_statistics/scale'
 OFF = small_settings(reward_clipping='none')
