@@ -15,7 +15,6 @@ This file holds the flags and the wiring of each role. It imports TensorFlow onl
 are good.
 """
 
-import difflib
 import json
 import math
 import os
@@ -29,7 +28,8 @@ try:
     logging,
   )
 
-  from common import open_files
+  from common import open_files, texts
+  from common.background import BackgroundCall
   from envs import faults
   from evaluation import protocols
   from roles import modes, resuming
@@ -224,9 +224,8 @@ def parse_args(argv):
   try:
     rest = FLAGS(argv)[1:]
   except flags.UnrecognizedFlagError as e:
-    close = difflib.get_close_matches(e.flagname, list(FLAGS), 1)
-    hint = f'; did you mean --{close[0]}?' if close else ''
-    raise BadInput(f'there is no flag --{e.flagname}{hint}') from None
+    hint = texts.did_you_mean(e.flagname, FLAGS, '--{}')
+    raise BadInput(f'there is no flag --{e.flagname}' + (f'; {hint}' if hint else '')) from None
   except (flags.Error, OSError) as e:
     raise BadInput(_plain(e)) from None
   if rest:
@@ -338,17 +337,15 @@ def train(cluster):
     _check_evaluations(plan.options, plan.settings.level_name)
     run_lock = resuming.lock_run_folder(plan, cluster)
   process.import_tensorflow()
-  from runtime.sessions import Attempt
-
   if cluster.job == 'ps':
     from roles import ps
 
-    Attempt(ps.run, cluster, options(), interrupts).result()
+    BackgroundCall(ps.run, cluster, options(), interrupts).result()
   else:
     from roles import role
 
     own = run_lock.options if run_lock else options()
-    Attempt(role.run, cluster, own, interrupts, run_lock).result()
+    BackgroundCall(role.run, cluster, own, interrupts, run_lock).result()
     if run_lock:
       run_lock.close()  # The process may go on, with another run.
   return process.EXIT_LEFT if interrupts.run_goes_on else process.EXIT_OK

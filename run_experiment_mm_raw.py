@@ -10,7 +10,7 @@ import sys
 try:
   from absl import flags
 
-  from common import plain_text
+  from common import texts
   from frontend import arguments, cluster
   from frontend.errors import HostError
 except ModuleNotFoundError as e:
@@ -294,7 +294,7 @@ def main(words):
   try:
     return _run_action(words)
   except ValueError as error:
-    print(f'{PROGRAM}: {plain_text.printable_lines(error)}', file=sys.stderr)
+    print(f'{PROGRAM}: {texts.printable_lines(error)}', file=sys.stderr)
     return 2
   except KeyboardInterrupt as interrupt:
     return 128 + (interrupt.args or [signal.SIGINT])[0]

@@ -4,7 +4,7 @@ absl's `known_only` would read a `--flagfile` itself and lose the value in `--ba
 words are told apart here, knowing only the names of the frontend's flags.
 """
 
-import difflib
+from common import texts
 
 
 def _own_name(word, own_flags):
@@ -63,5 +63,5 @@ def own_flag_meant(word, own_flags):
   frontend's.
   """
   name = word.lstrip('-').split('=')[0]
-  close = difflib.get_close_matches(name, list(own_flags), 1, cutoff=0.8)
+  close = texts.closest(name, own_flags, cutoff=0.8)
   return close[0] if close else None

@@ -3,19 +3,18 @@
 Cells never meet a shell; still, what could not be meant is refused here.
 """
 
-import difflib
 import ipaddress
 import re
 import shlex
 
+from common import texts
 from frontend import cluster
 
 
 def one_of(value, allowed, what):
   """A sentence that refuses a value, with the one of those allowed that may have been meant."""
-  close = difflib.get_close_matches(value, allowed, 1)
-  hint = f"; did you mean '{close[0]}'?" if close else ''
-  return f'{value!r} is not {what}{hint}'
+  hint = texts.did_you_mean(value, allowed, "'{}'")
+  return f'{value!r} is not {what}' + (f'; {hint}' if hint else '')
 
 
 def _job(cell):

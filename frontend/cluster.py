@@ -5,9 +5,10 @@ Pure: no host is touched here. A command line is a list of arguments and stays o
 
 import collections
 import ipaddress
-import re
 
-JOBS = ('ps', 'learner', 'actor')
+from common import cluster_names
+from common.cluster_names import JOBS
+
 # What places a task in the cluster comes from the CSV, so neither the command line nor a `flags`
 # cell may set it.
 PLACEMENT_FLAGS = ('ps_hosts', 'learner_hosts', 'actor_hosts', 'job_name', 'task', 'state_dir')
@@ -31,15 +32,16 @@ Cluster = collections.namedtuple('Cluster', 'tasks hosts warnings')
 
 def task_name(task):
   """The name of a task's window and files: `learner-0`."""
-  return f'{task.job}-{task.index}'
+  return cluster_names.file_name(cluster_names.task_name(task.job, task.index))
 
 
 def parse_task_name(text):
   """Turns `learner:0` or `learner-0` into `learner-0`; raises ValueError for anything else."""
-  match = re.fullmatch(r'(ps|learner|actor)[:-](\d{1,6})', text)
-  if not match:
-    raise ValueError(f'--task={text!r} is not a task: write for example --task=learner:0')
-  return f'{match[1]}-{int(match[2])}'
+  try:
+    job, index = cluster_names.parse_task_name(text)
+  except ValueError:
+    raise ValueError(f'--task={text!r} is not a task: write for example --task=learner:0') from None
+  return cluster_names.file_name(cluster_names.task_name(job, index))
 
 
 def is_loopback(address):

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 
-from common import plain_text, threads
+from common import background, texts
 from frontend import cluster as cluster_lib
 from frontend.connection import hosts, scripts
 from frontend.errors import HostError
@@ -50,11 +50,13 @@ class Console:
     """
     limit_secs = LEAVE_SECS if at_once else None
     with contextlib.suppress(TimeoutError):
-      threads.within(limit_secs, threads.on_each, lambda host: host.close(at_once), self.hosts)
+      background.within(
+        limit_secs, background.on_each, lambda host: host.close(at_once), self.hosts
+      )
 
   def say(self, text=''):
     """Prints a line, or several, without what a host may have put there to steer the terminal."""
-    print(plain_text.printable_lines(text), file=self.out, flush=True)
+    print(texts.printable_lines(text), file=self.out, flush=True)
 
   def on_all(self, function, targets=None):
     """Calls `function(host)` for every host, or for the `targets` alone, all at once.
@@ -75,7 +77,7 @@ class Console:
       except OSError as error:
         return HostError('', str(error) or type(error).__name__)
 
-    return list(zip(targets, threads.on_each(outcome, targets)))
+    return list(zip(targets, background.on_each(outcome, targets)))
 
   def failures(self, outcomes):
     """Prints one line for each host that failed; returns how many did."""

@@ -3,7 +3,6 @@
 import collections
 import csv
 import datetime
-import difflib
 import io
 import json
 import os
@@ -11,7 +10,7 @@ import os
 import numpy as np
 from scipy import stats
 
-from common import files
+from common import files, texts
 from reporting import csv_files, scores
 from runtime.process import BadInput
 
@@ -184,8 +183,7 @@ def compare(runs, by, x='frames', score=None):
   known = {name for run in runs for name in run.options}
   for name in by:
     if name not in known:
-      close = difflib.get_close_matches(name, known, 3, 0.5)
-      hint = f'did you mean {" or ".join(close)}?' if close else 'run.json lists what there is.'
+      hint = texts.did_you_mean(name, known, count=3, cutoff=0.5) or 'run.json lists what there is.'
       raise BadInput(f'--by={name}: no run has such a setting or flag; {hint}')
   members = {}
   for run in runs:

@@ -32,7 +32,7 @@ class CsvFile:
 
   def __init__(self, path, columns):
     self._path, self._columns = path, columns
-    self._file, self._is_prepared = files.Growing(path), False
+    self._file, self._is_prepared = files.AppendOnlyFile(path), False
     with contextlib.suppress(OSError):  # Then with the first rows.
       self._prepare()
 
@@ -91,7 +91,7 @@ def _as_text(rows):
 def _repair_last_line(path):
   """Cuts off the half line that a killed process may have left behind."""
   try:
-    file = open(path, 'rb+', opener=files.own)
+    file = open(path, 'rb+', opener=files.nofollow_opener)
   except FileNotFoundError:
     return
   with file:
@@ -110,7 +110,7 @@ def _repair_last_line(path):
 
 def _add_columns(path, columns):
   """Gives a file of an earlier version, which had fewer columns, empty cells in the new ones."""
-  new = files.temporary(path)
+  new = files.temporary_path(path)
   try:
     with (
       open(path, newline='', encoding='utf-8') as old,

@@ -23,7 +23,7 @@ class EventFile:
     self._record_writer = record_writer.RecordWriter
     now = time.time()
     name = f'events.out.tfevents.{now:017.6f}.{platform.node()}.{os.getpid()}'
-    self._file = files.Growing(os.path.join(logdir, name))
+    self._file = files.AppendOnlyFile(os.path.join(logdir, name))
     self._first = self._event(wall_time=now, file_version='brain.Event:2')
 
   def write(self, wall_time, step, scalars):

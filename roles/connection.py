@@ -7,12 +7,13 @@ import time
 import tensorflow as tf
 from absl import logging
 
+from common.background import BackgroundCall
 from roles.filling import Filling, run_id
 from roles.settings import adopted
 from runtime import checkpoints, peers, sessions, shared_state
 from runtime.checkpoints import Checkpoints
 from runtime.process import POLL_SECS, WAITING_SECS
-from runtime.sessions import ANSWER_SECS, Attempt, first_line, lost_peer
+from runtime.sessions import ANSWER_SECS, first_line, lost_peer
 
 Agreement = collections.namedtuple('Agreement', 'settings start_frames')
 Agreement.__doc__ = """`roles.settings.Settings`, and the environment frames when the run began or
@@ -91,7 +92,7 @@ class Connection:
     task.heartbeat.phase('connecting')
     while True:
       self._wait_for_peers()
-      attempt = Attempt(self._open_session)
+      attempt = BackgroundCall(self._open_session)
       self._wait_for_answer(attempt)
       if self.run_is_over():
         logging.info('%s leaves: %s', cluster.name, task.interrupts.reason)
@@ -156,7 +157,7 @@ class Connection:
     if cluster.is_chief:  # It connects even after a signal: to tell the others.
       return interrupts.is_set() and bool(peers.missing_peers(cluster, cluster.peers))
     if self._look is None:
-      self._look = Attempt(shared_state.read_shared_state, cluster, self._task.target)
+      self._look = BackgroundCall(shared_state.read_shared_state, cluster, self._task.target)
     if self._look.has_ended(POLL_SECS):
       look, self._look = self._look, None
       try:
@@ -176,7 +177,7 @@ class Connection:
   def failed(self, session):
     """The run cannot go on as it is: its chief's next process restores the last checkpoint."""
     if self._chief:
-      letting_go = Attempt(self._filling.let_go, session)
+      letting_go = BackgroundCall(self._filling.let_go, session)
       if letting_go.has_ended(ANSWER_SECS):
         with contextlib.suppress(tf.errors.OpError):
           letting_go.result()
@@ -184,7 +185,7 @@ class Connection:
   def drop(self, loops, session):
     """Ends the loops of a session that failed, and closes it; gives up if the run is over."""
     loops.stop()
-    closing = Attempt(self._close, loops, session)
+    closing = BackgroundCall(self._close, loops, session)
     # A session may not close before its peers are back; they will not be if the run is over.
     while not closing.has_ended(POLL_SECS) and not self.run_is_over():
       pass
@@ -205,7 +206,7 @@ class Connection:
     will_be_back = self._task.interrupts.run_goes_on and not cluster.is_spare
     if cluster.is_local or will_be_back:
       return
-    goodbye = Attempt(shared_state.say_goodbye, cluster, self._task.target)
+    goodbye = BackgroundCall(shared_state.say_goodbye, cluster, self._task.target)
     try:
       if goodbye.has_ended(ANSWER_SECS):
         goodbye.result()

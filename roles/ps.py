@@ -8,10 +8,11 @@ import time
 import tensorflow as tf
 from absl import logging
 
+from common.background import BackgroundCall
 from runtime import links, peers, placement, sessions, shared_state
 from runtime.heartbeat import Heartbeat
 from runtime.process import POLL_SECS, RunFailed
-from runtime.sessions import ANSWER_SECS, Attempt
+from runtime.sessions import ANSWER_SECS
 
 PATIENCE_SECS = 20.0  # For the chief to begin its end, after a signal to a parameter server.
 LATECOMER_SECS = 15.0  # For the others to leave, after the chief has.
@@ -68,7 +69,7 @@ def serve_to_the_end(cluster, target, interrupts, silence, wait_secs=0):
   asking, chief = _Asking(cluster, target, silence), _Chief(cluster, wait_secs)
   while True:
     if question is None:
-      question, asked = Attempt(asking.how_far), time.monotonic()
+      question, asked = BackgroundCall(asking.how_far), time.monotonic()
     answered, now = question.has_ended(POLL_SECS), time.monotonic()
     if not answered and now - asked < ANSWER_SECS:
       continue
@@ -80,7 +81,7 @@ def serve_to_the_end(cluster, target, interrupts, silence, wait_secs=0):
     chief_is_gone = phase is not None and phase.chief_is_gone
     if chief_is_gone and phase.goodbyes >= everybody and not phase.spare_actors:
       if cluster.task > 0:
-        Attempt(shared_state.say_goodbye, cluster, target).has_ended(ANSWER_SECS)
+        BackgroundCall(shared_state.say_goodbye, cluster, target).has_ended(ANSWER_SECS)
       return 'the run is done and everybody has left'
     if deadline is None and (interrupts.is_set() or chief_is_gone):
       deadline = now + (PATIENCE_SECS if interrupts.is_set() else LATECOMER_SECS)

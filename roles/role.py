@@ -11,6 +11,7 @@ import time
 import tensorflow as tf
 from absl import logging
 
+from common.background import BackgroundCall
 from envs import faults
 from roles.connection import Connection, agree_as_chief, agree_with_chief
 from roles.outbox import ActorOutbox, Outbox
@@ -172,7 +173,7 @@ class Role:
       if self._chief:
         raise RunFailed(f'the last checkpoint could not be written: {first_line(e)}') from e
     finally:
-      closing = sessions.Attempt(self._connection.close_sessions, session)
+      closing = BackgroundCall(self._connection.close_sessions, session)
       closing.has_ended(_CLOSING_SECS)  # Those of a peer that has gone may never close.
       self._connection.say_goodbye()
       closing.result()

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-JOBS = ('ps', 'learner', 'actor')
+from common import cluster_names
+from common.cluster_names import JOBS as JOBS
 
 
 class Cluster(NamedTuple):
@@ -35,7 +36,7 @@ class Cluster(NamedTuple):
   @property
   def name(self):
     """'learner:0', or 'local'."""
-    return 'local' if self.is_local else f'{self.job}:{self.task}'
+    return 'local' if self.is_local else cluster_names.task_name(self.job, self.task)
 
   @property
   def is_spare(self):

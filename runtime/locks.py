@@ -59,7 +59,9 @@ def alone(folder, name):
       if e.errno not in (errno.EBADF, *_NO_LOCKS):
         raise
       with contextlib.suppress(OSError):
-        file = held.enter_context(open(os.path.join(folder, name), 'a', opener=files.own))
+        file = held.enter_context(
+          open(os.path.join(folder, name), 'a', opener=files.nofollow_opener)
+        )
         fcntl.flock(file, fcntl.LOCK_EX)
     yield
 
@@ -67,7 +69,7 @@ def alone(folder, name):
 def _locked(path, name, flag, sentence):
   try:
     os.makedirs(path, exist_ok=True)
-    file = open(os.path.join(path, name), 'a+', opener=files.own)
+    file = open(os.path.join(path, name), 'a+', opener=files.nofollow_opener)
   except OSError as e:
     kind = RunFailed if e.errno in _DISK else BadInput
     raise kind(f'{flag}={path} cannot be written: {e.strerror}') from None

@@ -1,8 +1,8 @@
 """Ports and peers: whether a port is free, who listens, and waiting for those who do not yet."""
 
 import contextlib
+import errno
 import fcntl
-import glob
 import os
 import socket
 import stat
@@ -12,6 +12,7 @@ import time
 
 from absl import logging
 
+from common import ports
 from runtime.process import POLL_SECS, WAITING_SECS, BadInput, RunFailed
 
 # A client whose host vanished: the server cancels its calls, as it does for one that was killed.
@@ -48,43 +49,14 @@ def check_port(address):
     BadInput: somebody listens there; the message names the process where the system tells.
   """
   port = int(address.rsplit(':', 1)[1])
-  with _listening_socket() as probe:
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-      probe.bind(('', port))
-    except OSError as e:
-      if e.errno != 98:  # EADDRINUSE
-        return
-      raise BadInput(f'port {port} of {address} is in use{_port_owner(port)}') from None
-
-
-def _listening_socket():
-  """A socket of the family that servers here listen with: IPv6 where the kernel has it."""
   try:
-    return socket.socket(socket.AF_INET6)
-  except OSError:  # ipv6.disable=1; `socket.has_ipv6` only tells how Python was built.
-    return socket.socket(socket.AF_INET)
-
-
-def _port_owner(port):
-  """' by process 123 (python)', or '' where the system does not tell."""
-  inodes = set()
-  for table in ('/proc/net/tcp', '/proc/net/tcp6'):
-    try:
-      with open(table) as f:
-        rows = [line.split() for line in f.readlines()[1:]]
-    except OSError:
-      continue
-    inodes |= {r[9] for r in rows if r[3] == '0A' and int(r[1].rsplit(':', 1)[1], 16) == port}
-  for link in glob.glob('/proc/[0-9]*/fd/*'):
-    try:
-      if os.readlink(link)[8:-1] in inodes:
-        pid = link.split('/')[2]
-        with open(f'/proc/{pid}/comm') as f:
-          return f' by process {pid} ({f.read().strip()})'
-    except OSError:
-      continue
-  return ''
+    ports.bound_socket(port).close()
+  except OSError as e:
+    if e.errno != errno.EADDRINUSE:
+      return
+    owner = ports.listener(port)
+    by = f' by process {owner[0]} ({owner[1]})' if owner else ''
+    raise BadInput(f'port {port} of {address} is in use{by}') from None
 
 
 def give_up_lost_clients(port):
@@ -179,11 +151,7 @@ def _unacknowledged_bytes(connection):
 def is_up(address, timeout_secs=2.0):
   """Whether somebody listens at 'host:port'."""
   host, port = address.rsplit(':', 1)
-  try:
-    with socket.create_connection((host.strip('[]'), int(port)), timeout_secs):
-      return True
-  except OSError:
-    return False
+  return ports.accepts(host.strip('[]'), int(port), timeout_secs)
 
 
 def missing_peers(cluster, names):

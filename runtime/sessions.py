@@ -1,7 +1,7 @@
 """Sessions: server, opening and closing, calls with a limit, threads that share one.
 
-The main thread never sits in `session.run`: what may never return runs in a thread (`Attempt`,
-`Loops`), so that a signal is seen at once.
+The main thread never calls `session.run`: what may never return runs in a thread
+(`common.background.BackgroundCall`, `Loops`), so that a signal is handled at once.
 """
 
 import re
@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from runtime import listening, peers, placement
-from runtime.process import POLL_SECS, RunFailed
+from runtime.process import RunFailed
 
 ANSWER_SECS = 5.0  # For ps 0 to tell how far the run is; it may be gone since it was looked for.
 
@@ -161,37 +161,3 @@ class Loops:
     for thread in threads:
       thread.join(max(0.0, deadline - time.monotonic()))
     return [thread.name for thread in threads if thread.is_alive()]
-
-
-class Attempt:
-  """`function(*args)` in a thread, which the process does not wait for when it leaves.
-
-  For what may never return, such as a session whose peers went away; and for a role as a whole, so
-  that the main thread stays free to hear signals.
-  """
-
-  def __init__(self, function, *args):
-    self._value = self._error = None
-    self._thread = threading.Thread(
-      target=self._run, args=(function, args), daemon=True, name=function.__name__
-    )
-    self._thread.start()
-
-  def _run(self, function, args):
-    try:
-      self._value = function(*args)
-    except BaseException as e:
-      self._error = e
-
-  def has_ended(self, secs):
-    """Whether it ended, waiting for that for so long at most."""
-    self._thread.join(secs)
-    return not self._thread.is_alive()
-
-  def result(self):
-    """Waits for the end; returns what the function returned, raises what it raised."""
-    while not self.has_ended(POLL_SECS):
-      pass
-    if self._error is not None:
-      raise self._error
-    return self._value

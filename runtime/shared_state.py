@@ -8,6 +8,7 @@ import time
 import tensorflow as tf
 from absl import logging
 
+from common.background import BackgroundCall
 from runtime import peers, placement, sessions
 from runtime.process import POLL_SECS, WAITING_SECS, RunFailed
 
@@ -153,7 +154,7 @@ def read_shared_settings(cluster, target, wait_secs, should_stop):
   began = said = time.monotonic()
   look = None
   while not should_stop():
-    look = look or sessions.Attempt(read_shared_state, cluster, target)
+    look = look or BackgroundCall(read_shared_state, cluster, target)
     if look.has_ended(POLL_SECS):
       try:
         settings, _ = look.result()

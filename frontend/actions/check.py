@@ -1,7 +1,7 @@
 """`check`: whether the cluster can run, as a table of hosts and a sentence for each failure."""
 
-from common import threads
-from common.tables import layout
+from common import background, ports
+from common.texts import layout
 from frontend import asking, code_files, lock_file
 from frontend import cluster as cluster_lib
 from frontend.connection import hosts
@@ -168,7 +168,7 @@ def _reached_by_a_stranger(console, listening):
   if any(isinstance(host, hosts.LocalHost) for host in console.hosts):
     return []
   tasks = [task for host in listening for task in _reached(host)]
-  reached = threads.on_each(lambda task: host_check.accepts(task.ip, task.tf_port), tasks)
+  reached = background.on_each(lambda task: ports.accepts(task.ip, task.tf_port), tasks)
   return [cluster_lib.host_port(task) for task, there in zip(tasks, reached) if there]
 
 

@@ -4,7 +4,7 @@ import contextlib
 import re
 import time
 
-from common import plain_text
+from common import texts
 from frontend import cluster as cluster_lib
 from frontend.actions import agreed_addresses
 from frontend.connection import hosts
@@ -122,7 +122,7 @@ def _tables(console):
   }
   agreed, problems = agreed_addresses.agree(replies)
   for cell, problem in problems.items():
-    console.say(f'{cell}: {plain_text.printable(problem)}')
+    console.say(f'{cell}: {texts.printable(problem)}')
   if options.apply and problems:
     console.say('nothing was set, on no host')
     return {}, failed + len(problems)

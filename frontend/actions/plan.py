@@ -5,7 +5,7 @@ It touches no host, and no shell runs what it prints.
 
 import shlex
 
-from common import plain_text
+from common import texts
 from frontend import cluster as cluster_lib
 from frontend.connection import hosts
 from frontend.planning import report
@@ -24,7 +24,7 @@ def plan(console):
   foretold = report.prediction(console) if report.asked(console.options) else None
   for host in console.hosts:
     over = 'here' if isinstance(host, hosts.LocalHost) else 'over SSH'
-    console.say(f'{host.name} ({over}), in {plain_text.printable(host.workdir)}:')
+    console.say(f'{host.name} ({over}), in {texts.printable(host.workdir)}:')
     for task in host.host.tasks:
       arguments = cluster_lib.task_arguments(console.cluster, task, console.training_flags)
       devices = task.cuda_visible_devices

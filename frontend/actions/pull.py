@@ -5,7 +5,7 @@ import os
 import re
 import time
 
-from common import plain_text
+from common import texts
 from frontend.connection import fetching, hosts
 from frontend.errors import HostError
 
@@ -43,7 +43,7 @@ def pull(console):
     run.fetch_records()
     run.fetch_checkpoints(console.options.checkpoints)
   what = f'{run.fetched} files' if run.fetched else 'nothing new'
-  console.say(f'{what} from {chief.name}, {plain_text.printable(logdir)}, in {target}')
+  console.say(f'{what} from {chief.name}, {texts.printable(logdir)}, in {target}')
   return 0
 
 

@@ -4,7 +4,7 @@ import glob
 import os
 import time
 
-from common import plain_text
+from common import texts
 from frontend.actions import status
 from frontend.cluster import JOBS
 from frontend.host_side import supervisor, task_record, task_status
@@ -65,8 +65,7 @@ def task_rows(folder, now):
 def _clean(row):
   """Names of files and hosts steer no terminal."""
   return {
-    key: plain_text.printable(value) if isinstance(value, str) else value
-    for key, value in row.items()
+    key: texts.printable(value) if isinstance(value, str) else value for key, value in row.items()
   }
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import secrets
 
-from common import threads
+from common import background
 from frontend.connection import hosts
 from frontend.connection.copying import SUFFIX, FolderHere
 from frontend.console import LEAVE_SECS
@@ -45,7 +45,7 @@ def find(console):
     limit_secs = None
   finally:
     with contextlib.suppress(TimeoutError):
-      threads.within(limit_secs, console.on_all, unmark)
+      background.within(limit_secs, console.on_all, unmark)
     if marked_here:
       code.remove(ours)
   found = {}

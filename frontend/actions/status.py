@@ -6,8 +6,8 @@ import re
 import shutil
 import time
 
-from common import plain_text, threads
-from common.tables import duration, layout, spark
+from common import background, texts
+from common.texts import duration, layout, spark
 from frontend import cluster as cluster_lib
 from frontend.console import POLL_SECS, task_names
 from frontend.errors import HostError
@@ -90,7 +90,7 @@ def status_table(rows, width):
         re.sub(_LOG_PREFIX, '', row['last_line'] or ''),
       ]
     )
-  cells = [[plain_text.printable(cell) for cell in row] for row in cells]
+  cells = [[texts.printable(cell) for cell in row] for row in cells]
   return '\n'.join(line[:width] for line in layout(cells).splitlines())
 
 
@@ -242,7 +242,7 @@ def logs(console):
       _say_log(console, name, outcomes[host][name]['lines'])
       offsets[name] = outcomes[host][name]['offset']
   if options.follow:
-    for text in threads.stream(
+    for text in background.stream(
       lambda host, put: _follow(
         console, host, {name: offsets[name] for name in names if places[name] is host}, lines, put
       ),

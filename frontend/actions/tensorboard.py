@@ -2,7 +2,7 @@
 
 import time
 
-from common import plain_text
+from common import texts
 from frontend.actions import pull
 from frontend.console import POLL_SECS
 from frontend.errors import HostError
@@ -31,8 +31,7 @@ def show_tensorboard(console):
   try:
     with chief.tunnel(_wait_for_port(chief)) as port:
       console.say(
-        f'http://127.0.0.1:{port}/ shows {plain_text.printable(logdir)} of {chief.name} '
-        'until Ctrl-C'
+        f'http://127.0.0.1:{port}/ shows {texts.printable(logdir)} of {chief.name} until Ctrl-C'
       )
       while True:
         time.sleep(ASK_EVERY_SECS)
@@ -47,7 +46,7 @@ def show_tensorboard(console):
 def _ask(chief):
   state = chief.ask('tensorboard', ANSWER_SECS)
   if not state['running']:
-    last = plain_text.printable(state['last_line'])
+    last = texts.printable(state['last_line'])
     raise HostError('', f'TensorBoard ended on {chief.name}: {last}')
   return state
 

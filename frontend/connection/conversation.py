@@ -3,7 +3,7 @@
 import json
 import time
 
-from common import plain_text
+from common import texts
 from frontend.connection import replies, scripts
 from frontend.errors import LOST, HostError
 from frontend.host_side import agent
@@ -133,7 +133,7 @@ class Conversation:
       return HostError(
         'workdir', f'{self._workdir} does not hold {scripts.PROGRAM}; --action=push copies it'
       )
-    reason = plain_text.printable(errors[-1]) if errors else f'it ended with {code}'
+    reason = texts.printable(errors[-1]) if errors else f'it ended with {code}'
     return HostError('python', f'{self._python} cannot run {scripts.PROGRAM}: {reason}')
 
   def close(self, at_once=False):

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import time
 
-from common import whole_files
+from common import files
 from frontend.connection import fetching
 from frontend.errors import HostError
 
@@ -95,16 +95,16 @@ class FolderHere:
     for name in names:
       with self._named('make the folder', name):
         os.makedirs(self._path(name), exist_ok=True)
-      whole_files.remove_leftovers(self._path(name), SUFFIX, LEFTOVER_SECS, time.time())
+      files.remove_leftovers(self._path(name), SUFFIX, LEFTOVER_SECS, time.time())
 
   def _put_file(self, source, path):
     mode = os.stat(source).st_mode & 0o777
-    with open(source, 'rb') as file, whole_files.replacing(path, SUFFIX, mode=mode) as copy:
+    with open(source, 'rb') as file, files.replacing(path, SUFFIX, mode=mode) as copy:
       shutil.copyfileobj(file, copy)
       os.fchmod(copy.fileno(), mode)
 
   def _write(self, path, data):
-    with whole_files.replacing(path, SUFFIX) as file:
+    with files.replacing(path, SUFFIX) as file:
       file.write(data)
 
   def _read(self, path):
@@ -168,7 +168,7 @@ class FolderOverSftp(FolderHere):
     with contextlib.suppress(OSError, paramiko.SFTPError):
       for name, found in self._sftp.listing(folder).items():
         late = time.time() - found.mtime > LEFTOVER_SECS
-        if late and found.is_file and whole_files.is_temporary(name, SUFFIX):
+        if late and found.is_file and files.is_temporary(name, SUFFIX):
           self._sftp.remove(os.path.join(folder, name))
 
   def _put_file(self, source, path):

@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 
-from common import whole_files
+from common import files
 from frontend.errors import LOST, HostError
 
 CHUNK_BYTES = 256 * 1024
@@ -178,14 +178,14 @@ def put(data, target):
 
 def remove_leftovers(folder, now):
   """Removes what pulls to a folder here have left that were killed; `now` in Unix seconds."""
-  whole_files.remove_leftovers(folder, SUFFIX, LEFTOVER_SECS, now)
+  files.remove_leftovers(folder, SUFFIX, LEFTOVER_SECS, now)
 
 
 @contextlib.contextmanager
 def _written(target):
   """A file to write to, which becomes `target`, on the disk, if nothing went wrong."""
   try:
-    with whole_files.replacing(target, SUFFIX, sync=True) as copy:
+    with files.replacing(target, SUFFIX, durable=True) as copy:
       yield copy
   except OSError as error:
     raise HostError('', f'cannot write {target}: {error.strerror or error}') from None

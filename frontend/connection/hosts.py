@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 
-from common import threads
+from common import background
 from frontend import cluster as cluster_lib
 from frontend.connection import conversation, copying, fetching, scripts, ssh, ssh_config, tunnel
 from frontend.errors import LOST, HostError
@@ -202,7 +202,7 @@ class SshHost(_Host):
   def _open_sftp(self, verb):
     """A `sftp.Client`; `verb` is what is done to files with it."""
     return self._on_connection(
-      lambda client: threads.within(scripts.LOGIN_SECS, client.open_sftp),
+      lambda client: background.within(scripts.LOGIN_SECS, client.open_sftp),
       f'cannot {verb} files over SFTP',
     )
 

@@ -8,7 +8,7 @@ and print its strings. Strings come out as one line without what steers a termin
 import ipaddress
 import math
 
-from common import plain_text
+from common import texts
 from frontend.errors import HostError
 
 MOST_LETTERS = 1 << 16
@@ -23,11 +23,11 @@ class _Wrong(Exception):
 
 
 def _line(value):
-  return plain_text.printable(_string(value)[:MOST_LETTERS])
+  return texts.printable(_string(value)[:MOST_LETTERS])
 
 
 def _text(value):
-  return plain_text.printable_lines(_string(value))
+  return texts.printable_lines(_string(value))
 
 
 def _path(value):

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 
-from common import plain_text, threads
+from common import background, texts
 from frontend.connection import pip_output
 from frontend.errors import LOST, HostError
 
@@ -120,7 +120,7 @@ class RemoteScript:
     self.channel = client.get_transport().open_session(timeout=CONNECT_SECS)
     line = 'exec /bin/sh -c ' + shlex.quote(f'echo; echo {_READY.decode()}; {script}')
     try:
-      threads.within(CONNECT_SECS, self.channel.exec_command, line)
+      background.within(CONNECT_SECS, self.channel.exec_command, line)
       self._await_shell()
     except BaseException:
       self.close()
@@ -174,7 +174,7 @@ STARTUP_FILES = '~/.bashrc, ~/.zshenv, ~/.cshrc, ~/.tcshrc or ~/.config/fish/con
 def _no_shell(what, said):
   """The HostError for a login shell that does not run the script."""
   lines = said[-4000:].decode(errors='replace').split()
-  words = plain_text.printable(' '.join(lines))[-200:]
+  words = texts.printable(' '.join(lines))[-200:]
   printed = f', and printed {words!r}' if words else ''
   return HostError(
     'login',

@@ -26,7 +26,7 @@ from paramiko.sftp import (
   int64,
 )
 
-from common import plain_text
+from common import texts
 
 # OpenSSH sends at most 256 KB a packet.
 MOST_PACKET_BYTES = 300 * 1024
@@ -179,7 +179,7 @@ def is_plain(name):
     and 0 < len(name) <= 255
     and name not in (os.curdir, os.pardir)
     and not {'/', '\\', '\0'} & set(name)
-    and plain_text.printable(name) == name
+    and texts.printable(name) == name
   )
 
 

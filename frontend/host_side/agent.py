@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 
+from common import ports as ports_lib
 from frontend.host_side import (
   host_check,
   launched,
@@ -78,7 +79,7 @@ def listen(ports):
   """Listens on the tasks' ports, so that the other hosts can try to reach them."""
   for port in ports:
     with contextlib.suppress(OSError):
-      _LISTENERS.append(host_check.listen(port))
+      _LISTENERS.append(ports_lib.listening_socket(port))
   return {'listening': len(_LISTENERS)}
 
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 
+from common import ports as ports_lib
 from frontend.host_side import tmux
 
 # A checkpoint of the largest net here is under 100 MB and five are kept; below this a run ends
@@ -77,43 +78,16 @@ def check_packages(versions):
   return True, ', '.join(f'{package} {version}' for package, version in needed.items())
 
 
-def listen(port):
-  """A socket that listens on a port on all interfaces, as TensorFlow's server will.
-
-  Raises:
-    OSError: the port is taken.
-  """
-  family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-  return socket.create_server(
-    ('', port), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=64
-  )
-
-
-def port_owner(port):
-  """The process that listens on a port, ' (pid 12: python)', as far as /proc tells; else ''."""
-  inodes = set()
-  for table in ('/proc/net/tcp', '/proc/net/tcp6'):
-    with contextlib.suppress(OSError), open(table, encoding='ascii') as file:
-      for fields in map(str.split, file.readlines()[1:]):
-        if fields[3] == '0A' and int(fields[1].rpartition(':')[2], 16) == port:
-          inodes.add(f'socket:[{fields[9]}]')
-  for pid in filter(str.isdigit, os.listdir('/proc') if inodes else ()):
-    with contextlib.suppress(OSError):
-      folder = f'/proc/{pid}/fd'
-      if any(os.readlink(os.path.join(folder, name)) in inodes for name in os.listdir(folder)):
-        with open(f'/proc/{pid}/cmdline', 'rb') as file:
-          return f' (pid {pid}: {os.path.basename(file.read().split(bytes(1))[0].decode())})'
-  return ''
-
-
 def check_ports(ports):
   """Whether all ports are free here."""
   taken = []
   for port in ports:
     try:
-      listen(port).close()
+      ports_lib.bound_socket(port).close()
     except OSError as error:
-      taken.append(f'{port}: {os.strerror(error.errno)}{port_owner(port)}')
+      owner = ports_lib.listener(port)
+      by = f' (pid {owner[0]}: {owner[1]})' if owner else ''
+      taken.append(f'{port}: {os.strerror(error.errno)}{by}')
   return (False, 'port ' + '; port '.join(taken)) if taken else (True, f'{len(ports)} free')
 
 
@@ -235,12 +209,3 @@ def unreachable(addresses, allow_public):
     except OSError as error:
       problems.append(f'cannot reach {address}:{port}: {error.strerror or error}')
   return problems
-
-
-def accepts(address, port, timeout_secs=2.0):
-  """Whether something at this address and port lets this machine connect."""
-  try:
-    socket.create_connection((address, port), timeout=timeout_secs).close()
-  except OSError:
-    return False
-  return True

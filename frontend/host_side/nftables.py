@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 
-from common import whole_files
+from common import files
 from frontend.host_side import firewall_table, supervisor, task_record
 
 NFT_SECS = 30
@@ -80,7 +80,7 @@ def keep_table(session, own, text, ports):
     _run(['-f', '-'], firewall_table.removal(firewall_table.trial_name(session)) + text)
   except NotAllowed as error:
     raise ValueError(str(error)) from None
-  with whole_files.replacing(_note(folder, own), mode=0o600) as file:
+  with files.replacing(_note(folder, own), mode=0o600) as file:
     file.write(json.dumps({'ports': ports, 'boot': _boot()}).encode())
   return {}
 

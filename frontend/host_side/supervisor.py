@@ -21,7 +21,7 @@ import socket
 import subprocess
 import time
 
-from common import plain_text, whole_files
+from common import files, texts
 from frontend.host_side import processes, task_record
 from frontend.host_side.task_log import Log
 from frontend.host_side.task_record import read_json
@@ -67,7 +67,7 @@ def path_of(folder, task, suffix):
 
 def write_json(path, value):
   """Replaces a JSON file in one step, so that no reader sees half of it."""
-  with whole_files.replacing(path) as file:
+  with files.replacing(path) as file:
     file.write(json.dumps(value).encode())
 
 
@@ -248,7 +248,7 @@ class Supervisor:
     """Waits out the pause; returns whether to start the task again."""
     self._log.say(f'{self._spec.task} {describe_exit(exit_code)}')
     if exit_code:
-      line = plain_text.printable(self._log.last_line.decode(errors='replace'))
+      line = texts.printable(self._log.last_line.decode(errors='replace'))
       self._failure = {'exit_code': exit_code, 'time': time.time(), 'line': line[:200]}
     if self._stopping():
       return False

@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 
-from common import whole_files
+from common import files
 from frontend.host_side import processes
 
 # How often a supervisor shows that it is there, by the time of its record; and after how long
@@ -90,7 +90,7 @@ class RecordFile:
 
 def _replace_or_overwrite(path, data):
   try:
-    with whole_files.replacing(path) as file:
+    with files.replacing(path) as file:
       file.write(data)
   except OSError as error:
     if not _overwritten(path, data):

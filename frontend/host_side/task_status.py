@@ -5,7 +5,7 @@ import os
 import stat
 import time
 
-from common import plain_text, tables
+from common import texts
 from frontend.host_side import launched, supervisor, task_log, task_record
 
 # A task writes its state every 2 s, and does not answer where that is older.
@@ -30,7 +30,7 @@ def last_lines(path, count):
       lines = file.read(TAIL_BYTES).decode(errors='replace').splitlines()
   except OSError:
     return []
-  return [plain_text.printable(line) for line in lines[-count:]] if count else []
+  return [texts.printable(line) for line in lines[-count:]] if count else []
 
 
 def _opened(path):
@@ -114,7 +114,7 @@ def last_line(folder, task, record, now):
   failure = record['failure']
   if failure and record['state'] == 'running' and now - failure['time'] < RECENT_SECS:
     times = f'{record["restarts"]} times, last ' if record['restarts'] > 1 else ''
-    ago = tables.duration(max(0, now - failure['time']))
+    ago = texts.duration(max(0, now - failure['time']))
     how = supervisor.describe_exit(failure['exit_code'])
     # What ends by a signal has not said why.
     why = f': {failure["line"]}' if failure['exit_code'] > 0 else ''
@@ -129,7 +129,7 @@ def silent_of(state, now):
   if now - state.get('last_seen', now) > STATE_LATE_SECS:
     return {}  # What it said before it fell silent itself.
   return {
-    plain_text.printable(name).replace(':', '-'): round(max(0.0, now - since), 1)
+    texts.printable(name).replace(':', '-'): round(max(0.0, now - since), 1)
     for name, since in state.get('no_answer', {}).items()
   }
 
@@ -188,7 +188,7 @@ def _whole_lines(data):
 
 
 def _lines(data):
-  return list(map(plain_text.printable, data.decode(errors='replace').splitlines()))
+  return list(map(texts.printable, data.decode(errors='replace').splitlines()))
 
 
 # {path of a log: which file it was when it was last read}, for as long as this conversation lasts.

@@ -7,7 +7,7 @@ asked.
 import json
 import math
 
-from common import tables
+from common import texts
 from frontend import asking
 from frontend.errors import HostError
 from frontend.planning import measured, traffic
@@ -126,7 +126,7 @@ def _traffic_table(foretold, link):
       totals = [sum(rates[kind][i] for kind in traffic.KINDS) for i in (0, 1)]
       cells += [f'{total / link:.0%}' for total in totals]
     rows.append([host, *cells])
-  return tables.layout(rows)
+  return texts.layout(rows)
 
 
 def _memory_table(there, run):
@@ -134,7 +134,7 @@ def _memory_table(there, run):
   rows = [['ps', 'host', 'MB of weights and slots']]
   for index, host in enumerate(there.ps):
     rows.append([f'ps-{index}', host, size])
-  return tables.layout(rows)
+  return texts.layout(rows)
 
 
 def _mbytes(size):

@@ -8,7 +8,7 @@ import pytest
 
 import conftest
 import network_fixtures
-from common import threads
+from common import background
 from frontend.actions import launch, status, stop
 from frontend.connection import conversation, scripts
 from frontend.errors import HostError
@@ -244,10 +244,10 @@ def test_results_come_in_order_and_the_first_error_after_all_are_done():
     done.append(number)
     return number * 10
 
-  assert threads.on_each(work, [3, 1, 0]) == [30, 10, 0]
-  assert threads.on_each(work, []) == []
+  assert background.on_each(work, [3, 1, 0]) == [30, 10, 0]
+  assert background.on_each(work, []) == []
   with pytest.raises(HostError, match='two'):
-    threads.on_each(work, [2, 4, 5])
+    background.on_each(work, [2, 4, 5])
   assert sorted(done) == [0, 1, 3, 4, 5]
 
 
@@ -255,7 +255,7 @@ def test_a_call_that_does_not_return_is_left_alone():
   stay = threading.Event()
   try:
     with pytest.raises(TimeoutError, match='no answer within 0.1 s'):
-      threads.within(0.1, stay.wait)
+      background.within(0.1, stay.wait)
   finally:
     stay.set()
-  assert threads.within(30, max, 1, 2) == 2
+  assert background.within(30, max, 1, 2) == 2

@@ -33,8 +33,8 @@ except peers.BadInput as error:
   print(error)
 """
 _LISTEN = """
-from frontend.host_side import host_check
-print(host_check.listen({free}).getsockname())
+from common import ports
+print(ports.listening_socket({free}).getsockname())
 """
 
 

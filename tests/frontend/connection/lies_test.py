@@ -11,7 +11,7 @@ import tracemalloc
 import pytest
 
 import lying_sftp
-from common import plain_text
+from common import texts
 from frontend.actions import pull
 from frontend.connection import copying, fetching, sftp
 from frontend.errors import HostError
@@ -111,7 +111,7 @@ def test_a_lie_costs_nothing_but_its_own_files(tmp_path, monkeypatch, name):
   assert {os.path.dirname(path) for path in found} <= {'', 'deep/to'}
   assert {os.path.basename(path) for path in found} <= {*lying_sftp.RUN, 'mine'}, sentence
   assert (tmp_path / 'mine').read_text() == 'precious'
-  assert sentence == plain_text.printable(sentence)
+  assert sentence == texts.printable(sentence)
   for line in pull.said:
     assert line.split('  ')[0] in lying_sftp.RUN
 

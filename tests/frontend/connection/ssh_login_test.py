@@ -10,7 +10,7 @@ import paramiko
 import pytest
 
 import network_fixtures
-from common import threads
+from common import background
 from frontend.errors import HostError
 from network_fixtures import Sshd, sshd  # noqa: F401
 from ssh_fixtures import code_fixture, failure, opened_fixture, remote_fixture  # noqa: F401
@@ -211,7 +211,7 @@ def test_an_sshd_that_hangs_up_on_some_of_many(remote, sshd):  # noqa: F811
   sshd.more_settings = {'MaxStartups': '2:100:2'}
   sshd.start()
   hosts = [remote() for _ in range(6)]
-  threads.on_each(lambda host: host.connect(), hosts)
+  background.on_each(lambda host: host.connect(), hosts)
   with open(os.path.join(sshd.folder, 'log'), encoding='utf-8') as file:
     assert 'MaxStartups' in file.read()  # Else nothing was tried.
 

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from common import ports
 from frontend.host_side import host_check
 
 
@@ -21,7 +22,7 @@ def test_checks_of_packages_disk_and_ports():
   assert not passed and text.startswith(f'tensorflow not installed for {sys.executable}')
   passed, text = host_check.check_disk('/', minimum=10**18)
   assert not passed and 'a run needs' in text
-  listener = host_check.listen(0)
+  listener = ports.listening_socket(0)
   port = listener.getsockname()[1]
   passed, text = host_check.check_ports([port])
   assert not passed and f'port {port}: Address already in use (pid {os.getpid()}: ' in text

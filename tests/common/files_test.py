@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from common import whole_files
+from common import files
 from conftest import ROOT
 
 
@@ -15,11 +15,11 @@ def test_what_goes_wrong_leaves_the_old_file_and_nothing_else(tmp_path):
   path = tmp_path / 'file'
   path.write_text('old')
   with pytest.raises(ValueError):
-    with whole_files.replacing(str(path)) as file:
+    with files.replacing(str(path)) as file:
       file.write(b'half')
       raise ValueError
   with pytest.raises(OSError):
-    with whole_files.replacing(str(tmp_path / 'nowhere' / 'file')):
+    with files.replacing(str(tmp_path / 'nowhere' / 'file')):
       pass
   assert os.listdir(tmp_path) == ['file'] and path.read_text() == 'old'
 
@@ -39,7 +39,7 @@ def test_file_and_name_are_synced_in_this_order(tmp_path, monkeypatch):
   kind = lambda number: 'folder' if stat.S_ISDIR(os.fstat(number).st_mode) else 'file'  # noqa: E731
   spy('fsync', kind)
   spy('replace', lambda path: 'replace')
-  with whole_files.replacing(str(tmp_path / 'file'), sync=True) as file:
+  with files.replacing(str(tmp_path / 'file'), durable=True) as file:
     file.write(b'new')
   assert done == ['file', 'replace', 'folder']
 
@@ -47,8 +47,8 @@ def test_file_and_name_are_synced_in_this_order(tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
-from common import whole_files
-with whole_files.replacing({path!r}, '.pull') as file:
+from common import files
+with files.replacing({path!r}, '.pull') as file:
   file.write(b'half')
   file.flush()
   os.kill(os.getpid(), signal.SIGKILL)
@@ -65,9 +65,9 @@ def test_what_a_killed_writer_left_is_removed_later_and_nothing_else(tmp_path):
     (tmp_path / name).touch()
     os.utime(tmp_path / name, (1, 1))
   now = os.stat(tmp_path / left).st_mtime
-  whole_files.remove_leftovers(str(tmp_path), '.pull', 60.0, now + 59)
+  files.remove_leftovers(str(tmp_path), '.pull', 60.0, now + 59)
   assert left in os.listdir(tmp_path)
-  whole_files.remove_leftovers(str(tmp_path), '.pull', 60.0, now + 61)
+  files.remove_leftovers(str(tmp_path), '.pull', 60.0, now + 61)
   assert sorted(os.listdir(tmp_path)) == [
     '0123abcd.pull', 'file', 'file.0123ABCD.pull', 'file.0123abcd.tmp', 'mine.pull'
   ]  # fmt: skip

@@ -1,10 +1,10 @@
-"""What a host, a file's name or an error says never steers the terminal of whoever reads it."""
+"""Text for people: a host never steers the terminal of whoever reads it; durations and bars."""
 
 import io
 
 import pytest
 
-from common import plain_text
+from common import texts
 from frontend import cluster
 from frontend.actions import status
 from frontend.console import Console
@@ -15,9 +15,9 @@ STEERING = ['\x1b[2J', '\x1b]0;mine\x07', '\r\x1b[1A', '\x9b2J', '\u202e', '\x00
 
 
 def test_one_line():
-  assert plain_text.printable('a\x1b[2Jb\tc\x07é') == 'a[2Jb cé'
-  assert plain_text.printable('two\nlines') == 'two lines'
-  assert plain_text.printable_lines('two\n\x1b[1mlines\r\n') == 'two\n[1mlines \n'
+  assert texts.printable('a\x1b[2Jb\tc\x07é') == 'a[2Jb cé'
+  assert texts.printable('two\nlines') == 'two lines'
+  assert texts.printable_lines('two\n\x1b[1mlines\r\n') == 'two\n[1mlines \n'
 
 
 @pytest.mark.parametrize('steering', STEERING)
@@ -31,3 +31,24 @@ def test_nothing_that_is_said_steers_the_terminal(steering):
   out.write(status.status_table([row], 1000))
   assert not set(steering) & set('\x1b\x07\x9b\u202e\x00\x7f\x08\r') & set(out.getvalue())
   assert out.getvalue().startswith('learner-0: ') and 'ps-0' in out.getvalue()
+
+
+@pytest.mark.parametrize(
+  'secs,text',
+  [(None, '-'), (0, '0s'), (59.9, '59s'), (61, '1m 01s'), (3600, '1h 00m'), (90000, '1d 01h')],
+)
+def test_durations(secs, text):
+  assert texts.duration(secs) == text
+
+
+@pytest.mark.parametrize(
+  'values,encoding,text',
+  [
+    ([3.0], 'utf-8', '▁'),
+    ([2.0, 2.0], None, '▁▁'),
+    ([-1.0, 6.0, 2.5, 0.0], 'utf-8', '▁█▅▂'),
+    ([-1.0, 6.0, 0.0], 'latin-1', '_@.'),
+  ],
+)
+def test_numbers_as_bars(values, encoding, text):
+  assert texts.spark(values, encoding) == text
