@@ -73,7 +73,7 @@ class _Run:
     """Fetches all but checkpoints; ValueError where the folder here is that of another run."""
     try:
       record = fetching.read(self._files, self._there(RECORD))
-    except fetching.Gone:
+    except fetching.Missing:
       raise HostError('', f'{self._logdir} has no {RECORD}: the run has not begun') from None
     if os.path.isdir(self._target):
       refuse_other_run(self._target, record)
@@ -90,7 +90,7 @@ class _Run:
     for _ in range(0 if which == 'none' else ATTEMPTS):
       try:
         index = fetching.read(self._files, self._there(INDEX))
-      except fetching.Gone:
+      except fetching.Missing:
         raise HostError('', f'{self._logdir} has no checkpoint so far') from None
       try:
         listing = self._files.listing(self._logdir)
@@ -98,7 +98,7 @@ class _Run:
         text = index.decode(errors='replace')
         names = checkpoint_files(text, listing, which, best)
         self._fetch([*names, LIST] if LIST in listing else names, listing)
-      except fetching.Gone:
+      except fetching.Missing:
         continue
       self._put_index(index)
       return
@@ -109,7 +109,7 @@ class _Run:
     """The name of the best checkpoint; HostError where it is not known."""
     try:
       best = json.loads(fetching.read(self._files, self._there(LIST)))['best']
-    except (fetching.Gone, ValueError, TypeError, KeyError, RecursionError):
+    except (fetching.Missing, ValueError, TypeError, KeyError, RecursionError):
       best = None
     if not best or not isinstance(best, str):
       raise HostError(
@@ -123,11 +123,11 @@ class _Run:
       with open(self._here(INDEX), 'rb') as file:
         if file.read() == index:
           return
-    fetching.put(index, self._here(INDEX))
+    fetching.write(index, self._here(INDEX))
     self._count(INDEX, len(index))
 
   def _fetch(self, names, listing):
-    here = fetching.FilesHere().listing(self._target)
+    here = fetching.LocalFiles().listing(self._target)
     for name in names:
       if here.get(name) != listing[name]:
         self._count(name, fetching.fetch(self._files, self._there(name), self._here(name)))
@@ -179,7 +179,7 @@ def checkpoint_files(index, listing, which, best=None):
     best: name of the best.
 
   Raises:
-    fetching.Gone: the one that is asked for is not there (any more).
+    fetching.Missing: the one that is asked for is not there (any more).
   """
   # TensorFlow gives a checkpoint its .index at last.
   whole = [name.removesuffix('.index') for name in listing if name.endswith('.index')]
@@ -188,7 +188,7 @@ def checkpoint_files(index, listing, which, best=None):
     last = os.path.basename(named[1]) if named else ''
     asked = best if which == 'best' else last
     if asked not in whole:
-      raise fetching.Gone('', f'there is no checkpoint {asked}')
+      raise fetching.Missing('', f'there is no checkpoint {asked}')
     whole = [asked]
   parts = re.compile(r'(.+)\.(data-\d+-of-\d+|index)')
   whole = set(whole)

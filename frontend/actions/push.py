@@ -104,7 +104,7 @@ def _refuse_running(console):
     if not isinstance(result, HostError)  # Such as one without the code so far.
   ]
   # What was talked to is the old code, in a folder that may be about to change.
-  console.on_all(lambda host: host.close_script())
+  console.on_all(lambda host: host.end_conversation())
   found = [(task, host.name) for host, result in replies for task in result['tasks']]
   known = {task for task, _ in found}
   # On hosts that share the folder, and are perhaps none of this cluster.

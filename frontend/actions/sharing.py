@@ -5,7 +5,7 @@ import secrets
 
 from common import background
 from frontend.connection import hosts
-from frontend.connection.copying import SUFFIX, FolderHere
+from frontend.connection.copying import SUFFIX, LocalFolder
 from frontend.console import LEAVE_SECS
 from frontend.errors import HostError
 
@@ -23,12 +23,12 @@ def find(console):
   """
   marks = {host: _name() for host in console.hosts}
   ours = _name()
-  code = FolderHere(hosts.CODE)
+  code = LocalFolder(hosts.CODE)
   marked_here = _marked(code, ours)
 
   def mark(host):
     with host.folder() as folder:
-      folder.mark(marks[host])
+      folder.touch(marks[host])
 
   def look(host):
     with host.folder() as folder:
@@ -57,7 +57,7 @@ def find(console):
 
 def _marked(folder, name):
   try:
-    folder.mark(name)
+    folder.touch(name)
     return True
   except HostError:  # A checkout that can only be read is nobody's workdir that is written to.
     return False

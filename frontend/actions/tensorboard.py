@@ -62,7 +62,7 @@ def _wait_for_port(chief):
 
 def _end(console, chief, started):
   """Ends TensorBoard, in a new conversation: Ctrl-C may have come in the middle of the other."""
-  chief.close_script(at_once=True)
+  chief.end_conversation(at_once=True)
   try:
     gone = chief.ask('end_tensorboard', END_SECS, **started)['gone']
     if not gone:

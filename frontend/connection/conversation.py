@@ -22,7 +22,7 @@ class Conversation:
   never taken for the answer to the next request.
 
   Args:
-    run: function of a script's text that starts it on the host (see `scripts.begin`).
+    run: function of a script's text that starts it on the host (see `scripts.start`).
     workdir: the folder with the code on that host.
     python: the interpreter there.
     made_by_push: whether that interpreter is one that `push` makes.
@@ -48,7 +48,7 @@ class Conversation:
         the host says why it could not.
     """
     if self._script is None:
-      self._script = scripts.begin(self._run, scripts.TALK, self._workdir, self._python)
+      self._script = scripts.start(self._run, scripts.RUN_AGENT, self._workdir, self._python)
       self.ask('hello', {}, HELLO_SECS)
     try:
       reply = self._exchange(request, fields, time.monotonic() + timeout_secs)

@@ -16,7 +16,7 @@ SUFFIX = '.push'
 LEFTOVER_SECS = 3600.0
 
 
-class FolderHere:
+class LocalFolder:
   """A folder of this machine, which is made if it is not there.
 
   Args:
@@ -108,7 +108,7 @@ class FolderHere:
       file.write(data)
 
   def _read(self, path):
-    return fetching.read(fetching.FilesHere(), path)
+    return fetching.read(fetching.LocalFiles(), path)
 
   def _remove(self, path):
     os.remove(path)
@@ -117,7 +117,7 @@ class FolderHere:
     os.rmdir(path)
 
 
-class FolderOverSftp(FolderHere):
+class RemoteFolder(LocalFolder):
   """A folder of another machine.
 
   Args:
@@ -135,7 +135,7 @@ class FolderOverSftp(FolderHere):
     return False
 
   def has(self, name):
-    """As in `FolderHere`."""
+    """As in `LocalFolder`."""
     try:
       self._sftp.stat(self._path(name))
       return True
@@ -199,7 +199,7 @@ class FolderOverSftp(FolderHere):
       raise
 
   def _read(self, path):
-    return fetching.read(fetching.FilesOverSftp(self._sftp), path)
+    return fetching.read(fetching.RemoteFiles(self._sftp), path)
 
   def _remove(self, path):
     self._sftp.remove(path)

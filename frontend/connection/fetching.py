@@ -34,7 +34,7 @@ def version(attributes):
   return Version(attributes.st_size, int(attributes.st_mtime))
 
 
-class FilesHere:
+class LocalFiles:
   """Files of this machine."""
 
   lost = (OSError,)
@@ -84,7 +84,7 @@ class FilesHere:
       raise HostError('', f'cannot read {path}: {reason}') from None
 
 
-class FilesOverSftp(FilesHere):
+class RemoteFiles(LocalFiles):
   """Files of another machine.
 
   Args:
@@ -94,24 +94,24 @@ class FilesOverSftp(FilesHere):
   def __init__(self, client):
     from frontend.connection import sftp
 
-    self.lost = (*LOST, *sftp.NONSENSE)
+    self.lost = (*LOST, *sftp.INVALID_ANSWERS)
     self._sftp = client
 
   def listing(self, folder):
-    """As in `FilesHere`."""
+    """As in `LocalFiles`."""
     with self._named(folder):
       found = self._sftp.listing(folder)
     return {name: Version(a.size, a.mtime) for name, a in found.items() if a.is_file}
 
   def open(self, path):
-    """As in `FilesHere`."""
+    """As in `LocalFiles`."""
     with self._named(path):
       file = self._sftp.open(path, 'rb')
       found = self._sftp.attributes(file)
       return self._checked(file, found.is_file, Version(found.size, found.mtime), path)
 
   def chunks(self, file, size, path):
-    """As in `FilesHere`."""
+    """As in `LocalFiles`."""
     from frontend.connection import sftp
 
     pieces = self._sftp.pieces(file, size)
@@ -145,7 +145,7 @@ def fetch(files, source, target):
   """Copies a file, with its time, under another name first: nobody ever sees half of it.
 
   Args:
-    files: FilesHere or FilesOverSftp.
+    files: LocalFiles or RemoteFiles.
     source: path there.
     target: path here.
 

@@ -71,7 +71,7 @@ class _Host:
     """
     return self._conversation.ask(request, fields, timeout_secs)
 
-  def close_script(self, at_once=False):
+  def end_conversation(self, at_once=False):
     """Ends the conversation; the connection stays.
 
     Args:
@@ -97,18 +97,18 @@ class LocalHost(_Host):
 
   def close(self, at_once=False):
     """Ends the conversation."""
-    self.close_script(at_once)
+    self.end_conversation(at_once)
 
   @contextlib.contextmanager
   def folder(self, target=''):
     """The workdir, or a folder below it, to put files into, while the context lasts."""
     base = os.path.expanduser(self.workdir)
-    yield copying.FolderHere(os.path.join(base, target) if target else base)
+    yield copying.LocalFolder(os.path.join(base, target) if target else base)
 
   @contextlib.contextmanager
   def files(self):
     """What reads files of the host, while the context lasts."""
-    yield fetching.FilesHere()
+    yield fetching.LocalFiles()
 
   @contextlib.contextmanager
   def tunnel(self, port):
@@ -183,7 +183,7 @@ class SshHost(_Host):
 
   def close(self, at_once=False):
     """Ends conversation and connection."""
-    self.close_script(at_once)
+    self.end_conversation(at_once)
     self._disconnect()
 
   @contextlib.contextmanager
@@ -191,13 +191,13 @@ class SshHost(_Host):
     """The workdir, or a folder below it, to put files into, while the context lasts."""
     base = os.path.join(self.workdir, target) if target else self.workdir
     with contextlib.closing(self._open_sftp('copy')) as client, self._named('copy'):
-      yield copying.FolderOverSftp(client, base)
+      yield copying.RemoteFolder(client, base)
 
   @contextlib.contextmanager
   def files(self):
     """What reads files of the host, while the context lasts; HostError without SFTP there."""
     with contextlib.closing(self._open_sftp('read')) as client:
-      yield fetching.FilesOverSftp(client)
+      yield fetching.RemoteFiles(client)
 
   def _open_sftp(self, verb):
     """A `sftp.Client`; `verb` is what is done to files with it."""
@@ -212,7 +212,7 @@ class SshHost(_Host):
 
     try:
       yield
-    except (*LOST, *sftp.NONSENSE) as error:
+    except (*LOST, *sftp.INVALID_ANSWERS) as error:
       reason = str(error) or 'the connection was lost'
       raise HostError('', f'cannot {verb} files over SFTP: {reason}') from None
 

@@ -80,7 +80,7 @@ def _names(field, name):
   return matched
 
 
-def kinds_first(entries, kinds):
+def preferred_algorithms(entries, kinds):
   """The algorithms for host keys, those first by which this host is known."""
   if any(entry.marker == '@cert-authority' for entry in entries):
     kinds = (*host_certificates.KINDS, *kinds)

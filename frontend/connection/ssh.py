@@ -188,14 +188,14 @@ class Connection:
     )
     transport.banner_timeout = transport.auth_timeout = CONNECT_SECS
     offered = transport.get_security_options()
-    offered.key_types = tuple(known_hosts.kinds_first(entries, offered.key_types))
+    offered.key_types = tuple(known_hosts.preferred_algorithms(entries, offered.key_types))
     transport.start_client(timeout=CONNECT_SECS)
     self._has_begun = True
     if not transport.initial_kex_done:  # paramiko says nothing at the limit.
       raise TimeoutError(f'no SSH connection within {CONNECT_SECS} s')
     key = transport.get_remote_server_key()
     login = _login(options)
-    known_hosts.judge(
+    known_hosts.verify(
       entries, options.revoked, key.asbytes(), key.get_name(),
       (shlex.join(['ssh-keygen', '-R', _entry(options)]), login),
       options.host_key_alias or options.hostname, getattr(key.public_blob, 'key_blob', None),

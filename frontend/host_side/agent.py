@@ -102,7 +102,7 @@ def _forget_last_run(session, names):
   """
   folder = supervisor.run_folder(session)
   here, _, _ = launched.records(session)
-  ours = {*names, *(found['task'] for found in here if not launched.left([found]))}
+  ours = {*names, *(found['task'] for found in here if not launched.still_running([found]))}
   for name in os.listdir(folder):
     path = os.path.join(folder, name)
     task, _, suffix = name.partition('.')
@@ -116,7 +116,7 @@ def _forget_last_run(session, names):
 def _refuse_running(session, names):
   folder = supervisor.run_folder(session)
   here, elsewhere, _ = launched.records(session)
-  alive = [found['task'] for found in launched.left(here)]
+  alive = [found['task'] for found in launched.still_running(here)]
   if alive:
     raise ValueError(
       f'{", ".join(alive)} of session {session!r} still running in {folder}; '
@@ -206,7 +206,7 @@ def hold(session):
 def ask(session, task):
   """Asks one running task to finish (SIGTERM), once; returns whether it runs."""
   record = launched.record(session, task)
-  if not launched.supervised(record) or record['state'] != 'running':
+  if not launched.supervisor_runs(record) or record['state'] != 'running':
     return {'asked': False}
   # Whoever did not get the answer asks again, and a second signal would be impatience.
   place = (record['supervisor_pid'], record['supervisor_mark'])
@@ -223,12 +223,12 @@ def _end_tasks(records, limit_secs):
   for record in records:
     if not processes.send(record['supervisor_pid'], record['supervisor_mark'], signal.SIGTERM):
       processes.send(record['pid'], record['mark'], signal.SIGTERM)
-  processes.wait_until(lambda: not launched.left(records), limit_secs)
-  for record in launched.left(records):
-    if launched.left_of_task(record):
+  processes.wait_until(lambda: not launched.still_running(records), limit_secs)
+  for record in launched.still_running(records):
+    if launched.task_runs(record):
       processes.kill_group(record['pid'])
-  processes.wait_until(lambda: not launched.left(records), END_NOW_SECS)
-  for record in launched.left(records):
+  processes.wait_until(lambda: not launched.still_running(records), END_NOW_SECS)
+  for record in launched.still_running(records):
     processes.send(record['supervisor_pid'], record['supervisor_mark'], signal.SIGKILL)
 
 
@@ -236,7 +236,7 @@ def end(session, tmux_socket, now):
   """Ends what is left of the session on this host, the tmux session included."""
   hold(session)
   here, _, unreadable = launched.records(session)
-  records = launched.left(here)
+  records = launched.still_running(here)
   _end_tasks(records, END_NOW_SECS if now else END_SECS)
   if tmux.version():
     tmux.end_session(tmux_socket, session)

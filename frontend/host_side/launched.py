@@ -1,54 +1,60 @@
-"""What launches have left on this host: tasks that run, and where the run is recorded."""
+"""What was launched on this host: which tasks still run, and where the run is recorded."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 from frontend.host_side import processes, supervisor, task_record
 
 _SUFFIX = '.supervisor.json'
 
 
-def path(session, task):
-  """Path of the supervisor's record of a task."""
+def path(session: str, task: str) -> str:
+  """Returns the path of the supervisor's record of a task."""
   return supervisor.path_of(supervisor.run_folder(session), task, 'supervisor.json')
 
 
-def record(session, task):
-  """The supervisor's record of a task as a dict, or None where there is none that can be read."""
+def record(session: str, task: str) -> dict[str, Any] | None:
+  """Returns the supervisor's record of a task, or None if there is no valid one."""
   return task_record.read(path(session, task))
 
 
-def records(session):
-  """What the records of a session tell.
+def records(session: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+  """Reads the records of a session.
 
   Returns:
-    (list of records of this host, list of those that are still kept on other hosts which share
-    the folder, list of sentences about files that are no records).
+    (records of this host, records of tasks that run on other hosts which share the folder,
+    sentences about files that are not records).
   """
-  here, elsewhere, unreadable = [], [], []
+  here: list[dict[str, Any]] = []
+  elsewhere: list[dict[str, Any]] = []
+  unreadable: list[str] = []
   for task in known_tasks(supervisor.run_folder(session)):
     try:
       found = task_record.load(path(session, task))
     except ValueError as error:
       unreadable.append(f'{error}; it is left out')
       continue
-    if task_record.is_ours(found):
+    if task_record.is_of_this_host(found):
       here.append(found)
-    elif task_record.beats_elsewhere(found, path(session, task)):
+    elif task_record.runs_elsewhere(found, path(session, task)):
       elsewhere.append(found)
   return here, elsewhere, unreadable
 
 
-def supervised(record):
-  """Whether the supervisor that wrote a record still runs, on this host."""
+def supervisor_runs(record: dict[str, Any] | None) -> bool:
+  """Returns whether the supervisor that wrote a record still runs on this host."""
   return (
-    bool(record)
-    and task_record.is_ours(record)
+    record is not None
+    and task_record.is_of_this_host(record)
     and processes.is_running(record['supervisor_pid'], record['supervisor_mark'])
   )
 
 
-def known_tasks(folder):
-  """Names of the tasks that were launched from a cluster's folder, here or where it is shared."""
+def known_tasks(folder: str) -> list[str]:
+  """Returns the names of the tasks that have a record in a cluster's folder."""
   try:
     names = os.listdir(folder)
   except OSError:
@@ -56,50 +62,50 @@ def known_tasks(folder):
   return sorted(name[: -len(_SUFFIX)] for name in names if name.endswith(_SUFFIX))
 
 
-def left(records):
-  """Of the records, those whose supervisor or task still runs."""
-  return [record for record in records if supervised(record) or left_of_task(record)]
+def still_running(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Returns the records whose supervisor or task still runs on this host."""
+  return [record for record in records if supervisor_runs(record) or task_runs(record)]
 
 
-def left_of_task(record):
-  """Whether a record's task, supervised or not, still runs, on this host."""
+def task_runs(record: dict[str, Any] | None) -> bool:
+  """Returns whether the task of a record still runs on this host, supervised or not."""
   return (
-    bool(record)
-    and task_record.is_ours(record)
+    record is not None
+    and task_record.is_of_this_host(record)
     and processes.is_running(record['pid'], record['mark'])
   )
 
 
-def running():
-  """What runs from this folder.
+def running() -> dict[str, Any]:
+  """A request: which tasks run from this folder, in all sessions.
 
   Returns:
-    {'tasks': names of the tasks of this host, each with its session, 'elsewhere': [name, host] of
-    those on other hosts that share the folder}.
+    {'tasks': list of 'task of session', 'elsewhere': list of ['task of session', host] for tasks on
+    other hosts that share the folder}.
   """
   clusters = os.path.dirname(supervisor.run_folder(''))
   sessions = sorted(os.listdir(clusters)) if os.path.isdir(clusters) else []
   tasks, elsewhere = [], []
   for session in sessions:
     ours, others, _ = records(session)
-    tasks += [f'{found["task"]} of {session}' for found in left(ours)]
+    tasks += [f'{found["task"]} of {session}' for found in still_running(ours)]
     elsewhere += [[f'{found["task"]} of {session}', found['host'] or '?'] for found in others]
   return {'tasks': tasks, 'elsewhere': elsewhere}
 
 
-def logdir(session):
-  """{'logdir': where the chief records the run, an absolute path, or None where that is open}."""
+def logdir(session: str) -> dict[str, str | None]:
+  """A request: {'logdir': absolute path of the run's folder, None if it is not known yet}."""
   folder = supervisor.run_folder(session)
   state = task_record.read_state(supervisor.path_of(folder, 'learner-0', 'json'))
   spec = supervisor.read_json(supervisor.path_of(folder, 'learner-0', 'spec.json'))
   argv = spec.get('argv') if isinstance(spec, dict) else None
-  # The chief knows best: what it was told may stand in a flag file, or be left to it.
+  # The chief's state file comes first: --logdir may be in a flag file, or left to its default.
   path = state.get('logdir') or _value_of('logdir', argv if isinstance(argv, list) else [])
   return {'logdir': path and os.path.join(os.path.dirname(os.path.dirname(folder)), path)}
 
 
-def _value_of(name, arguments):
-  """The last value of a flag on a command line, or None."""
+def _value_of(name: str, arguments: Sequence[object]) -> str | None:
+  """Returns the last value of a flag on a command line, or None."""
   value, follows = None, False
   for argument in map(str, arguments):
     given, _, text = argument.partition('=')

@@ -1,4 +1,6 @@
-"""Processes by id and start time, so that a recycled process id is never taken for ours."""
+"""Processes by id and start time, so that a reused process id is never mistaken for ours."""
+
+from __future__ import annotations
 
 import contextlib
 import ctypes
@@ -6,10 +8,14 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Value = TypeVar('Value')
 
 
-def _stat(pid):
-  """The fields of /proc/PID/stat after the name, or None."""
+def _stat(pid: int | str) -> list[str] | None:
+  """Returns the fields of /proc/PID/stat after the name, or None."""
   try:
     with open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as file:
       return file.read().rpartition(')')[2].split()
@@ -17,10 +23,10 @@ def _stat(pid):
     return None
 
 
-def start_mark(pid):
-  """A string that tells this process from a later one with the same id; None if it does not run.
+def start_mark(pid: int) -> str | None:
+  """Returns when a process was started, which tells it from a later one with the same id.
 
-  A zombie has ended: it does not count as running.
+  The string has no unit. None if no such process runs; a zombie does not run.
   """
   if os.path.isdir('/proc/self'):
     fields = _stat(pid)
@@ -31,22 +37,22 @@ def start_mark(pid):
   return result.stdout.strip() or None
 
 
-def is_running(pid, mark):
-  """Whether the process with this id is still the one that had this start mark."""
-  return bool(pid and mark) and start_mark(pid) == mark
+def is_running(pid: int | None, mark: str | None) -> bool:
+  """Returns whether the process with this id and start mark still runs."""
+  return pid is not None and bool(pid and mark) and start_mark(pid) == mark
 
 
-def send(pid, mark, signal_number):
-  """Sends a signal to the process if it is still the same one; returns whether it was."""
-  if not is_running(pid, mark):
+def send(pid: int | None, mark: str | None, signal_number: int) -> bool:
+  """Sends a signal to the process with this id and start mark; returns whether it was running."""
+  if pid is None or not is_running(pid, mark):
     return False
   with contextlib.suppress(ProcessLookupError):
     os.kill(pid, signal_number)
   return True
 
 
-def group_members(group):
-  """Ids of the processes in a process group that have not ended."""
+def group_members(group: int) -> list[int]:
+  """Returns the ids of the running processes in a process group."""
   if not os.path.isdir('/proc/self'):
     result = subprocess.run(
       ['ps', '-A', '-o', 'pid=,pgid='], capture_output=True, text=True, check=False
@@ -61,22 +67,22 @@ def group_members(group):
   return members
 
 
-def kill_group(group):
-  """Kills what is left of a process group."""
+def kill_group(group: int) -> None:
+  """Sends SIGKILL to a process group, if any of its processes runs."""
   if group_members(group):
     with contextlib.suppress(ProcessLookupError, PermissionError):
       os.killpg(group, signal.SIGKILL)
 
 
-def end_with_parent():
-  """In a child, before it runs: SIGTERM when its parent dies, where the system has that (Linux)."""
+def end_with_parent() -> None:
+  """A `preexec_fn`: the child gets SIGTERM when its parent dies (on Linux only)."""
   with contextlib.suppress(OSError, AttributeError):
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def wait_until(condition, limit_secs, pause_secs=0.1):
-  """Asks `condition()` again and again; returns its first true value, or its last at the limit."""
+def wait_until(condition: Callable[[], Value], limit_secs: float, pause_secs: float = 0.1) -> Value:
+  """Polls `condition()`; returns its first true value, or its last value at the limit."""
   deadline = time.monotonic() + limit_secs
   while True:
     value = condition()
@@ -85,10 +91,11 @@ def wait_until(condition, limit_secs, pause_secs=0.1):
     time.sleep(pause_secs)
 
 
-def realm():
-  """What process ids of now mean: this boot of this machine, or of this container; '' if unknown.
+def realm() -> str:
+  """Returns an id of this boot of this machine and of its PID namespace; '' if unknown.
 
-  Two hosts that share a folder never have the same, nor does one host after it was started again.
+  Process ids mean something within one realm only. Two hosts never have the same realm, nor does a
+  host after a reboot.
   """
   with contextlib.suppress(OSError):
     with open('/proc/sys/kernel/random/boot_id', encoding='utf-8') as file:

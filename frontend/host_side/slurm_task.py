@@ -1,12 +1,14 @@
-"""One task of a Slurm step under the supervisor: it is started again when it dies.
+"""Runs one task of a Slurm step under a supervisor, which restarts it when it fails.
 
   srun python -m frontend.host_side.slurm_task LOGDIR [flags of experiment.py]
 
-Slurm itself starts no task again. Logs and state files lie in LOGDIR/tasks, by the task's rank, or
-where it is an actor that joins the run there (--cluster=run) by its number in an array of jobs.
-Exit code: 0 after a normal end, and when it was told to stop, so that srun --kill-on-bad-exit ends
-the others only where a task cannot go on.
+Slurm does not restart single tasks. Logs and state files are in LOGDIR/tasks. They are named after
+the task's rank; those of an actor that joins a run (--cluster=run) after its number in the job
+array. The exit code is 0 after a normal end or a requested stop, so `srun --kill-on-bad-exit` ends
+the other tasks only if this one cannot go on.
 """
+
+from __future__ import annotations
 
 import contextlib
 import os
@@ -14,16 +16,16 @@ import sys
 
 from frontend.host_side import supervisor
 
-MAX_RESTARTS = 20  # In any hour, as in the frontend.
-# Of an actor that joined: it holds its node, and its run may be gone for good.
+MAX_RESTARTS = 20  # Within an hour, as in the frontend.
+# An actor that has joined a run occupies a node, and its run may be over.
 MAX_RESTARTS_JOINED = 3
 
 
-def supervise(logdir, name, max_restarts, flags):
-  """Runs a task to its end in this process; returns the exit code."""
+def supervise(logdir: str, name: str, max_restarts: int, flags: list[str]) -> int:
+  """Supervises a task in this process until it has ended for good; returns the exit code."""
   folder = os.path.join(logdir, 'tasks')
   os.makedirs(folder, exist_ok=True)
-  # Command lines and logs are nobody else's; a folder of before, or of another umask, too.
+  # Other users must not read command lines and logs. The folder may exist with another mode.
   with contextlib.suppress(OSError):
     os.chmod(folder, 0o700)
   places = [f'--logdir={logdir}', f'--state_dir={folder}']
@@ -31,11 +33,11 @@ def supervise(logdir, name, max_restarts, flags):
   spec = supervisor.Spec(name, argv, {}, 'on-failure', max_restarts)
   task = supervisor.Supervisor(folder, spec)
   exit_code = task.run()
-  return 0 if task.was_told_to_stop else exit_code
+  return 0 if task.was_asked_to_stop else exit_code
 
 
-def main(words):
-  """Runs the command line after the program's name; returns the exit code."""
+def main(words: list[str]) -> int:
+  """Runs with the command line's words after the program's name; returns the exit code."""
   rank = os.environ.get('SLURM_PROCID')
   if not words or words[0].startswith('-') or not rank:
     wrong = 'the folder of the run comes first' if rank else 'SLURM_PROCID is missing'

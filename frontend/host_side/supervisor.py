@@ -151,7 +151,7 @@ class Supervisor:
       self._restart_times.append(time.monotonic())
 
   @property
-  def was_told_to_stop(self):
+  def was_asked_to_stop(self):
     """Whether a signal asked for the end."""
     return bool(self._signals)
 

@@ -1,82 +1,110 @@
-"""What a supervisor records of its task, and what a task says of itself.
+"""A supervisor's record of its task, and the task's own state file.
 
-A record may be empty, of an earlier version or of another host; a state file may be anything. What
-has not the right shape is left out, and is never a traceback.
+A record may be empty, of an earlier version or of another host; a state file may hold anything.
+Fields of the wrong type are left out and never cause a traceback.
 """
 
-import collections
+from __future__ import annotations
+
 import json
 import math
 import os
 import tempfile
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from common import files
 from frontend.host_side import processes
 
-# How often a supervisor shows that it is there, by the time of its record; and after how long
-# without that, by the clock of the file system, hosts that share the folder take it for gone.
-BEAT_SECS = 10.0
-GONE_SECS = 60.0
-# A record that cannot be written is tried again this often.
+# A supervisor updates the modification time of its record this often. Other hosts that share the
+# folder take it for dead when the record, by the clock of the file system, is older than DEAD_SECS.
+HEARTBEAT_SECS = 10.0
+DEAD_SECS = 60.0
+# Pause before the next attempt to write a record that could not be written.
 _RETRY_SECS = 1.0
 _MOST_BYTES = 1024 * 1024
-# A record of this size can be written over in place where a full disk has no room for another.
+# Records are padded to this size, so that each can be overwritten in place on a full disk.
 _PADDED_BYTES = 4000
 
 STATES = ('running', 'restarting', 'exited')
 
-# task: name; state: one of STATES; exit_code: of the last run, negative for a signal; pid, mark:
-# the task's process and its start mark (its process group has the same id); supervisor_pid,
-# supervisor_mark: the supervisor; started: Unix seconds of the last start; host: name of this host;
-# realm: what the process ids mean (`processes.realm`); problem: what cannot be written now; gap:
-# what could not be written before; failure: of the last run that failed, a dict of exit_code, time
-# (Unix seconds) and line (the last of its output). The last three are None where all is well.
-Record = collections.namedtuple(
-  'Record',
-  'task state exit_code pid mark supervisor_pid supervisor_mark started restarts host realm '
-  'problem gap failure',
-)
+
+class Record(NamedTuple):
+  """What a supervisor records of its task.
+
+  Attributes:
+    task: name, such as 'learner-0'.
+    state: one of STATES.
+    exit_code: of the last run, negative for a signal.
+    pid: of the task's process; its process group has the same id.
+    mark: its start mark, see `processes.start_mark`.
+    supervisor_pid: of the supervisor.
+    supervisor_mark: its start mark.
+    started: Unix seconds of the last start.
+    restarts: how often the task was restarted.
+    host: name of this host.
+    realm: where the process ids are valid, see `processes.realm`.
+    problem: which file cannot be written now, and why; or None.
+    gap: what could not be written before; or None.
+    failure: of the last run that failed: {'exit_code', 'time': Unix seconds, 'line': the last line
+      of its output}; or None.
+  """
+
+  task: str
+  state: str
+  exit_code: int | None
+  pid: int | None
+  mark: str | None
+  supervisor_pid: int | None
+  supervisor_mark: str | None
+  started: float
+  restarts: int
+  host: str | None
+  realm: str | None
+  problem: str | None
+  gap: str | None
+  failure: dict[str, Any] | None
 
 
 class RecordFile:
-  """Keeps a record on the disk; where that cannot be, tries again and says so afterwards.
+  """Keeps a record on the disk. A record that cannot be written is retried, and the gap noted.
 
   Args:
     path: the file.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: str) -> None:
     self._path = path
-    self._record = None
+    self._record: Record | None = None
     self._is_written = True
     self._tried_at = -math.inf
-    self._failed_since = None
-    self._gap = None
+    self._failed_since: str | None = None
+    self._gap: str | None = None
 
-  def write(self, record):
+  def write(self, record: Record) -> None:
     """Replaces the file, now or as soon as that is possible; never raises OSError."""
     self._record = record
-    self._try()
+    self._try(record)
 
-  def keep(self):
-    """Writes what could not be written, and shows that the supervisor is there."""
+  def keep(self) -> None:
+    """Retries a failed `write`, or updates the modification time as a sign of life."""
     past_secs = time.monotonic() - self._tried_at
-    if self._record is None or past_secs < (BEAT_SECS if self._is_written else _RETRY_SECS):
+    if self._record is None or past_secs < (HEARTBEAT_SECS if self._is_written else _RETRY_SECS):
       return
     try:
       if self._is_written and os.path.getsize(self._path):
         os.utime(self._path)
         self._tried_at = time.monotonic()
         return
-    except OSError:  # Removed, or on a disk that has gone.
+    except OSError:  # The file was removed, or its disk.
       pass
-    self._try()
+    self._try(self._record)
 
-  def _try(self):
+  def _try(self, record: Record) -> None:
     self._tried_at = time.monotonic()
-    gaps = [gap for gap in (self._gap, self._record.gap) if gap]
-    record = self._record._replace(gap='; '.join(gaps) or None)
+    gaps = [gap for gap in (self._gap, record.gap) if gap]
+    record = record._replace(gap='; '.join(gaps) or None)
     try:
       data = json.dumps(record._asdict()).ljust(_PADDED_BYTES).encode()
       _replace_or_overwrite(self._path, data)
@@ -88,7 +116,7 @@ class RecordFile:
       self._gap = f'its record could not be written at {self._failed_since}: {reason}'
 
 
-def _replace_or_overwrite(path, data):
+def _replace_or_overwrite(path: str, data: bytes) -> None:
   try:
     with files.replacing(path) as file:
       file.write(data)
@@ -97,8 +125,8 @@ def _replace_or_overwrite(path, data):
       raise error from None
 
 
-def _overwritten(path, data):
-  """Whether a file of the same size could be written over, which needs no room on the disk."""
+def _overwritten(path: str, data: bytes) -> bool:
+  """Overwrites a file of the same size, which needs no free space; returns whether it could."""
   try:
     number = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
     try:
@@ -112,8 +140,8 @@ def _overwritten(path, data):
 # ---- Reading. ----------------------------------------------------------------------------------
 
 
-def read_json(path):
-  """The value in a JSON file, or None when it is not there or not whole."""
+def read_json(path: str) -> Any:
+  """Returns the value in a JSON file; None if the file is missing or not valid."""
   try:
     with open(path, 'rb') as file:
       return json.loads(file.read(_MOST_BYTES))
@@ -121,11 +149,11 @@ def read_json(path):
     return None
 
 
-def load(path):
-  """The record in a file as a dict with the fields of `Record`.
+def load(path: str) -> dict[str, Any]:
+  """Returns the record in a file as a dict with the fields of `Record`.
 
   Raises:
-    ValueError: there is none, or what is there is no record of a supervisor; says which.
+    ValueError: the file is missing, empty or not a record of a supervisor; the message says which.
   """
   value = read_json(path)
   name = os.path.basename(path)
@@ -134,8 +162,8 @@ def load(path):
     raise ValueError(f'{name} {what}')
   record = dict.fromkeys(Record._fields) | {'restarts': 0}
   record |= {field: value[field] for field in Record._fields if value.get(field) is not None}
-  for field, fits in _RECORD_SHAPES.items():
-    if not fits(record[field]):
+  for field, is_valid in _RECORD_CHECKS.items():
+    if not is_valid(record[field]):
       raise ValueError(f'{name} is no record of a supervisor: its {field} is of another kind')
   if record['state'] == 'exited' and record['exit_code'] is None:
     raise ValueError(f'{name} is no record of a supervisor: it lacks the exit code')
@@ -143,54 +171,54 @@ def load(path):
   return record
 
 
-def _is_empty(path):
+def _is_empty(path: str) -> bool:
   try:
     return os.path.getsize(path) == 0
   except OSError:
     return False
 
 
-def read(path):
-  """The record in a file, or None where there is none."""
+def read(path: str) -> dict[str, Any] | None:
+  """Returns the record in a file like `load`, or None if there is no valid one."""
   try:
     return load(path)
   except ValueError:
     return None
 
 
-def read_state(path):
-  """What a task says of itself, a dict without what has not the right shape; {} without any."""
+def read_state(path: str) -> dict[str, Any]:
+  """Returns a task's own state file without fields of the wrong type; {} if there is none."""
   value = read_json(path)
   if not isinstance(value, dict):
     return {}
   return {
     field: content
     for field, content in value.items()
-    if content is not None and _STATE_SHAPES.get(field, _is_anything)(content)
+    if content is not None and _STATE_CHECKS.get(field, _is_anything)(content)
   }
 
 
-def _is_anything(value):
+def _is_anything(value: Any) -> bool:
   return True
 
 
-def _is_number(value):
+def _is_number(value: Any) -> bool:
   return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_count(value):
+def _is_count(value: Any) -> bool:
   return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def _is_text(value):
+def _is_text(value: Any) -> bool:
   return isinstance(value, str)
 
 
-def _or_none(fits):
-  return lambda value: value is None or fits(value)
+def _or_none(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+  return lambda value: value is None or is_valid(value)
 
 
-_RECORD_SHAPES = {
+_RECORD_CHECKS: dict[str, Callable[[Any], bool]] = {
   'state': lambda value: value in STATES,
   'exit_code': _or_none(lambda value: _is_number(value) and abs(value) < 1000),
   'pid': _or_none(_is_count),
@@ -212,7 +240,7 @@ _RECORD_SHAPES = {
     )
   ),
 }
-_STATE_SHAPES = {
+_STATE_CHECKS: dict[str, Callable[[Any], bool]] = {
   'pid': _is_count,
   'task': _is_count,
   'job': _is_text,
@@ -230,28 +258,31 @@ _STATE_SHAPES = {
 }
 
 
-# ---- Whose processes a record tells of. --------------------------------------------------------
+# ---- The host of a record. ---------------------------------------------------------------------
 
 
-def is_ours(record):
-  """Whether the process ids in a record are those of this host, and of this boot of it."""
+def is_of_this_host(record: dict[str, Any]) -> bool:
+  """Returns whether the process ids in a record are of this host, since its last boot."""
   return not record['realm'] or record['realm'] == processes.realm()
 
 
-def beats_elsewhere(record, path):
-  """Whether a record of another host is still kept there.
+def runs_elsewhere(record: dict[str, Any], path: str) -> bool:
+  """Returns whether another host's supervisor, which shares the folder, still keeps a record.
 
-  Its process ids say nothing here. So the time of its file counts, which its supervisor renews, by
-  the clock of the file system itself: that of a file which is written now.
+  Its process ids mean nothing here, so the modification time of the file decides.
   """
-  if is_ours(record) or record['state'] == 'exited':
+  if is_of_this_host(record) or record['state'] == 'exited':
     return False
   try:
-    with tempfile.TemporaryFile(dir=os.path.dirname(path)) as probe:
-      probe.write(b'x')
-      probe.flush()
-      os.fsync(probe.fileno())
-      now = os.fstat(probe.fileno()).st_mtime
-    return now - os.stat(path).st_mtime < GONE_SECS
+    return _file_system_time(os.path.dirname(path)) - os.stat(path).st_mtime < DEAD_SECS
   except OSError:
-    return True  # In doubt nothing of others is touched.
+    return True  # In doubt, the files of other hosts are not touched.
+
+
+def _file_system_time(folder: str) -> float:
+  """Returns Unix seconds by the clock of a file system, taken from a nameless new file."""
+  with tempfile.TemporaryFile(dir=folder) as probe:
+    probe.write(b'x')
+    probe.flush()
+    os.fsync(probe.fileno())
+    return os.fstat(probe.fileno()).st_mtime

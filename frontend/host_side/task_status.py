@@ -42,7 +42,7 @@ def _opened(path):
   return file
 
 
-def last_words(folder, task):
+def last_log_line(folder, task):
   """The last line of a log; the supervisor's own lines only where there is no other."""
   lines = [line for line in last_lines(supervisor.path_of(folder, task, 'log'), 20) if line.strip()]
   own = [line for line in lines if not line.startswith(task_log.LINE_MARK)]
@@ -62,10 +62,10 @@ def task_status(session, task, now):
     except OSError:
       return row  # Never launched here.
     # A supervisor that still runs writes its record again before long.
-    left = age_secs < 2 * task_record.BEAT_SECS
+    left = age_secs < 2 * task_record.HEARTBEAT_SECS
     return row | {'last_line': str(error), 'left': left}
-  row = status_row(folder, task, record, own, launched.supervised(record), now)
-  return row | {'left': bool(launched.left([record]))}
+  row = status_row(folder, task, record, own, launched.supervisor_runs(record), now)
+  return row | {'left': bool(launched.still_running([record]))}
 
 
 def status_row(folder, task, record, own, alive, now):
@@ -107,7 +107,7 @@ def last_line(folder, task, record, now):
   """What a person should read of a task: its last words, after what goes wrong beside it."""
   if not record:
     return 'not launched'
-  words = last_words(folder, task)
+  words = last_log_line(folder, task)
   if record['problem']:
     return record['problem']  # The last line of the log is an old one.
   notes = []

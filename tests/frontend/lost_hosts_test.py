@@ -217,7 +217,7 @@ def test_pip_ends_with_the_push_that_started_it(tmp_path):
   python.chmod(0o755)
   for way in ('gone', 'ended'):
     lines = 'online\nrequirements.txt'
-    script = scripts.begin(scripts.LocalScript, scripts.MAKE_VENV, str(tmp_path), lines)
+    script = scripts.start(scripts.LocalScript, scripts.MAKE_VENV, str(tmp_path), lines)
     pid = int(eventually(lambda: (tmp_path / 'pid').exists() and (tmp_path / 'pid').read_text()))
     (tmp_path / 'pid').unlink()
     if way == 'gone':

@@ -136,7 +136,7 @@ def test_a_file_that_runs_is_never_half(tmp_path):
   (target / 'link.py').symlink_to(tmp_path / 'elsewhere')
   (source / 'link.py').write_text('new')
   with open(target / 'a.py', encoding='utf-8') as file:
-    copying.FolderHere(str(target)).put(str(source), ['a.py', 'link.py'])
+    copying.LocalFolder(str(target)).put(str(source), ['a.py', 'link.py'])
     assert file.read() == 'old'
   assert (target / 'a.py').read_text() == (target / 'link.py').read_text() == 'new'
   assert (tmp_path / 'elsewhere').read_text() == 'precious'

@@ -244,5 +244,5 @@ def test_the_files_of_checkpoints(which, names):
   index = 'model_checkpoint_path: "/old/place/b"\nall_model_checkpoint_paths: "a"\n'
   expected = names or ['a.data-0-of-1', 'a.index', 'b.data-0-of-1', 'b.index']
   assert pull.checkpoint_files(index, listing, which) == expected
-  with pytest.raises(fetching.Gone):
+  with pytest.raises(fetching.Missing):
     pull.checkpoint_files('model_checkpoint_path: "c"', listing, 'last')

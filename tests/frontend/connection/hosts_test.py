@@ -9,7 +9,7 @@ from frontend.connection import hosts
 
 def test_which_hosts_are_this_machine():
   def here(address, port=None, username=''):
-    return hosts.is_here(cluster.Host(address, port, username, '', '', ()))
+    return hosts.is_this_machine(cluster.Host(address, port, username, '', '', ()))
 
   assert here('localhost') and here('127.0.0.1', 22) and here('localhost', None, getpass.getuser())
   assert not here('localhost', 2222)
@@ -19,7 +19,7 @@ def test_which_hosts_are_this_machine():
 
 def test_defaults_of_workdir_and_python():
   def where(address, workdir='', python=''):
-    return hosts.where(cluster.Host(address, None, '', workdir, python, ()))
+    return hosts.workdir_and_python(cluster.Host(address, None, '', workdir, python, ()))
 
   assert where('localhost') == (hosts.CODE, sys.executable)
   assert where('localhost', '/w') == ('/w', '.venv/bin/python')

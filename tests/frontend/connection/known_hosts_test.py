@@ -33,7 +33,7 @@ def verdict_fixture(tmp_path):
     entries = known_hosts.read([str(tmp_path / 'none'), str(path)])
     found = known_hosts.entries_of(entries, host, port, alias)
     try:
-      known_hosts.judge(found, revoked, KEYS[key], 'ssh-ed25519', COMMANDS)
+      known_hosts.verify(found, revoked, KEYS[key], 'ssh-ed25519', COMMANDS)
     except HostError as error:
       assert error.stage == 'host key'
       return str(error)
@@ -101,4 +101,9 @@ def test_the_kind_that_is_known_is_asked_for_first(tmp_path):
   path.write_text(f'h ssh-rsa {b64(KEYS[0])}\n@revoked h ssh-ed25519 {b64(KEYS[1])}\n')
   kinds = ('ssh-ed25519', 'ecdsa-sha2-nistp256', 'rsa-sha2-512', 'rsa-sha2-256')
   entries = known_hosts.entries_of(known_hosts.read([str(path)]), 'h', 22, '')
-  assert known_hosts.kinds_first(entries, kinds) == [kinds[2], kinds[3], kinds[0], kinds[1]]
+  assert known_hosts.preferred_algorithms(entries, kinds) == [
+    kinds[2],
+    kinds[3],
+    kinds[0],
+    kinds[1],
+  ]

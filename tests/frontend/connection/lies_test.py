@@ -65,7 +65,7 @@ class Pull:
 
   def __call__(self, *which):
     """Returns the sentence that ended it, or ''."""
-    files = fetching.FilesOverSftp(self._client)
+    files = fetching.RemoteFiles(self._client)
     run = pull._Run(files, '/run', self.target, self.said.append)
     try:
       run.fetch_records()
@@ -178,8 +178,8 @@ def test_push_believes_no_host_either(tmp_path):
 
   pull = Pull(tmp_path, Counts)
   try:
-    with pytest.raises(sftp.Lie, match='fewer attributes than it counts'):
-      copying.FolderOverSftp(pull._client, '/work').put(str(tmp_path), ['a.py'])
+    with pytest.raises(sftp.ProtocolError, match='fewer attributes than it counts'):
+      copying.RemoteFolder(pull._client, '/work').put(str(tmp_path), ['a.py'])
   finally:
     pull.close()
 

@@ -114,8 +114,8 @@ def test_a_user_id_without_a_name(tmp_path):
   code = (
     f'import sys; sys.path.insert(0, {ROOT!r})\n'
     'from frontend import cluster\nfrom frontend.connection import hosts, ssh_config\n'
-    'print(hosts.is_here(cluster.Host("127.0.0.1", None, "", "", "", ())))\n'
-    'print(hosts.is_here(cluster.Host("127.0.0.1", None, "ann", "", "", ())))\n'
+    'print(hosts.is_this_machine(cluster.Host("127.0.0.1", None, "", "", "", ())))\n'
+    'print(hosts.is_this_machine(cluster.Host("127.0.0.1", None, "ann", "", "", ())))\n'
     'read = ssh_config.read("far"); print(read.hostname, read.port, repr(read.user))\n'
   )
   (tmp_path / '.ssh').mkdir()

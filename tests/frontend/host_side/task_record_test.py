@@ -61,7 +61,7 @@ def test_a_record_that_cannot_be_written_says_so_later(tmp_path):
 
 
 def test_a_record_that_somebody_emptied_or_removed_comes_back(tmp_path, monkeypatch):
-  monkeypatch.setattr(task_record, 'BEAT_SECS', 0.0)
+  monkeypatch.setattr(task_record, 'HEARTBEAT_SECS', 0.0)
   path = tmp_path / 'ps-0.supervisor.json'
   file = task_record.RecordFile(str(path))
   file.write(record(restarts=4))
@@ -93,5 +93,5 @@ def test_a_record_of_another_host_counts_as_long_as_its_supervisor_renews_it(tmp
     now = os.stat(path).st_mtime
     os.utime(path, (now - age_secs, now - age_secs))
     found = task_record.load(path)
-    assert task_record.beats_elsewhere(found, str(path)) == beats, (state, realm, age_secs)
+    assert task_record.runs_elsewhere(found, str(path)) == beats, (state, realm, age_secs)
   assert os.listdir(tmp_path) == [path.name]

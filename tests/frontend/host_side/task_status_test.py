@@ -56,11 +56,11 @@ def test_a_long_rest_of_the_old_file_comes_in_parts_before_the_new_one(path):
 
 def test_a_log_that_is_a_device_or_a_pipe_is_not_read_for_ever(path, tmp_path):
   os.symlink('/dev/zero', path)
-  assert task_status.last_words(str(tmp_path), 'ps-0') == ''
+  assert task_status.last_log_line(str(tmp_path), 'ps-0') == ''
   assert follow(None)[0] == []
   os.remove(path)
   os.mkfifo(path)
-  assert task_status.last_words(str(tmp_path), 'ps-0') == ''
+  assert task_status.last_log_line(str(tmp_path), 'ps-0') == ''
 
 
 def test_a_task_whose_record_was_just_emptied_is_not_called_ended(path, tmp_path):
