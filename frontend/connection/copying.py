@@ -47,7 +47,7 @@ class LocalFolder:
     """Whether it is the folder `root` of this machine."""
     return os.path.samefile(root, self._base)
 
-  def mark(self, name):
+  def touch(self, name):
     """Makes an empty file."""
     self._make_folders([''])
     with self._named('write', name):

@@ -25,7 +25,7 @@ LEFTOVER_SECS = 3600.0
 Version = collections.namedtuple('Version', 'size mtime')
 
 
-class Gone(HostError):
+class Missing(HostError):
   """A file or folder that is not there, or no more."""
 
 
@@ -78,7 +78,7 @@ class LocalFiles:
     try:
       yield
     except FileNotFoundError:
-      raise Gone('', f'there is no {path}') from None
+      raise Missing('', f'there is no {path}') from None
     except self.lost as error:
       reason = getattr(error, 'strerror', None) or str(error) or 'the connection was lost'
       raise HostError('', f'cannot read {path}: {reason}') from None
@@ -133,7 +133,7 @@ class RemoteFiles(LocalFiles):
 
 
 def read(files, path):
-  """All bytes of a small file; raises HostError, or Gone where there is none."""
+  """All bytes of a small file; raises HostError, or Missing where there is none."""
   file, found = files.open(path)
   with file:
     if found.size > MOST_READ_BYTES:
@@ -154,7 +154,7 @@ def fetch(files, source, target):
 
   Raises:
     HostError: it cannot be read, or written here; what `target` was before it still is.
-    Gone: there is no such file.
+    Missing: there is no such file.
   """
   file, found = files.open(source)
   with file, _written(target) as copy:
@@ -170,7 +170,7 @@ def fetch(files, source, target):
   return found.size
 
 
-def put(data, target):
+def write(data, target):
   """Writes bytes to a file here, as `fetch` does."""
   with _written(target) as copy:
     copy.write(data)

@@ -19,7 +19,7 @@ REMOTE_WORKDIR = '~/impala'
 VENV_PYTHON = '.venv/bin/python'
 
 
-def is_here(host):
+def is_this_machine(host):
   """Whether a host is this machine: its address is ours, and no SSH cell says otherwise."""
   if host.ssh_port not in (None, 22) or host.ssh_username not in ('', ssh_config.local_user()):
     return False
@@ -35,9 +35,9 @@ def is_here(host):
   return False
 
 
-def where(host):
+def workdir_and_python(host):
   """(workdir, python) of a host with the defaults filled in."""
-  if not is_here(host):
+  if not is_this_machine(host):
     return host.workdir or REMOTE_WORKDIR, host.python or VENV_PYTHON
   if not host.workdir:
     return CODE, host.python or sys.executable
@@ -57,7 +57,7 @@ class _Host:
   def __init__(self, host):
     self.host = host
     self.name = host.address
-    self.workdir, self.python = where(host)
+    self.workdir, self.python = workdir_and_python(host)
     self.makes_venv = self.python == VENV_PYTHON
     self._conversation = conversation.Conversation(
       self._run, self.workdir, self.python, self.makes_venv
@@ -240,4 +240,4 @@ class SshHost(_Host):
 
 def open_host(host):
   """A LocalHost or an SshHost, not connected yet."""
-  return LocalHost(host) if is_here(host) else SshHost(host)
+  return LocalHost(host) if is_this_machine(host) else SshHost(host)

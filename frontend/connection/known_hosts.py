@@ -97,7 +97,7 @@ def fingerprint(key):
   return 'SHA256:' + base64.b64encode(digest).decode().rstrip('=')
 
 
-def judge(entries, revoked, key, kind, commands, name='', certificate=None):
+def verify(entries, revoked, key, kind, commands, name='', certificate=None):
   """Raises HostError unless the key is the known one, or one that a known authority vouches for.
 
   Args:

@@ -30,7 +30,7 @@ _ENTER = (
   'CDPATH= cd -- "$workdir" 2>/dev/null || exit 91; '
 )
 # Becomes the frontend on that host; exit codes 91 to 94 say what is missing.
-TALK = (
+RUN_AGENT = (
   _ENTER
   + 'test -f run_experiment_mm_raw.py || exit 93; '
   + 'command -v "$python" >/dev/null 2>&1 || exit 92; '
@@ -186,14 +186,14 @@ def _no_shell(what, said):
 # ---- What is done with them. -------------------------------------------------------------------
 
 
-def begin(run, script, workdir, second_line):
+def start(run, script, workdir, second_line):
   """Starts a script and sends it the two lines that it reads first.
 
   Args:
     run: function of the script's text that starts it on the host, as LocalScript does.
-    script: TALK or MAKE_VENV.
+    script: RUN_AGENT or MAKE_VENV.
     workdir: the folder to enter.
-    second_line: TALK: the interpreter; MAKE_VENV: WHEELHOUSE or `online`, and a
+    second_line: RUN_AGENT: the interpreter; MAKE_VENV: WHEELHOUSE or `online`, and a
       third line.
 
   Returns:
@@ -209,7 +209,7 @@ def make_venv(run, workdir, offline, requirements):
   """Makes the virtual environment on the host and installs packages into it.
 
   Args:
-    run: as for `begin`.
+    run: as for `start`.
     workdir: the folder on the host.
     offline: whether pip takes packages from the folder WHEELHOUSE alone.
     requirements: name of the file that says which; of one that ends in .lock, hashes are compared.
@@ -218,7 +218,7 @@ def make_venv(run, workdir, offline, requirements):
     HostError: with pip's own words.
   """
   place = WHEELHOUSE if offline else 'online'
-  script = begin(run, MAKE_VENV, workdir, f'{place}\n{requirements}')
+  script = start(run, MAKE_VENV, workdir, f'{place}\n{requirements}')
   output, deadline = b'', time.monotonic() + INSTALL_SECS
   try:
     script.channel.settimeout(INSTALL_SECS)

@@ -44,7 +44,7 @@ ANSWER_SECS = 180.0
 Attributes = collections.namedtuple('Attributes', 'size mtime is_file')
 
 
-class Lie(paramiko.SFTPError):
+class ProtocolError(paramiko.SFTPError):
   """An answer that no host gives which keeps to the protocol."""
 
   def __init__(self, what):
@@ -66,7 +66,7 @@ class Client(paramiko.SFTPClient):
 
   def _read_all(self, n):
     if n > MOST_PACKET_BYTES:
-      raise Lie(f'an answer of {n:,} bytes')
+      raise ProtocolError(f'an answer of {n:,} bytes')
     deadline = self._deadline or time.monotonic() + ANSWER_SECS
     data = bytearray()
     while len(data) < n:
@@ -91,7 +91,7 @@ class Client(paramiko.SFTPClient):
   def _found(self, *request):
     kind, message = self._request(*request)
     if kind != CMD_ATTRS:
-      raise Lie('no attributes of a file')
+      raise ProtocolError('no attributes of a file')
     return _attributes(message)
 
   def close(self):
@@ -103,7 +103,7 @@ class Client(paramiko.SFTPClient):
     """{name: Attributes} of a folder, without names that are no plain names of a file in it."""
     kind, message = self._request(CMD_OPENDIR, folder)
     if kind != CMD_HANDLE:
-      raise Lie('no handle of a folder')
+      raise ProtocolError('no handle of a folder')
     handle = message.get_binary()
     found = {}
     for _ in range(MOST_NAMES):
@@ -117,7 +117,7 @@ class Client(paramiko.SFTPClient):
           found[name] = attributes
       if len(found) > MOST_NAMES:
         break
-    raise Lie(f'more than {MOST_NAMES:,} files in one folder')
+    raise ProtocolError(f'more than {MOST_NAMES:,} files in one folder')
 
   def pieces(self, file, size):
     """Yields the first `size` bytes of an open file in parts; `Ended` where it is shorter."""
@@ -141,7 +141,7 @@ class Client(paramiko.SFTPClient):
   def _data(self, answers, number, length):
     data = self._answer(CMD_DATA, answers, number).get_string()
     if not 0 < len(data) <= length:
-      raise Lie(f'{len(data):,} bytes where {length:,} were asked for')
+      raise ProtocolError(f'{len(data):,} bytes where {length:,} were asked for')
     return data
 
   def _asked(self, *request):
@@ -159,7 +159,7 @@ class Client(paramiko.SFTPClient):
       self._convert_status(message)
     except EOFError:
       raise Ended from None
-    raise Lie('an answer of another kind')
+    raise ProtocolError('an answer of another kind')
 
 
 class _Answers:
@@ -188,7 +188,7 @@ def _names(message):
   count = message.get_int()
   # Each has two strings and attributes, four bytes at least each.
   if count * 12 > len(message.asbytes()):
-    raise Lie(f'{count:,} names in {len(message.asbytes()):,} bytes')
+    raise ProtocolError(f'{count:,} names in {len(message.asbytes()):,} bytes')
   for _ in range(count):
     name = message.get_binary()
     message.get_binary()  # The line that `ls -l` would print.
@@ -212,11 +212,17 @@ def _attributes(message):
   if flags & 0x80000000:
     count = message.get_int()
     if count * 8 > len(message.asbytes()):
-      raise Lie('fewer attributes than it counts')
+      raise ProtocolError('fewer attributes than it counts')
     for _ in range(2 * count):
       message.get_binary()
   return Attributes(size, mtime, stat.S_ISREG(mode))
 
 
 # What an answer that makes no sense raises, on top of what a lost connection does.
-NONSENSE = (paramiko.SSHException, paramiko.SFTPError, struct.error, ValueError, OverflowError)
+INVALID_ANSWERS = (
+  paramiko.SSHException,
+  paramiko.SFTPError,
+  struct.error,
+  ValueError,
+  OverflowError,
+)
