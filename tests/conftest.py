@@ -53,11 +53,34 @@ def graph():
     yield a_graph
 
 
-def commands_of_the_readme(title):
-  """The bash blocks of the README's section `### title`, one command each, as lists of words."""
-  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
-    text = file.read().split(f'### {title}\n')[1].split('\n### ')[0].replace('\\\n', ' ')
-  return [shlex.split(block) for block in re.findall(r'```bash\n(.*?)```', text, re.S)]
+def section(path, title):
+  """Returns the text below a heading, up to the next heading of the same level or a higher one.
+
+  Args:
+    path: a file of Markdown, below the root of the project.
+    title: text of the heading, without its `#`.
+  """
+  with open(os.path.join(ROOT, path), encoding='utf-8') as file:
+    text = file.read()
+  found = re.search(rf'^(#+) {re.escape(title)}\n', text, re.M)
+  assert found, f'{path} has no heading "{title}"'
+  # Blocks of code are passed over: a `#` in them begins a comment.
+  end = rf'^```.*?^```|(^#{{1,{len(found[1])}}} )'
+  for match in re.finditer(end, text[found.end() :], re.M | re.S):
+    if match[1]:
+      return text[found.end() :][: match.start()]
+  return text[found.end() :]
+
+
+def blocks_of(path, title, language='bash'):
+  """Returns the text of each block of code of a language in a section of a document."""
+  return re.findall(rf'```{language}\n(.*?)```', section(path, title), re.S)
+
+
+def commands_of(path, title):
+  """Returns the commands in the bash blocks of a section, each as a list of words."""
+  lines = ''.join(blocks_of(path, title)).replace('\\\n', ' ').splitlines()
+  return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def eventually(predicate, limit_secs=60.0, message=None):
@@ -78,7 +101,7 @@ def eventually(predicate, limit_secs=60.0, message=None):
 
 
 # Files whose tests share what there is once: installed packages, hosts, tmux servers, the ports
-# that the README and local_cluster_example.csv print.
+# that the documentation and local_cluster_example.csv print.
 _SHARING = (
   'tests/frontend/',
   'tests/slurm/',

@@ -1,5 +1,7 @@
-"""The README tells of every flag and file, and of no others; its commands of a cluster run."""
+"""The documentation: commands and examples work, links lead somewhere, lists are complete."""
 
+import copy
+import glob
 import json
 import os
 import re
@@ -10,8 +12,12 @@ import sys
 
 import pytest
 
+import run_experiment_mm_raw as frontend
 from cluster_fixtures import LIMIT_SECS
-from conftest import ROOT, free_ports
+from conftest import ROOT, blocks_of, commands_of, free_ports, section
+from frontend import arguments
+
+PAGES = ['README.md', 'CONTRIBUTING.md', *sorted(glob.glob('docs/*.md', root_dir=ROOT))]
 
 # Words of the table of flags that are values of a flag.
 VALUES = {
@@ -36,10 +42,9 @@ VALUES = {
 }
 
 
-def section(title):
-  """The text below a heading, up to the next one of the same level."""
-  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
-    return file.read().split(f'\n## {title}\n')[1].split('\n## ')[0]
+def text_of(path):
+  with open(os.path.join(ROOT, path), encoding='utf-8') as file:
+    return file.read()
 
 
 def test_the_table_of_flags_is_complete():
@@ -52,24 +57,104 @@ def test_the_table_of_flags_is_complete():
     check=True,
   ).stdout
   flags = set(re.findall(r'^ *--(?:\[no\])?(\w+)', help_text, re.M)) - {'only_check_args'}
-  table = [line for line in section('Flags of `experiment.py`').splitlines() if line[:1] == '|']
+  table = [line for line in text_of('docs/flags.md').splitlines() if line[:1] == '|']
   assert set(re.findall(r'`(\w+)`', '\n'.join(table))) - VALUES == flags
 
 
 def test_the_table_of_files_is_complete():
   names = re.findall(
     r'`([^`]+)`',
-    ' '.join(line.split('|')[1] for line in section('Files').splitlines() if line[:1] == '|'),
+    ' '.join(
+      line.split('|')[1]
+      for line in section('docs/design.md', 'Packages and modules').splitlines()
+      if line[:1] == '|'
+    ),
   )
   assert [name for name in names if not os.path.exists(os.path.join(ROOT, name))] == []
   programs = {name for name in os.listdir(ROOT) if name.endswith('.py')}
-  assert programs <= set(names)
+  packages = {
+    f'{name}/' for name in os.listdir(ROOT) if os.path.exists(f'{ROOT}/{name}/__init__.py')
+  }
+  assert programs | packages <= set(names)
 
 
-def readme_blocks():
+def anchors(path):
+  """The anchors that GitHub gives the headings of a page."""
+  headings = re.findall(r'^#+ (.*)$', re.sub(r'```.*?```', '', text_of(path), flags=re.S), re.M)
+  return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('path', [*PAGES, 'docs/results/README.md'])
+def test_links_lead_to_files_and_headings(path):
+  for target in re.findall(r'\]\((?!https?:)([^)]+)\)', text_of(path)):
+    name, _, anchor = target.partition('#')
+    there = os.path.normpath(os.path.join(os.path.dirname(path), name)) if name else path
+    assert os.path.exists(os.path.join(ROOT, there)), target
+    assert not anchor or anchor in anchors(there), target
+
+
+def title_of(path):
+  return re.match(r'# (.*)', text_of(path))[1]
+
+
+# Sections whose commands no other test runs; servers.md, after_training.md and the clusters of the
+# README are run as printed, by the tests of the frontend, of modes, and below.
+UNDERSTOOD = [
+  ('README.md', 'First steps'),
+  ('README.md', 'With Frontend Code'),
+  ('docs/training.md', 'One process'),
+  ('docs/environments_and_agents.md', 'Environments'),
+  ('docs/environments_and_agents.md', 'Your own network'),
+  ('docs/cluster_managers.md', 'Slurm, Kubernetes, TF_CONFIG'),
+]
+
+
+def commands_to_understand(program):
+  """Flags of the commands `python program ...` in the sections above."""
+  commands = [words for place in UNDERSTOOD for words in commands_of(*place)]
+  return [words[2:] for words in commands if words[:2] == ['python', program]]
+
+
+TRAINER = commands_to_understand('experiment.py')
+FRONTEND = commands_to_understand('run_experiment_mm_raw.py')
+
+
+def test_there_are_commands():
+  assert len(TRAINER) >= 6 and len(FRONTEND) >= 6
+
+
+def refusal(flags):
+  """What experiment.py says against flags; '' where it understands them."""
+  checked = subprocess.run(
+    [sys.executable, 'experiment.py', *flags, '--only_check_args'],
+    cwd=ROOT, capture_output=True, text=True, timeout=120)  # fmt: skip
+  return '' if checked.returncode == 0 else checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize('flags', TRAINER, ids=' '.join)
+def test_the_trainer_understands(flags):
+  assert '--help' in flags or refusal(flags) == ''
+
+
+@pytest.mark.parametrize('words', FRONTEND, ids=' '.join)
+def test_the_frontend_understands(words):
+  own, training = arguments.split_arguments(words, frontend.FLAGS, frontend.ACTIONS)
+  copy.deepcopy(frontend.FLAGS)(['frontend', *own])
+  assert not training or refusal(training) == ''
+
+
+def test_what_make_and_sbatch_are_given_is_there():
+  targets = re.findall(r'^(\w+):', text_of('Makefile'), re.M)
+  commands = [words for path in PAGES for words in commands_of(path, title_of(path))]
+  made = [words[1] for words in commands if words[0] == 'make']
+  scripts = [w for words in commands if 'sbatch' in words for w in words if w.endswith('.sbatch')]
+  assert {'train', 'quick', 'test'} <= set(made) <= set(targets)
+  assert scripts and all(os.path.exists(os.path.join(ROOT, script)) for script in scripts)
+
+
+def documented_clusters():
   """The commands of the README's two examples of a cluster, as lists of words."""
-  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
-    text = file.read().replace('\\\n', ' ')
+  text = text_of('README.md').replace('\\\n', ' ')
   text = text.split('### With Native Distributed Tensorflow')[1].split('### With')[0]
   blocks = re.findall(r'```bash\n# \d learners? \d actors?\n(.*?)```', text, re.S)
   return [
@@ -95,7 +180,7 @@ def other_ports_where_taken(commands):
 @pytest.mark.cluster
 @pytest.mark.parametrize('block', [0, 1], ids=['1 learner 1 actor', '2 learners 3 actors'])
 def test_the_commands_of_the_readme_as_printed(processes, tmp_path, block):
-  commands = other_ports_where_taken(readme_blocks()[block])
+  commands = other_ports_where_taken(documented_clusters()[block])
   assert len(commands) == [3, 6][block]
   tasks = []
   for i, (python, program, *flags) in enumerate(commands):
@@ -111,9 +196,7 @@ def test_the_commands_of_the_readme_as_printed(processes, tmp_path, block):
 
 
 def test_more_actors_join_by_commands_that_are_understood(tmp_path):
-  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
-    block = re.search(r'```bash\n# more actors\n(.*?)```', file.read(), re.S)[1]
-  commands = [shlex.split(c) for c in block.replace('\\\n', ' ').splitlines()]
+  commands = commands_of('docs/training.md', 'Actors that join')
   hosts = dict(f[2:].split('_hosts=') for f in commands[1] if '_hosts=' in f)
   folder = tmp_path / commands[0][3].removeprefix('--logdir=')
   folder.mkdir(parents=True)
@@ -126,3 +209,40 @@ def test_more_actors_join_by_commands_that_are_understood(tmp_path):
       text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+# Examples in Python.
+
+ENVIRONMENTS = 'docs/environments_and_agents.md'
+
+
+def run_python(code, folder):
+  return subprocess.run(
+    [sys.executable, '-c', code], cwd=folder, capture_output=True, text=True, timeout=200,
+    env={**os.environ, 'PYTHONPATH': ROOT})  # fmt: skip
+
+
+def test_the_examples_for_a_notebook_run(tmp_path):
+  targets, returns = blocks_of(ENVIRONMENTS, 'From a script or a notebook', 'python')
+  result = run_python(targets, tmp_path)
+  assert result.returncode == 0, result.stderr
+  first = [float(number) for number in re.findall(r'[\d.]+', result.stdout)][0]
+  assert first == pytest.approx(sum(0.99**t for t in range(5)))
+  result = run_python(returns, tmp_path)
+  assert result.returncode == 0, result.stderr
+  assert len(re.findall(r'\d+\.', result.stdout)) == 4
+
+
+def test_the_environment_of_the_documentation_is_learned(tmp_path, processes):
+  (example,) = blocks_of(ENVIRONMENTS, 'Your own environment', 'python')
+  (tmp_path / 'my_games.py').write_text(example)
+  os.symlink(os.path.join(ROOT, 'flagfiles'), tmp_path / 'flagfiles')
+  ((assignment, python, program, *flags),) = commands_of(ENVIRONMENTS, 'Your own environment')
+  assert (python, program) == ('python', 'experiment.py')
+  name, _, value = assignment.partition('=')
+  run = processes.start(
+    os.path.join(ROOT, program), *flags, env={name: value}, cwd=tmp_path, name='own'
+  )
+  assert run.exit_code(LIMIT_SECS) == 0, run.output()
+  last = re.findall(r'mean return of the last 100 games ([-\d.]+)', run.output())
+  assert float(last[-1]) > 0.8, run.output()

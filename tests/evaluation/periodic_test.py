@@ -13,7 +13,7 @@ import throttled_env
 from cluster_fixtures import all_zero, new_cluster  # noqa: F401 (new_cluster is a fixture)
 from conftest import (
   ROOT,
-  commands_of_the_readme,
+  commands_of,
   eventually,
   updates_of_checkpoint,
   whole_rows,
@@ -126,8 +126,8 @@ def test_one_that_fails_is_a_warning_and_none_outlives_a_run_that_is_killed(tmp_
 
 @slow
 @pytest.mark.timeout(600)
-def test_the_command_of_the_readme(tmp_path, processes):
-  ((python, program, *flags),) = commands_of_the_readme('Evaluation while training')
+def test_the_command_of_the_documentation(tmp_path, processes):
+  ((python, program, *flags),) = commands_of('docs/after_training.md', 'Evaluation while training')
   assert (python, program) == ('python', 'experiment.py')
   flags = [flag.replace('=100000', '=2000').replace('=10', '=3') for flag in flags]
   run = processes.start(os.path.join(ROOT, program), *flags, '--num_actors=1', cwd=tmp_path)

@@ -23,18 +23,9 @@ STRANGER = 'import time; time.sleep(600)'
 ALL_PASSED = len(check.CHECK_ITEMS) * ['ok']
 
 
-def section(heading):
-  """A section of the README, from its heading to the next that is not below it."""
-  with open(os.path.join(conftest.ROOT, 'README.md'), encoding='utf-8') as file:
-    levels = f'#{{2,{len(heading.split()[0])}}}'
-    found = re.search(rf'^{heading}$(.*?)(?=^{levels} |\Z)', file.read(), re.M | re.S)
-  assert found, f'README.md has no section "{heading}"'
-  return found[1]
-
-
-def documented(language, heading='## Your own servers'):
-  """The blocks of one language in a section, in order."""
-  return re.findall(rf'```{language}\n(.*?)```', section(heading), re.DOTALL)
+def documented(language):
+  """The blocks of one language in docs/servers.md, in order."""
+  return conftest.blocks_of('docs/servers.md', 'Your own servers', language)
 
 
 class Operator:
@@ -49,7 +40,7 @@ class Operator:
     self.environment.pop('SSH_AUTH_SOCK', None)
 
   def shell(self, line, **environment):
-    """Runs one line of the section."""
+    """Runs one line of the page."""
     return subprocess.run(
       [*self.network.inside(0, self.code), 'bash', '-c', line],
       env=dict(self.environment, **environment), stdin=subprocess.DEVNULL, capture_output=True,
@@ -130,11 +121,11 @@ def strangers(network):  # noqa: F811
   made.close()
 
 
-# ---- The section of the README, from keys to a stopped cluster. ----------------------------------
+# ---- docs/servers.md, from keys to a stopped cluster. --------------------------------------------
 
 
-def documented_commands(*heading):
-  blocks = [block.replace('\\\n', ' ') for block in documented('bash', *heading)]
+def documented_commands():
+  blocks = [block.replace('\\\n', ' ') for block in documented('bash')]
   return [line for block in blocks for line in block.splitlines()]
 
 
@@ -143,7 +134,7 @@ def of_action(action, lines):
 
 
 class Story:
-  """Runs the section's commands in their order; methods named after an action do more than run."""
+  """Runs the page's commands in their order; methods named after an action do more than run."""
 
   def __init__(self, operator):
     self.operator, self.network = operator, operator.network
@@ -278,7 +269,7 @@ class Story:
 
 
 @pytest.mark.timeout(900)
-def test_the_readme_from_keys_to_a_stopped_cluster(
+def test_the_documentation_from_keys_to_a_stopped_cluster(
   operator,
   strangers,
   network,  # noqa: F811
@@ -289,9 +280,8 @@ def test_the_readme_from_keys_to_a_stopped_cluster(
   lines = documented_commands()
   for line in lines:
     story.run(line)
-  for line in documented_commands('### From the cluster to the desk'):
-    story.run(line)
-  for action in ('push', 'check', 'firewall', 'plan', 'status', 'logs', 'attach', 'stop'):
+  for action in ('push', 'check', 'firewall', 'plan', 'status', 'logs', 'attach', 'stop', 'pull',
+                 'tensorboard'):  # fmt: skip
     assert of_action(action, lines)
   metrics = network.path(1, '/tmp/impala/runs/catch/metrics.csv')
   with open(metrics, encoding='utf-8') as file:

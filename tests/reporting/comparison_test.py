@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import plot_runs
-from conftest import ROOT, commands_of_the_readme
+from conftest import ROOT, commands_of
 from reporting import comparison
 from runtime.process import BadInput
 
@@ -293,8 +293,8 @@ def test_a_disk_without_room_leaves_no_half_of_a_picture(tmp_path):
   assert 'Traceback' not in result.stderr and os.listdir(tmp_path) == []
 
 
-def test_the_command_of_the_readme(tmp_path, monkeypatch, capsys):
-  ((python, program, *arguments),) = commands_of_the_readme('Compare runs')
+def test_the_command_of_the_documentation(tmp_path, monkeypatch, capsys):
+  ((python, program, *arguments),) = commands_of('docs/after_training.md', 'Compare runs')
   assert (python, program) == ('python', 'plot_runs.py')
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'runs').mkdir()

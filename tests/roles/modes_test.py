@@ -13,7 +13,7 @@ import sys
 import pytest
 import tensorflow  # noqa: F401 (imported later and quietly, it would change what children print)
 
-from conftest import ROOT, Processes, commands_of_the_readme, eventually, whole_rows
+from conftest import ROOT, Processes, commands_of, eventually, whole_rows
 from roles import modes
 from runtime.checkpoints import LIST, Checkpoints, find, listed
 from runtime.locks import lock_output
@@ -253,13 +253,13 @@ def test_a_checkpoint_of_an_atari_game_is_chosen_by_its_frames(tmp_path, process
 
 
 @pytest.mark.timeout(580)  # Real games, on a busy machine.
-def test_the_commands_of_the_readme_from_a_run_to_its_card(tmp_path, processes):
-  # Breakout, in a folder of the name that the README gives: its games are shorter than Pong's.
+def test_the_commands_of_the_documentation_from_a_run_to_its_card(tmp_path, processes):
+  # Breakout, in the folder that the page names: its games are shorter than Pong's.
   folder = tmp_path / 'runs' / 'PongNoFrameskip-v4-SimpleConvNetAgent-seed1'
   finished(processes, *BREAKOUT, f'--logdir={folder}', '--total_environment_frames=100',
            '--metrics_secs=0.1')  # fmt: skip
   for title in ('Test', 'Video', 'Export'):
-    for python, program, *flags in commands_of_the_readme(title):
+    for python, program, *flags in commands_of('docs/after_training.md', title):
       assert (os.path.basename(python), program) == ('python', 'experiment.py')
       flags = [re.sub('RUN$', str(folder), flag).replace('=30', '=2') for flag in flags]
       program = os.path.join(ROOT, program)
@@ -281,8 +281,8 @@ def test_the_commands_of_the_readme_from_a_run_to_its_card(tmp_path, processes):
   assert re.search(r'^return \d+\.0$', played.output(), re.M)
 
 
-def test_the_commands_of_the_readme(copy, tmp_path, processes):
-  tested, begun = commands_of_the_readme('Checkpoints to choose from')
+def test_the_commands_of_the_documentation(copy, tmp_path, processes):
+  tested, begun = commands_of('docs/after_training.md', 'Checkpoints to choose from')
   assert tested[:2] == begun[:2] == ['python', 'experiment.py']
   finished(processes, *[word.replace('RUN', str(copy)) for word in tested[2:]])
   assert json.loads((copy / 'evaluation.json').read_text())[0]['checkpoint_choice'] == 'best'
