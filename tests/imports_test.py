@@ -1,8 +1,8 @@
 """What the top-level modules import, who reads flags, and what starts without TensorFlow.
 
-import-linter holds the layers of packages (pyproject.toml, `make lint`). TensorFlow costs seconds and
-hundreds of megabytes, so the modules that must be quick or small are imported here to see that they
-do not load it.
+import-linter holds the layers of packages (pyproject.toml, `make lint`). TensorFlow costs seconds
+and hundreds of megabytes, so the modules that must be quick or small are imported here to see that
+they do not load it.
 """
 
 import ast
