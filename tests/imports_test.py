@@ -26,7 +26,7 @@ MAY_IMPORT = {
   'common/': {'common'},
   'acting/': {'acting', 'common', 'structs'},
   'envs/': {'envs', 'acting', 'common', 'structs'},
-  'learning/': {'learning', 'acting', 'vtrace', 'structs', 'common'},
+  'learning/': {'learning', 'acting', 'config', 'vtrace', 'structs', 'common'},
   'reporting/': {'reporting', 'runtime', 'common', 'config', 'structs'},
   'runtime/': {'runtime', 'common'},
   'frontend/': {'frontend', 'common'},
