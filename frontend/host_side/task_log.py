@@ -1,4 +1,6 @@
-"""A task's output goes to a file and to a terminal; neither can end or hold up who writes it."""
+"""Copies a task's output to a file and a terminal; neither can stop or block the writer."""
+
+from __future__ import annotations
 
 import collections
 import contextlib
@@ -6,78 +8,79 @@ import os
 import select
 import stat
 import time
+from typing import BinaryIO
 
 LOG_BYTES = 4 * 1024 * 1024
 LINE_MARK = '[supervisor '
-# What waits for a terminal that takes nothing (Ctrl-S, a window that nobody reads).
+# Output that is kept for a blocked terminal (Ctrl-S, a pipe that nobody reads).
 WAITING_BYTES = 256 * 1024
-# A pipe or terminal that is ready takes this much at once.
+# A pipe or terminal that is ready takes at least this much without blocking.
 PIECE_BYTES = 512
-# Of the last line of the output, what is kept.
+# Longest part of the last line of output that is kept.
 _LINE_BYTES = 2000
 
 
 class Log:
-  """A task's output: to the terminal, and to a file that starts anew when it is full.
+  """A task's output on a terminal and in a file, which is rotated when it is full.
 
-  A file that cannot be written (full disk, an error of the disk) costs what should have gone there
-  meanwhile, and nothing else. Where that is, a line of the file says as soon as it can be written.
+  Output is lost while the file cannot be written (a full disk, a disk error). A line of the file
+  says how much, as soon as it can be written again.
 
   Args:
-    path: the file; the older part of the output is `path` + '.1'.
-    limit_bytes: when it is full.
+    path: of the file; the older part of the output is in `path` + '.1'.
+    limit_bytes: size at which the file is rotated.
     terminal: file descriptor.
 
   Attributes:
-    problem: why the file cannot be written now, or None.
-    lost_bytes: how many bytes of output the file has lost so far.
-    lost_why: the reason of the last loss, or None.
-    last_line: the last line of the output that is not empty, bytes; not the supervisor's own.
+    problem: why the file cannot be written now; or None.
+    lost_bytes: bytes of output that are missing in the file.
+    lost_why: reason of the last loss; or None.
+    last_line: bytes, the last line of the task's output that is not empty.
   """
 
-  def __init__(self, path, limit_bytes=LOG_BYTES, terminal=1):
+  def __init__(self, path: str, limit_bytes: int = LOG_BYTES, terminal: int = 1) -> None:
+    self.problem: str | None = None
+    self.lost_bytes = 0
+    self.lost_why: str | None = None
+    self.last_line = b''
     self._path = path
     self._limit_bytes = limit_bytes
-    self._file = None
+    self._file: BinaryIO | None = None
     self._line_open = False
     self._terminal = Terminal(terminal)
-    self._untold = 0
+    self._unreported_bytes = 0  # Lost, and not yet noted in the file.
     self._tail = b''
-    self.problem = None
-    self.lost_bytes = 0
-    self.lost_why = None
-    self.last_line = b''
     self._to_file(b'')
 
-  def write(self, data):
-    """Appends bytes of the task; never raises for want of a place to write to."""
+  def write(self, data: bytes) -> None:
+    """Appends output of the task; never raises OSError."""
     self._keep_last_line(data)
     self._write(data)
 
-  def say(self, text):
-    """Appends a line of the supervisor's own."""
+  def say(self, text: str) -> None:
+    """Appends a line of the supervisor."""
     start = '\n' if self._line_open else ''
     self._write(f'{start}{_stamped(text)}'.encode())
 
-  def retry(self):
-    """Tries again what could not be written; costs next to nothing where all was."""
+  def retry(self) -> None:
+    """Retries failed writes."""
     if self.problem:
       self._to_file(b'')
     self._terminal.flush()
 
-  def close(self, limit_secs=2.0):
-    """Gives the terminal a moment to take what it has not."""
+  def close(self, limit_secs: float = 2.0) -> None:
+    """Closes the file, after waiting at most `limit_secs` for the terminal to take the rest."""
     deadline = time.monotonic() + limit_secs
     while self._terminal.flush() and time.monotonic() < deadline:
       time.sleep(0.05)
     self._close_file()
 
-  def _write(self, data):
+  def _write(self, data: bytes) -> None:
     self._to_file(data)
     self._line_open = not data.endswith(b'\n')
     self._terminal.write(data)
 
-  def _keep_last_line(self, data):
+  def _keep_last_line(self, data: bytes) -> None:
     *whole, self._tail = (self._tail + data).split(b'\n')
     self._tail = self._tail[-_LINE_BYTES:]
     for line in reversed([*whole, self._tail]):
@@ -85,71 +88,74 @@ class Log:
         self.last_line = line[-_LINE_BYTES:]
         break
 
-  def _to_file(self, data):
+  def _to_file(self, data: bytes) -> None:
     note = b''
-    if self._untold:
-      note = _stamped(f'{self._untold:,} bytes of output are missing here: {self.lost_why}')
+    if self._unreported_bytes:
+      lost = f'{self._unreported_bytes:,} bytes of output are missing here: {self.lost_why}'
+      note = _stamped(lost)
       note = b'\n' + note.encode()
     written = 0
     try:
-      self._open(len(note) + len(data))
+      file = self._opened(len(note) + len(data))
       for part in (note, data):
         while part:
-          count = self._file.write(part)
+          count = file.write(part)
           part = part[count:]
           written += count
-        self._untold = 0 if written >= len(note) else self._untold
+        self._unreported_bytes = 0 if written >= len(note) else self._unreported_bytes
       self.problem = None
     except OSError as error:
       self.problem = self.lost_why = error.strerror or str(error)
       lost = len(data) - max(0, written - len(note))
-      self._untold += lost
+      self._unreported_bytes += lost
       self.lost_bytes += lost
       self._close_file()
 
-  def _open(self, more_bytes):
+  def _opened(self, more_bytes: int) -> BinaryIO:
+    """Returns the file, rotated if it has no room for more bytes."""
     if self._file is None:
-      # A pipe without a reader would hold up the opening.
+      # O_NONBLOCK: opening a pipe without a reader would block.
       number = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666)
       self._file = os.fdopen(number, 'wb', buffering=0)
     size = os.fstat(self._file.fileno()).st_size
     if size and size + more_bytes > self._limit_bytes:
       os.replace(self._path, self._path + '.1')
       self._close_file()
-      self._open(0)
+      return self._opened(0)
+    return self._file
 
-  def _close_file(self):
+  def _close_file(self) -> None:
     file, self._file = self._file, None
     if file is not None:
       with contextlib.suppress(OSError):
         file.close()
 
 
-def _stamped(text):
+def _stamped(text: str) -> str:
   return f'{LINE_MARK}{time.strftime("%H:%M:%S")}] {text}\n'
 
 
 class Terminal:
-  """What a person watches: given what it takes, and never waited for.
+  """Writes to a terminal without ever blocking.
 
   Args:
-    number: file descriptor; a terminal, a pipe, a file, or closed.
+    number: file descriptor of a terminal, a pipe or a file; it may be closed.
   """
 
-  def __init__(self, number):
+  def __init__(self, number: int) -> None:
     self._number = number
-    self._waits = False
-    self._ready = None
-    self._parts = collections.deque()
+    self._may_block = False
+    self._nonblocking: int | None = None
+    self._parts: collections.deque[bytes] = collections.deque()
     self._size = self._dropped = 0
     with contextlib.suppress(OSError):
       kind = os.fstat(number).st_mode
-      self._waits = not stat.S_ISREG(kind)
+      self._may_block = not stat.S_ISREG(kind)
       if stat.S_ISCHR(kind) or stat.S_ISFIFO(kind):
-        self._ready = _reopened(number)
+        self._nonblocking = _reopened(number)
 
-  def write(self, data):
-    """Shows bytes, now or when they are taken; where too many wait, the oldest are left out."""
+  def write(self, data: bytes) -> None:
+    """Shows bytes, now or later; if more than WAITING_BYTES wait, the oldest are left out."""
     self._parts.append(data)
     self._size += len(data)
     self.flush()
@@ -158,8 +164,8 @@ class Terminal:
       self._size -= left_out
       self._dropped += left_out
 
-  def flush(self):
-    """Shows what waits, as far as it is taken; returns how many bytes still wait."""
+  def flush(self) -> int:
+    """Writes what the terminal takes without blocking; returns how many bytes still wait."""
     try:
       while self._parts:
         if self._dropped:
@@ -167,17 +173,17 @@ class Terminal:
         self._show_first()
     except BlockingIOError:
       pass
-    except OSError:  # A terminal that is gone is no error.
+    except OSError:  # The terminal is gone.
       self._parts.clear()
       self._size = 0
     return self._size
 
-  def _say_what_is_left_out(self):
+  def _say_what_is_left_out(self) -> None:
     text = _stamped(f'{self._dropped:,} bytes are left out here; the log has them')
     os.write(*self._place(f'\n{text}'.encode()))
     self._dropped = 0
 
-  def _show_first(self):
+  def _show_first(self) -> None:
     part = self._parts[0]
     count = os.write(*self._place(part))
     self._size -= count
@@ -186,20 +192,20 @@ class Terminal:
     else:
       self._parts[0] = part[count:]
 
-  def _place(self, part):
-    """(file descriptor, bytes to write to it now); BlockingIOError where it takes none."""
-    if self._ready is not None:
-      return self._ready, part
-    if self._waits:
-      # Others may use the same descriptor, so it is not made one that does not block.
+  def _place(self, part: bytes) -> tuple[int, bytes]:
+    """Returns (file descriptor, bytes to write to it now); raises BlockingIOError if none."""
+    if self._nonblocking is not None:
+      return self._nonblocking, part
+    if self._may_block:
+      # Other processes may share the descriptor, so it must stay blocking.
       if not select.select([], [self._number], [], 0)[1]:
         raise BlockingIOError
       return self._number, part[:PIECE_BYTES]
     return self._number, part
 
 
-def _reopened(number):
-  """The same terminal or pipe, opened once more so that writing to it never waits; or None."""
+def _reopened(number: int) -> int | None:
+  """Opens the same terminal or pipe again, without blocking; returns None if that fails."""
   with contextlib.suppress(OSError):
     path = os.ttyname(number) if os.isatty(number) else f'/proc/self/fd/{number}'
     return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
