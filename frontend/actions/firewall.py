@@ -6,10 +6,9 @@ import time
 
 from common import texts
 from frontend import cluster as cluster_lib
-from frontend.actions import agreed_addresses
+from frontend.actions import agreed_addresses, firewall_table
 from frontend.connection import hosts
 from frontend.errors import HostError
-from frontend.host_side import firewall_table
 
 # How long a table is on trial: after that the host lets everybody in as before.
 TRIAL_SECS = 60

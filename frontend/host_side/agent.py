@@ -1,15 +1,20 @@
-"""The frontend's side on a host: one JSON request a line in, one JSON reply a line out.
+"""The agent of the frontend on a host: reads one JSON request a line, writes one JSON reply a line.
 
-The frontend starts it over SSH, or as a plain process on its own machine, and talks to it for as
-long as it needs; the end of its input ends it. What it starts (tmux) outlives it.
+The frontend starts it over SSH, or as a plain process on its own machine. It ends with its input;
+the tmux session that it started goes on.
 """
+
+from __future__ import annotations
 
 import contextlib
 import inspect
 import json
 import os
 import signal
+import socket
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from common import ports as ports_lib
 from frontend.host_side import (
@@ -23,34 +28,58 @@ from frontend.host_side import (
 )
 from frontend.host_side import tensorboard as tensorboard_process
 
-# Lines of a login script may come first; only lines with this in front are replies.
+# Marks replies: a login script may print other lines.
 REPLY_MARK = '@impala '
-# After SIGTERM a parameter server waits up to 20 s for the chief's checkpoint.
+# After SIGTERM, a parameter server waits up to 20 s for the chief's checkpoint.
 END_SECS = 25.0
 END_NOW_SECS = 3.0
 
 
-def _root():
+def _root() -> str:
+  """Returns the folder with the code."""
   return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-# ---- Requests. Each takes the request's fields by name and returns the reply as a dict. --------
+# ---- Requests. A function takes the fields of the request by name and returns the reply. -------
 
 
-def hello():
-  """Who answers here, and that replies carry the number of their request where it has one."""
+def hello() -> dict[str, Any]:
+  """Returns who answers. 'numbered': replies carry the number of their request, if it has one."""
   return {'python': sys.executable, 'workdir': _root(), 'numbered': True}
 
 
-def has_session(session, tmux_socket):
-  """Whether something runs in the session; windows of tasks that have ended do not count."""
+def has_session(session: str, tmux_socket: str) -> dict[str, bool]:
+  """Returns whether a process runs in the session; windows of ended tasks do not count."""
   return {'there': bool(tmux.version()) and tmux.is_used(tmux_socket, session)}
 
 
-def check(hashes, packages, ports, devices, argument_lists, own, session, tmux_socket):
-  """Every check that a host can do alone: {item: [passed, detail]}; `own` is its `ip` cell."""
+def check(
+  hashes: dict[str, str | None],
+  packages: list[str],
+  ports: list[int],
+  devices: list[str | None],
+  argument_lists: list[list[str]],
+  own: str,
+  session: str,
+  tmux_socket: str,
+) -> dict[str, Any]:
+  """Does all checks of a host.
+
+  Args:
+    hashes: `file_hashes` of the frontend's machine.
+    packages: names for `package_versions`.
+    ports: `tf_port`s of this host's tasks.
+    devices: their `cuda_visible_devices` cells.
+    argument_lists: one list of arguments for each kind of task.
+    own: the `ip` cell of this host.
+    session: name of the session.
+    tmux_socket: name or path, '' for the default.
+
+  Returns:
+    {'items': {name of the check: (passed, detail)}, 'versions': `package_versions`}.
+  """
   versions = host_check.package_versions(packages)
-  checks = {
+  checks: dict[str, tuple[Any, ...]] = {
     'code': (host_check.check_code, _root(), hashes),
     'packages': (host_check.check_packages, versions),
     'gpus': (host_check.check_gpus, devices),
@@ -65,40 +94,40 @@ def check(hashes, packages, ports, devices, argument_lists, own, session, tmux_s
   return {'items': items, 'versions': versions}
 
 
-def _outcome(function, arguments):
+def _outcome(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
   try:
     return function(*arguments)
   except Exception as error:
     return False, f'could not be checked: {error or type(error).__name__}'
 
 
-_LISTENERS = []
+_LISTENERS: list[socket.socket] = []
 
 
-def listen(ports):
-  """Listens on the tasks' ports, so that the other hosts can try to reach them."""
+def listen(ports: list[int]) -> dict[str, int]:
+  """Listens on the tasks' ports, so that other hosts can check that they reach them."""
   for port in ports:
     with contextlib.suppress(OSError):
       _LISTENERS.append(ports_lib.listening_socket(port))
   return {'listening': len(_LISTENERS)}
 
 
-def reach(addresses, allow_public):
-  """Tries to connect to every [address, port]; returns what failed."""
+def reach(addresses: list[tuple[str, int]], allow_public: bool) -> dict[str, list[str]]:
+  """Tries to connect to every [address, port]; returns a sentence for each that failed."""
   return {'problems': host_check.unreachable(addresses, allow_public)}
 
 
-def unlisten():
-  """Closes what `listen` opened."""
+def unlisten() -> dict[str, Any]:
+  """Closes the sockets of `listen`."""
   while _LISTENERS:
     _LISTENERS.pop().close()
   return {}
 
 
-def _forget_last_run(session, names):
-  """Removes what earlier launches left on this host; logs are kept, and the new ones begin empty.
+def _remove_files_of_last_launch(session: str, names: list[str]) -> None:
+  """Removes the files of earlier launches on this host, and rotates their logs.
 
-  Other hosts may share the folder: what they have written, or what nobody can tell, stays.
+  Files of other hosts that share the folder, and files of unknown origin, stay.
   """
   folder = supervisor.run_folder(session)
   here, _, _ = launched.records(session)
@@ -113,7 +142,7 @@ def _forget_last_run(session, names):
         os.remove(path)
 
 
-def _refuse_running(session, names):
+def _refuse_running(session: str, names: list[str]) -> None:
   folder = supervisor.run_folder(session)
   here, elsewhere, _ = launched.records(session)
   alive = [found['task'] for found in launched.still_running(here)]
@@ -131,12 +160,26 @@ def _refuse_running(session, names):
     )
 
 
-def launch(session, tmux_socket, tasks, restart, max_restarts):
-  """Starts tasks: [{task, arguments, environment}] in a new tmux session."""
+def launch(
+  session: str, tmux_socket: str, tasks: list[dict[str, Any]], restart: str, max_restarts: int
+) -> dict[str, Any]:
+  """Starts tasks in a new tmux session, each with a supervisor.
+
+  Args:
+    session: name of the session.
+    tmux_socket: name or path, '' for the default.
+    tasks: list of {'task': name, 'arguments': of experiment.py, 'environment': see
+      `supervisor.Spec`}.
+    restart: see `supervisor.Spec`.
+    max_restarts: see `supervisor.Spec`.
+
+  Raises:
+    ValueError: tasks of the session still run.
+  """
   folder = supervisor.private_run_folder(session)
   names = [task['task'] for task in tasks]
   _refuse_running(session, names)
-  _forget_last_run(session, names)
+  _remove_files_of_last_launch(session, names)
   commands = []
   for task in tasks:
     spec = supervisor.Spec(
@@ -161,65 +204,65 @@ def launch(session, tmux_socket, tasks, restart, max_restarts):
     )
   os.chdir(_root())
   if not tmux.is_used(tmux_socket, session):
-    tmux.end_session(tmux_socket, session)  # Windows of tasks that have ended.
+    tmux.end_session(tmux_socket, session)  # It has only windows of ended tasks.
   tmux.start_windows(tmux_socket, session, commands)
   return {}
 
 
-_BOARDS = []
+_BOARDS: list[tensorboard_process.TensorBoard] = []
 
 
-def start_tensorboard(logdir):
-  """Starts TensorBoard for a run's folder; it ends with this conversation at the latest."""
+def start_tensorboard(logdir: str) -> dict[str, Any]:
+  """Starts TensorBoard for a run's folder; it ends with this agent at the latest."""
   board = tensorboard_process.TensorBoard(logdir)
   _BOARDS.append(board)
   return {'pid': board.pid, 'mark': board.mark}
 
 
-def tensorboard():
-  """What became of it; see `TensorBoard.state`."""
+def tensorboard() -> dict[str, Any]:
+  """Returns `TensorBoard.state` of the TensorBoard that was started last."""
   return _BOARDS[-1].state()
 
 
-def end_tensorboard(pid, mark):
-  """Ends it, whichever conversation began it."""
+def end_tensorboard(pid: int, mark: str | None) -> dict[str, bool]:
+  """Ends a TensorBoard, which another agent on this host may have started."""
   return {'gone': tensorboard_process.end(pid, mark)}
 
 
-def hold(session):
-  """Nothing of this session is started again from now on.
+def hold(session: str) -> dict[str, bool]:
+  """Forbids supervisors to restart tasks of this session.
 
   Returns:
     {'launched': whether it was ever launched, 'firewall': whether it set a firewall}.
   """
   folder = supervisor.run_folder(session)
-  # A firewall may have been set there before the first launch.
+  # `firewall` may have made the folder before the first launch.
   there = os.path.isdir(folder) and any(n.endswith('.spec.json') for n in os.listdir(folder))
   if there:
-    # On a full disk the signals that follow have to be enough.
+    # On a full disk, the signals that follow have to be enough.
     with contextlib.suppress(OSError):
       with open(os.path.join(folder, 'stopping'), 'w', encoding='utf-8'):
         pass
   return {'launched': there, 'firewall': nftables.is_set(folder)}
 
 
-def ask(session, task):
-  """Asks one running task to finish (SIGTERM), once; returns whether it runs."""
+def ask(session: str, task: str) -> dict[str, bool]:
+  """Sends SIGTERM to a running task, once per launch; returns whether the task runs."""
   record = launched.record(session, task)
-  if not launched.supervisor_runs(record) or record['state'] != 'running':
+  if record is None or not launched.supervisor_runs(record) or record['state'] != 'running':
     return {'asked': False}
-  # Whoever did not get the answer asks again, and a second signal would be impatience.
+  # A frontend that got no answer asks again; a second signal would make the task end at once.
   place = (record['supervisor_pid'], record['supervisor_mark'])
   note = supervisor.path_of(supervisor.run_folder(session), task, 'asked.json')
   if supervisor.read_json(note) == list(place):
     return {'asked': True}
-  with contextlib.suppress(OSError):  # A full disk must not keep a run from its end.
+  with contextlib.suppress(OSError):  # A full disk must not prevent the signal.
     supervisor.write_json(note, place)
   return {'asked': processes.send(*place, signal.SIGTERM)}
 
 
-def _end_tasks(records, limit_secs):
-  """SIGTERM to the supervisors (or to tasks that lost theirs), then SIGKILL to what is left."""
+def _end_tasks(records: list[dict[str, Any]], limit_secs: float) -> None:
+  """Sends SIGTERM to supervisors (to tasks that have none), and SIGKILL after the limit."""
   for record in records:
     if not processes.send(record['supervisor_pid'], record['supervisor_mark'], signal.SIGTERM):
       processes.send(record['pid'], record['mark'], signal.SIGTERM)
@@ -232,8 +275,17 @@ def _end_tasks(records, limit_secs):
     processes.send(record['supervisor_pid'], record['supervisor_mark'], signal.SIGKILL)
 
 
-def end(session, tmux_socket, now):
-  """Ends what is left of the session on this host, the tmux session included."""
+def end(session: str, tmux_socket: str, now: bool) -> dict[str, list[str]]:
+  """Ends all tasks of the session on this host, and the tmux session.
+
+  Args:
+    session: name of the session.
+    tmux_socket: name or path, '' for the default.
+    now: whether to leave tasks no time for a checkpoint.
+
+  Returns:
+    {'ended': names of tasks, 'unreadable': sentences about damaged records}.
+  """
   hold(session)
   here, _, unreadable = launched.records(session)
   records = launched.still_running(here)
@@ -243,7 +295,7 @@ def end(session, tmux_socket, now):
   return {'ended': [record['task'] for record in records], 'unreadable': unreadable}
 
 
-REQUESTS = {
+REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
   function.__name__: function
   for function in (
     hello,
@@ -273,9 +325,9 @@ REQUESTS = {
 }
 
 
-def answer(line):
-  """The reply to one request line, as a dict; a failure becomes {'error': sentence}."""
-  number = {}
+def answer(line: str) -> dict[str, Any]:
+  """Returns the reply to a line with a request; {'error': message} if the request fails."""
+  number: dict[str, Any] = {}
   try:
     request = json.loads(line)
     if 'number' in request:
@@ -291,10 +343,11 @@ def answer(line):
     return {'error': f'{error}' or type(error).__name__} | number
 
 
-def serve():
-  """Answers requests until the input ends."""
+def serve() -> int:
+  """Answers requests until the input ends; returns the exit code."""
+  tmux.leave_own_server()
   replies = os.fdopen(os.dup(1), 'w', encoding='utf-8')
-  os.dup2(2, 1)  # Whatever prints by accident must not look like a reply.
+  os.dup2(2, 1)  # What a library prints must not look like a reply.
   try:
     for line in sys.stdin:
       replies.write(REPLY_MARK + json.dumps(answer(line)) + '\n')

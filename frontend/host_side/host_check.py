@@ -1,7 +1,9 @@
-"""What one host can say about itself before a cluster starts on it.
+"""Checks that a host can do alone, before a cluster starts on it.
 
-Each check returns (True, what is there) or (False, a sentence with what is wrong and what to do).
+Each check returns (True, the state) or (False, a sentence with what is wrong and what to do).
 """
+
+from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -12,21 +14,21 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 
 from common import ports as ports_lib
 from frontend.host_side import tmux
 
-# A checkpoint of the largest net here is under 100 MB and five are kept; below this a run ends
-# badly.
+# A checkpoint of the largest network is below 100 MB, and five are kept.
 MIN_FREE_BYTES = 1024**3
-# How long one task's flags and environments may take to check.
+# Limit for checking one task's flags and making its environment.
 FLAGS_SECS = 120
 CONNECT_SECS = 5.0
 
 
-def file_hashes(root, names):
-  """{name: SHA-256 of the file, or None when it is not there}."""
-  hashes = {}
+def file_hashes(root: str, names: Iterable[str]) -> dict[str, str | None]:
+  """Returns {name: SHA-256 of the file, or None if it cannot be read}."""
+  hashes: dict[str, str | None] = {}
   for name in names:
     try:
       with open(os.path.join(root, name), 'rb') as file:
@@ -36,8 +38,8 @@ def file_hashes(root, names):
   return hashes
 
 
-def check_code(root, expected):
-  """Compares the files below `root` with the hashes of the machine that asks."""
+def check_code(root: str, expected: Mapping[str, str | None]) -> tuple[bool, str]:
+  """Compares the files below `root` with the `file_hashes` of the frontend's machine."""
   found = file_hashes(root, expected)
   different = [name for name in expected if found[name] != expected[name]]
   if not different:
@@ -48,16 +50,16 @@ def check_code(root, expected):
   return False, f'not the same code as here ({shown}); --action=push copies it'
 
 
-def package_versions(names=()):
-  """Versions of packages for this interpreter, without importing any.
+def package_versions(names: Iterable[str] = ()) -> dict[str, str | None]:
+  """Returns the versions of this interpreter's packages, without importing them.
 
   Args:
-    names: what to look for, normalised, besides TensorFlow and Gymnasium.
+    names: normalised names of packages, besides TensorFlow and Gymnasium.
 
   Returns:
-    {name: version, or None where it is not installed}.
+    {name: version, or None if it is not installed}.
   """
-  versions = {'tensorflow': None, 'gymnasium': None, **dict.fromkeys(names)}
+  versions: dict[str, str | None] = {'tensorflow': None, 'gymnasium': None, **dict.fromkeys(names)}
   others = {'tensorflow': ('tensorflow', 'tensorflow-cpu', 'tf-nightly')}
   for package in versions:
     for distribution in others.get(package, (package,)):
@@ -66,8 +68,8 @@ def package_versions(names=()):
   return versions
 
 
-def check_packages(versions):
-  """Whether TensorFlow and Gymnasium are installed for this interpreter."""
+def check_packages(versions: Mapping[str, str | None]) -> tuple[bool, str]:
+  """Checks that TensorFlow and Gymnasium are among the `package_versions`."""
   needed = {package: versions[package] for package in ('tensorflow', 'gymnasium')}
   missing = [package for package, version in needed.items() if version is None]
   if missing:
@@ -78,8 +80,8 @@ def check_packages(versions):
   return True, ', '.join(f'{package} {version}' for package, version in needed.items())
 
 
-def check_ports(ports):
-  """Whether all ports are free here."""
+def check_ports(ports: Sequence[int]) -> tuple[bool, str]:
+  """Checks that all ports are free on this host."""
   taken = []
   for port in ports:
     try:
@@ -87,15 +89,15 @@ def check_ports(ports):
     except OSError as error:
       owner = ports_lib.listener(port)
       by = f' (pid {owner[0]}: {owner[1]})' if owner else ''
-      taken.append(f'{port}: {os.strerror(error.errno)}{by}')
+      taken.append(f'{port}: {os.strerror(error.errno or 0)}{by}')
   return (False, 'port ' + '; port '.join(taken)) if taken else (True, f'{len(ports)} free')
 
 
-def check_gpus(wanted):
-  """Whether the GPUs named by the `cuda_visible_devices` cells exist.
+def check_gpus(wanted: Iterable[str | None]) -> tuple[bool, str]:
+  """Checks that the GPUs named in `cuda_visible_devices` cells exist.
 
   Args:
-    wanted: list of cells, each None (all there are), '' (none) or names separated by commas.
+    wanted: cells, each None (all GPUs), '' (none) or names separated by commas.
   """
   names = {name for cell in wanted if cell for name in cell.split(',')}
   if not names:
@@ -123,8 +125,8 @@ def check_gpus(wanted):
   return True, ', '.join(sorted(names))
 
 
-def check_flags(root, argument_lists):
-  """Whether experiment.py accepts the flags here, which includes making the environment once.
+def check_flags(root: str, argument_lists: Iterable[Sequence[str]]) -> tuple[bool, str]:
+  """Checks that experiment.py accepts the flags on this host and can make the environment.
 
   Args:
     root: the folder with the code.
@@ -146,19 +148,17 @@ def check_flags(root, argument_lists):
   return True, 'flags accepted'
 
 
-def check_disk(root, minimum=MIN_FREE_BYTES):
-  """Whether there is room for logs and checkpoints."""
+def check_disk(root: str, minimum: int = MIN_FREE_BYTES) -> tuple[bool, str]:
+  """Checks that the disk has room for logs and checkpoints (`minimum` bytes)."""
   free = shutil.disk_usage(root).free
   text = f'{free / 1024**3:.1f} GiB free'
-  return (
-    (True, text)
-    if free >= minimum
-    else (False, f'{text} in {root}; a run needs {minimum / 1024**3:.0f} GiB')
-  )
+  if free >= minimum:
+    return True, text
+  return False, f'{text} in {root}; a run needs {minimum / 1024**3:.0f} GiB'
 
 
-def check_tmux():
-  """Whether tmux and libtmux are there."""
+def check_tmux() -> tuple[bool, str]:
+  """Checks that tmux and libtmux are installed."""
   version = tmux.version()
   if version is None:
     return False, 'tmux is not installed; for example: sudo apt-get install tmux'
@@ -169,21 +169,21 @@ def check_tmux():
   return True, version
 
 
-def check_session(socket_name, session):
-  """Whether the name of the session is still free."""
+def check_session(socket_name: str, session: str) -> tuple[bool, str]:
+  """Checks that no process runs in a tmux session of this name."""
   if tmux.version() and tmux.is_used(socket_name, session):
     return False, f'tmux session {session!r} is already there'
   return True, 'free'
 
 
-def check_address(address, allow_public):
-  """Whether an address resolves to one that the whole internet does not reach.
+def check_address(address: str, allow_public: bool) -> tuple[bool | None, str]:
+  """Checks that an address or host name has no address that the whole internet can reach.
 
   Returns:
-    (passed, detail); passed is None for a name that does not resolve here.
+    (passed, detail); passed is None for a name that does not resolve on this host.
   """
   try:
-    found = {info[4][0].partition('%')[0] for info in socket.getaddrinfo(address, None)}
+    found = {str(info[4][0]).partition('%')[0] for info in socket.getaddrinfo(address, None)}
   except (OSError, UnicodeError) as error:
     return None, f'{address} does not resolve: {getattr(error, "strerror", None) or error}'
   public = sorted(ip for ip in found if ipaddress.ip_address(ip).is_global)
@@ -196,7 +196,7 @@ def check_address(address, allow_public):
   return True, ', '.join(sorted(found))
 
 
-def unreachable(addresses, allow_public):
+def unreachable(addresses: Iterable[tuple[str, int]], allow_public: bool) -> list[str]:
   """Tries to connect to each (address, port); returns one sentence for each that failed."""
   problems = []
   for address, port in addresses:

@@ -1,9 +1,11 @@
-"""On a host: the table of `firewall_table` is set and taken away, as root or with sudo.
+"""Sets and removes a cluster's nftables table on a host, as root or with sudo.
 
-A note beside the run's files says that it was this cluster that set it; a table without such a note
-is somebody else's and is left alone. A table is first on trial: the kernel lets everybody in again
-unless it is confirmed in time, so that whoever cuts himself off is back soon.
+A note beside the run's files says that this cluster set the table; a table without such a note is
+left alone. A new table is on trial first: unless it is confirmed in time, the kernel stops applying
+it, so that users who lock themselves out get back in.
 """
+
+from __future__ import annotations
 
 import contextlib
 import ipaddress
@@ -12,31 +14,48 @@ import os
 import shutil
 import socket
 import subprocess
+from typing import Any
 
 from common import files
-from frontend.host_side import firewall_table, supervisor, task_record
+from frontend.host_side import supervisor, task_record
 
 NFT_SECS = 30
 
 
 class NotAllowed(Exception):
-  """The firewall cannot be changed from this login; the text is the reason."""
+  """This login may not change the firewall; the message is the reason."""
 
 
-# ---- Requests of the frontend, by name as in `agent`. ------------------------------
+def table_name(session: str) -> str:
+  """Returns the name of a session's table, whose family is inet."""
+  return f'impala-{session}'
 
 
-def addresses(names):
-  """What a host knows that the text of its table needs.
+def trial_name(session: str) -> str:
+  """Returns the name of a session's table on trial; names of sessions have no dot."""
+  return f'{table_name(session)}.trial'
+
+
+def removal(*names: str) -> str:
+  """Returns the input of `nft -f` that removes tables, whether they exist or not."""
+  return ''.join(f'table inet {name}\ndelete table inet {name}\n' for name in names)
+
+
+# ---- Requests of the frontend, under the same names in `agent`. --------------------------------
+
+
+def addresses(names: list[str]) -> dict[str, Any]:
+  """Returns what only the host knows and its table needs.
 
   Args:
     names: `ip` cells of the CSV.
 
   Returns:
-    {'found': {name: list of str, IPv4 and IPv6 addresses, or a sentence}, 'own': those of this
-    host, 'user_id': of this login, 'ssh_port': to which it is connected, None without SSH}.
+    {'found': {name: list of its IPv4 and IPv6 addresses, or an error message}, 'own': list of the
+    host's own addresses, 'user_id': of this login, 'ssh_port': to which the frontend is connected,
+    None without SSH}.
   """
-  found = {}
+  found: dict[str, list[str] | str] = {}
   for name in names:
     try:
       found[name] = _lookup(name)
@@ -50,22 +69,22 @@ def addresses(names):
   }
 
 
-def try_table(session, own, text):
-  """Puts a table on trial.
+def try_table(session: str, own: str, text: str) -> dict[str, str | None]:
+  """Sets a table on trial.
 
   Args:
     session: name of the session.
     own: the `ip` cell of this host; hosts may share the folder of the session.
-    text: of `firewall.table`, with `trial_secs`.
+    text: input of `nft -f`, a table with `trial_secs` (frontend/actions/firewall_table.py).
 
   Returns:
-    {'reason': why this login could not, or None}.
+    {'reason': why this login may not set it, or None}.
 
   Raises:
-    ValueError: a table of that name that is not this cluster's, or nft's own words.
+    ValueError: somebody else set a table of that name, or nft failed.
   """
   try:
-    _run(['list', 'tables'])  # Fails where this login may not, or nft does not work.
+    _run(['list', 'tables'])  # Fails if this login may not use nft, or nft does not work.
     _refuse_a_strangers_table(session, supervisor.run_folder(session), own)
     _run(['-f', '-'], text)
   except NotAllowed as error:
@@ -73,11 +92,21 @@ def try_table(session, own, text):
   return {'reason': None}
 
 
-def keep_table(session, own, text, ports):
-  """Sets a table in place of the one on trial, and notes it; arguments as for `try_table`."""
+def keep_table(session: str, own: str, text: str, ports: list[int]) -> dict[str, Any]:
+  """Replaces the table on trial by a permanent one, and notes it.
+
+  Args:
+    session: as for `try_table`.
+    own: as for `try_table`.
+    text: input of `nft -f`, a table without `trial_secs`.
+    ports: that the table closes.
+
+  Raises:
+    ValueError: nft failed, or this login may not use it.
+  """
   folder = supervisor.private_run_folder(session)
   try:
-    _run(['-f', '-'], firewall_table.removal(firewall_table.trial_name(session)) + text)
+    _run(['-f', '-'], removal(trial_name(session)) + text)
   except NotAllowed as error:
     raise ValueError(str(error)) from None
   with files.replacing(_note(folder, own), mode=0o600) as file:
@@ -85,34 +114,36 @@ def keep_table(session, own, text, ports):
   return {}
 
 
-def end_trial(session):
-  """Takes away the table on trial; the one before it, if any, has been there all the time."""
+def end_trial(session: str) -> dict[str, Any]:
+  """Removes the table on trial; an earlier permanent table was never touched.
+
+  Raises:
+    ValueError: nft failed, or this login may not use it.
+  """
   try:
-    _run(['-f', '-'], firewall_table.removal(firewall_table.trial_name(session)))
+    _run(['-f', '-'], removal(trial_name(session)))
   except NotAllowed as error:
     raise ValueError(str(error)) from None
   return {}
 
 
-def open_ports(session, own):
-  """Takes away the table, if this cluster set it.
+def open_ports(session: str, own: str) -> dict[str, Any]:
+  """Removes the table if this cluster set it.
 
   Returns:
-    {'removed': bool, 'reason': why this login could not, or None}.
+    {'removed': bool, 'reason': why it could not be removed, or None}.
 
   Raises:
-    ValueError: nft's own words.
+    ValueError: nft failed.
   """
   folder = supervisor.run_folder(session)
   try:
     if not os.path.exists(_note(folder, own)):
-      with contextlib.suppress(
-        NotAllowed, ValueError
-      ):  # What a broken off trial left closes nothing.
+      with contextlib.suppress(ValueError):  # A trial that was not finished no longer filters.
         end_trial(session)
       return {'removed': False, 'reason': _left_by_another(session)}
-    names = firewall_table.table_name(session), firewall_table.trial_name(session)
-    _run(['-f', '-'], firewall_table.removal(*names))
+    names = table_name(session), trial_name(session)
+    _run(['-f', '-'], removal(*names))
   except NotAllowed as error:
     return {'removed': False, 'reason': str(error)}
   with contextlib.suppress(FileNotFoundError):
@@ -120,27 +151,32 @@ def open_ports(session, own):
   return {'removed': True, 'reason': None}
 
 
-# ---- Whether what was set is still there. --------------------------------------------------------
+# ---- Is the table still set? -------------------------------------------------------------------
 
 
-def is_set(folder):
-  """Whether this cluster set a table, here or on a host that shares the folder."""
+def is_set(folder: str) -> bool:
+  """Returns whether this cluster set a table, here or on a host that shares its run folder."""
   return os.path.isdir(folder) and any(
     name.startswith('firewall-') and name.endswith('.set') for name in os.listdir(folder)
   )
 
 
-def firewall_state(session, own, ports):
-  """A request: {'good': bool, 'text': str}; see `still_set`."""
+def firewall_state(session: str, own: str, ports: list[int]) -> dict[str, Any]:
+  """A request: `still_set` as {'good': bool, 'text': str}."""
   good, text = still_set(session, own, ports)
   return {'good': good, 'text': text}
 
 
-def still_set(session, own, ports):
-  """Whether the table that this cluster set closes the ports now.
+def still_set(session: str, own: str, ports: list[int]) -> tuple[bool, str]:
+  """Returns whether the table that this cluster set closes the ports now.
+
+  Args:
+    session: name of the session.
+    own: the `ip` cell of this host.
+    ports: that should be closed.
 
   Returns:
-    (True, what is there) or (False, a sentence).
+    (True, the state) or (False, a sentence with what is wrong and what to do).
   """
   path = _note(supervisor.run_folder(session), own)
   if not os.path.exists(path):
@@ -148,10 +184,11 @@ def still_set(session, own, ports):
   note = task_record.read_json(path)
   again = 'set it again: --action=firewall --apply'
   note = note if isinstance(note, dict) else {}
-  closed = note.get('ports') if isinstance(note.get('ports'), list) else []
+  noted = note.get('ports')
+  closed = noted if isinstance(noted, list) else []
   booted = note.get('boot') != _boot()
   try:
-    _run(['list', 'tables'])  # Fails where this login may not look.
+    _run(['list', 'tables'])  # Fails if this login may not use nft.
     there, unseen = _is_there(session), ''
   except NotAllowed as error:
     there, unseen = not booted, f', and whether it is there cannot be seen: {error}'
@@ -167,8 +204,8 @@ def still_set(session, own, ports):
   return True, 'set; not looked at' if unseen else 'set'
 
 
-def _boot():
-  """What is another at each start of this host; None where the kernel does not tell."""
+def _boot() -> str | None:
+  """Returns an id of this host's last boot; None if the kernel has none."""
   try:
     with open('/proc/sys/kernel/random/boot_id', encoding='ascii') as file:
       return file.read().strip()
@@ -176,15 +213,15 @@ def _boot():
     return None
 
 
-def _note(folder, own):
+def _note(folder: str, own: str) -> str:
   return os.path.join(folder, f'firewall-{own.lower()}.set')
 
 
 # ---- Addresses. ----------------------------------------------------------------------------------
 
 
-def _own_addresses():
-  """Addresses of this host's interfaces, as `ip` tells; [] where it does not."""
+def _own_addresses() -> list[str]:
+  """Returns the addresses of this host's interfaces; [] if the program `ip` is missing or fails."""
   program = shutil.which('ip', path=_search_path())
   if not program:
     return []
@@ -197,15 +234,17 @@ def _own_addresses():
     return []
 
 
-def _ssh_port(connection):
-  """The port of this host in sshd's SSH_CONNECTION, 'address port address port'; else None."""
+def _ssh_port(connection: str) -> int | None:
+  """Returns this host's port in SSH_CONNECTION ('address port address port'), or None."""
   words = connection.split()
   return int(words[3]) if len(words) == 4 and words[3].isdigit() else None
 
 
-def _lookup(name):
+def _lookup(name: str) -> list[str]:
+  """Returns the addresses of a host name; raises ValueError if there are none."""
   try:
-    return sorted({info[4][0].partition('%')[0] for info in socket.getaddrinfo(name, None, type=1)})
+    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return sorted({str(info[4][0]).partition('%')[0] for info in found})
   except (OSError, UnicodeError) as error:
     reason = getattr(error, 'strerror', None) or error
     raise ValueError(f'{name} does not resolve on this host: {reason}') from None
@@ -214,35 +253,35 @@ def _lookup(name):
 # ---- nft. ----------------------------------------------------------------------------------------
 
 
-def _is_there(session):
-  result = _nft(['list', 'table', 'inet', firewall_table.table_name(session)])
+def _is_there(session: str) -> bool:
+  result = _nft(['list', 'table', 'inet', table_name(session)])
   return result.returncode == 0
 
 
-def _refuse_a_strangers_table(session, folder, own):
+def _refuse_a_strangers_table(session: str, folder: str, own: str) -> None:
   if not os.path.exists(_note(folder, own)) and _is_there(session):
-    name = firewall_table.table_name(session)
+    name = table_name(session)
     raise ValueError(
       f'a table inet {name} is there already and was not set by this cluster; choose another '
       f'--tmux_sess, or take it away: sudo nft delete table inet {name}'
     )
 
 
-def _left_by_another(session):
-  """A sentence if a table of that name is there, as far as this login may look; else None."""
+def _left_by_another(session: str) -> str | None:
+  """Returns a sentence if this login can see a table of that name, else None."""
   with contextlib.suppress(NotAllowed, ValueError):
     _run(['list', 'tables'])
     if _is_there(session):
-      return f'the table inet {firewall_table.table_name(session)} was not set by this cluster'
+      return f'the table inet {table_name(session)} was not set by this cluster'
   return None
 
 
-def _search_path():
+def _search_path() -> str:
   return os.environ.get('PATH', '') + ':/usr/local/sbin:/usr/sbin:/sbin'
 
 
-def _nft(words, text=''):
-  """Runs nft as root; raises NotAllowed, also where there is none."""
+def _nft(words: list[str], text: str = '') -> subprocess.CompletedProcess[str]:
+  """Runs nft as root; raises NotAllowed if nft is missing or this login may not use it."""
   program = shutil.which('nft', path=_search_path())
   if not program:
     raise NotAllowed('nft is not installed (for example: sudo apt-get install nftables)')
@@ -263,7 +302,8 @@ def _nft(words, text=''):
   )  # fmt: skip
 
 
-def _run(words, text=''):
+def _run(words: list[str], text: str = '') -> None:
+  """Runs nft; raises NotAllowed, or ValueError with its error message."""
   result = _nft(words, text)
   if result.returncode:
     lines = result.stderr.strip().splitlines() or [f'exit {result.returncode}']

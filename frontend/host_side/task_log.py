@@ -91,9 +91,8 @@ class Log:
   def _to_file(self, data: bytes) -> None:
     note = b''
     if self._unreported_bytes:
-      lost = f'{self._unreported_bytes:,} bytes of output are missing here: {self.lost_why}'
-      note = _stamped(lost)
-      note = b'\n' + note.encode()
+      text = f'{self._unreported_bytes:,} bytes of output are missing here: {self.lost_why}'
+      note = f'\n{_stamped(text)}'.encode()
     written = 0
     try:
       file = self._opened(len(note) + len(data))

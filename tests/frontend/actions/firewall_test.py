@@ -13,7 +13,7 @@ import pytest
 import conftest
 import frontend_fixtures
 import network_fixtures
-from frontend.host_side import firewall_table
+from frontend.actions import firewall_table
 from network_fixtures import network  # noqa: F401
 
 PORTS = {1: (8000, 8001), 2: (9000,)}
