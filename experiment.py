@@ -342,10 +342,10 @@ def train(cluster):
 
     BackgroundCall(ps.run, cluster, options(), interrupts).result()
   else:
-    from roles import role
+    from roles import training
 
     own = run_lock.options if run_lock else options()
-    BackgroundCall(role.run, cluster, own, interrupts, run_lock).result()
+    BackgroundCall(training.run, cluster, own, interrupts, run_lock).result()
     if run_lock:
       run_lock.close()  # The process may go on, with another run.
   return process.EXIT_LEFT if interrupts.run_goes_on else process.EXIT_OK

@@ -228,7 +228,7 @@ class EpisodeTracker:
     )
 
 
-class UnrollSender:
+class EnqueueOp:
   """Takes unrolls from this process into a learner's queue.
 
   Args:

@@ -128,12 +128,14 @@ def training_rate(settings, batch_size, secs):
   settings = settings._replace(batch_size=batch_size, queue_capacity=2 * batch_size)
   with tf.Graph().as_default():
     graph = wiring.Graph(settings, LOCAL)
-    side = wiring.LearnerSide(graph, [''])
+    unrolls = graph.unroll_queue(0)
+    queue = unrolls.queue
+    side = wiring.LearnerSide(graph, unrolls, [''])
     unroll = [
       random_tensor(tf, dtype, [batch_size, *shape])
-      for dtype, shape in zip(side.queue.dtypes, side.queue.shapes, strict=True)
+      for dtype, shape in zip(queue.dtypes, queue.shapes, strict=True)
     ]
-    fill = tf.group(side.queue.enqueue_many([variable.read_value() for variable in unroll]))
+    fill = tf.group(queue.enqueue_many([variable.read_value() for variable in unroll]))
     with tf.compat.v1.Session() as session:
       session.run(tf.compat.v1.global_variables_initializer())
       session.run(tf.compat.v1.local_variables_initializer())

@@ -121,11 +121,7 @@ class _Speed:
 
 
 class RunWriter:
-  """Writes rows to the terminal and to the files of a run; see `open_run`. Thread-safe.
-
-  Attributes:
-    checkpoint_trouble: what the live line is to say of checkpoints that cannot be written, or ''.
-  """
+  """Writes rows to the terminal and to the files of a run; see `open_run`. Thread-safe."""
 
   def __init__(
     self, screen, total_environment_frames, metrics_secs, metrics=None, episodes=None, events=None,
@@ -141,7 +137,7 @@ class RunWriter:
     self._evaluations = _Sink('evaluations.csv', evaluations, self.message)
     self._events = _Sink("TensorBoard's event file", events, self.message)
     self._sinks = self._metrics, self._episodes, self._evaluations, self._events
-    self.checkpoint_trouble = ''
+    self._checkpoint_trouble = ''
 
   @property
   def trouble(self):
@@ -149,7 +145,11 @@ class RunWriter:
     lost = sum(sink.lost for sink in self._sinks)
     reason = next((sink.reason for sink in self._sinks if sink.reason), '')
     rows = f'{lost} rows not recorded' + (f': {reason}' if reason else '') if lost else ''
-    return '; '.join(filter(None, [self.checkpoint_trouble, rows]))
+    return '; '.join(filter(None, [self._checkpoint_trouble, rows]))
+
+  def set_checkpoint_trouble(self, text):
+    """Sets what the live line says about checkpoints that cannot be written, or ''."""
+    self._checkpoint_trouble = text
 
   def begin(self, environment_frames, settings):
     """Tells TensorBoard that the run begins, or goes on, with so many frames.

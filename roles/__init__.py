@@ -1,4 +1,5 @@
 """One task of a run, from its settings to its end.
 
-From the bottom up: settings, task, wiring, bookkeeping, parts, connection, role; and ps.
+From the bottom up: settings, task, wiring, reports, records, observers, parts, connection, role,
+training; and ps. `training` shows a run in one function.
 """

@@ -1,294 +1,287 @@
-"""What a role is made of: acting, learning, telling the chief, and being the chief.
+"""What a role is made of: acting, learning, reporting to the chief, and being the chief.
 
 Each part knows what it does when a session opens, which loops it runs, and how it ends; a role
 (`roles.role`) is a list of parts.
 """
 
-import functools
-import os
+from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
+import tensorflow as tf
 from absl import logging
 
-from evaluation import periodic
-from learning import learner
-from roles.bookkeeping import Records, Reports
-from roles.saving import Saving
-from roles.settings import initial_weights
-from roles.wiring import ActorSide, LearnerSide, learner_devices
+from evaluation.periodic import Evaluations
+from learning.learner import SyncOps
+from roles.checkpointer import Checkpointer
+from roles.observers import Update, UpdateObserver
+from roles.records import Records
+from roles.reports import Reports
+from roles.sending import ReportSender, UnrollSender
+from roles.task import Task
+from roles.wiring import ActorSide, Graph, LearnerSide
 from runtime import cluster_file, peers
-from runtime.checkpoints import Checkpoints
+from runtime.checkpoint_folder import Saved
+from runtime.heartbeat import ExpectedWait
 from runtime.process import RunFailed
-from runtime.sessions import first_line, run_within
+from runtime.sessions import Loops, first_line, run_within
 
-# Flags of the chief that its evaluations are played with.
-_PLAYED_WITH = ('eval_protocol', 'test_num_episodes', 'deterministic', 'max_episode_frames')
+Session = tf.compat.v1.Session
 
 
 class Part:
-  """Does nothing at any moment of a role's life; the parts below say what they do at some.
+  """Does nothing at any moment of a role's life; subclasses override some of the methods."""
 
-  Attributes:
-    lasting_loops: names of loops that come to their end however long they take, before `finish`.
-  """
+  @property
+  def lasting_loops(self) -> Collection[str]:
+    """Names of loops that are awaited before `finish`, however long they take."""
+    return ()
 
-  lasting_loops = ()
+  def opened(self, session: Session, path: str | None) -> None:
+    """Prepares for a session that has opened.
 
-  def opened(self, session, path):
-    """A session has opened; the chief resumed from `path`, None where it is a new run.
-
-    `path` is that of a checkpoint or `roles.filling.HELD`.
+    Args:
+      session: of the role.
+      path: what the chief resumed, a checkpoint or `roles.initialization.KEPT`; None in a new run
+        and in other tasks.
     """
 
-  def start(self, loops, session):
-    """Starts this part's loops (`runtime.sessions.Loops`) on the session."""
+  def start(self, loops: Loops, session: Session) -> None:
+    """Starts this part's loops on the session."""
 
-  def announce_end(self, session):
-    """Told once that the run ends; the loops still run and will then be waited for."""
+  def announce_end(self, session: Session) -> None:
+    """Prepares for the end of the run: the loops still run and will then be awaited."""
 
-  def check_alive(self, session):
-    """Lasting loops still run: tells the chief, raises where what they wait for does not answer."""
+  def check_alive(self, session: Session) -> None:
+    """Shows the chief that this task is alive, and raises if what its loops wait for is not.
 
-  def finish(self, session):
-    """The loops have ended; the session still is open."""
+    Called again and again while lasting loops still run.
+    """
 
-  def disconnect(self):
-    """The session is about to be closed; returns a list of others, to be closed with it."""
+  def finish(self, session: Session) -> None:
+    """Completes the run: the loops have ended, the session is still open."""
+
+  def release(self) -> list[Session]:
+    """Returns sessions that this part has opened, to be closed with that of the role."""
     return []
 
-  def conclude(self):
-    """The task has left the run, as it should; told once, before `close`."""
+  def conclude(self) -> None:
+    """Does what is left once the task has left the run in good order; called before `close`."""
 
-  def close(self, failed):
-    """Gives back what this part holds outside of the session; told whether the task has failed."""
+  def close(self, failed: bool) -> None:
+    """Frees what this part holds outside of sessions; `failed` says whether the task failed."""
 
 
-class Telling(Part):
-  """Tells the chief what this task does, and hears from it when the run is done.
+class Reporting(Part):
+  """Reports to the chief what this task does, and notices when the run is done.
 
   Args:
-    task: `roles.task.Task`.
-    graph: `roles.wiring.Graph`.
-    queue: of unrolls that this task fills or empties.
-    outbox: `roles.outbox.Outbox`.
-
-  Attributes:
-    reports: `roles.bookkeeping.Reports`.
+    task: that reports.
+    reports: what is sent.
+    sender: how it is sent.
   """
 
-  def __init__(self, task, graph, queue, outbox):
-    self._task, self._outbox = task, outbox
-    self.reports = Reports(task, graph, queue, outbox)
+  def __init__(self, task: Task, reports: Reports, sender: ReportSender):
+    self._task, self._reports, self._sender = task, reports, sender
 
-  def check_alive(self, session):
+  def opened(self, session: Session, path: str | None) -> None:
+    """As `Part`."""
+    self._sender.open(session)
+
+  def start(self, loops: Loops, session: Session) -> None:
+    """As `Part`."""
+    loops.start('reports', self._reports.run, session, loops.should_stop)
+
+  def check_alive(self, session: Session) -> None:
     """As `Part`."""
     if not self._task.cluster.is_chief:
-      self.reports.send()
+      self._reports.send()
 
-  def opened(self, session, path):
+  def release(self) -> list[Session]:
     """As `Part`."""
-    self._outbox.open(session)
-
-  def disconnect(self):
-    """As `Part`."""
-    return self._outbox.release()
-
-  def start(self, loops, session):
-    """As `Part`."""
-    loops.start('reports', self.reports.run, session, loops.should_stop)
+    return self._sender.release()
 
 
 class Acting(Part):
-  """Plays: the actor loops of this task.
+  """Runs the actor loops of this task.
 
   Args:
-    task: `roles.task.Task`.
-    graph: `roles.wiring.Graph`.
-    outbox: `roles.outbox.Outbox`, opened by `Telling`.
-    start_frames: environment frames when this process began.
-    reports: `roles.bookkeeping.Reports`, hears of every unroll.
+    task: that acts.
+    actors: its loops and environments.
+    sender: of unrolls.
+    reports: take what each unroll was like.
+    expected_wait: for the watchdog.
   """
 
-  def __init__(self, task, graph, outbox, start_frames, reports):
-    self._task, self._outbox, self._reports = task, outbox, reports
-    self._side = ActorSide(graph, task.options, start_frames)
-    reports.crashes = lambda: self._side.crashes
+  def __init__(
+    self,
+    task: Task,
+    actors: ActorSide,
+    sender: UnrollSender,
+    reports: Reports,
+    expected_wait: ExpectedWait,
+  ):
+    self._task, self._actors, self._sender, self._reports = task, actors, sender, reports
+    self._expected_wait = expected_wait
 
-  def start(self, loops, session):
+  def opened(self, session: Session, path: str | None) -> None:
     """As `Part`."""
-    for i, loop in enumerate(self._side.loops):
-      enter = self._task.heartbeat.entering(f'actor loop {i}')
-      loops.start(f'actor-{i}', loop.run, session, self._outbox.send_unroll, loops.should_stop,
-                  enter, self._reports.add_unroll)  # fmt: skip
+    self._sender.open(session)
 
-  def close(self, failed):
+  def start(self, loops: Loops, session: Session) -> None:
     """As `Part`."""
-    self._side.close()
+    for i, loop in enumerate(self._actors.loops):
+      enter = self._task.heartbeat.entering(f'actor loop {i}', self._expected_wait)
+      loops.start(f'actor-{i}', loop.run, session, self._sender.send, loops.should_stop, enter,
+                  self._reports.add_unroll)  # fmt: skip
+
+  def release(self) -> list[Session]:
+    """As `Part`."""
+    return self._sender.release()
+
+  def close(self, failed: bool) -> None:
+    """As `Part`."""
+    self._actors.close()
 
 
 class Learning(Part):
-  """Learns: batches are fetched ahead, and each becomes an update.
+  """Stages batches and makes an update of each.
 
   Args:
-    task: `roles.task.Task`.
-    graph: `roles.wiring.Graph`.
-
-  Attributes:
-    side: `roles.wiring.LearnerSide`.
-    after_update: function of (session, enter, values, wait_secs, busy_secs), called after every
-      update of this learner; see `learner.LearnerLoop.run` and `runtime.heartbeat`.
+    task: that learns.
+    graph: with the counters.
+    learner: batches and update.
+    observers: called after every update, in this order.
+    expected_wait: for the watchdog.
   """
 
-  def __init__(self, task, graph):
-    self._task, self._graph = task, graph
-    devices = learner_devices(task.cluster, task.options.learner_devices, graph.settings.batch_size)
-    self.side = LearnerSide(graph, devices)
-    self.after_update = lambda *args: None
-    self.sync = None
+  def __init__(
+    self,
+    task: Task,
+    graph: Graph,
+    learner: LearnerSide,
+    observers: Sequence[UpdateObserver],
+    expected_wait: ExpectedWait,
+  ):
+    self._task, self._graph, self._learner = task, graph, learner
+    self._observers, self._expected_wait = observers, expected_wait
 
-  def build_sync(self):
-    """Builds what synchronous learners run beside their updates, once all variables exist."""
-    self.sync = learner.SyncOps(self.side.sync) if self.side.sync else None
-
-  def opened(self, session, path):
+  def start(self, loops: Loops, session: Session) -> None:
     """As `Part`."""
-    if self.sync and not self._task.cluster.is_chief:
-      session.run(self.sync.init)
+    heartbeat, loop = self._task.heartbeat, self._learner.loop
 
-  def start(self, loops, session):
-    """As `Part`."""
-    entering, stop = self._task.heartbeat.entering, loops.should_stop
-    loop, enter = self.side.loop, entering('learner')
+    def should_stop():  # No update may follow the one that reached the last frame.
+      return loops.should_stop() or self._task.interrupts.is_set()
 
-    def learner_stop():  # No update comes after the one that reached the last frame.
-      return stop() or self._task.interrupts.is_set()
+    def on_update(values, wait_secs, busy_secs):
+      self._on_update(Update(session, values, wait_secs, busy_secs))
 
-    loops.start('staging', loop.run_staging, session, stop, entering('staging'))
-    report = functools.partial(self._on_update, session, enter)
-    loops.start('learner', loop.run, session, self.side.update, learner_stop, enter, report)
+    loops.start('staging', loop.run_staging, session, loops.should_stop,
+                heartbeat.entering('staging', self._expected_wait))  # fmt: skip
+    loops.start('learner', loop.run, session, self._learner.update, should_stop,
+                heartbeat.entering('learner', self._expected_wait), on_update)  # fmt: skip
 
-  def _on_update(self, session, enter, values, wait_secs, busy_secs):
-    frames = int(values['environment_frames'])
-    self._task.heartbeat.facts['environment_frames'] = frames
-    self.after_update(session, enter, values, wait_secs, busy_secs)
+  def _on_update(self, update: Update) -> None:
+    self._task.heartbeat.update(environment_frames=update.frames)
+    for observer in self._observers:
+      observer.on_update(update)
 
   @property
-  def lasting_loops(self):
-    """As `Part`: half an update must not be saved. One of several may wait for others for ever."""
-    return () if self.side.sync else ('learner',)
+  def lasting_loops(self) -> Collection[str]:
+    """As `Part`: half an update must not be saved. A synchronous one may wait for ever."""
+    return () if self._learner.sync_ops else ('learner',)
 
-  def announce_end(self, session):
-    """As `Part`: actors that wait at the full queue are let go."""
-    run_within(session, self.side.close_queue)
+  def announce_end(self, session: Session) -> None:
+    """As `Part`: actors that wait at the full queue go on."""
+    run_within(session, self._learner.close_queue)
 
-  def check_alive(self, session):
+  def check_alive(self, session: Session) -> None:
     """As `Part`: an update ends, unless a parameter server does not answer."""
     run_within(session, self._graph.counters.updates)
 
 
-class Chief(Part):
-  """Is the chief: settings for all, checkpoints, records, and the end of the run.
+class SyncUpdates(Part):
+  """Runs what synchronous learners need beside their updates; first in a list of parts.
 
   Args:
-    task: `roles.task.Task`.
-    graph: `roles.wiring.Graph`; all its variables exist.
-    learning: the chief's own `Learning`.
-    claim: `roles.resuming.RunLock`.
+    ops: of the learner's optimizer.
+    is_chief: whether this task applies the gradients of all learners.
+  """
 
-  Attributes:
-    checkpoints: `runtime.checkpoints.Checkpoints`.
-    first_values: dict, what the variables of a new run begin with where it is not what their
-      initializers say (--init_from); see `Checkpoints.first_values`.
+  def __init__(self, ops: SyncOps, is_chief: bool):
+    self._ops, self._is_chief = ops, is_chief
+
+  def opened(self, session: Session, path: str | None) -> None:
+    """As `Part`."""
+    session.run(self._ops.chief_init if self._is_chief else self._ops.init)
+    if self._is_chief and path:
+      session.run(self._ops.spare_tokens)
+
+  def start(self, loops: Loops, session: Session) -> None:
+    """As `Part`."""
+    if self._is_chief:
+      loops.start('sync', self._ops.run, session, loops.should_stop)
+
+
+class Chief(Part):
+  """Announces the run, keeps its records, and ends it with a last checkpoint.
+
+  Args:
+    task: the chief's.
+    graph: with the counters and the shared state.
     logdir: the run's folder.
-    shared: `runtime.shared_state.SharedState`.
+    origin: the checkpoint whose weights a new run begins with, or None.
+    records: of the run.
+    evaluations: while it trains.
+    checkpointer: saves the last checkpoint.
   """
 
   lasting_loops = ('records',)
 
-  def __init__(self, task, graph, learning, claim):
-    self._task, self._graph, self._learning = task, graph, learning
-    self.shared = graph.shared
-    self.logdir = claim.logdir
-    task.heartbeat.facts['logdir'] = os.path.abspath(claim.logdir)
-    options = task.options
-    self.checkpoints = Checkpoints(
-      claim.logdir,
-      task.cluster.own_device,
-      learning.side.whole_weights(),
-      keep=options.keep_checkpoints,
-      keep_every_frames=options.keep_checkpoint_every_frames,
-    )
-    # Looked for again: another run, if it still trains, deletes what it need not keep.
-    self._origin = initial_weights(options.init_from, graph.settings, claim.logdir, check=True)
-    weights = graph.agent.variables
-    self.first_values = Checkpoints.first_values(self._origin, weights) if self._origin else {}
-    self._records = Records(task, graph, learning.side, claim)
-    self._evaluations = periodic.Evaluations(
-      claim.logdir,
-      options.eval_every_frames,
-      {'level_name': graph.settings.level_name}
-      | {name: getattr(options, name) for name in _PLAYED_WITH},
-      self._records.add_evaluation,
-      self._records.message,
-      lambda: task.interrupts.had_signal,
-    )
-    self._last_saved = None
-    self.checkpoints.in_use = self._evaluations.plays
-    self._saving = Saving(
-      self.checkpoints, options.save_checkpoint_secs, self._records.message, self._records.trouble
-    )
-    learning.after_update = self._after_update
+  def __init__(
+    self,
+    task: Task,
+    graph: Graph,
+    logdir: str,
+    origin: str | None,
+    records: Records,
+    evaluations: Evaluations,
+    checkpointer: Checkpointer,
+  ):
+    self._task, self._graph, self._logdir, self._origin = task, graph, logdir, origin
+    self._records, self._evaluations, self._checkpointer = records, evaluations, checkpointer
+    self._last_saved: Saved | None = None
 
-  def opened(self, session, path):
+  def opened(self, session: Session, path: str | None) -> None:
     """As `Part`: announces the run."""
-    if self._learning.sync:
-      session.run(self._learning.sync.chief_init)
-      if path:
-        session.run(self._learning.sync.spare_tokens)
     self._evaluations.begin(self._records.begin(session, path, self._origin))
     if not self._task.cluster.is_local:
-      cluster_file.write(self.logdir, self._task.cluster)
+      cluster_file.write(self._logdir, self._task.cluster)
 
-  def start(self, loops, session):
+  def start(self, loops: Loops, session: Session) -> None:
     """As `Part`."""
-    if self._learning.sync:
-      loops.start('sync', self._learning.sync.run, session, loops.should_stop)
     loops.start('records', self._records.run, session, loops.should_stop)
-    interrupts = self._task.interrupts
-    interrupts.at_end, interrupts.if_forced = 'saving a checkpoint', 'without it'
+    self._task.interrupts.describe_end('saving a checkpoint', 'without it')
 
-  def _after_update(self, session, enter, values, wait_secs, busy_secs):
-    self._records.add_update(values, wait_secs, busy_secs)
-    total = self._graph.settings.total_environment_frames
-    if self._task.end_if_done(values['environment_frames'], total):
-      return
-    frames = int(values['environment_frames'])
-    evaluates = self._evaluations.is_due(frames)
-    if self._saving.is_due(frames, is_wanted=evaluates):
-      enter('save')
-      mean_return = self._records.mean_return_100()
-      saved = self._saving.save(session, values['updates'], mean_return)
-      if evaluates and saved:
-        self._evaluations.start(saved)
-
-  def announce_end(self, session):
-    """As `Part`: ps 0 tells the others that the run is done."""
+  def announce_end(self, session: Session) -> None:
+    """As `Part`: the other tasks learn from ps 0 that the run is done."""
     if not self._task.interrupts.run_goes_on:
       run_within(session, self._graph.shared.mark_done)
 
-  def finish(self, session):
-    """As `Part`: the last checkpoint, the last records, and nobody needs to wait for the chief.
+  def finish(self, session: Session) -> None:
+    """As `Part`: saves the last checkpoint, then the last records.
 
     Raises:
-      RunFailed: the disk did not take the checkpoint.
+      RunFailed: the disk refused the checkpoint.
     """
     if self._task.interrupts.had_signal:
       self._evaluations.stop()
-    run_goes_on = self._task.interrupts.run_goes_on  # The others wait for the chief to be back.
+    run_goes_on = self._task.interrupts.run_goes_on  # The others wait until the chief is back.
     if not run_goes_on:
       self._wait_for_last_updates(session)
     updates = run_within(session, self._graph.counters.updates)
-    mean_return = self._records.mean_return_100(session)
-    self._last_saved, unsaved = self._saving.save_last(session, updates, mean_return)
+    self._records.collect(session)
+    self._last_saved, unsaved = self._checkpointer.save_last(session, updates)
     self._records.finish(session, unsaved)
     if not run_goes_on:
       run_within(session, self._graph.shared.mark_chief_left)
@@ -296,39 +289,38 @@ class Chief(Part):
       self._records.close()
       raise RunFailed(
         f'the last checkpoint could not be written ({unsaved}): what was learned since the one '
-        f'before it, in {self.logdir}, is lost'
+        f'before it, in {self._logdir}, is lost'
       )
 
-  def conclude(self):
-    """As `Part`: nobody waits for the evaluation of the last checkpoint."""
-    interrupts = self._task.interrupts
-    interrupts.at_end, interrupts.if_forced = 'the last evaluation is dropped', 'at once'
+  def conclude(self) -> None:
+    """As `Part`: evaluates the last checkpoint, for which no other task waits."""
+    self._task.interrupts.describe_end('the last evaluation is dropped')
     try:
       self._evaluations.finish(self._last_saved)
       self._records.close()
-    except Exception as e:  # All that is learned is on the disk.
+    except Exception as e:  # All that was learned is on disk.
       logging.warning('the run is done, though not all of its records: %s', first_line(e))
 
-  def close(self, failed):
-    """As `Part`: whoever would join finds the run until it has come to a normal end."""
+  def close(self, failed: bool) -> None:
+    """As `Part`: after a normal end no actor can join the run any more."""
     self._evaluations.stop()
     if not (failed or self._task.cluster.is_local or self._task.interrupts.run_goes_on):
-      cluster_file.remove(self.logdir)
+      cluster_file.remove(self._logdir)
 
-  def _wait_for_last_updates(self, session):
-    """Lets the other learners finish and leave: what they add belongs to the last checkpoint.
+  def _wait_for_last_updates(self, session: Session) -> None:
+    """Waits for the other learners to leave, so that the last checkpoint has their last updates.
 
-    However long an update takes, as long as its learner gives signs of life.
+    An update may take any time, as long as its learner still reports.
     """
     cluster = self._task.cluster
     others = [f'learner:{i}' for i in range(1, len(cluster.learner))]
-    still_there = peers.wait_until_gone(cluster, others)
-    while still_there and self._records.heard(session, [who.split()[0] for who in still_there]):
-      still_there = peers.wait_until_gone(cluster, others)
-    if still_there:
+    present = peers.wait_until_gone(cluster, others)
+    while present and self._records.heard(session, [name.split()[0] for name in present]):
+      present = peers.wait_until_gone(cluster, others)
+    if present:
       logging.warning(
         '%s saves without the last updates of %s: still there after %.0f s',
         cluster.name,
-        ', '.join(still_there),
+        ', '.join(present),
         peers.LAST_UPDATES_SECS,
       )

@@ -1,168 +1,197 @@
-"""A parameter server's life: it serves until the run is done and everybody has left."""
+"""A parameter server: it serves until the run is done and all other tasks have left."""
 
-import collections
+from __future__ import annotations
+
 import contextlib
 import math
 import time
+from typing import NamedTuple
 
 import tensorflow as tf
 from absl import logging
 
 from common.background import BackgroundCall
+from roles.settings import Options
 from runtime import links, peers, placement, sessions, shared_state
+from runtime.cluster import Cluster
 from runtime.heartbeat import Heartbeat
-from runtime.process import POLL_SECS, RunFailed
+from runtime.process import POLL_SECS, Interrupts, RunFailed
 from runtime.sessions import ANSWER_SECS
+from runtime.unresponsive import UnresponsiveTasks
+from runtime.waiting import timed_out
 
-PATIENCE_SECS = 20.0  # For the chief to begin its end, after a signal to a parameter server.
-LATECOMER_SECS = 15.0  # For the others to leave, after the chief has.
+PATIENCE_SECS = 20.0  # For the chief to begin the end of the run, after a signal to this task.
+LATECOMER_SECS = 15.0  # For the other tasks to leave, after the chief has.
 _LOOK_SECS = 2.0  # Between two looks for the chief.
 
-_HowFar = collections.namedtuple('_HowFar', 'is_done chief_is_gone goodbyes spare_actors')
+
+class _RunState(NamedTuple):
+  """How far the end of the run has come, as ps 0 knows it; see `SharedState`."""
+
+  is_done: bool
+  chief_is_gone: bool
+  num_deregistered: int
+  num_spare_actors: int
 
 
-def run(cluster, options, interrupts):
-  """Serves until the run is done and everybody has left.
+def run(cluster: Cluster, options: Options, interrupts: Interrupts) -> None:
+  """Serves until the run is done and all other tasks have left.
 
   Args:
-    cluster: `runtime.cluster.Cluster`, with this parameter server's place in it.
-    options: `roles.settings.Options`.
-    interrupts: `runtime.process.Interrupts`.
+    cluster: with this parameter server's place in it.
+    options: of this task.
+    interrupts: by which it is told to end.
   """
-  heartbeat = Heartbeat(cluster, options.state_dir)
+  unresponsive = UnresponsiveTasks(cluster)
+  heartbeat = Heartbeat(cluster, unresponsive, options.state_dir)
   server = sessions.start_server(cluster, placement.session_config(cluster, options.threads))
-  links.watch(cluster, server.target, heartbeat.silence)
+  links.watch(cluster, server.target, unresponsive)
   heartbeat.phase('serving')
   logging.info('%s serves at %s', cluster.name, cluster.address(cluster.name))
-  interrupts.at_end = 'leaving once the chief has saved a checkpoint'
-  reason = serve_to_the_end(
-    cluster, server.target, interrupts, heartbeat.silence, options.wait_secs
-  )
+  interrupts.describe_end('leaving once the chief has saved a checkpoint')
+  reason = serve_to_the_end(cluster, server.target, interrupts, unresponsive, options.wait_secs)
   logging.info('%s leaves: %s', cluster.name, reason)
 
 
-def serve_to_the_end(cluster, target, interrupts, silence, wait_secs=0):
-  """Waits until the run is done and the others have said goodbye (deregistered).
+def serve_to_the_end(
+  cluster: Cluster,
+  target: str,
+  interrupts: Interrupts,
+  unresponsive: UnresponsiveTasks,
+  wait_secs: float = 0,
+) -> str:
+  """Waits until the run is done and the other tasks have deregistered.
 
-  The parameter servers are the last to go: sessions of the others cannot close without them.
-  After a signal the chief has PATIENCE_SECS to begin its end, and then as long as it takes for its
-  last checkpoint. Spare actors have PATIENCE_SECS for hearing of the end, since they belong to
+  Parameter servers leave last, since the sessions of the other tasks cannot close without them.
+  After a signal the chief has PATIENCE_SECS to begin the end of the run, and then any time that its
+  last checkpoint takes. Spare actors have PATIENCE_SECS to hear of the end, since they belong to
   other jobs, which got no signal.
 
   Args:
-    cluster: `runtime.cluster.Cluster`.
+    cluster: with this task's place in it.
     target: of this task's server.
-    interrupts: `runtime.process.Interrupts`.
-    silence: `runtime.silence.Silence`, told who has answered.
+    interrupts: by which it is told to end.
+    unresponsive: takes who has answered.
     wait_secs: how long the chief may be away at a time; 0: for ever.
 
   Returns:
-    The reason of the end, for the log.
+    Why this task leaves, for the log.
 
   Raises:
     RunFailed: the chief was away for longer.
   """
-  everybody = len(cluster.learner) + len(cluster.actor)
-  if cluster.task == 0:  # The other parameter servers ask it, so it goes after them.
-    everybody += len(cluster.ps) - 1
+  others = len(cluster.learner) + len(cluster.actor)
+  if cluster.task == 0:  # The other parameter servers ask it, so it leaves after them.
+    others += len(cluster.ps) - 1
   deadline = question = None
-  asking, chief = _Asking(cluster, target, silence), _Chief(cluster, wait_secs)
+  asked = 0.0
+  ps_0, chief = _StateOnPs0(cluster, target, unresponsive), _Chief(cluster, wait_secs)
   while True:
     if question is None:
-      question, asked = BackgroundCall(asking.how_far), time.monotonic()
+      question, asked = BackgroundCall(ps_0.read), time.monotonic()
     answered, now = question.has_ended(POLL_SECS), time.monotonic()
     if not answered and now - asked < ANSWER_SECS:
       continue
-    phase = None
+    state = None
     if answered:
-      phase, question = question.result(), None
-    if phase is None and interrupts.is_set():
+      state, question = question.result(), None
+    if state is None and interrupts.is_set():
       return f'{interrupts.reason}, and no chief is connected'
-    chief_is_gone = phase is not None and phase.chief_is_gone
-    if chief_is_gone and phase.goodbyes >= everybody and not phase.spare_actors:
+    chief_is_gone = state is not None and state.chief_is_gone
+    if chief_is_gone and state.num_deregistered >= others and not state.num_spare_actors:
       if cluster.task > 0:
-        BackgroundCall(shared_state.say_goodbye, cluster, target).has_ended(ANSWER_SECS)
+        BackgroundCall(shared_state.deregister, cluster, target).has_ended(ANSWER_SECS)
       return 'the run is done and everybody has left'
     if deadline is None and (interrupts.is_set() or chief_is_gone):
       deadline = now + (PATIENCE_SECS if interrupts.is_set() else LATECOMER_SECS)
     if not chief_is_gone:
-      chief.check_there()
-    saves = phase is not None and phase.is_done and not chief_is_gone and chief.is_up()
-    if deadline is not None and now > deadline and not saves:
+      chief.check_present()
+    is_saving = state is not None and state.is_done and not chief_is_gone and chief.is_up()
+    if deadline is not None and now > deadline and not is_saving:
       if not interrupts.is_set():
-        return 'the run is done; some tasks never took their leave'
+        return 'the run is done; some tasks never deregistered'
       who = 'spare actors' if chief_is_gone else 'the chief'
       return f'{interrupts.reason}, and {who} did not leave within {PATIENCE_SECS:.0f} s'
-    if interrupts.is_set() and chief_is_gone and not phase.spare_actors:
+    if interrupts.is_set() and chief_is_gone and not state.num_spare_actors:
       return f'{interrupts.reason}, and the chief has left'
     time.sleep(POLL_SECS)
 
 
 class _Chief:
-  """Whether the chief is there.
+  """Looks whether the chief is present.
 
   Args:
-    cluster: `runtime.cluster.Cluster`.
+    cluster: with the chief's address.
     wait_secs: see `serve_to_the_end`.
   """
 
-  def __init__(self, cluster, wait_secs):
+  def __init__(self, cluster: Cluster, wait_secs: float):
     self._cluster, self._wait_secs = cluster, wait_secs
-    self._looked, self._seen, self._said = -math.inf, time.monotonic(), False
+    self._looked, self._seen, self._is_missing = -math.inf, time.monotonic(), False
 
-  def is_up(self):
-    """Whether it listens."""
+  def is_up(self) -> bool:
+    """Returns whether it listens."""
     return peers.is_up(self._cluster.learner[0])
 
-  def check_there(self):
-    """Looks for it now and then; RunFailed where it has been away for too long."""
+  def check_present(self) -> None:
+    """Looks for it every few seconds; raises RunFailed if it was away for too long."""
     now = time.monotonic()
     if not self._wait_secs or now - self._looked < min(_LOOK_SECS, self._wait_secs / 2):
       return
     self._looked = now
     if self.is_up():
-      self._seen, self._said = now, False
+      self._seen, self._is_missing = now, False
       return
     awaited = f'learner:0 at {self._cluster.learner[0]}'
-    if not self._said:
+    if not self._is_missing:
       logging.info('%s is waiting for %s', self._cluster.name, awaited)
-      self._said = True
+      self._is_missing = True
     if now - self._seen > self._wait_secs:
-      raise RunFailed(
-        f'{self._cluster.name} waited {self._wait_secs:g} s (--wait_secs) in vain for {awaited}'
-      )
+      raise RunFailed(timed_out(self._cluster.name, self._wait_secs, awaited))
 
 
-class _Asking:
-  """Asks ps 0, in one session: one for each question costs more than all else of an idle server."""
+class _StateOnPs0:
+  """Reads the state of the run from ps 0.
 
-  def __init__(self, cluster, target, silence):
-    self._cluster, self._target, self._silence = cluster, target, silence
-    self._open = self._session = None
+  One session serves for all questions: opening one for each costs more than all else that an idle
+  server does.
+  """
 
-  def how_far(self):
-    """How far the run's end has come, or None while no chief has been there or ps 0 is away."""
+  def __init__(self, cluster: Cluster, target: str, unresponsive: UnresponsiveTasks):
+    self._cluster, self._target, self._unresponsive = cluster, target, unresponsive
+    self._stack: contextlib.ExitStack | None = None  # Closes the session.
+    self._opened = None  # (session, shared state).
+
+  def read(self) -> _RunState | None:
+    """Returns the state, or None if no chief has been connected or ps 0 is away."""
     if self._cluster.task > 0 and not peers.is_up(self._cluster.ps[0]):
       return None
     try:
-      if self._open is None:
-        self._open = contextlib.ExitStack()
-        session = shared_state.shared_state_session(self._cluster, self._target)
-        self._session, self._state = self._open.enter_context(session)
-      state = self._state
-      fetches = [state.is_done, state.chief_is_gone, state.num_goodbyes, state.num_spare_actors]
-      *phase, roll = sessions.run_within(self._session, [*fetches, state.roll])
+      if self._stack is None:
+        self._stack = contextlib.ExitStack()
+        opening = shared_state.shared_state_session(self._cluster, self._target)
+        self._opened = self._stack.enter_context(opening)
+      session, shared = self._opened
+      fetches = [
+        shared.is_done,
+        shared.chief_is_gone,
+        shared.num_deregistered,
+        shared.num_spare_actors,
+        shared.roll_call,
+      ]
+      *state, roll_call = sessions.run_within(session, fetches)
       if self._cluster.task > 0:
-        self._silence.answered('ps:0')
-      self._silence.called(roll)
-      return _HowFar(*phase)
-    except tf.errors.FailedPreconditionError:  # No chief has been there.
+        self._unresponsive.answered('ps:0')
+      self._unresponsive.saw_roll_call(roll_call)
+      return _RunState(*state)
+    except tf.errors.FailedPreconditionError:  # No chief has been connected.
       return None
     except tf.errors.OpError:
-      self._give_up()
+      self._close()
       return None
 
-  def _give_up(self):
-    with contextlib.suppress(tf.errors.OpError):
-      self._open.close()
-    self._open = None
+  def _close(self) -> None:
+    if self._stack:
+      with contextlib.suppress(tf.errors.OpError):
+        self._stack.close()
+    self._stack = None

@@ -5,6 +5,7 @@ unrolls on the learner lies between them. Local training has both sides in one g
 """
 
 import re
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -21,6 +22,18 @@ from runtime.process import BadInput
 from runtime.shared_state import SharedState
 
 _MOST_ENVIRONMENTS_TO_MERGE = 4  # A loop; more than these fill a batch of inference alone.
+
+
+class UnrollQueue(NamedTuple):
+  """The queue of single unrolls on a learner.
+
+  Attributes:
+    queue: of flat unrolls.
+    specs: the `Unroll` of tf.TensorSpec that an element has.
+  """
+
+  queue: tf.queue.FIFOQueue
+  specs: Any
 
 
 class Graph:
@@ -60,11 +73,7 @@ class Graph:
     self.shared = SharedState(cluster)
 
   def unroll_queue(self, learner_task):
-    """The queue of unrolls on a learner; actors and that learner name the same one.
-
-    Returns:
-      (tf.queue.FIFOQueue of single unrolls, flat; their specs as a `structs.Unroll`).
-    """
+    """Returns the `UnrollQueue` of a learner; its actors and the learner itself share it."""
     specs = actor.unroll_specs(
       self.agent,
       self.settings,
@@ -79,7 +88,7 @@ class Graph:
         [spec.shape for spec in flat],
         shared_name='unrolls',
       )
-    return queue, specs
+    return UnrollQueue(queue, specs)
 
   def local_agent(self, precision='float32'):
     """A copy of the agent on this task's device, and the function that copies the weights."""
@@ -95,28 +104,53 @@ class Graph:
     )
 
 
+def create_environments(settings, cluster, options, start_frames):
+  """Creates a batch of environments for each actor loop of this process.
+
+  Args:
+    settings: `roles.settings.Settings`.
+    cluster: `runtime.cluster.Cluster`, with this task's place in it.
+    options: `roles.settings.Options`.
+    start_frames: environment frames when this process began, so that seeds differ after a resume.
+
+  Returns:
+    A list of `environments.FlowEnvironment`.
+  """
+  return [
+    environments.create_environment(
+      settings.level_name,
+      options.envs_per_actor,
+      derived_seed(settings.seed, max(0, cluster.task), index, start_frames),
+      settings.num_action_repeats,
+      settings.width,
+      settings.height,
+    )
+    for index in range(options.num_actors)
+  ]
+
+
 class ActorSide:
   """The actor loops of this process.
 
   Args:
     graph: `Graph`.
-    options: `roles.settings.Options`.
-    start_frames: environment frames when this process began: seeds differ after a resume.
+    batches: of `create_environments`, one for each loop.
+    dynamic_batching: 'true', 'false' or 'auto', whether loops share one batch of inference.
 
   Attributes:
     loops: list of `actor.ActorLoop`.
   """
 
-  def __init__(self, graph, options, start_frames):
-    self._graph, self._options = graph, options
-    self._environments = []
+  def __init__(self, graph, batches, dynamic_batching):
+    self._graph, self._batches = graph, batches
     with tf.device(graph.cluster.own_device):
-      self.loops = [self._loop(i, *a, start_frames) for i, a in enumerate(self._agents())]
+      agents = self._agents(dynamic_batching)
+      self.loops = [self._loop(*a, batch) for a, batch in zip(agents, batches, strict=True)]
 
-  def _agents(self):
+  def _agents(self, merge):
     """(agent, `actor.Refresh` of its weights) for each loop."""
-    num_actors, merge = self._options.num_actors, self._options.dynamic_batching
-    few = num_actors > 1 and self._options.envs_per_actor <= _MOST_ENVIRONMENTS_TO_MERGE
+    num_actors = len(self._batches)
+    few = num_actors > 1 and self._batches[0].num_envs <= _MOST_ENVIRONMENTS_TO_MERGE
     if not (merge == 'true' or (merge == 'auto' and few)):
       return [self._versioned_agent() for _ in range(num_actors)]
     agent, refresh = self._versioned_agent()
@@ -129,17 +163,8 @@ class ActorSide:
     agent, copy_weights = self._graph.local_agent()
     return agent, actor.Refresh(copy_weights, self._graph.counters.updates)
 
-  def _loop(self, index, agent, refresh, start_frames):
-    settings, num_envs = self._graph.settings, self._options.envs_per_actor
-    batch = environments.create_environment(
-      settings.level_name,
-      num_envs,
-      derived_seed(settings.seed, max(0, self._graph.cluster.task), index, start_frames),
-      settings.num_action_repeats,
-      settings.width,
-      settings.height,
-    )
-    self._environments.append(batch)
+  def _loop(self, agent, refresh, batch):
+    settings = self._graph.settings
     return actor.ActorLoop(
       refresh,
       actor.build_unroll(
@@ -150,17 +175,16 @@ class ActorSide:
         as_frames=environments.stacks_frames(settings.level_name),
       ),
       lambda rewards: losses.clip_rewards(rewards, settings.reward_clipping),
-      actor.EpisodeTracker(num_envs, settings.level_name, settings.num_action_repeats),
+      actor.EpisodeTracker(batch.num_envs, settings.level_name, settings.num_action_repeats),
     )
 
-  @property
   def crashes(self):
-    """Environments rebuilt so far."""
-    return sum(batch.crashes for batch in self._environments)
+    """Returns how many environments were rebuilt so far."""
+    return sum(batch.crashes for batch in self._batches)
 
   def close(self):
     """Ends the environments."""
-    for batch in self._environments:
+    for batch in self._batches:
       batch.close()
 
 
@@ -169,25 +193,26 @@ class LearnerSide:
 
   Args:
     graph: `Graph`.
+    queue: `UnrollQueue` that it takes batches from.
     devices: of the towers.
 
   Attributes:
-    queue, specs: as `Graph.unroll_queue`; `queue_size` and `close_queue` are operations on it.
+    queue_size, close_queue: operations on the queue.
     loop: `learner.LearnerLoop`.
     update: dict of tensors, see `learner.build_update`.
     optimizer: tf.compat.v1.train.Optimizer of the slices of the weights.
-    sync: tf.compat.v1.train.SyncReplicasOptimizer, or None where learners update on their own.
+    sync_optimizer: tf.compat.v1.train.SyncReplicasOptimizer, or None if each learner updates alone.
+    sync_ops: `learner.SyncOps` of it, or None.
     learning_rate, entropy_cost: float32 scalars, those of the frames so far.
     device_names: of the towers, for people.
   """
 
-  def __init__(self, graph, devices):
+  def __init__(self, graph, queue, devices):
     cluster, settings = graph.cluster, graph.settings
     self._cluster, self._weights, together = cluster, graph.weights, graph.together
     self.device_names = ', '.join(d.rpartition('/')[2].removeprefix('device:') for d in devices)
-    self.queue, self.specs = graph.unroll_queue(max(0, cluster.task))
-    self.queue_size = self.queue.size()
-    self.close_queue = self.queue.close(cancel_pending_enqueues=True)
+    self.queue_size = queue.queue.size()
+    self.close_queue = queue.queue.close(cancel_pending_enqueues=True)
     hyperparameters = learner.Hyperparameters(
       **{name: getattr(settings, name) for name in learner.Hyperparameters._fields}
     )
@@ -196,9 +221,9 @@ class LearnerSide:
       self.learning_rate = learner.learning_rate(hyperparameters, frames)
       self.entropy_cost = tf.convert_to_tensor(learner.entropy_cost(hyperparameters, frames))
       reuse = SampleReuse(settings.sample_reuse)
-      self.loop = learner.LearnerLoop(self.queue, self.specs, settings.batch_size, reuse)
+      self.loop = learner.LearnerLoop(*queue, settings.batch_size, reuse)
       agent, copy_weights = graph.local_agent(settings.learner_precision)
-      self.optimizer, self.sync = learner.build_optimizer(
+      self.optimizer, self.sync_optimizer = learner.build_optimizer(
         hyperparameters, graph.counters, together, and_then=self._after_application(graph)
       )
       self.update = learner.build_update(
@@ -211,6 +236,7 @@ class LearnerSide:
         devices,
         reuse,
       )
+    self.sync_ops = learner.SyncOps(self.sync_optimizer) if self.sync_optimizer else None
 
   def _after_application(self, graph):
     """The values' scale follows their statistics; one learner sees to it, where several update."""

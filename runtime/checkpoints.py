@@ -34,6 +34,7 @@ class Checkpoints:
     logdir: folder.
     device: of the task that reads and writes.
     whole: `sliced_weights.Whole`, how values in slices are saved; None where there are none.
+    in_use: function of a checkpoint's name, whether somebody reads it, so that it must stay.
     **kept: which are kept, see `runtime.kept_checkpoints.Kept`.
 
   Attributes:
@@ -44,7 +45,7 @@ class Checkpoints:
     RunFailed: the folder cannot be read or written.
   """
 
-  def __init__(self, logdir, device, whole=None, **kept):
+  def __init__(self, logdir, device, whole=None, in_use=lambda name: False, **kept):
     import tensorflow as tf
 
     self._logdir, self._lock = logdir, threading.Lock()
@@ -54,17 +55,10 @@ class Checkpoints:
       self.variables = saved_variables(whole)
       self._saver = tf.compat.v1.train.Saver(self.variables, sharded=False, max_to_keep=0)
     self._current = None  # Name of the checkpoint that has just what the variables have.
-    self._kept = Kept(logdir, listed(logdir), checkpoint_folder.look(logdir).written, **kept)
+    self._kept = Kept(
+      logdir, listed(logdir), checkpoint_folder.look(logdir).written, in_use, **kept
+    )
     self.is_due = self._kept.is_due
-
-  @property
-  def in_use(self):
-    """Function of a name, whether somebody reads that checkpoint, so that it must stay."""
-    return self._kept.in_use
-
-  @in_use.setter
-  def in_use(self, function):
-    self._kept.in_use = function
 
   def save(self, session, updates, mean_return_100=None):
     """Writes a checkpoint named by the number of updates, and deletes what need not be kept.

@@ -1,4 +1,6 @@
-"""Signs of life: the phase of each loop of a task, its state file, a watchdog over progress."""
+"""Signs of life of a task: the phase of each of its loops, its state file, and a watchdog."""
+
+from __future__ import annotations
 
 import contextlib
 import json
@@ -7,91 +9,129 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
 
 from absl import logging
 
 from common import files
+from runtime.cluster import Cluster
 from runtime.process import EXIT_FAILURE, WAITING_SECS
-from runtime.silence import Silence
+from runtime.unresponsive import UnresponsiveTasks
 
 STATE_SECS = 2.0  # Between two rewrites of a task's state file.
-# A heartbeat that is late by more did not run: its process was suspended (Ctrl-Z, SIGSTOP).
+# If the heartbeat is late by more than this, its process was suspended (Ctrl-Z, SIGSTOP).
 _SUSPENDED_SECS = 5.0
+
+# Returns why a loop is expected to wait for others in a phase, or ''.
+ExpectedWait = Callable[[str], str]
+
+
+class _LoopPhase(NamedTuple):
+  """The phase of one loop, when it began (time.monotonic()), and its `ExpectedWait`."""
+
+  phase: str
+  since: float
+  expected_wait: ExpectedWait
+
+
+def _never(phase: str) -> str:
+  del phase
+  return ''
 
 
 class Heartbeat:
-  """Knows in which phase each loop of a task is, writes the state file, and watches over progress.
+  """Tracks the phase of each loop of a task, writes the state file, and ends a task that is stuck.
 
   Args:
-    cluster: `Cluster`.
+    cluster: with this task's place in it.
+    unresponsive: the tasks that do not respond to this one.
     state_dir: folder of the state file, or '' for none.
-    watchdog_secs: a loop that stays in a working phase for longer, without an excuse, ends the
-      process; 0 = never.
-
-  Attributes:
-    facts: dict of what else the state file tells: frames_per_sec, environment_frames, last_error;
-      no_answer ({task: Unix time since when}); of a chief also logdir, mean_return_100, who waits,
-      and trouble: what is not on disk.
-    excused: function of a phase: why a long stay in it now is a wait for others, to be reported
-      only; '' where it is none.
-    silence: `runtime.silence.Silence`, of the tasks that this one hears of.
+    watchdog_secs: a loop that stays in a working phase for longer, without an expected wait, ends
+      the process; 0 = never.
   """
 
   WORKING = ('refresh', 'unroll', 'enqueue', 'update', 'save')
 
-  def __init__(self, cluster, state_dir='', watchdog_secs=0):
-    self._cluster, self._state_dir = cluster, state_dir
-    self._watchdog_secs, self.excused = watchdog_secs, lambda phase: ''
-    self.silence = Silence(cluster)
-    self._phases, self._lock = {}, threading.Lock()
+  def __init__(
+    self,
+    cluster: Cluster,
+    unresponsive: UnresponsiveTasks | None = None,
+    state_dir: str = '',
+    watchdog_secs: float = 0,
+  ):
+    self._cluster, self._state_dir, self._watchdog_secs = cluster, state_dir, watchdog_secs
+    self._unresponsive = unresponsive or UnresponsiveTasks(cluster)
+    self._loops: dict[str, _LoopPhase] = {}
+    self._lock = threading.Lock()
     self._started = time.time()
-    self._last_excuses, self._said, self._looked = {}, 0.0, time.monotonic()
-    self.facts = {'frames_per_sec': None, 'environment_frames': None, 'last_error': ''}
+    self._last_waits: dict[str, float] = {}  # Loop -> when it last had an expected wait.
+    self._logged, self._looked = 0.0, time.monotonic()
+    self._facts: dict[str, Any] = {
+      'frames_per_sec': None,
+      'environment_frames': None,
+      'last_error': '',
+    }
     self._path = os.path.join(state_dir, f'{cluster.job or "local"}-{max(0, cluster.task)}.json')
-    self._unwritten = ''  # Why the state file could not be written the last time.
+    self._write_error = ''  # Why the state file could not be written the last time.
     if state_dir:
-      with contextlib.suppress(OSError):  # Then nothing can be written, which is said.
+      with contextlib.suppress(OSError):  # `write` logs why the folder cannot be used.
         os.makedirs(state_dir, exist_ok=True)
         files.sweep(state_dir, os.path.basename(self._path))
     threading.Thread(target=self._live, daemon=True, name='heartbeat').start()
 
-  def enter(self, loop, phase):
-    """The named loop begins a phase."""
+  def update(self, **facts: Any) -> None:
+    """Sets facts of the state file.
+
+    These are frames_per_sec, environment_frames, last_error, no_answer ({task: Unix time since
+    when}); and of a chief logdir, mean_return_100, the wait fractions, and trouble (what is not on
+    disk).
+    """
+    self._facts.update(facts)
+
+  def enter(self, loop: str, phase: str, expected_wait: ExpectedWait = _never) -> None:
+    """Records that the named loop begins a phase."""
     with self._lock:
-      self._phases[loop] = (phase, time.monotonic())
+      self._loops[loop] = _LoopPhase(phase, time.monotonic(), expected_wait)
 
-  def entering(self, loop):
-    """`enter` for one loop, as a function of the phase."""
-    return lambda phase: self.enter(loop, phase)
+  def entering(self, loop: str, expected_wait: ExpectedWait = _never) -> Callable[[str], None]:
+    """Returns `enter` of one loop, a function of the phase.
 
-  def clear(self):
-    """No loop runs: a session is being made."""
+    Args:
+      loop: its name.
+      expected_wait: says why being stuck in a phase is expected; see `ExpectedWait`.
+    """
+    return lambda phase: self.enter(loop, phase, expected_wait)
+
+  def clear(self) -> None:
+    """Forgets the phases of all loops, before new ones start."""
     with self._lock:
-      self._phases.clear()
+      self._loops.clear()
 
-  def phase(self, phase):
-    """The task as a whole is in this phase, no loop runs."""
+  def phase(self, phase: str) -> None:
+    """Records the phase of the task as a whole, while no loop runs."""
     with self._lock:
-      self._phases = {'task': (phase, time.monotonic())}
+      self._loops = {'task': _LoopPhase(phase, time.monotonic(), _never)}
 
-  def _live(self):
+  def _live(self) -> None:
     while True:
       now = time.monotonic()
-      away = now - self._looked - STATE_SECS
-      self._watch(now, away > _SUSPENDED_SECS)
-      if away > _SUSPENDED_SECS:
-        self.silence.suspended(away)
-      self.facts['no_answer'] = self.silence.look()
+      late_secs = now - self._looked - STATE_SECS
+      was_suspended = late_secs > _SUSPENDED_SECS
+      self._watch(now, was_suspended)
+      if was_suspended:
+        self._unresponsive.suspended(late_secs)
+      self.update(no_answer=self._unresponsive.announce_changes())
       self.write()
-      self._looked = time.monotonic()  # A slow disk, or a peer that is asked for, suspends nobody.
+      self._looked = time.monotonic()  # Time spent on a slow disk or a peer is no suspension.
       time.sleep(STATE_SECS)
 
-  def write(self):
+  def write(self) -> None:
     """Rewrites the state file."""
     if not self._state_dir:
       return
     with self._lock:
-      phases = '+'.join(sorted({phase for phase, _ in self._phases.values()}))
+      phases = '+'.join(sorted({loop.phase for loop in self._loops.values()}))
     state = dict(
       job=self._cluster.job or 'local',
       task=self._cluster.task,
@@ -100,44 +140,44 @@ class Heartbeat:
       phase=phases,
       last_seen=time.time(),
       started=self._started,
-      **self.facts,
+      **self._facts,
     )
-    reason = ''
+    error = ''
     try:
       files.write_whole(self._path, json.dumps(state), durable=False)
     except OSError as e:
-      reason = e.strerror or str(e)
-    if reason and reason != self._unwritten:  # Once: it is written every two seconds.
-      logging.warning('cannot write the state file %s: %s', self._path, reason)
-    self._unwritten = reason
+      error = e.strerror or str(e)
+    if error and error != self._write_error:  # Once: the file is written every two seconds.
+      logging.warning('cannot write the state file %s: %s', self._path, error)
+    self._write_error = error
 
-  def _watch(self, now, was_suspended):
+  def _watch(self, now: float, was_suspended: bool) -> None:
     with self._lock:
-      if was_suspended:  # No loop could make progress; they begin to be watched anew.
-        self._phases = {loop: (phase, now) for loop, (phase, _) in self._phases.items()}
-      phases = dict(self._phases)
-    for loop, (phase, since) in phases.items():
-      stuck = now - since
-      if not self._watchdog_secs or phase not in self.WORKING or stuck < self._watchdog_secs:
+      if was_suspended:  # No loop could make progress meanwhile.
+        self._loops = {name: loop._replace(since=now) for name, loop in self._loops.items()}
+      loops = dict(self._loops)
+    for name, (phase, since, expected_wait) in loops.items():
+      stuck_secs = now - since
+      if not self._watchdog_secs or phase not in self.WORKING or stuck_secs < self._watchdog_secs:
         continue
-      excuse = self.excused(phase)
-      if excuse:
-        self._last_excuses[loop] = now
-      elif now - self._last_excuses.get(loop, since) < self._watchdog_secs:
-        continue  # A peer that is back needs its time, too.
+      reason = expected_wait(phase)
+      if reason:
+        self._last_waits[name] = now
+      elif now - self._last_waits.get(name, since) < self._watchdog_secs:
+        continue  # After a peer has come back, the loop needs some time.
       else:
         self.die(
-          f'{self._cluster.name}: {loop} made no progress for {stuck:.0f} s in phase {phase} '
+          f'{self._cluster.name}: {name} made no progress for {stuck_secs:.0f} s in phase {phase} '
           '(--watchdog_secs)'
         )
-      if now - self._said > WAITING_SECS:
-        what = (self._cluster.name, loop, phase, stuck, excuse)
+      if now - self._logged > WAITING_SECS:
+        what = (self._cluster.name, name, phase, stuck_secs, reason)
         logging.info('%s: %s has been in phase %s for %.0f s: %s', *what)
-        self._said = now
+        self._logged = now
 
-  def die(self, reason):
-    """Leaves the process at once with exit 1, the reason last."""
-    self.facts['last_error'] = reason
+  def die(self, reason: str) -> NoReturn:
+    """Ends the process at once with exit code 1; the reason is its last line."""
+    self.update(last_error=reason)
     self.write()
     logging.error(reason)
     sys.stdout.flush()

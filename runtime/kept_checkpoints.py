@@ -23,20 +23,20 @@ class Kept:
     folder: of the run.
     checkpoints: list of `Saved` that are there, the newest last.
     written: the list on disk, see `checkpoint_folder.Found`.
+    in_use: function of a name, whether somebody reads that checkpoint, so that it must stay.
     keep: the newest so many are kept; the best of all that were saved is, too.
     keep_every_frames: environment frames between those that are never deleted; 0: there are none.
 
   Attributes:
     saved: list of `Saved`, the newest last.
-    in_use: function of a name, whether somebody reads that checkpoint, so that it must stay.
 
   Raises:
     SaveFailed: the list on disk is another one, and cannot be written.
   """
 
-  def __init__(self, folder, checkpoints, written, keep=3, keep_every_frames=0):
+  def __init__(self, folder, checkpoints, written, in_use, keep=3, keep_every_frames=0):
     self._folder, self._keep, self._every = folder, keep, keep_every_frames
-    self.saved, self.in_use = [], lambda name: False
+    self.saved, self._in_use = [], in_use
     latest = max((saved.updates for saved in written or ()), default=-1)
     for saved in checkpoints:
       # Without a list nobody knows which of them were to stay; so all do. An earlier one that is
@@ -77,8 +77,8 @@ class Kept:
     known = next((mean for mean in means if mean is not None), None)
     self.saved[-1] = new = new._replace(mean_return_100=known, for_ever=for_ever)
     kept = {*[*others, new][-self._keep :], best_of([*others, new])}
-    wanted = [s for s in others if s.for_ever or s in kept or self.in_use(s.name)]
-    wanted = [*wanted, *(s for s in earlier if self.in_use(s.name)), new]
+    wanted = [s for s in others if s.for_ever or s in kept or self._in_use(s.name)]
+    wanted = [*wanted, *(s for s in earlier if self._in_use(s.name)), new]
     try:
       checkpoint_folder.write_record(self._folder, new.name)
     except OSError as e:

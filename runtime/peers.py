@@ -1,4 +1,6 @@
-"""Ports and peers: whether a port is free, who listens, and waiting for those who do not yet."""
+"""Ports and peers: checks of a port, waiting for tasks to listen, and closing dead connections."""
+
+from __future__ import annotations
 
 import contextlib
 import errno
@@ -9,11 +11,12 @@ import stat
 import struct
 import termios
 import time
-
-from absl import logging
+from collections.abc import Callable, Iterable
 
 from common import ports
-from runtime.process import POLL_SECS, WAITING_SECS, BadInput, RunFailed
+from runtime.cluster import Cluster
+from runtime.process import BadInput
+from runtime.waiting import WaitTimedOut, wait_for
 
 # A client whose host vanished: the server cancels its calls, as it does for one that was killed.
 # A call that waits for a token or for gradients would otherwise take those of the next connection.
@@ -148,62 +151,61 @@ def _unacknowledged_bytes(connection):
   return struct.unpack('i', fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0]
 
 
-def is_up(address, timeout_secs=2.0):
-  """Whether somebody listens at 'host:port'."""
+def is_up(address: str, timeout_secs: float = 2.0) -> bool:
+  """Returns whether somebody listens at 'host:port'."""
   host, port = address.rsplit(':', 1)
   return ports.accepts(host.strip('[]'), int(port), timeout_secs)
 
 
-def missing_peers(cluster, names):
-  """Those of the named tasks at whose address nobody listens, as 'ps:0 at localhost:8000'."""
+def missing_peers(cluster: Cluster, names: Iterable[str]) -> list[str]:
+  """Returns those of the named tasks that do not listen, as 'ps:0 at localhost:8000'."""
   return _peers(cluster, names, up=False)
 
 
-def _peers(cluster, names, up):
+def _peers(cluster: Cluster, names: Iterable[str], up: bool) -> list[str]:
   return [f'{n} at {cluster.address(n)}' for n in names if is_up(cluster.address(n)) == up]
 
 
-def wait_until_gone(cluster, names):
-  """Returns once none of the named tasks listens any more, or after LAST_UPDATES_SECS.
+def wait_until_gone(cluster: Cluster, names: Iterable[str]) -> list[str]:
+  """Waits until none of the named tasks listens any more, for at most LAST_UPDATES_SECS.
 
   Returns:
     Those that still listen, as 'learner:1 at localhost:8001'.
   """
-  deadline, told = time.monotonic() + LAST_UPDATES_SECS, False
-  while True:
-    there = _peers(cluster, names, up=True)
-    if not there or time.monotonic() > deadline:
-      return there
-    if not told:
-      logging.info('%s waits for %s to leave', cluster.name, ', '.join(there))
-      told = True
-    time.sleep(POLL_SECS)
+  present: list[str] = []
+
+  def gone() -> bool:
+    present[:] = _peers(cluster, names, up=True)
+    return not present
+
+  with contextlib.suppress(WaitTimedOut):
+    wait_for(
+      gone,
+      lambda: f'{", ".join(present)} to leave',
+      cluster.name,
+      limit_secs=LAST_UPDATES_SECS,
+    )
+  return present
 
 
-def wait_for_peers(cluster, names, wait_secs, should_stop):
-  """Returns once all of the named tasks listen, or when told to stop.
+def wait_for_peers(
+  cluster: Cluster, names: Iterable[str], wait_secs: float, should_stop: Callable[[], bool]
+) -> None:
+  """Waits until all of the named tasks listen, or `should_stop`.
 
   Args:
-    cluster: `Cluster`.
+    cluster: with this task's place in it.
     names: tasks such as 'ps:0'.
     wait_secs: limit; 0 waits for ever.
-    should_stop: function without arguments.
+    should_stop: returns whether to give up waiting.
 
   Raises:
     RunFailed: they did not come in time.
   """
-  began = said = time.monotonic()
-  first = True
-  while not should_stop():
-    missing = missing_peers(cluster, names)
-    if not missing:
-      return
-    now = time.monotonic()
-    if first or now - said >= WAITING_SECS:
-      logging.info('%s is waiting for %s', cluster.name, ', '.join(missing))
-      said, first = now, False
-    if wait_secs and now - began > wait_secs:
-      raise RunFailed(
-        f'{cluster.name} waited {wait_secs} s (--wait_secs) in vain for {", ".join(missing)}'
-      )
-    time.sleep(POLL_SECS)
+  missing: list[str] = []
+
+  def all_up() -> bool:
+    missing[:] = missing_peers(cluster, names)
+    return not missing
+
+  wait_for(all_up, lambda: ', '.join(missing), cluster.name, should_stop, wait_secs)

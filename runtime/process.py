@@ -149,14 +149,12 @@ class Interrupts:
 
   Attributes:
     reason: '' or why the end was asked for first, for a signal its name.
-    at_end: what the end takes, said when the first signal comes.
-    if_forced: how a second SIGINT leaves, said then, too.
   """
 
   def __init__(self, sigterm_ends_run=True):
     self._sigterm_ends_run = sigterm_ends_run
     self._event, self._first = threading.Event(), None  # The first signal and when it came.
-    self.reason, self.at_end, self.if_forced = '', 'ending', 'at once'
+    self.reason, self._at_end, self._if_forced = '', 'ending', 'at once'
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
       if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
         signal.signal(number, self._handle)
@@ -168,14 +166,18 @@ class Interrupts:
       self._first = number, now
       name = signal.Signals(number).name
       again = 'once more' if number == signal.SIGINT else 'Ctrl-C'
-      _say(f'{name}: {self.at_end}; {again} leaves {self.if_forced}')
+      _say(f'{name}: {self._at_end}; {again} leaves {self._if_forced}')
       self.set(name)
       return
     first, came_at = self._first
     if number != signal.SIGINT or (first == number and now - came_at < ONE_SIGNAL_SECS):
       return
-    _say(f'SIGINT again: leaving {self.if_forced}')
+    _say(f'SIGINT again: leaving {self._if_forced}')
     os._exit(EXIT_FAILURE)
+
+  def describe_end(self, at_end, if_forced='at once'):
+    """Sets the answer to a signal: what the end takes, and how a second Ctrl-C leaves."""
+    self._at_end, self._if_forced = at_end, if_forced
 
   def is_set(self):
     """Whether the end was asked for."""

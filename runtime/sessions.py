@@ -1,27 +1,33 @@
-"""Sessions: server, opening and closing, calls with a limit, threads that share one.
+"""Sessions: the server of a task, opening and closing, time limits, threads that share a session.
 
-The main thread never calls `session.run`: what may never return runs in a thread
-(`common.background.BackgroundCall`, `Loops`), so that a signal is handled at once.
+The main thread never blocks in `session.run`. A call that may never return runs in a thread
+(`common.background.BackgroundCall`, `Loops`), so that signals are handled at once.
 """
+
+from __future__ import annotations
 
 import re
 import threading
 import time
+from collections.abc import Callable, Collection
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
 from runtime import listening, peers, placement
+from runtime.cluster import Cluster
 from runtime.process import RunFailed
 
-ANSWER_SECS = 5.0  # For ps 0 to tell how far the run is; it may be gone since it was looked for.
+ANSWER_SECS = 5.0  # Limit for a question to ps 0, which may have gone since it was seen to listen.
 
 
-def start_server(cluster, config):
-  """The tf.distribute.Server of this task.
+def start_server(cluster: Cluster, config: tf.compat.v1.ConfigProto) -> tf.distribute.Server:
+  """Starts the server of this task.
 
   Raises:
     BadInput: its port is in use.
+    RunFailed: the server cannot listen.
   """
   address = cluster.address(cluster.name)
   peers.check_port(address)
@@ -37,15 +43,22 @@ def start_server(cluster, config):
     raise RunFailed(f'{cluster.name} cannot serve at {address}: {e.message}') from e
 
 
-def open_session(target, config, local_init_op, ready_op, fill=None):
-  """A session in which every variable has a value; waits for the chief where it is not the chief.
+def open_session(
+  target: str,
+  config: tf.compat.v1.ConfigProto,
+  local_init_op: tf.Operation,
+  ready_op: tf.Tensor,
+  initialize: Callable[[tf.compat.v1.Session], Any] | None = None,
+) -> tf.compat.v1.Session:
+  """Opens a session of the default graph and initializes the variables, or waits for the chief to.
 
   Args:
     target: of the server, '' in local training.
-    config: tf.compat.v1.ConfigProto.
-    local_init_op: for this task's own variables.
-    ready_op: lists the global variables without a value.
-    fill: the chief's, function of the session that gives the global variables their values.
+    config: of the session.
+    local_init_op: initializes this task's own variables.
+    ready_op: names of the global variables that are not initialized, a string vector.
+    initialize: the chief's function that initializes the global variables on a session; None in
+      other tasks, which wait for it.
   """
   manager = tf.compat.v1.train.SessionManager(
     local_init_op=local_init_op,
@@ -54,20 +67,20 @@ def open_session(target, config, local_init_op, ready_op, fill=None):
     graph=tf.compat.v1.get_default_graph(),
     recovery_wait_secs=1,
   )
-  if not fill:
+  if not initialize:
     return manager.wait_for_session(target, config=config)
   session = tf.compat.v1.Session(target, config=config)
-  fill(session)
+  initialize(session)
   session.run(local_init_op)
   return session
 
 
-def close_session(*opened, secs=5.0):
-  """Closes sessions, all at once; calls in flight are cancelled.
+def close_session(*opened: tf.compat.v1.Session, secs: float = 5.0) -> None:
+  """Closes sessions concurrently, which cancels their calls in flight.
 
   Args:
-    *opened: tf.compat.v1.Session.
-    secs: after which those that do not close are given up.
+    *opened: the sessions.
+    secs: how long to wait for them to close.
   """
   deadline = time.monotonic() + secs
   threads = [threading.Thread(target=_close_quietly, args=(one,), daemon=True) for one in opened]
@@ -77,25 +90,31 @@ def close_session(*opened, secs=5.0):
     thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _close_quietly(session):
+def _close_quietly(session: tf.compat.v1.Session) -> None:
   try:
     session.close()
   except tf.errors.OpError as e:
     logging.info('closing the session: %s', first_line(e))
 
 
-def run_within(session, fetches, feed=None, secs=20.0):
-  """`session.run` that fails with DeadlineExceededError after `secs`.
+def run_within(
+  session: tf.compat.v1.Session,
+  fetches: Any,
+  feed: dict[tf.Tensor, Any] | None = None,
+  secs: float = 20.0,
+) -> Any:
+  """Runs `session.run` with a limit, unless training is local and there is no peer to lose.
 
-  In local training, where no peer can be lost, a busy machine has all the time it needs.
+  Raises:
+    tf.errors.DeadlineExceededError: after `secs`.
   """
   is_local = not session.sess_str
   options = tf.compat.v1.RunOptions(timeout_in_ms=0 if is_local else int(secs * 1000))
   return session.run(fetches, feed, options=options)
 
 
-def lost_peer(error):
-  """Whether an exception says that another task went away, is frozen or has not recovered yet."""
+def lost_peer(error: BaseException) -> bool:
+  """Returns whether an error means that another task is gone, frozen, or not yet initialized."""
   return isinstance(
     error,
     (
@@ -109,8 +128,8 @@ def lost_peer(error):
   )
 
 
-def first_line(error):
-  """The first telling line of an exception's message."""
+def first_line(error: BaseException) -> str:
+  """Returns the first line of an exception's message that says what happened."""
   lines = [line.strip('= ') for line in str(error).splitlines()]
   empty = re.compile(r'Graph execution error:|(\w+: )?From /job:|Detected at node |File "|Node: |$')
   telling = [line for line in lines if not empty.match(line)]
@@ -118,44 +137,49 @@ def first_line(error):
 
 
 class Loops:
-  """Threads that share a session; the first to end, for whatever reason, ends the group."""
+  """Threads that share a session; the first that ends, for whatever reason, ends all.
+
+  Attributes:
+    error: the first exception that a loop raised before `stop`, or None.
+  """
 
   def __init__(self):
     self._stop, self._ended = threading.Event(), threading.Event()
-    self._threads, self._lock = [], threading.Lock()
-    self.error = None
+    self._threads: list[threading.Thread] = []
+    self._lock = threading.Lock()
+    self.error: BaseException | None = None
 
-  def start(self, name, function, *args):
-    """Runs `function(*args)` in a thread."""
+  def start(self, name: str, function: Callable[..., Any], *args: Any) -> None:
+    """Runs `function(*args)` in a thread of this name."""
     thread = threading.Thread(target=self._run, args=(function, args), name=name, daemon=True)
     self._threads.append(thread)
     thread.start()
 
-  def _run(self, function, args):
+  def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     try:
       function(*args)
-    except BaseException as e:  # Whatever it is, the main thread must hear of it.
+    except BaseException as e:  # The main thread decides what to do about it.
       with self._lock:
         if self.error is None and not self._stop.is_set():
           self.error = e
     finally:
       self._ended.set()
 
-  def should_stop(self):
-    """Whether the loops are asked to come to an end."""
+  def should_stop(self) -> bool:
+    """Returns whether the loops have been asked to end."""
     return self._stop.is_set()
 
-  def stop(self):
-    """Asks the loops to come to an end; errors from now on are consequences and not kept."""
+  def stop(self) -> None:
+    """Asks the loops to end; errors after this are consequences and are not kept."""
     with self._lock:
       self._stop.set()
 
-  def wait(self, secs):
-    """Waits for the first end of a loop; True if there was one."""
+  def wait(self, secs: float) -> bool:
+    """Waits for the first loop to end; returns whether one has."""
     return self._ended.wait(secs)
 
-  def join(self, secs, names=None):
-    """Waits for all loops, or those of these names; returns the names of those still running."""
+  def join(self, secs: float, names: Collection[str] | None = None) -> list[str]:
+    """Waits for the named loops (default: all); returns the names of those still running."""
     deadline = time.monotonic() + secs
     threads = [thread for thread in self._threads if names is None or thread.name in names]
     for thread in threads:

@@ -1,35 +1,56 @@
 """What all tasks of a run read and write on the first parameter server."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import json
-import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
 from common.background import BackgroundCall
 from runtime import peers, placement, sessions
-from runtime.process import POLL_SECS, WAITING_SECS, RunFailed
+from runtime.cluster import Cluster
+from runtime.process import POLL_SECS, WAITING_SECS
+from runtime.waiting import wait_for
 
 
 class SharedState:
-  """Settings, done flag, goodbyes and reports on the first parameter server, as graph operations.
+  """Settings, done flag, register of tasks and reports on ps 0, as graph operations.
 
-  A goodbye is a task's deregistration: it needs the parameter servers no more. None of all this is
-  saved: settings and the done flag are rewritten by the chief, reports are for the moment.
+  None of this is in a checkpoint: the chief rewrites the settings and the done flag whenever it
+  connects, and reports are short-lived.
+
+  Attributes:
+    settings, done, chief_left, dropped: tf.Variable.
+    report, how_many, task_name, new_settings, new_roll_call, new_initialized_run: placeholders that
+      the operations below are fed with.
+    send_report: puts `report` into the queue of reports, or counts it as dropped if that is full.
+    num_reports: int32, reports in the queue; take_reports: `how_many` of them, strings.
+    registers, deregisters: for the listed task `task_name`; a task that has deregistered no longer
+      needs the parameter servers.
+    spare_actor_registers, spare_actor_deregisters: the same for an actor that is not listed.
+    num_deregistered, num_spare_actors: int64.
+    write_settings: stores `new_settings` and resets the flags for a new session of the chief.
+    mark_done, mark_chief_left: set the flags that `is_done` and `chief_is_gone` read.
+    roll_call: string, see `UnresponsiveTasks.roll_call`; write_roll_call stores `new_roll_call`.
+    initialized_run: string, which run the variables on the parameter servers belong to, '' while
+      they are being initialized; write_initialized_run stores `new_initialized_run`.
   """
 
-  REPORTS = 1000
+  REPORTS = 1000  # Capacity of the queue.
 
-  def __init__(self, cluster):
+  def __init__(self, cluster: Cluster):
     with tf.device(cluster.state_device):
       # Local variables are neither saved nor waited for.
       self.settings = self._variable('', 'shared_settings')
       self.done = self._variable(False, 'run_is_done')
       self.chief_left = self._variable(False, 'chief_has_left')
-      roll = self._variable('', 'roll')
-      held_run = self._variable('', 'held_run')
+      roll_call = self._variable('', 'roll_call')
+      initialized_run = self._variable('', 'initialized_run')
       self._reports = tf.queue.FIFOQueue(self.REPORTS, [tf.string], [[]], shared_name='reports')
       self.dropped = self._variable(tf.zeros([], tf.int64), 'dropped_reports')
       self.report = tf.compat.v1.placeholder(tf.string, [], 'report')
@@ -48,36 +69,34 @@ class SharedState:
         self.done.assign(False),
         self.chief_left.assign(False),
         self.dropped.assign(0),
-        roll.assign(''),
+        roll_call.assign(''),
       )
       self.mark_done = tf.group(self.done.assign(True))
       self.mark_chief_left = tf.group(self.chief_left.assign(True))
-      # Who is there, by the reports that the chief collects; another text each time that it does.
-      self.roll = roll.read_value()
-      self.new_roll = tf.compat.v1.placeholder(tf.string, [], 'new_roll')
-      self.call_roll = tf.group(roll.assign(self.new_roll))
+      self.roll_call = roll_call.read_value()
+      self.new_roll_call = tf.compat.v1.placeholder(tf.string, [], 'new_roll_call')
+      self.write_roll_call = tf.group(roll_call.assign(self.new_roll_call))
       self.dropped_so_far = self.dropped.read_value()
       self.is_done = self.done.read_value()
       self.chief_is_gone = self.chief_left.read_value()
       self.read_settings = self.settings.read_value()
-      # Which run the variables on the parameter servers are of, '' while they are being filled.
-      self.held_run = held_run.read_value()
-      self.new_held_run = tf.compat.v1.placeholder(tf.string, [], 'new_held_run')
-      self.write_held_run = tf.group(held_run.assign(self.new_held_run))
+      self.initialized_run = initialized_run.read_value()
+      self.new_initialized_run = tf.compat.v1.placeholder(tf.string, [], 'new_initialized_run')
+      self.write_initialized_run = tf.group(initialized_run.assign(self.new_initialized_run))
 
-  def _build_register(self):
-    """Listed tasks that have left, and spare actors that are there, each by name.
+  def _build_register(self) -> None:
+    """Builds tables of names: listed tasks that have deregistered, and spare actors that are here.
 
-    A task may leave and come back as often as it likes: it is in a table or it is not.
+    Being tables, not counts, they stay right however often a task leaves and comes back.
     """
     self.task_name = tf.compat.v1.placeholder(tf.string, [], 'task_name')
-    self.says_goodbye, self.returns, self.num_goodbyes = self._table('goodbyes')
-    self.spare_actor_joins, self.spare_actor_leaves, self.num_spare_actors = self._table(
+    self.deregisters, self.registers, self.num_deregistered = self._table('deregistered')
+    self.spare_actor_registers, self.spare_actor_deregisters, self.num_spare_actors = self._table(
       'spare_actors'
     )
 
-  def _table(self, shared_name):
-    """(insert `task_name`, remove it, the number of names) of a table on ps 0."""
+  def _table(self, shared_name: str) -> tuple[tf.Operation, tf.Operation, tf.Tensor]:
+    """Returns (insert `task_name`, remove it, the number of names) of a table on ps 0."""
     table = tf.raw_ops.MutableHashTableV2(
       key_dtype=tf.string, value_dtype=tf.bool, shared_name=shared_name
     )
@@ -88,39 +107,48 @@ class SharedState:
       tf.raw_ops.LookupTableSizeV2(table_handle=table),
     )
 
-  def join(self, session, cluster):
-    """Registers a task, which needs the parameter servers from now on."""
-    joins = self.spare_actor_joins if cluster.is_spare else self.returns
-    session.run(joins, {self.task_name: cluster.name})
+  def register(self, session: tf.compat.v1.Session, cluster: Cluster) -> None:
+    """Registers this task: it needs the parameter servers from now on."""
+    registers = self.spare_actor_registers if cluster.is_spare else self.registers
+    session.run(registers, {self.task_name: cluster.name})
 
   @staticmethod
-  def _variable(value, name):
+  def _variable(value: Any, name: str) -> tf.Variable:
     return tf.compat.v1.Variable(
       value, trainable=False, use_resource=True, collections=['shared_state'], name=name
     )
 
 
 @functools.lru_cache(maxsize=1)
-def _shared_state_alone(cluster):
-  """(graph, `SharedState`) without a role's graph; kept, since it is asked twice a second."""
+def _shared_state_graph(cluster: Cluster) -> tuple[tf.Graph, SharedState]:
+  """Returns a graph with nothing but the shared state; cached, as it is used twice a second."""
   with tf.Graph().as_default() as graph:
     return graph, SharedState(cluster)
 
 
 @contextlib.contextmanager
-def shared_state_session(cluster, target):
-  """(session, `SharedState`); needs no other task than ps 0, and waits for ps 0."""
+def shared_state_session(
+  cluster: Cluster, target: str
+) -> Iterator[tuple[tf.compat.v1.Session, SharedState]]:
+  """Opens a session that needs no other task than ps 0, which it waits for.
+
+  Yields:
+    (the session, the shared state in its graph).
+  """
   config = placement.session_config(cluster)
   config.device_filters[:] = ['/job:ps/task:0']
   if target != f'grpc://{cluster.ps[0]}' or cluster.job == 'ps':  # Ps 0 cannot reach an actor.
     config.device_filters.append(cluster.own_device)
-  graph, state = _shared_state_alone(cluster)
+  graph, state = _shared_state_graph(cluster)
   with tf.compat.v1.Session(target, graph, config) as session:
     yield session, state
 
 
-def read_shared_state(cluster, target):
-  """(settings dict or None, whether the run is done), asked of ps 0 without a role's graph.
+def read_shared_state(cluster: Cluster, target: str) -> tuple[dict[str, Any] | None, bool]:
+  """Asks ps 0 for the settings and whether the run is done, without a role's graph.
+
+  Returns:
+    (settings or None if the chief has not written them yet, whether the run is done).
 
   Raises:
     tf.errors.OpError: ps 0 went away.
@@ -129,48 +157,52 @@ def read_shared_state(cluster, target):
     try:
       text, done = session.run([state.read_settings, state.is_done])
     except (tf.errors.FailedPreconditionError, tf.errors.NotFoundError):
-      return None, False  # The chief has not been there yet.
+      return None, False  # The chief has never connected.
   return (json.loads(text) if text else None), bool(done)
 
 
-def say_goodbye(cluster, target):
-  """Deregisters this task: it needs the parameter servers no more."""
+def deregister(cluster: Cluster, target: str) -> None:
+  """Deregisters this task: it no longer needs the parameter servers."""
   if cluster.job == 'actor':  # As its client: through its own server, ps 0 would have to ask it.
     target = f'grpc://{cluster.ps[0]}'
   with shared_state_session(cluster, target) as (session, state):
-    leave = state.spare_actor_leaves if cluster.is_spare else state.says_goodbye
-    sessions.run_within(session, leave, {state.task_name: cluster.name}, 5.0)
+    deregisters = state.spare_actor_deregisters if cluster.is_spare else state.deregisters
+    sessions.run_within(session, deregisters, {state.task_name: cluster.name}, 5.0)
 
 
-def read_shared_settings(cluster, target, wait_secs, should_stop):
-  """The run's settings (a dict), read before this task builds its own graph.
+def read_shared_settings(
+  cluster: Cluster, target: str, wait_secs: float, should_stop: Callable[[], bool]
+) -> dict[str, Any] | None:
+  """Waits for the chief to write the run's settings, before this task builds its own graph.
 
-  Waits until the chief has written them; None if told to stop.
+  Returns:
+    What `roles.settings.announced` wrote, or None if stopped first.
 
   Raises:
     RunFailed: there were none within `wait_secs` (0 = no limit).
   """
-  awaited = f'the settings of the run from learner:0 at {cluster.learner[0]}'
-  began = said = time.monotonic()
-  look = None
-  while not should_stop():
+  look: BackgroundCall | None = None
+
+  def settings() -> dict[str, Any] | None:
+    nonlocal look
     look = look or BackgroundCall(read_shared_state, cluster, target)
-    if look.has_ended(POLL_SECS):
-      try:
-        settings, _ = look.result()
-        if settings:
-          return settings
-      except Exception as e:
-        if not sessions.lost_peer(e):
-          raise
-        logging.warning('%s lost ps:0 (%s), trying again', cluster.name, sessions.first_line(e))
-        peers.wait_for_peers(cluster, ['ps:0'], wait_secs, should_stop)
-      look = None
-      time.sleep(POLL_SECS)
-    now = time.monotonic()
-    if now - said >= WAITING_SECS:
-      logging.info('%s is waiting for %s', cluster.name, awaited)
-      said = now
-    if wait_secs and now - began > wait_secs:
-      raise RunFailed(f'{cluster.name} waited {wait_secs} s (--wait_secs) in vain for {awaited}')
-  return None
+    if not look.has_ended(POLL_SECS):
+      return None
+    ended, look = look, None
+    try:
+      return ended.result()[0]
+    except Exception as e:
+      if not sessions.lost_peer(e):
+        raise
+      logging.warning('%s lost ps:0 (%s), trying again', cluster.name, sessions.first_line(e))
+      peers.wait_for_peers(cluster, ['ps:0'], wait_secs, should_stop)
+      return None
+
+  return wait_for(
+    settings,
+    lambda: f'the settings of the run from learner:0 at {cluster.learner[0]}',
+    cluster.name,
+    should_stop,
+    wait_secs,
+    quiet_secs=WAITING_SECS,
+  )

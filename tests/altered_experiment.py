@@ -69,24 +69,25 @@ def be_late(path):
 def record(path):
   """See above."""
   import environments
-  from roles.filling import Filling
+  from roles.initialization import VariableInitializer
 
-  create_environment, fill = environments.create_environment, Filling.fill
+  create_environment = environments.create_environment
+  initialize = VariableInitializer.initialize
   seeds = []
 
   def recording_create(level_name, num_envs, seed, *args):
     seeds.append(seed)
     return create_environment(level_name, num_envs, seed, *args)
 
-  def recording_fill(filling, session, checkpoint):
-    origin = fill(filling, session, checkpoint)
-    found = _variables(session, filling._restore.__self__, checkpoint)
+  def recording_initialize(initializer, session, checkpoint):
+    origin = initialize(initializer, session, checkpoint)
+    found = _variables(session, initializer._restore.__self__, checkpoint)
     np.savez(path + '.new.npz', seeds=seeds, **found)
     os.replace(path + '.new.npz', path)
     return origin
 
   environments.create_environment = recording_create
-  Filling.fill = recording_fill
+  VariableInitializer.initialize = recording_initialize
 
 
 def _variables(session, checkpoints, checkpoint):

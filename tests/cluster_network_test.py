@@ -15,7 +15,7 @@ import pytest
 from cluster_fixtures import LIMIT_SECS, Cluster, all_zero, assert_no_step_back_beyond
 from conftest import ROOT, eventually
 from network_fixtures import Network
-from roles.filling import HELD
+from roles.initialization import KEPT
 
 HOSTS = {'ps:0': 1, 'learner:0': 2, 'learner:1': 3, 'actor:0': 4, 'actor:1': 5, 'actor:2': 6}
 SAVE_SECS = 2
@@ -126,7 +126,7 @@ def test_a_run_goes_on_wherever_a_host_vanishes(processes, hosts):
   cluster.until_named('learner:1', 'learner:0')
   cluster.boot('learner:0')
   cluster.until_it_goes_on()
-  assert f'frames from {HELD}' in cluster.tasks['learner:0'].output()
+  assert f'frames from {KEPT}' in cluster.tasks['learner:0'].output()
   frames = cluster.frames_so_far()
   assert frames == sorted(frames)  # Nothing was lost.
 

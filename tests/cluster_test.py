@@ -17,7 +17,7 @@ from cluster_fixtures import (  # noqa: F401 (new_cluster is a fixture)
   throttled_cluster,
 )
 from conftest import ROOT, eventually
-from roles.filling import HELD
+from roles.initialization import KEPT
 
 # The addresses of a proxy that does not answer: what the tasks say to each other is not for it.
 PROXY = dict.fromkeys(
@@ -65,7 +65,7 @@ def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_
     if victim == 'ps:0':  # Until now nothing was lost, whoever had to connect again.
       frames = [int(row['environment_frames']) for row in cluster.rows()]
       assert frames == sorted(frames)
-      assert f'frames from {HELD}' in cluster.tasks['learner:0'].output()
+      assert f'frames from {KEPT}' in cluster.tasks['learner:0'].output()
     cluster.kill(victim)
     pids = {name: task.pid for name, task in cluster.tasks.items() if name != victim}
     before = len(cluster.rows())
@@ -149,7 +149,7 @@ def test_the_last_checkpoint_holds_the_last_updates_of_all_learners(new_cluster,
   chief = cluster.tasks['learner:0']
   os.kill(chief.pid, signal.SIGTERM)
   assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
-  assert 'learner:0 waits for learner:1 at ' in chief.output()
+  assert 'learner:0 is waiting for learner:1 at ' in chief.output()
   assert 'saves without' not in chief.output()
   begun, ended = (learner.output().count(f'update {what}') for what in ('begins', 'ends'))
   assert begun == ended, cluster.logs()

@@ -66,8 +66,9 @@ STARTS_WITHOUT_TENSORFLOW = {
   'runtime/peers.py',
   'runtime/process.py',
   'runtime/processors.py',
-  'runtime/silence.py',
   'runtime/slurm.py',
+  'runtime/unresponsive.py',
+  'runtime/waiting.py',
 }
 TENSORFLOW = {'tensorflow', 'sonnet', 'keras'}
 NO_PRODUCT = {'tests', 'benchmarks'}

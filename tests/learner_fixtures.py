@@ -9,7 +9,6 @@ import tensorflow as tf
 
 import experiment
 from conftest import free_ports
-from learning import learner
 from roles import wiring
 from roles.settings import SHARED_FLAGS, Options, Settings
 from runtime import checkpoints, placement, sessions
@@ -76,12 +75,13 @@ class Learner:
     with tf.Graph().as_default() as self.tf_graph:
       v1.set_random_seed(settings.seed)
       self.graph = wiring.Graph(settings, cluster)
+      unrolls = self.graph.unroll_queue(max(0, cluster.task))
       self.side = wiring.LearnerSide(
-        self.graph, [cluster.own_device + device for device in devices]
+        self.graph, unrolls, [cluster.own_device + device for device in devices]
       )
       self.whole = self.side.whole_weights()
       self.variables = checkpoints.saved_variables(self.whole)
-      queue = self.side.queue
+      queue = unrolls.queue
       self._elements = [
         v1.placeholder(dtype, [None, *shape])
         for dtype, shape in zip(queue.dtypes, queue.shapes, strict=True)
@@ -89,7 +89,6 @@ class Learner:
       self._put = queue.enqueue_many(self._elements)
       self._ready = v1.report_uninitialized_variables(v1.global_variables())
       self._init = v1.global_variables_initializer(), v1.local_variables_initializer()
-      self._sync_ops = learner.SyncOps(self.side.sync) if self.side.sync else None
     self._loops = self.session = None
 
   def open(self, target='', config=None, saver=None, path=None):
@@ -109,11 +108,11 @@ class Learner:
         target, config, local_init, self._ready, fill if self._cluster.is_chief else None
       )
     self._start('staging', self.side.loop.run_staging, lambda phase: None)
-    if self._sync_ops:
+    if self.side.sync_ops:
       chief = self._cluster.is_chief
-      self.session.run(self._sync_ops.chief_init if chief else self._sync_ops.init)
+      self.session.run(self.side.sync_ops.chief_init if chief else self.side.sync_ops.init)
       if chief:
-        self._start('sync', self._sync_ops.run)
+        self._start('sync', self.side.sync_ops.run)
     return self
 
   def _start(self, name, loop, *args):

@@ -333,7 +333,7 @@ def actor_loop(queue):
     lambda rewards: losses.clip_rewards(rewards, 'abs_one'),
     actor.EpisodeTracker(N, 'a level', 4),
   )
-  return loop, actor.UnrollSender(queue, UNROLL_SPECS)
+  return loop, actor.EnqueueOp(queue, UNROLL_SPECS)
 
 
 def test_a_full_queue_blocks_and_loses_nothing():

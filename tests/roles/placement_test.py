@@ -7,7 +7,6 @@ import tensorflow as tf
 
 import nets
 from learner_fixtures import small_options, small_settings
-from learning import learner
 from roles import wiring
 from runtime.checkpoints import Checkpoints, saved_variables
 from runtime.cluster import LOCAL, Cluster
@@ -36,10 +35,10 @@ def build_learner(cluster, **changes):
   """The graph of a learner, or that of local training without its actors."""
   with tf.Graph().as_default() as graph:
     settings = small_settings(**{**CATCH, **changes})
-    side = wiring.LearnerSide(wiring.Graph(settings, cluster), [cluster.own_device + '/cpu:0'])
-    if side.sync:
-      learner.SyncOps(side.sync)
-    return Built(graph, side, side.sync, tf.compat.v1.global_variables())
+    wired = wiring.Graph(settings, cluster)
+    queue = wired.unroll_queue(max(0, cluster.task))
+    side = wiring.LearnerSide(wired, queue, [cluster.own_device + '/cpu:0'])
+    return Built(graph, side, side.sync_optimizer, tf.compat.v1.global_variables())
 
 
 @pytest.fixture(scope='module', params=['true', 'false'], ids=['batched', 'unmerged'])
@@ -48,9 +47,11 @@ def actor(request):
   cluster = place('actor', 3)
   options = small_options(num_actors=2, envs_per_actor=1, dynamic_batching=request.param)
   with tf.Graph().as_default() as graph:
-    wired = wiring.Graph(small_settings(**CATCH), cluster)
+    settings = small_settings(**CATCH)
+    wired = wiring.Graph(settings, cluster)
     wired.unroll_queue(cluster.learner_of_actor)
-    side = wiring.ActorSide(wired, options, 0)
+    batches = wiring.create_environments(settings, cluster, options, 0)
+    side = wiring.ActorSide(wired, batches, options.dynamic_batching)
     side.close()
     return Built(graph, side, None, tf.compat.v1.global_variables())
 
@@ -86,8 +87,8 @@ def on_ps(tasks):
 
 def assert_shared_state_is_on_ps_0(places):
   """Takes the state that all roles share out of `places`."""
-  shared = ['shared_settings', 'run_is_done', 'chief_has_left', 'dropped_reports', 'roll']
-  shared.append('held_run')
+  shared = ['shared_settings', 'run_is_done', 'chief_has_left', 'dropped_reports', 'roll_call']
+  shared.append('initialized_run')
   tables = ['MutableHashTableV2', 'MutableHashTableV2_1']  # Who has left, and spare actors.
   # Queues are known by their shared_name; their operations are numbered, reports come first.
   for name in [*shared, *tables, 'fifo_queue']:

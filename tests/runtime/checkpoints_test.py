@@ -111,8 +111,8 @@ def test_the_last_three_are_kept_also_over_restarts(tmp_path):
 
 def test_one_that_somebody_reads_is_kept_as_long_as_that(tmp_path):
   one = Learner(small_settings())
-  saver, read = checkpoints(one, tmp_path, keep=1), {'model.ckpt-1'}
-  saver.in_use = read.__contains__
+  read = {'model.ckpt-1'}
+  saver = checkpoints(one, tmp_path, keep=1, in_use=read.__contains__)
   with one.open():
     assert saver.save(one.session, 1).name == 'model.ckpt-1'
     saver.save(one.session, 2)

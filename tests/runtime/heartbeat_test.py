@@ -46,8 +46,8 @@ def test_a_state_file_follows_no_link_and_what_a_killed_process_left_goes(tmp_pa
     (state / name).symlink_to(victim)
   for name in ('.local-0.json.0123456789abcdef.new', '.actor-1.json.0123456789abcdef.new'):
     (state / name).write_text('half')
-  heartbeat = Heartbeat(LOCAL, str(state))
-  heartbeat.facts['trouble'] = 'NOT SAVED'
+  heartbeat = Heartbeat(LOCAL, state_dir=str(state))
+  heartbeat.update(trouble='NOT SAVED')
   heartbeat.write()
   assert json.loads((state / 'local-0.json').read_text())['trouble'] == 'NOT SAVED'
   assert victim.read_text() == 'precious'
@@ -57,7 +57,7 @@ def test_a_state_file_follows_no_link_and_what_a_killed_process_left_goes(tmp_pa
 
 def test_a_state_file_that_cannot_be_written_is_said_once(tmp_path, caplog):
   (tmp_path / 'file').write_text('')
-  heartbeat = Heartbeat(LOCAL, str(tmp_path / 'file' / 'state'))
+  heartbeat = Heartbeat(LOCAL, state_dir=str(tmp_path / 'file' / 'state'))
   for _ in range(3):
     heartbeat.write()
   assert caplog.text.count('cannot write the state file') == 1

@@ -14,7 +14,7 @@ import os, signal, time
 from runtime.process import ONE_SIGNAL_SECS, Interrupts
 signal.signal(signal.SIGHUP, signal.{sighup})
 interrupts = Interrupts(sigterm_ends_run={ends_run})
-interrupts.at_end, interrupts.if_forced = 'counting sheep', 'none counted'
+interrupts.describe_end('counting sheep', 'none counted')
 os.kill(os.getpid(), signal.{first})
 time.sleep({later} * ONE_SIGNAL_SECS)
 os.kill(os.getpid(), signal.{second})
@@ -79,7 +79,7 @@ gc.callbacks.append(lambda phase, info: collected.append(info))
 collected = []
 process.import_tensorflow()
 print(len(collected) < 5, gc.isenabled(), gc.get_freeze_count() > 100_000)
-from roles import ps, role  # All that a task is made of.
+from roles import ps, training  # All that a task is made of.
 print('keras' in sys.modules, 'matplotlib' in sys.modules, 'TF_USE_LEGACY_KERAS' in os.environ)
 import tensorflow as tf
 print(tf.keras.version()[0])

@@ -15,16 +15,16 @@ def test_who_leaves_and_comes_back_many_times_is_one_task():
   with shared_state.shared_state_session(first, servers['ps'].target) as (session, state):
 
     def figures():
-      return list(session.run([state.num_goodbyes, state.num_spare_actors]))
+      return list(session.run([state.num_deregistered, state.num_spare_actors]))
 
     listed, spare = tasks['actor'], first._replace(job='actor', task=3)
     for _ in range(5):
-      state.join(session, listed)
-      state.join(session, spare)
+      state.register(session, listed)
+      state.register(session, spare)
       assert figures() == [0, 1]
-      shared_state.say_goodbye(listed, '')
-      shared_state.say_goodbye(spare, '')
+      shared_state.deregister(listed, '')
+      shared_state.deregister(spare, '')
       assert figures() == [1, 0]
-    shared_state.say_goodbye(tasks['learner'], servers['learner'].target)
-    shared_state.say_goodbye(listed, '')  # Once more, as after an answer that was lost.
+    shared_state.deregister(tasks['learner'], servers['learner'].target)
+    shared_state.deregister(listed, '')  # Once more, as after an answer that was lost.
     assert figures() == [2, 0]

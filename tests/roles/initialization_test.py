@@ -5,8 +5,8 @@ import json
 import pytest
 import tensorflow as tf
 
-from roles import filling
-from roles.bookkeeping import _Inbox
+from roles import initialization
+from roles.records import _Inbox
 from runtime.checkpoints import Checkpoints
 from runtime.cluster import LOCAL
 from runtime.shared_state import SharedState
@@ -37,16 +37,20 @@ class Held:
   def _session(self):
     return tf.compat.v1.Session(self._target, self._graph)
 
-  def fill(self, restore=None):
+  def initialize(self, restore=None):
     """(where the values are from, the values) of a chief that connects."""
     restore = restore or self._checkpoints.restore
-    chief = filling.Filling(self._shared, self._run, self._init, {}, self._ready, restore)
+    chief = initialization.VariableInitializer(
+      self._shared, self._run, self._init, {}, self._ready, restore
+    )
     with self._graph.as_default(), self._session() as session:
-      return chief.fill(session, self.path), session.run(self._pair)
+      return chief.initialize(session, self.path), session.run(self._pair)
 
-  def let_go(self):
+  def invalidate(self):
     with self._session() as session:
-      filling.Filling(self._shared, self._run, None, {}, None, None).let_go(session)
+      initialization.VariableInitializer(self._shared, self._run, None, {}, None, None).invalidate(
+        session
+      )
 
   def train(self, value, save=False):
     with self._session() as session:
@@ -68,41 +72,41 @@ class Held:
 def held(tmp_path):
   """Of a run whose values are LATER than those of its checkpoint, TRAINED."""
   held = Held(tmp_path, 'a run')
-  assert held.fill() == (None, [NEW, NEW])
+  assert held.initialize() == (None, [NEW, NEW])
   held.train(TRAINED, save=True)
   held.train(LATER)
   return held
 
 
 def test_nothing_was_lost(held):
-  assert held.fill() == (filling.HELD, [LATER, LATER])
+  assert held.initialize() == (initialization.KEPT, [LATER, LATER])
 
 
 def test_nothing_was_lost_before_the_first_checkpoint(tmp_path):
   held = Held(tmp_path, 'a run')
-  held.fill()
+  held.initialize()
   held.train(LATER)
-  assert held.fill() == (filling.HELD, [LATER, LATER])
+  assert held.initialize() == (initialization.KEPT, [LATER, LATER])
 
 
 @pytest.mark.parametrize('lost', [0, 1])
 def test_of_values_that_belong_together_some_were_lost(held, lost):
   held.lose(lost)
-  assert held.fill() == (held.path, [TRAINED, TRAINED])
+  assert held.initialize() == (held.path, [TRAINED, TRAINED])
   held.train(LATER)
-  assert held.fill() == (filling.HELD, [LATER, LATER])
+  assert held.initialize() == (initialization.KEPT, [LATER, LATER])
 
 
 def test_some_were_lost_before_the_first_checkpoint(tmp_path):
   held = Held(tmp_path, 'a run')
-  held.fill()
+  held.initialize()
   held.train(LATER)
   held.lose(1)
-  assert held.fill() == (None, [NEW, NEW])
+  assert held.initialize() == (None, [NEW, NEW])
 
 
 def test_the_parameter_servers_hold_another_run(held):
-  assert held.of_run('another run').fill() == (held.path, [TRAINED, TRAINED])
+  assert held.of_run('another run').initialize() == (held.path, [TRAINED, TRAINED])
 
 
 def test_a_chief_that_died_while_it_restored_left_values_that_do_not_belong_together(held):
@@ -112,32 +116,32 @@ def test_a_chief_that_died_while_it_restored_left_values_that_do_not_belong_toge
     raise RuntimeError('killed')
 
   with pytest.raises(RuntimeError):
-    held.fill(die)
+    held.initialize(die)
   held.train(LATER)  # All have a value again.
-  assert held.fill() == (held.path, [TRAINED, TRAINED])
+  assert held.initialize() == (held.path, [TRAINED, TRAINED])
 
 
 def test_a_run_that_failed_is_not_gone_on_with(held):
-  held.let_go()
-  assert held.fill() == (held.path, [TRAINED, TRAINED])
+  held.invalidate()
+  assert held.initialize() == (held.path, [TRAINED, TRAINED])
 
 
 def test_a_folder_keeps_the_id_of_its_run(tmp_path):
   for name in 'ab':
     (tmp_path / name).mkdir()
-  first = filling.run_id(tmp_path / 'a')
-  assert first and filling.run_id(tmp_path / 'a') == first
-  assert filling.run_id(tmp_path / 'b') != first
+  first = initialization.run_id(tmp_path / 'a')
+  assert first and initialization.run_id(tmp_path / 'a') == first
+  assert initialization.run_id(tmp_path / 'b') != first
 
 
 class Heard:
-  """Stands for whoever the inbox hands on to: `reporting.statistics` and `runtime.silence`."""
+  """Stands for whoever the inbox hands on to: `reporting.statistics` and `runtime.unresponsive`."""
 
   def __init__(self):
     self.reports = []
     self.add_learner_wait = lambda *secs: self.reports.append(secs)
-    self.looked = self.left = lambda names: None
-    self.call = lambda: ''
+    self.saw_reports = self.forget = lambda names: None
+    self.roll_call = lambda: ''
 
 
 def test_reports_that_are_dropped_are_said_once():

@@ -2,10 +2,10 @@
 
 import pytest
 
-from runtime import silence
+from runtime import unresponsive
 from runtime.cluster import Cluster
 
-LATE = silence.SILENT_SECS + 1
+LATE = unresponsive.UNRESPONSIVE_SECS + 1
 PLACE = Cluster(('a:1', 'b:1'), ('c:1', 'd:1'), ('e:1', 'f:1'), 'learner', 0)
 
 
@@ -20,17 +20,17 @@ def clock(monkeypatch):
       self.now += secs
 
   made = Clock()
-  monkeypatch.setattr(silence.time, 'monotonic', lambda: made.now)
-  monkeypatch.setattr(silence.time, 'time', lambda: 5000.0 + made.now)
+  monkeypatch.setattr(unresponsive.time, 'monotonic', lambda: made.now)
+  monkeypatch.setattr(unresponsive.time, 'time', lambda: 5000.0 + made.now)
   return made
 
 
 @pytest.fixture
 def chief(clock):
   """The chief's view, with what it `said`."""
-  made = silence.Silence(PLACE)
-  made.said = []
-  made.say = made.said.append
+  said = []
+  made = unresponsive.UnresponsiveTasks(PLACE, said.append)
+  made.said = said
   return made
 
 
@@ -38,7 +38,7 @@ def looks(chief, clock, secs, heard=(), answered=()):
   """The chief looks on ps 0 again and again meanwhile, and always hears of the same."""
   for _ in range(round(secs)):
     clock.passes(1)
-    chief.looked(heard)
+    chief.saw_reports(heard)
     for name in answered:
       chief.answered(name)
 
@@ -48,68 +48,70 @@ def test_who_does_not_answer_is_named_once_and_so_is_its_return(chief, clock):
   began = clock.now
   for _ in range(3):
     clock.passes(LATE)
-    assert chief.look() == {'ps:1': 5000.0 + began}
+    assert chief.announce_changes() == {'ps:1': 5000.0 + began}
   chief.answered('ps:1')
-  assert chief.look() == {}
+  assert chief.announce_changes() == {}
   assert len(chief.said) == 2
   assert chief.said[0].startswith('ps:1 at b:1 does not answer since ')
   assert chief.said[1] == f'ps:1 at b:1 answers again, after {3 * LATE:.0f} s'
 
 
 def test_a_task_whose_reports_stay_away_is_named_while_others_report(chief, clock):
-  chief.looked(['actor:0', 'actor:1', 'learner:1'])
+  chief.saw_reports(['actor:0', 'actor:1', 'learner:1'])
   looks(chief, clock, LATE, heard=['actor:0'])
-  assert list(chief.look()) == ['actor:1', 'learner:1']
+  assert list(chief.announce_changes()) == ['actor:1', 'learner:1']
 
 
 def test_nobody_is_named_of_whom_nothing_could_be_heard(chief, clock):
   chief.answered('ps:0')
-  chief.looked(['actor:0', 'learner:1'])
+  chief.saw_reports(['actor:0', 'learner:1'])
   clock.passes(2 * LATE)  # No look at ps 0, where the reports are.
-  assert list(chief.look()) == ['ps:0']
+  assert list(chief.announce_changes()) == ['ps:0']
   chief.answered('ps:0')
-  chief.looked()
-  assert chief.look() == {}
+  chief.saw_reports()
+  assert chief.announce_changes() == {}
   looks(chief, clock, LATE, heard=['actor:0'], answered=['ps:0'])
-  assert list(chief.look()) == ['learner:1']
+  assert list(chief.announce_changes()) == ['learner:1']
 
 
 def test_who_has_left_or_was_never_there_is_not_missed(chief, clock):
-  chief.looked(['actor:1'])
-  chief.left('actor:1')
+  chief.saw_reports(['actor:1'])
+  chief.forget('actor:1')
   looks(chief, clock, LATE, heard=['actor:0'])
-  assert chief.look() == {} and chief.said == []
+  assert chief.announce_changes() == {} and chief.said == []
 
 
 def test_a_process_that_was_suspended_blames_nobody_for_it(chief, clock):
   chief.answered('ps:0')
-  chief.looked(['actor:0'])
+  chief.saw_reports(['actor:0'])
   clock.passes(LATE)
   chief.suspended(LATE)
-  assert chief.look() == {}
+  assert chief.announce_changes() == {}
 
 
 def test_a_spare_actor_that_was_killed_is_forgotten_in_the_end(chief, clock):
-  chief.looked(['actor:7', 'actor:1'])
+  chief.saw_reports(['actor:7', 'actor:1'])
   looks(chief, clock, LATE)
-  assert set(chief.look()) == {'actor:7', 'actor:1'}
+  assert set(chief.announce_changes()) == {'actor:7', 'actor:1'}
   assert 'actor:7 does not answer' in ' '.join(chief.said)  # It has no address.
   looks(chief, clock, 700)
-  assert set(chief.look()) == {'actor:1'}
+  assert set(chief.announce_changes()) == {'actor:1'}
 
 
 def test_the_others_hear_from_the_chief_who_is_there_and_that_it_is(chief, clock):
-  other = silence.Silence(Cluster(PLACE.ps, PLACE.learner, PLACE.actor, 'learner', 1))
-  other.called('')  # Nobody has called yet.
-  assert other.there is None
+  other = unresponsive.UnresponsiveTasks(
+    Cluster(PLACE.ps, PLACE.learner, PLACE.actor, 'learner', 1)
+  )
+  other.saw_roll_call('')  # Nobody has called yet.
+  assert other.present is None
   for _ in range(round(LATE) + 2):
     clock.passes(1)
-    chief.looked(['actor:1', 'learner:1'] + (['actor:0'] if not other.there else []))
-    other.called(chief.call())
-  assert other.there == {'actor:1', 'learner:1'}  # No longer actor 0.
-  assert other.look() == {}
-  last = chief.call()
+    chief.saw_reports(['actor:1', 'learner:1'] + (['actor:0'] if not other.present else []))
+    other.saw_roll_call(chief.roll_call())
+  assert other.present == {'actor:1', 'learner:1'}  # No longer actor 0.
+  assert other.announce_changes() == {}
+  last = chief.roll_call()
   for _ in range(round(LATE) + 1):  # The chief calls no more, and its last words stay.
     clock.passes(1)
-    other.called(last)
-  assert list(other.look()) == ['learner:0']
+    other.saw_roll_call(last)
+  assert list(other.announce_changes()) == ['learner:0']

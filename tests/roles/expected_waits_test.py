@@ -2,7 +2,7 @@
 
 import pytest
 
-from roles.role import _lost_actors_of_a_learner
+from roles.expected_waits import missing_actors_of_a_learner
 from runtime.cluster import Cluster
 
 PLACE = Cluster(('a:1',), ('b:1', 'c:1'), ('d:1', 'e:1', 'f:1'), 'learner', 0)
@@ -20,4 +20,4 @@ PLACE = Cluster(('a:1',), ('b:1', 'c:1'), ('d:1', 'e:1', 'f:1'), 'learner', 0)
   ],
 )
 def test_the_actors_of_a_learner_that_has_none_are_named(there, lost):
-  assert _lost_actors_of_a_learner(PLACE, there) == lost
+  assert missing_actors_of_a_learner(PLACE, there) == lost

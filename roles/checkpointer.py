@@ -1,0 +1,118 @@
+"""When the chief saves and evaluates checkpoints; a full or broken disk does not end training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from evaluation.periodic import Evaluations
+from roles.observers import Update
+from roles.records import Records
+from runtime.checkpoint_folder import Saved
+from runtime.checkpoints import Checkpoints, SaveFailed
+
+_RETRY_SECS = 30.0  # Until a failed save is tried again, or `save_secs` if that is shorter.
+_LAST_PAUSES_SECS = (1.0, 4.0)  # Between the attempts to save the last checkpoint.
+
+
+class Checkpointer:
+  """Saves a checkpoint every few minutes, and tries again if the disk refuses it.
+
+  Args:
+    checkpoints: writes them.
+    save_secs: between two checkpoints.
+    records: know the mean return, and tell people what is wrong with checkpoints.
+    enter: function of the phase of the learner loop, see `runtime.heartbeat`.
+    should_stop: function that returns whether the run ends; then only `save_last` still saves.
+  """
+
+  def __init__(
+    self,
+    checkpoints: Checkpoints,
+    save_secs: float,
+    records: Records,
+    enter: Callable[[str], None],
+    should_stop: Callable[[], bool],
+  ):
+    self._checkpoints, self._save_secs, self._records = checkpoints, save_secs, records
+    self._enter, self._should_stop = enter, should_stop
+    self._saved_at, self._error = time.time(), ''
+    self._retry_at, self._next = 0.0, time.monotonic() + save_secs
+
+  def on_update(self, update: Update) -> None:
+    """Saves if a checkpoint is due; see `roles.observers`."""
+    if time.monotonic() >= self._next or self._checkpoints.is_due(update.frames):
+      self.save(update.session, update.values['updates'])
+
+  def save(self, session: tf.compat.v1.Session, updates: int) -> Saved | None:
+    """Saves a checkpoint now.
+
+    Args:
+      session: with the variables.
+      updates: how many updates they have had.
+
+    Returns:
+      The checkpoint; None if the disk refused it, now or a moment ago, or if the run ends.
+    """
+    if self._should_stop() or time.monotonic() < self._retry_at:
+      return None
+    self._enter('save')
+    return self._try_to_save(session, updates)
+
+  def _try_to_save(self, session: tf.compat.v1.Session, updates: int) -> Saved | None:
+    try:
+      saved = self._checkpoints.save(session, updates, self._records.mean_return_100())
+    except SaveFailed as e:
+      self._report_failure(str(e))
+      return None
+    if self._error:
+      self._records.message('a checkpoint could be written again')
+      self._records.set_trouble('')
+    self._saved_at, self._error = time.time(), ''
+    self._retry_at, self._next = 0.0, time.monotonic() + self._save_secs
+    return saved
+
+  def _report_failure(self, reason: str) -> None:
+    retry_secs = min(_RETRY_SECS, self._save_secs)
+    self._retry_at = time.monotonic() + retry_secs
+    if reason != self._error:
+      self._records.message(
+        f'no checkpoint could be written: {reason}; training goes on, and it is tried again every '
+        f'{retry_secs:g} s'
+      )
+    self._error = reason
+    since = time.strftime('%H:%M', time.localtime(self._saved_at))
+    self._records.set_trouble(f'NOT SAVED since {since}: {reason}')
+
+  def save_last(self, session: tf.compat.v1.Session, updates: int) -> tuple[Saved | None, str]:
+    """Saves at the end of the run, in several attempts.
+
+    Returns:
+      (the checkpoint, ''), or (None, why it could not be saved).
+    """
+    for pause_secs in (*_LAST_PAUSES_SECS, None):
+      if saved := self._try_to_save(session, updates):
+        return saved, ''
+      if pause_secs is not None:
+        time.sleep(pause_secs)
+    return None, self._error
+
+
+class Evaluator:
+  """Saves a checkpoint and starts its evaluation, each time that one is due.
+
+  Args:
+    evaluations: plays the games.
+    checkpointer: saves what is played.
+  """
+
+  def __init__(self, evaluations: Evaluations, checkpointer: Checkpointer):
+    self._evaluations, self._checkpointer = evaluations, checkpointer
+
+  def on_update(self, update: Update) -> None:
+    """As `UpdateObserver`."""
+    if self._evaluations.is_due(update.frames):
+      if saved := self._checkpointer.save(update.session, update.values['updates']):
+        self._evaluations.start(saved)

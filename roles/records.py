@@ -1,0 +1,315 @@
+"""What the chief records of a run: reports of all tasks become metrics, episodes and diagnoses."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import tensorflow as tf
+
+from reporting import csv_files, curves, statistics, writers
+from reporting.learning_signs import LearningSigns
+from reporting.verdicts import Verdicts
+from roles import resuming
+from roles.observers import EndOfRun, Update
+from roles.settings import Settings, announced
+from roles.task import Task
+from roles.wiring import Graph, LearnerSide
+from runtime.process import POLL_SECS, BadInput
+from runtime.sessions import run_within
+from runtime.shared_state import SharedState
+from runtime.unresponsive import UnresponsiveTasks
+
+_HEARD_SECS = 8.0  # A task whose last report is younger still works, also while it leaves.
+# Columns of a row that are facts of the chief's state file.
+_STATE_KEYS = (
+  'frames_per_sec',
+  'environment_frames',
+  'mean_return_100',
+  'learner_wait_fraction',
+  'actor_wait_fraction',
+)
+_ROWS_PER_CLUSTER_LINE = 6  # Once a minute, by default.
+
+
+def open_writer(lock: resuming.RunLock) -> writers.RunWriter:
+  """Opens the records in the folder of a run.
+
+  Raises:
+    BadInput: a CSV file there has other columns.
+  """
+  try:
+    return writers.open_run(
+      lock.logdir,
+      lock.settings.total_environment_frames,
+      lock.options.metrics_secs,
+      evaluations=bool(lock.options.eval_every_frames),
+    )
+  except ValueError as e:
+    raise BadInput(f'--logdir={lock.logdir}: {e}') from None
+
+
+class _Inbox:
+  """Takes the reports that wait on ps 0; each time, it announces which tasks are present.
+
+  Args:
+    shared: the shared state on ps 0.
+    results: takes what the reports say.
+    unresponsive: takes who sent one.
+    say: function of a sentence.
+  """
+
+  def __init__(
+    self,
+    shared: SharedState,
+    results: statistics.RunStatistics,
+    unresponsive: UnresponsiveTasks,
+    say: Callable[[str], None],
+  ):
+    self._shared, self._results, self._unresponsive = shared, results, unresponsive
+    self._lock, self._say, self._dropped = threading.Lock(), say, 0
+    self._heard: dict[str, float] = {}  # Task -> when its last report was taken.
+
+  def heard(self, name: str) -> bool:
+    """Returns whether the task's last report was taken within _HEARD_SECS."""
+    return time.monotonic() - self._heard.get(name, -math.inf) < _HEARD_SECS
+
+  def take(self, session: tf.compat.v1.Session) -> None:
+    """Takes all reports that wait."""
+    shared = self._shared
+    with self._lock:  # Two threads would count the same reports, and one would wait for ever.
+      fetches = [shared.num_reports, shared.dropped_so_far, shared.write_roll_call]
+      feed = {shared.new_roll_call: self._unresponsive.roll_call()}
+      waiting, dropped, _ = run_within(session, fetches, feed)
+      self._report_dropped(int(dropped))
+      texts = []
+      if waiting:
+        texts = run_within(session, shared.take_reports, {shared.how_many: int(waiting)})
+      leaves: dict[str, bool] = {}
+      for report in map(json.loads, texts):
+        name = f'{report["job"]}:{report["task"]}'
+        leaves[name] = report['leaves']
+        self._heard[name] = time.monotonic()
+        self._add(report)
+      self._unresponsive.saw_reports(
+        [name for name, is_leaving in leaves.items() if not is_leaving]
+      )
+      for name in [name for name, is_leaving in leaves.items() if is_leaving]:
+        self._unresponsive.forget(name)
+
+  def _report_dropped(self, dropped: int) -> None:
+    if dropped > self._dropped:
+      self._say(
+        f'{dropped - self._dropped} reports of tasks were dropped, since {self._shared.REPORTS} '
+        'waited for the chief already: their games are in no record'
+      )
+    self._dropped = dropped
+
+  def _add(self, report: dict[str, Any]) -> None:
+    if report['job'] == 'actor':
+      self._results.add_actor_report(report)
+    else:
+      self._results.add_learner_wait(report['wait_secs'], report['busy_secs'])
+
+
+class Records:
+  """Collects the reports of all tasks and writes metrics, episodes and messages of a run.
+
+  Args:
+    task: the chief's.
+    graph: with the counters and the shared state.
+    learner: the chief's own.
+    lock: on the run's folder.
+    writer: of the files in it.
+    end_of_run: told of the frames of all learners.
+  """
+
+  def __init__(
+    self,
+    task: Task,
+    graph: Graph,
+    learner: LearnerSide,
+    lock: resuming.RunLock,
+    writer: writers.RunWriter,
+    end_of_run: EndOfRun,
+  ):
+    self._task, self._graph, self._learner, self._logdir = task, graph, learner, lock.logdir
+    self._writer, self._end_of_run, self._row_secs = writer, end_of_run, task.options.metrics_secs
+    self._statistics = statistics.RunStatistics()
+    settings = graph.settings
+    self._signs = LearningSigns(
+      settings.num_actions,
+      settings.batch_size * settings.unroll_length,
+      settings.gradient_clipping,
+    )
+    self._next_row, self._rows = time.monotonic() + self._row_secs, 0
+    self._verdicts = Verdicts(settings.sample_reuse, socket.gethostname())
+    self._inbox = _Inbox(graph.shared, self._statistics, task.unresponsive, writer.message)
+    for sentence in lock.told:
+      writer.message(sentence)
+
+  def begin(
+    self, session: tf.compat.v1.Session, path: str | None, origin: str | None = None
+  ) -> int:
+    """Announces the run on a new session: its settings and its frames so far.
+
+    Args:
+      session: of the chief.
+      path: what was resumed, see `roles.parts.Part.opened`; None for a new run.
+      origin: the checkpoint whose weights a new run begins with, or None.
+
+    Returns:
+      The environment frames so far.
+    """
+    shared = self._graph.shared
+    frames = int(session.run(self._graph.counters.environment_frames))
+    announcement = announced(self._graph.settings, frames)
+    session.run(shared.write_settings, {shared.new_settings: announcement})
+    self._statistics.start(frames, _earlier_returns(self._logdir, frames, self.message))
+    self._writer.begin(frames, self._graph.settings._asdict())
+    new = f'new run from the weights of {origin}' if origin else 'new run'
+    where = f'resumed at {frames} frames from {path}' if path else new
+    self._writer.message(f'{self._logdir}: {where}; learns on {self._learner.device_names}')
+    return frames
+
+  def on_update(self, update: Update) -> None:
+    """Adds the figures of one update to the next row; see `roles.observers`."""
+    self._statistics.add_update(update.values, update.wait_secs, update.busy_secs)
+
+  def run(self, session: tf.compat.v1.Session, should_stop: Callable[[], bool]) -> None:
+    """Collects reports and writes rows until `should_stop` or the last frame."""
+    while not should_stop():
+      self._inbox.take(session)
+      # Other learners may reach the last frame while the chief's own learner waits for data.
+      frames = run_within(session, self._graph.counters.environment_frames)
+      if self._end_of_run.reached(frames):
+        return
+      now = time.monotonic()
+      if now >= self._next_row:
+        self._next_row = now + self._row_secs
+        row = self._write_row(session)
+        self._rows += 1
+        self._report_waits(row)
+      time.sleep(POLL_SECS)
+
+  def _write_row(self, session: tf.compat.v1.Session) -> dict[str, Any]:
+    counters, learner = self._graph.counters, self._learner
+    frames, updates, rate, entropy_cost, depth = run_within(
+      session,
+      [
+        counters.environment_frames,
+        counters.updates,
+        learner.learning_rate,
+        learner.entropy_cost,
+        learner.queue_size,
+      ],
+    )
+    row = self._statistics.row(
+      int(frames), int(updates), float(rate), int(depth), float(entropy_cost)
+    )
+    unresponsive, now = self._task.unresponsive.since(), time.time()
+    row['no_answer'] = ', '.join(f'{n} {now - since:.0f} s' for n, since in unresponsive.items())
+    self._writer.write(row)
+    for sentence in self._signs.add(row):
+      self._writer.message(sentence)
+    self._writer.write_episodes(self._statistics.pop_episodes(int(frames)))
+    self._task.heartbeat.update(
+      **{name: row[name] for name in _STATE_KEYS}, trouble=self._writer.trouble
+    )
+    return row
+
+  def _report_waits(self, row: dict[str, Any]) -> None:
+    is_local = self._task.cluster.is_local
+    if not is_local and self._rows % _ROWS_PER_CLUSTER_LINE == 0:
+      self._writer.message(statistics.cluster_line(row))
+    actors = self._task.options.num_actors if is_local else row['connected_actors']
+    if text := self._verdicts.add(row, actors):
+      self._writer.message(text)
+
+  def add_evaluation(self, row: dict[str, Any]) -> None:
+    """Writes a row of `reporting.statistics.EVALUATION_COLUMNS`."""
+    self._writer.write_evaluation(row)
+    self._writer.message(_line_of_evaluation(row))
+
+  def message(self, text: str) -> None:
+    """Prints a sentence above the live line."""
+    self._writer.message(text)
+
+  def set_trouble(self, text: str) -> None:
+    """Shows what is wrong with checkpoints in the live line and the state file; '' for nothing."""
+    self._writer.set_checkpoint_trouble(text)
+    self._task.heartbeat.update(trouble=self._writer.trouble)
+
+  def heard(self, session: tf.compat.v1.Session, names: Iterable[str]) -> bool:
+    """Returns whether one of these tasks still reports, once `run` has ended."""
+    self._inbox.take(session)
+    return any(map(self._inbox.heard, names))
+
+  def mean_return_100(self) -> float | None:
+    """Returns the mean return of the last 100 games, or None while there are fewer."""
+    return self._statistics.full_mean_return()
+
+  def collect(self, session: tf.compat.v1.Session) -> None:
+    """Takes the reports that have come since `run` ended."""
+    self._inbox.take(session)
+
+  def finish(self, session: tf.compat.v1.Session, unsaved: str = '') -> None:
+    """Writes the last row and the summary line.
+
+    Args:
+      session: to take the last reports from.
+      unsaved: why there is no last checkpoint, or ''.
+    """
+    self._inbox.take(session)
+    row = self._write_row(session)
+    self._writer.end_line()
+    self._writer.message(_summary(row, self._task, self._graph.settings, self._logdir, unsaved))
+
+  def close(self) -> None:
+    """Closes the files and draws the learning curve."""
+    self._writer.close()
+    _draw(self._logdir, self.message)
+
+
+def _line_of_evaluation(row: dict[str, Any]) -> str:
+  low, high = row['mean_return_low'], row['mean_return_high']
+  interval = '' if low is None else f' (95% interval {low:.2f} to {high:.2f})'
+  return (
+    f'evaluation at {row["environment_frames"]} frames: {row["num_episodes"]} games, mean '
+    f'{row["mean_return"]:.2f}{interval}'
+  )
+
+
+def _earlier_returns(logdir: str, frames: int, say: Callable[[str], None]) -> list[float]:
+  """Returns those of the last games so far; says so if they cannot be read."""
+  try:
+    return csv_files.last_returns(logdir, frames)
+  except (OSError, ValueError, KeyError) as e:
+    say(f'the last games in {logdir} cannot be read, training goes on without them: {e}')
+    return []
+
+
+def _draw(logdir: str, say: Callable[[str], None]) -> None:
+  """Draws learning_curve.png; no failure of that fails the run."""
+  try:
+    curves.plot_learning_curve(logdir, os.path.join(logdir, 'learning_curve.png'))
+  except Exception as e:
+    say(f'learning_curve.png is not drawn: {e}; --mode=plot draws it')
+
+
+def _summary(row: dict[str, Any], task: Task, settings: Settings, logdir: str, unsaved: str) -> str:
+  """Returns the last line of a run: why it ended, its results, and the command to resume it."""
+  games, resumes = row['mean_return_100'], ''
+  if task.cluster.is_local and row['environment_frames'] < settings.total_environment_frames:
+    resumes = f'; this goes on with it: {resuming.command(logdir, settings.level_name)}'
+  return (
+    f'{task.interrupts.reason}: {row["environment_frames"]} frames, {row["updates"]} updates, mean '
+    f'return of the last 100 games {"unknown" if games is None else format(games, ".2f")}; '
+    + (f'no checkpoint of it: {unsaved}' if unsaved else f'checkpoint in {logdir}{resumes}')
+  )

@@ -1,0 +1,128 @@
+"""What a task reports to the chief, once a second."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from roles.observers import Update
+from roles.sending import ReportSender
+from roles.task import Task
+from roles.wiring import Graph
+from runtime.process import WAITING_SECS
+from runtime.processors import ProcessorUse
+from runtime.sessions import ANSWER_SECS, run_within
+
+_REPORT_SECS = 1.0
+
+
+class Reports:
+  """Sends reports of this task, and notices when the run is done.
+
+  Args:
+    task: whose reports these are.
+    graph: with the shared state on ps 0.
+    queue_size: int32 tensor, of the queue that this task sends unrolls to or takes them from.
+    sender: to ps 0.
+    crashes: function that returns how many environments this task has rebuilt so far.
+  """
+
+  def __init__(
+    self,
+    task: Task,
+    graph: Graph,
+    queue_size: tf.Tensor,
+    sender: ReportSender,
+    crashes: Callable[[], int] = lambda: 0,
+  ):
+    self._task, self._graph, self._sender, self._crashes = task, graph, sender, crashes
+    self._queue_size = queue_size
+    self._lock, self._seen_full = threading.Lock(), -math.inf
+    self._clear()
+    self._sent, self._processors = time.monotonic(), ProcessorUse()
+
+  def _clear(self) -> None:
+    self._steps, self._wait_secs, self._busy_secs = 0, 0.0, 0.0
+    self._episodes: list[tuple[float, dict[str, Any]]] = []  # When it ended, and the episode.
+
+  def add_unroll(self, unroll: dict[str, Any]) -> None:
+    """Takes an actor loop's report of one unroll, see `acting.actor.ActorLoop.run`."""
+    with self._lock:
+      self._steps += unroll['steps']
+      self._wait_secs += unroll['wait_secs']
+      self._busy_secs += unroll['busy_secs']
+      now = time.monotonic()
+      self._episodes += [(now, episode) for episode in unroll['episodes']]
+
+  def on_update(self, update: Update) -> None:
+    """Takes the times of one update; see `roles.observers`."""
+    with self._lock:
+      self._wait_secs += update.wait_secs
+      self._busy_secs += update.busy_secs
+
+  def queue_is_full(self) -> bool:
+    """Returns whether the queue of unrolls was full when an actor last looked, a second ago."""
+    return time.monotonic() - self._seen_full < WAITING_SECS
+
+  def run(self, session: tf.compat.v1.Session, should_stop: Callable[[], bool]) -> None:
+    """Sends a report every second until `should_stop` or until the run is done."""
+    shared, cluster = self._graph.shared, self._task.cluster
+    sends = cluster.is_local or not cluster.is_chief  # In a cluster the chief knows what it did.
+    while not should_stop():
+      if sends:
+        self.send()
+      if not cluster.is_chief:
+        done, roll_call = session.run([shared.is_done, shared.roll_call])
+        self._task.unresponsive.saw_roll_call(roll_call)
+        if done:
+          self._task.interrupts.set('the run is done')
+          return
+      if cluster.job == 'actor':
+        self._look_at_queue(session)
+      time.sleep(_REPORT_SECS)
+    if sends:  # The episodes of the last second; they are lost if a peer was lost.
+      self.send()
+
+  def send(self) -> None:
+    """Sends what has happened since the last report."""
+    self._sender.send(self._next())
+
+  def _look_at_queue(self, session: tf.compat.v1.Session) -> None:
+    try:
+      size = run_within(session, self._queue_size, secs=ANSWER_SECS)
+    except tf.errors.DeadlineExceededError:
+      return  # The learner does not answer; ps 0 still tells whether the run is done.
+    if size >= self._graph.settings.queue_capacity:
+      self._seen_full = time.monotonic()
+
+  def _next(self) -> str:
+    """Returns the report since the last one, as JSON."""
+    cluster, now = self._task.cluster, time.monotonic()
+    with self._lock:
+      frames = self._steps * self._graph.settings.num_action_repeats
+      report = dict(
+        job=cluster.job or 'actor',
+        task=max(0, cluster.task),
+        pid=os.getpid(),
+        frames=frames,
+        wait_secs=self._wait_secs,
+        busy_secs=self._busy_secs,
+        episodes=[dict(e, secs_ago=round(now - ended, 3)) for ended, e in self._episodes],
+        crashes=self._crashes(),
+        host=socket.gethostname(),
+        processors_busy=self._processors.share(),
+        leaves=self._task.interrupts.is_set(),
+      )
+      self._clear()
+    if cluster.job == 'actor':
+      self._task.heartbeat.update(frames_per_sec=frames / (now - self._sent))
+    self._sent = now
+    return json.dumps(report)

@@ -1,0 +1,189 @@
+"""A run in one place: local training, learner and actor, each from its settings to its loops.
+
+IMPALA (Espeholt et al. 2018, arXiv 1802.01561). `chief` is local training as a whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from acting.actor import EnqueueOp
+from evaluation.periodic import Evaluations
+from reporting.writers import RunWriter
+from roles import wiring
+from roles.checkpointer import Checkpointer, Evaluator
+from roles.connection import Connection, RunSettings, announced_settings, chief_settings
+from roles.expected_waits import ExpectedWaits
+from roles.initialization import VariableInitializer, run_id
+from roles.observers import EndOfRun
+from roles.parts import Acting, Chief, Learning, Part, Reporting, SyncUpdates
+from roles.records import Records, open_writer
+from roles.reports import Reports
+from roles.resuming import RunLock
+from roles.role import Role
+from roles.sending import ReportSender, UnrollSender, actor_senders
+from roles.settings import Options, Settings, derived_seed, initial_weights
+from roles.task import Task
+from runtime.checkpoints import Checkpoints
+from runtime.cluster import Cluster
+from runtime.process import Interrupts
+
+# Flags of the chief that its evaluations are played with.
+_EVALUATION_FLAGS = ('eval_protocol', 'test_num_episodes', 'deterministic', 'max_episode_frames')
+
+
+def run(
+  cluster: Cluster, options: Options, interrupts: Interrupts, lock: RunLock | None = None
+) -> None:
+  """Runs local training, a learner or an actor to its end.
+
+  Args:
+    cluster: with this task's place in it.
+    options: of this task.
+    interrupts: by which it is told to end.
+    lock: the chief's, on the run's folder.
+
+  Raises:
+    BadInput: the command line contradicts the run or this machine.
+    RunFailed: the run cannot go on.
+  """
+  writer = open_writer(lock) if lock else None
+  task = Task(cluster, options, interrupts, writer.message if writer else None)
+  run_settings = chief_settings(task, lock) if lock else announced_settings(task)
+  if run_settings is None:  # Told to stop meanwhile.
+    return
+  with _seeded_graph(cluster, run_settings):
+    if lock and writer:
+      role = chief(task, run_settings, lock, writer)
+    else:
+      role = {'learner': learner, 'actor': actor}[cluster.job](task, run_settings)
+  role.run()
+
+
+def chief(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWriter) -> Role:
+  """Builds local training; in a cluster, the first learner: the same without actors.
+
+  Args:
+    task: the chief's.
+    run_settings: what is trained, and the frames so far.
+    lock: on the run's folder.
+    writer: of the run's records.
+  """
+  cluster, options, interrupts = task.cluster, task.options, task.interrupts
+  (settings, start_frames), logdir = run_settings, lock.logdir
+  task.heartbeat.update(logdir=os.path.abspath(logdir))
+  # The agent, with its weights and counters on the parameter servers if there are any.
+  graph = wiring.Graph(settings, cluster)
+  # The learner: unrolls wait in a queue, and each batch of them makes an update.
+  unrolls = graph.unroll_queue(max(0, cluster.task))
+  devices = wiring.learner_devices(cluster, options.learner_devices, settings.batch_size)
+  learner = wiring.LearnerSide(graph, unrolls, devices)
+  actors = None
+  if cluster.is_local:  # Actors: each steps a batch of environments and enqueues its unrolls.
+    environments = wiring.create_environments(settings, cluster, options, start_frames)
+    actors = wiring.ActorSide(graph, environments, options.dynamic_batching)
+  report_sender = ReportSender(graph.shared, cluster)
+  crashes = actors.crashes if actors else lambda: 0
+  reports = Reports(task, graph, learner.queue_size, report_sender, crashes)
+  # Records, checkpoints and evaluations.
+  end_of_run = EndOfRun(interrupts, settings.total_environment_frames)
+  records = Records(task, graph, learner, lock, writer, end_of_run)
+  evaluations = _evaluations(options, settings, logdir, records, interrupts)
+  checkpoints = Checkpoints(
+    logdir,
+    cluster.own_device,
+    learner.whole_weights(),
+    in_use=evaluations.plays,
+    keep=options.keep_checkpoints,
+    keep_every_frames=options.keep_checkpoint_every_frames,
+  )
+  checkpointer = Checkpointer(
+    checkpoints, options.save_checkpoint_secs, records, task.heartbeat.entering('learner'),
+    interrupts.is_set,
+  )  # fmt: skip
+  # Another run that still trains may have deleted the checkpoint since it was first looked for.
+  origin = initial_weights(options.init_from, settings, logdir, check=True)
+  initializer = VariableInitializer(
+    graph.shared,
+    'local' if cluster.is_local else run_id(logdir),
+    tf.compat.v1.global_variables_initializer(),
+    Checkpoints.first_values(origin, graph.agent.variables) if origin else {},
+    tf.compat.v1.report_uninitialized_variables(tf.compat.v1.global_variables()),
+    checkpoints.restore,
+  )
+  # All of it runs on one session until the frames are reached.
+  wait = ExpectedWaits(cluster, settings.sync_learners, task.unresponsive, reports.queue_is_full)
+  observers = [records, end_of_run, Evaluator(evaluations, checkpointer), checkpointer]
+  parts: list[Part] = [
+    Chief(task, graph, logdir, origin, records, evaluations, checkpointer),
+    Learning(task, graph, learner, observers, wait.reason),
+    Reporting(task, reports, report_sender),
+  ]
+  if learner.sync_ops:
+    parts.insert(0, SyncUpdates(learner.sync_ops, is_chief=True))
+  if actors:
+    parts.append(Acting(task, actors, UnrollSender(EnqueueOp(*unrolls)), reports, wait.reason))
+  return Role(task, run_settings, parts, Connection(task, parts, initializer, logdir))
+
+
+def learner(task: Task, run_settings: RunSettings) -> Role:
+  """Builds a learner that is not the chief: queue and updates, without records or checkpoints."""
+  cluster, settings = task.cluster, run_settings.settings
+  graph = wiring.Graph(settings, cluster)
+  devices = wiring.learner_devices(cluster, task.options.learner_devices, settings.batch_size)
+  learner = wiring.LearnerSide(graph, graph.unroll_queue(cluster.task), devices)
+  report_sender = ReportSender(graph.shared, cluster)
+  reports = Reports(task, graph, learner.queue_size, report_sender)
+  wait = ExpectedWaits(cluster, settings.sync_learners, task.unresponsive, reports.queue_is_full)
+  parts: list[Part] = [
+    Learning(task, graph, learner, [reports], wait.reason),
+    Reporting(task, reports, report_sender),
+  ]
+  if learner.sync_ops:
+    parts.insert(0, SyncUpdates(learner.sync_ops, is_chief=False))
+  return Role(task, run_settings, parts, Connection(task, parts))
+
+
+def actor(task: Task, run_settings: RunSettings) -> Role:
+  """Builds an actor: environments whose unrolls go to the queue of one learner."""
+  cluster, options, settings = task.cluster, task.options, run_settings.settings
+  graph = wiring.Graph(settings, cluster)
+  unrolls = graph.unroll_queue(cluster.learner_of_actor)
+  unroll_sender, report_sender = actor_senders(graph)
+  environments = wiring.create_environments(settings, cluster, options, run_settings.start_frames)
+  actors = wiring.ActorSide(graph, environments, options.dynamic_batching)
+  reports = Reports(task, graph, unrolls.queue.size(), report_sender, actors.crashes)
+  wait = ExpectedWaits(cluster, settings.sync_learners, task.unresponsive, reports.queue_is_full)
+  parts: list[Part] = [
+    Acting(task, actors, unroll_sender, reports, wait.reason),
+    Reporting(task, reports, report_sender),
+  ]
+  return Role(task, run_settings, parts, Connection(task, parts))
+
+
+def _evaluations(
+  options: Options, settings: Settings, logdir: str, records: Records, interrupts: Interrupts
+) -> Evaluations:
+  flags = {name: getattr(options, name) for name in _EVALUATION_FLAGS}
+  return Evaluations(
+    logdir,
+    options.eval_every_frames,
+    {'level_name': settings.level_name, **flags},
+    records.add_evaluation,
+    records.message,
+    lambda: interrupts.had_signal,
+  )
+
+
+@contextlib.contextmanager
+def _seeded_graph(cluster: Cluster, run_settings: RunSettings) -> Iterator[None]:
+  """Makes a TensorFlow graph the default one; nothing can be added to it afterwards."""
+  place = max(0, cluster.task) + (10_000 if cluster.job == 'actor' else 0)
+  with tf.Graph().as_default() as tf_graph:
+    tf.compat.v1.set_random_seed(derived_seed(run_settings.settings.seed, place))
+    yield
+    tf_graph.finalize()
