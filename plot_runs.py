@@ -8,7 +8,8 @@ import math
 import sys
 
 try:
-  from reporting import comparison
+  from reporting import comparison, comparison_report
+  from reporting.runs import read_runs
   from runtime.process import BadInput
 except ModuleNotFoundError as e:
   from common import missing_packages
@@ -50,18 +51,18 @@ def main(arguments):
   """Runs the command line; returns the exit code."""
   try:
     options = parse_arguments(arguments)
-    comparison.check_out(options.out)
-    runs = comparison.read_runs(options.runs, _tell)
+    comparison_report.check_out(options.out)
+    runs = read_runs(options.runs, _tell)
     compared = comparison.compare(runs, options.by.split(','), options.x, options.score)
-    comparison.plot(compared, options.out)
+    comparison_report.plot(compared, options.out)
   except BadInput as e:
     print(f'plot_runs.py: {e}', file=sys.stderr)
     return 2
   except OSError as e:
     print(f'plot_runs.py: {e}', file=sys.stderr)
     return 1
-  print(comparison.table(compared))
-  for sentence in comparison.remarks(compared):
+  print(comparison_report.table(compared))
+  for sentence in comparison_report.remarks(compared):
     print(sentence)
   print(options.out)
   return 0

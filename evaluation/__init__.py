@@ -1,4 +1,4 @@
-"""What a checkpoint is worth: it plays whole games, and its scores are set beside others.
+"""Evaluation of checkpoints: whole games played, recorded, filmed and exported.
 
-From the bottom up: scores, protocols, records, play; `modes` is what a person asks for.
+`roles.modes` has the modes of the command line that use it.
 """

@@ -1,12 +1,15 @@
-"""MODEL_CARD.md: what an exported policy is, how it came about, and what it is worth.
+"""Writes MODEL_CARD.md of an export: what the policy is, how it was trained, and its scores.
 
-It opens with the metadata that model hubs read; pictures and figures that it shows lie beside it.
+It starts with the YAML metadata that model hubs read. Its pictures are copied beside it.
 """
 
-import json
 import os
 import re
 import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
 
 from evaluation import records
 from reporting import commands, curves
@@ -15,19 +18,25 @@ NAME = 'MODEL_CARD.md'
 _FILMS = ('video.webp', 'video.webm')
 
 
-def write(folder, logdir, policy, record, defaults):
-  """Writes MODEL_CARD.md, and beside it the curve, the evaluations and the film, where there are.
+def write(
+  folder: str,
+  logdir: str,
+  policy: Mapping[str, Any],
+  record: Mapping[str, Any],
+  defaults: Mapping[str, Any],
+) -> None:
+  """Writes MODEL_CARD.md and copies the curve, the evaluations and the film of the run beside it.
 
   Args:
     folder: of the export.
     logdir: of the run.
-    policy: dict, the contents of policy.json.
-    record: dict, the run's run.json; {} where there is none.
-    defaults: dict, the defaults of the flags of experiment.py.
+    policy: contents of policy.json.
+    record: the run's run.json; {} if there is none.
+    defaults: of all flags of experiment.py.
 
   Raises:
-    BadInput: evaluation.json holds something else.
-    OSError: the disk.
+    BadInput: evaluation.json is no list of evaluations.
+    OSError: a file cannot be read or written.
   """
   evaluations = records.read(logdir)
   if evaluations:
@@ -49,12 +58,14 @@ def write(folder, logdir, policy, record, defaults):
     file.write('\n'.join(part for part in parts if part))
 
 
-def changed_flags(policy, command, defaults):
-  """Flags of a start that differ from their defaults, a dict; level and agent come first.
+def changed_flags(
+  policy: Mapping[str, Any], command: commands.Command, defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the flags of a start that differ from their defaults; level and agent come first.
 
   Args:
     policy, defaults: see `write`.
-    command: `reporting.commands.Command`.
+    command: of the run.
   """
   changed = {
     name: value
@@ -64,24 +75,28 @@ def changed_flags(policy, command, defaults):
   return {'level_name': policy['level_name'], 'agent_name': policy['agent_name'], **changed}
 
 
-def _metadata(policy, evaluations):
-  lines = ['---', f'license: {policy["licence"].lower()}', 'tags:']
-  tags = ('reinforcement-learning', 'deep-reinforcement-learning', 'impala', policy['level_name'])
-  lines += [f'- {json.dumps(tag)}' for tag in tags]
-  of_this = [e for e in evaluations if e.get('checkpoint') == policy['checkpoint']]
-  if of_this:
-    level = json.dumps(policy['level_name'])
-    task = 'reinforcement-learning'
-    lines += ['model-index:', f'- name: {json.dumps(policy["agent_name"])}', '  results:']
-    lines += ['  - task:', f'      type: {task}', f'      name: {task}']
-    lines += ['    dataset:', f'      name: {level}', f'      type: {level}', '    metrics:']
-    lines += ['    - type: mean_reward', '      name: mean_reward']
-    lines += [f'      value: {of_this[0]["mean"]:.2f} +/- {of_this[0]["std"]:.2f}']
-    lines += ['      verified: false']
-  return '\n'.join([*lines, '---', ''])
+def _metadata(policy: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> str:
+  """Returns the YAML block; its fields are those of Hugging Face's model cards."""
+  level, task = policy['level_name'], 'reinforcement-learning'
+  metadata: dict[str, Any] = {
+    'license': policy['licence'].lower(),
+    'tags': [task, 'deep-reinforcement-learning', 'impala', level],
+  }
+  own = [e for e in evaluations if e.get('checkpoint') == policy['checkpoint']]
+  if own:
+    mean_reward = f'{own[0]["mean"]:.2f} +/- {own[0]["std"]:.2f}'
+    result = {
+      'task': {'type': task, 'name': task},
+      'dataset': {'name': level, 'type': level},
+      'metrics': [
+        {'type': 'mean_reward', 'name': 'mean_reward', 'value': mean_reward, 'verified': False}
+      ],
+    }
+    metadata['model-index'] = [{'name': policy['agent_name'], 'results': [result]}]
+  return f'---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n'
 
 
-def _summary(policy, record):
+def _summary(policy: Mapping[str, Any], record: Mapping[str, Any]) -> str:
   frames, versions = policy['environment_frames'], record.get('versions') or {}
   trained = '' if frames is None else f' for {frames:,} environment frames'
   tensorflow, commit = (
@@ -96,20 +111,20 @@ def _summary(policy, record):
   )
 
 
-def _evaluations(policy, evaluations):
-  rows = [_evaluation(e, e.get('checkpoint') == policy['checkpoint']) for e in evaluations]
+def _evaluations(policy: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> str:
+  rows = [_evaluation_row(e, e.get('checkpoint') == policy['checkpoint']) for e in evaluations]
   if not rows:
     return '## Evaluations\n\nIt was not evaluated.\n'
   header = (
     '| frames of the checkpoint | protocol | actions | games | mean (95% interval) | median | '
     'human-normalised |\n| --- | --- | --- | --- | --- | --- | --- |'
   )
-  told = 'The newest first; those of this checkpoint are bold. `evaluation.json` has every return.'
-  return '\n'.join(['## Evaluations', '', header, *rows, '', told, ''])
+  note = 'The newest first; those of this checkpoint are bold. `evaluation.json` has every return.'
+  return '\n'.join(['## Evaluations', '', header, *rows, '', note, ''])
 
 
-def _evaluation(entry, is_of_this):
-  bold = '**' if is_of_this else ''
+def _evaluation_row(entry: Mapping[str, Any], is_bold: bool) -> str:
+  bold = '**' if is_bold else ''
   low, high = entry.get('mean_interval_95') or (None, None)
   normalised = entry.get('human_normalised_score')
   cells = [
@@ -124,16 +139,16 @@ def _evaluation(entry, is_of_this):
   return '| ' + ' | '.join(f'{bold}{cell}{bold}' if cell else '' for cell in cells) + ' |'
 
 
-def _curve(folder, logdir):
+def _curve(folder: str, logdir: str) -> str:
   picture = 'learning_curve.png'
   try:
     curves.plot_learning_curve(logdir, os.path.join(folder, picture))
-  except ValueError:  # No rows of metrics.
+  except ValueError:  # There are no rows of metrics.
     return ''
   return f'## Learning curve\n\n![Returns, waits, policy lag and loss over frames]({picture})\n'
 
 
-def _film(films):
+def _film(films: Sequence[str]) -> str:
   if not films:
     return ''
   shown = [f'![A game]({name})' for name in films if name.endswith('.webp')]
@@ -141,7 +156,7 @@ def _film(films):
   return '\n\n'.join(['## A game', *shown, ''])
 
 
-def _use(policy):
+def _use(policy: Mapping[str, Any]) -> str:
   needed = 'tensorflow numpy ' + ('ale-py' if policy['atari'] else 'gymnasium')
   own = ''
   if policy['level_name'].startswith('impala/'):
@@ -159,24 +174,26 @@ def _use(policy):
   )
 
 
-def _training(policy, record, defaults):
+def _training(
+  policy: Mapping[str, Any], record: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> str:
   made_by = commands.commands(record, defaults) or [commands.Command({}, '', 1, '', '')]
-  told = ['## How it was trained', '']
+  lines = ['## How it was trained', '']
   if len(made_by) > 1:
-    told += ['The run was started by these commands, one after the other:', '']
+    lines += ['The run was started by these commands, one after the other:', '']
   for command in made_by:
-    told += [*_start(command), '```bash', commands.line(changed_flags(policy, command, defaults))]
-    told += ['```', '']
+    lines += [*_start(command), '```bash', commands.line(changed_flags(policy, command, defaults))]
+    lines += ['```', '']
   of_last = ' of the last start' if len(made_by) > 1 else ''
-  told += [f'Level, agent, and the flags{of_last} that differ from their defaults:', '']
-  told += ['| flag | value |', '| --- | --- |']
+  lines += [f'Level, agent, and the flags{of_last} that differ from their defaults:', '']
+  lines += ['| flag | value |', '| --- | --- |']
   changed = changed_flags(policy, made_by[-1], defaults)
-  told += [f'| `{name}` | {_cell(commands.text(value))} |' for name, value in changed.items()]
-  return '\n'.join([*told, ''])
+  lines += [f'| `{name}` | {_cell(commands.text(value))} |' for name, value in changed.items()]
+  return '\n'.join([*lines, ''])
 
 
-def _start(command):
-  """The lines above a command: when, how often, on what."""
+def _start(command: commands.Command) -> list[str]:
+  """Returns the lines above a command: when, how often and on which tasks it was started."""
   times = f'started {command.starts} times, first' if command.starts > 1 else 'started'
   parts = [f'{times} at {command.started}'] if command.started else []
   parts += [f'with {command.tasks}'] if command.tasks else []
@@ -184,7 +201,7 @@ def _start(command):
   return [f'- {", ".join(parts)}', ''] if parts else []
 
 
-def _cell(text):
-  """Text for a cell of a table, which nothing in it ends."""
+def _cell(text: str) -> str:
+  """Returns text escaped for a cell of a Markdown table."""
   escaped = re.sub(r'([\\`*|<\[])', r'\\\1', text)
   return ' '.join(escaped.split())

@@ -1,10 +1,12 @@
-"""A checkpoint becomes a SavedModel that needs none of this code, described beside it."""
+"""Exports a checkpoint as a SavedModel that needs none of this code, with policy.json beside it."""
 
 import ctypes
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -15,23 +17,30 @@ from runtime.process import RunFailed
 _PLAYER, _MADE_IN = 'play_exported.py', '.export-'
 
 
-def export(folder, checkpoint, settings, atari, description, add=lambda folder, policy: None):
+def export(
+  folder: str,
+  checkpoint: str,
+  settings: Any,
+  atari: Mapping[str, Any] | None,
+  description: Mapping[str, Any],
+  write_more: Callable[[str, dict[str, Any]], None] = lambda folder, policy: None,
+) -> None:
   """Writes the SavedModel, policy.json and play_exported.py; an earlier export is replaced.
 
   The signatures `initial_state` (batch_size int32 []) and `step` have the names, shapes and dtypes
-  of `evaluation.policy.Policy`. Observations go in as the environment gives them: their scaling is
-  inside.
+  of `evaluation.policy.Policy`. Observations are passed as the environment returns them; the model
+  scales them.
 
   Args:
     folder: of the export; its parent exists.
     checkpoint: path of a checkpoint.
-    settings: a run's settings.
-    atari: dict of the arguments of ale_py's AtariVectorEnv, None for other levels.
-    description: dict of further entries of policy.json.
-    add: function of a folder and the contents of policy.json, writes what else belongs there.
+    settings: `roles.settings.Settings` of the run.
+    atari: arguments of ale_py's AtariVectorEnv; None for other levels.
+    description: further entries of policy.json.
+    write_more: function of the folder and the contents of policy.json that writes further files.
 
   Raises:
-    RunFailed: the disk; then nothing is left of the new export.
+    RunFailed: it cannot be written; nothing is left of the new export.
   """
   parent = os.path.dirname(folder)
   try:
@@ -41,14 +50,14 @@ def export(folder, checkpoint, settings, atari, description, add=lambda folder, 
     raise RunFailed(f'{folder}: the export cannot be written: {e.strerror}') from None
   try:
     _write_saved_model(new, checkpoint, settings)
-    policy = _contents(checkpoint, settings, atari) | description
+    policy = {**_contents(checkpoint, settings, atari), **description}
     with open(os.path.join(new, 'policy.json'), 'w', encoding='utf-8') as file:
       json.dump(policy, file, indent=2)
       file.write('\n')
     shutil.copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), _PLAYER), new)
-    add(new, policy)
+    write_more(new, policy)
     _sync(new)
-    os.chmod(new, 0o777 & ~_umask())  # That of mkdtemp keeps others out.
+    os.chmod(new, 0o777 & ~_umask())  # mkdtemp makes a folder that only its owner can read.
     _replace(new, folder)
     files.sync_folder(parent)
   except (OSError, tf.errors.OpError) as e:
@@ -57,8 +66,8 @@ def export(folder, checkpoint, settings, atari, description, add=lambda folder, 
     shutil.rmtree(new, ignore_errors=True)  # By now it may be the earlier export.
 
 
-def _put_back(folder):
-  """Removes what killed exports have left, but for an export that one of them had just moved."""
+def _put_back(folder: str) -> None:
+  """Removes what killed exports have left; an earlier export gets its name back."""
   parent, old = os.path.dirname(folder), folder + '.old'
   if os.path.isdir(old) and not os.path.exists(folder):
     os.rename(old, folder)
@@ -67,11 +76,11 @@ def _put_back(folder):
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _replace(new, folder):
-  """Gives the new folder its name, and the earlier one that of the new; both exist at any time.
+def _replace(new: str, folder: str) -> None:
+  """Exchanges the names of the new and the earlier export.
 
-  Where the file system cannot exchange two names, a kill between two renames leaves the earlier one
-  as FOLDER.old, and `_put_back` gives it its name again.
+  If the file system cannot exchange two names at once, a kill between two renames may leave the
+  earlier export as FOLDER.old, which `_put_back` renames.
   """
   if not os.path.lexists(folder):
     os.rename(new, folder)
@@ -81,8 +90,8 @@ def _replace(new, folder):
     os.rename(folder + '.old', new)
 
 
-def _exchange(one, other):
-  """Exchanges two names at once; False where the system or the file system cannot."""
+def _exchange(one: str, other: str) -> bool:
+  """Exchanges two names at once; returns False if the system or the file system cannot."""
   try:
     renameat2 = ctypes.CDLL(None).renameat2
   except (OSError, AttributeError):
@@ -91,22 +100,22 @@ def _exchange(one, other):
   return renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
-def _sync(folder):
+def _sync(folder: str) -> None:
   for at, _, names in os.walk(folder):
     for name in names:
       files.sync(os.path.join(at, name))
     files.sync_folder(at)
 
 
-def _umask():
-  """The mask of this process; it can only be read by setting it."""
+def _umask() -> int:
+  """Returns the file mode mask of this process, which can only be read by setting it."""
   mask = os.umask(0o077)
   os.umask(mask)
   return mask
 
 
-def _write_saved_model(folder, checkpoint, settings):
-  with tf.Graph().as_default():  # Without a seed: actions are drawn anew in each process.
+def _write_saved_model(folder: str, checkpoint: str, settings: Any) -> None:
+  with tf.Graph().as_default():  # No seed: each process samples other actions.
     policy = build_policy(settings)
     saver = tf.compat.v1.train.Saver(policy.agent.variables)
     signature = tf.compat.v1.saved_model.predict_signature_def
@@ -127,7 +136,7 @@ def _write_saved_model(folder, checkpoint, settings):
       builder.save()
 
 
-def _contents(checkpoint, settings, atari):
+def _contents(checkpoint: str, settings: Any, atari: Mapping[str, Any] | None) -> dict[str, Any]:
   reader = tf.train.load_checkpoint(checkpoint)
   frames = 'environment_frames'
   return dict(

@@ -1,8 +1,9 @@
-"""A Python program at a low priority, which ends with whoever started it.
+"""Runs a Python program at a low priority; it is killed if its parent dies.
 
   python evaluation/low_priority.py LIFELINE PROGRAM [ARGUMENT...]
 
-See `acting.worker_process.die_with_parent`.
+LIFELINE is the file descriptor of `acting.worker_process.die_with_parent`. `evaluation.periodic`
+starts this file, which is a program of its own since it has to start within milliseconds.
 """
 
 import os
@@ -12,16 +13,15 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from acting.worker_process import die_with_parent
 
-# The kernel weighs it with 45 against 1024: 4% of a processor that another thread wants, all of one
-# that nobody wants.
+# A kernel weight of 45 against 1024: 4% of a busy processor, all of an idle one.
 _NICE = 14
 
 
-def main(lifeline, *command):
-  """Becomes the program; the kernel keeps what was asked of it for this process."""
+def main(lifeline: str, *command: str) -> None:
+  """Replaces this process by the program, which keeps the priority and the death signal."""
   die_with_parent(int(lifeline))
-  # Ctrl-C is the parent's business. No session of its own: where the kernel groups processes by
-  # session (sched_autogroup), priorities count within one only.
+  # A process group of its own: Ctrl-C concerns the parent only. No session of its own: under
+  # sched_autogroup, priorities are compared within a session only.
   os.setpgid(0, 0)
   os.nice(_NICE)
   os.execv(sys.executable, [sys.executable, *command])

@@ -1,7 +1,9 @@
-"""Evaluation while training: a process of its own plays a checkpoint, one at a time.
+"""Evaluates checkpoints while training, one at a time, each in a process of its own.
 
-It is `experiment.py --mode=test` at a low priority (`nice`), on processors only.
+The process is `experiment.py --mode=test` at a low priority (`nice`), without a GPU.
 """
+
+from __future__ import annotations
 
 import os
 import subprocess
@@ -9,81 +11,93 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Mapping
+from typing import IO, TYPE_CHECKING, Any
 
 from evaluation import records
 from reporting import csv_files
 from runtime.process import RunFailed
 
+if TYPE_CHECKING:
+  from runtime.checkpoints import Saved
+
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PROGRAM = os.path.join(_ROOT, 'experiment.py')
 _LOW_PRIORITY = os.path.join(_ROOT, 'evaluation', 'low_priority.py')
-# A signal to a whole process group may end a process that has no group of its own yet before the
-# run hears of it.
-_MOMENT_SECS = 1.0
-_LOOK_SECS = 0.2  # Between two looks whether the run is told to end.
+# A signal to the whole process group may reach an evaluation, before it has a group of its own,
+# earlier than the run.
+_SIGNAL_SECS = 1.0
+_POLL_SECS = 0.2
 
 
-class Evaluations:
-  """The evaluations of a run that trains, started one after another; none outlives this process.
+class PeriodicEvaluator:
+  """Evaluates checkpoints of a run that trains. No evaluation outlives this process.
 
   Args:
     logdir: the run's folder.
-    every_frames: environment frames between two evaluations; 0: there are none.
-    flags: dict, with what flags of experiment.py is played.
-    done: function of a row, a dict of `reporting.statistics.EVALUATION_COLUMNS`.
-    warn: function of a sentence: one has failed, or was dropped.
-    run_ends: function without arguments, whether the run was told to end.
+    every_frames: environment frames between two evaluations; 0: no evaluations.
+    flags: flags of experiment.py for the evaluations.
+    on_result: called with each row of `reporting.metrics.EVALUATION_METRICS`.
+    log: called with a sentence if an evaluation failed or was dropped.
+    should_stop: returns whether the run was told to end.
   """
 
-  def __init__(self, logdir, every_frames, flags, done, warn, run_ends):
+  def __init__(
+    self,
+    logdir: str,
+    every_frames: int,
+    flags: Mapping[str, Any],
+    on_result: Callable[[dict[str, Any]], None],
+    log: Callable[[str], None],
+    should_stop: Callable[[], bool],
+  ):
     self._logdir, self._every, self._flags = logdir, every_frames, flags
-    self._done, self._warn, self._run_ends = done, warn, run_ends
+    self._on_result, self._log, self._should_stop = on_result, log, should_stop
     self._lock, self._stopped = threading.Lock(), False
-    self._last, self._playing, self._process, self._thread = None, '', None, None
+    self._last_frames: int | None = None  # Of the last checkpoint that was evaluated.
+    self._evaluating = ''  # Name of the checkpoint that is being evaluated.
+    self._process: subprocess.Popen[bytes] | None = None
+    self._thread: threading.Thread | None = None
 
-  def begin(self, frames):
-    """The run begins, or goes on, with so many environment frames."""
-    if self._last is None:
-      self._last = last_evaluated(self._logdir, frames)
-    self._last = min(self._last, frames)
+  def begin(self, frames: int) -> None:
+    """Starts counting from the environment frames at which the run begins or resumes."""
+    if self._last_frames is None:
+      self._last_frames = last_evaluated(self._logdir, frames)
+    self._last_frames = min(self._last_frames, frames)
 
-  def is_due(self, frames):
-    """Whether one is to start at so many environment frames; never while another one plays."""
-    if not self._every or self._playing:
+  def is_due(self, frames: int) -> bool:
+    """Returns whether to evaluate at so many frames; False while another evaluation runs."""
+    if not self._every or self._evaluating:
       return False
-    return frames // self._every > self._last // self._every
+    return frames // self._every > (self._last_frames or 0) // self._every
 
-  def plays(self, name):
-    """Whether the checkpoint of this name is being played, so that it may not be deleted."""
-    return name == self._playing
+  def uses(self, name: str) -> bool:
+    """Returns whether the checkpoint of this name is being evaluated and must not be deleted."""
+    return name == self._evaluating
 
-  def start(self, saved):
-    """Starts to play a checkpoint, a `runtime.checkpoints.Saved`."""
-    self._last, self._playing = saved.frames, saved.name
+  def start(self, saved: Saved) -> None:
+    """Starts to evaluate a checkpoint."""
+    self._last_frames, self._evaluating = saved.frames, saved.name
     self._thread = threading.Thread(target=self._run, args=(saved,), daemon=True, name='evaluation')
     self._thread.start()
 
-  def finish(self, saved):
-    """The run has its last checkpoint: it is played too, unless the run is told to end meanwhile.
-
-    Args:
-      saved: `runtime.checkpoints.Saved`, or None.
-    """
-    if self._await() and self._every and saved and saved.frames != self._last:
+  def finish(self, saved: Saved | None) -> None:
+    """Evaluates the last checkpoint of the run and waits, unless the run is told to end."""
+    if self._wait() and self._every and saved and saved.frames != self._last_frames:
       games = self._flags['test_num_episodes']
-      self._warn(f'the last checkpoint is played, {games} games; Ctrl-C ends without them')
+      self._log(f'the last checkpoint is played, {games} games; Ctrl-C ends without them')
       self.start(saved)
-      self._await()
+      self._wait()
     self.stop()
 
-  def _await(self):
-    """Waits for the one that plays; False once the run is told to end."""
-    while self._thread and self._thread.is_alive() and not self._run_ends():
-      self._thread.join(_LOOK_SECS)
-    return not self._run_ends()
+  def _wait(self) -> bool:
+    """Waits for the current evaluation; returns False if the run is told to end."""
+    while self._thread and self._thread.is_alive() and not self._should_stop():
+      self._thread.join(_POLL_SECS)
+    return not self._should_stop()
 
-  def stop(self):
-    """Drops the one that plays; no other starts. May be called twice."""
+  def stop(self) -> None:
+    """Kills the current evaluation; no other will start. May be called twice."""
     with self._lock:
       self._stopped = True
       if self._process:
@@ -91,28 +105,28 @@ class Evaluations:
     if self._thread:
       self._thread.join()
 
-  def _run(self, saved):
+  def _run(self, saved: Saved) -> None:
     try:
-      self._done(self._played(saved))
+      self._on_result(self._evaluate(saved))
     except (OSError, ValueError, RunFailed) as e:
-      if self._the_run_ends():
-        self._warn(f'the evaluation at {saved.frames} frames was dropped, for the run ends')
+      if self._run_is_ending():
+        self._log(f'the evaluation at {saved.frames} frames was dropped, for the run ends')
       else:
-        self._warn(f'the evaluation at {saved.frames} frames failed, training goes on: {e}')
+        self._log(f'the evaluation at {saved.frames} frames failed, training goes on: {e}')
     finally:
-      self._playing = ''
+      self._evaluating = ''
 
-  def _the_run_ends(self):
-    """Whether that is why an evaluation came to nothing."""
-    deadline = time.monotonic() + _MOMENT_SECS
-    while not (self._stopped or self._run_ends()):
+  def _run_is_ending(self) -> bool:
+    """Returns whether an evaluation failed because the run is ending."""
+    deadline = time.monotonic() + _SIGNAL_SECS
+    while not (self._stopped or self._should_stop()):
       if time.monotonic() > deadline:
         return False
       time.sleep(0.05)
     return True
 
-  def _played(self, saved):
-    """The row of an evaluation, once all its games were played."""
+  def _evaluate(self, saved: Saved) -> dict[str, Any]:
+    """Plays all games of an evaluation; returns its row."""
     before = [record.get('time') for record in records.read(self._logdir)]
     with tempfile.TemporaryFile() as output:
       code = self._exit_code(saved, output)
@@ -130,7 +144,8 @@ class Evaluations:
         return row_of(record)
     raise RunFailed('evaluation.json does not have it')
 
-  def _exit_code(self, saved, output):
+  def _exit_code(self, saved: Saved, output: IO[bytes]) -> int:
+    """Runs an evaluation to its end; returns the exit code."""
     lifeline, ours = os.pipe()
     flags = {**self._flags, 'logdir': self._logdir, 'checkpoint': saved.frames}
     try:
@@ -152,8 +167,8 @@ class Evaluations:
       os.close(ours)
 
 
-def row_of(record):
-  """The row of evaluations.csv for an entry of evaluation.json."""
+def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the row of evaluations.csv for an entry of evaluation.json."""
   low, high = record['mean_interval_95'] or (None, None)
   return dict(
     time=record['time'],
@@ -170,7 +185,7 @@ def row_of(record):
   )
 
 
-def last_evaluated(logdir, frames):
-  """Environment frames of the last row of evaluations.csv that has at most so many, or 0."""
+def last_evaluated(logdir: str, frames: int) -> int:
+  """Returns the most environment_frames in evaluations.csv that are at most `frames`, or 0."""
   rows = csv_files.read_evaluations(logdir)
   return max([n for row in rows if (n := int(row['environment_frames'])) <= frames], default=0)

@@ -1,25 +1,27 @@
-"""What is drawn of one step: the game, and beside it what the agent sees, expects and intends."""
+"""Draws the frames of a film: the game, and a panel with observation, value and policy."""
+
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 
-_HEIGHT = 420  # Pixels, at least, of an annotated picture: less is not legible.
-_PANEL = 320
-_LEAST_SIDE = 64  # Pixels of a picture: fewer are not seen.
+_HEIGHT = 420  # Minimum height of an annotated picture in pixels, for legible text.
+_PANEL = 320  # Width of the panel in pixels.
+_LEAST_SIDE = 64  # Minimum side of a picture in pixels.
 _WHITE, _GREY, _BAR = (235, 235, 235), (150, 150, 150), (90, 170, 250)
 
 
 class Fitting:
-  """Gives all pictures of a film the size of the first, magnified where that is very small.
+  """Scales all pictures of a film to the size of the first, which is magnified if it is very small.
 
-  What is larger or smaller is scaled as a whole, on black.
+  The aspect ratio is kept; the rest is black.
   """
 
   def __init__(self):
-    self._size = None  # Width and height.
+    self._size: tuple[int, int] | None = None  # Width and height.
 
-  def __call__(self, picture):
-    """uint8 [H, W, 3] -> uint8 [H', W', 3], of the same H' and W' in each call."""
+  def __call__(self, picture: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] -> uint8 [H', W', 3], with the same H' and W' in each call."""
     height, width, _ = picture.shape
     if self._size is None:
       factor = -(-_LEAST_SIDE // min(height, width))
@@ -34,16 +36,23 @@ class Fitting:
     return np.pad(picture, ((0, below), (0, beside), (0, 0)))
 
 
-def annotated(picture, observation, figures, probabilities, action, action_names):
-  """A picture with its panel.
+def annotated(
+  picture: np.ndarray,
+  observation: np.ndarray,
+  figures: Mapping[str, str],
+  probabilities: np.ndarray,
+  action: int,
+  action_names: Sequence[str],
+) -> np.ndarray:
+  """Returns a picture with its panel.
 
   Args:
-    picture: uint8 [H, W, 3], the game; it is magnified by a whole factor.
-    observation: what the agent is given, uint8 [h, w, c] or float32 [d].
-    figures: dict of name to text.
-    probabilities: float [A].
-    action: int, the one taken.
-    action_names: list of A strings.
+    picture: uint8 [H, W, 3], the game; it is magnified by an integer factor.
+    observation: of the agent, uint8 [h, w, c] or float32 [d].
+    figures: texts by name, for the top of the panel.
+    probabilities: float [A], of the actions.
+    action: the one taken.
+    action_names: [A].
 
   Returns:
     uint8 [H', W', 3] with even sides.
@@ -57,24 +66,26 @@ def annotated(picture, observation, figures, probabilities, action, action_names
     _write(panel, name, 12, y, _GREY)
     _write(panel, text, 110, y, _WHITE)
     y += 22
-  y = _seen(panel, observation, y)
-  _bars(panel, probabilities, action, action_names, y)
+  y = _draw_observation(panel, observation, y)
+  _draw_probabilities(panel, probabilities, action, action_names, y)
   below = ((0, height - game.shape[0]), (0, 0), (0, 0))
   return even(np.concatenate([np.pad(game, below), panel], axis=1))
 
 
-def even(picture):
-  """The picture with a black last row or column where a side is odd: codecs want even ones."""
+def even(picture: np.ndarray) -> np.ndarray:
+  """Pads a picture with a black row or column where a side is odd, as codecs require."""
   height, width, _ = picture.shape
   return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)))
 
 
-def _write(panel, text, x, y, colour, size=0.45):
+def _write(
+  panel: np.ndarray, text: str, x: int, y: int, colour: tuple[int, int, int], size: float = 0.45
+) -> None:
   cv2.putText(panel, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
-def _seen(panel, observation, y):
-  """Draws the observation's channels (at most 4), or the numbers of a vector; the y below it."""
+def _draw_observation(panel: np.ndarray, observation: np.ndarray, y: int) -> int:
+  """Draws an image's last channels (at most 4) or a vector's first numbers; returns the y below."""
   _write(panel, 'the network sees', 12, y + 4, _GREY)
   y += 12
   if observation.ndim == 1:
@@ -94,8 +105,10 @@ def _seen(panel, observation, y):
   return y + side + 22
 
 
-def _bars(panel, probabilities, action, names, y):
-  """Draws the likeliest actions that fit, in the order of their numbers."""
+def _draw_probabilities(
+  panel: np.ndarray, probabilities: np.ndarray, action: int, names: Sequence[str], y: int
+) -> None:
+  """Draws bars of the likeliest actions that fit, sorted by action."""
   _write(panel, 'action probabilities', 12, y, _GREY)
   fits = max(1, (len(panel) - y - 8) // 18)
   shown = sorted(np.argsort(-probabilities, kind='stable')[:fits])

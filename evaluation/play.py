@@ -1,6 +1,8 @@
-"""A checkpoint plays whole games: its scores."""
+"""Plays whole games with the policy of a checkpoint."""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,31 +12,35 @@ from acting import actor
 
 MAX_ENVIRONMENTS = 16
 _STEPS_PER_CALL = 20
-PROGRESS_SECS = 10.0  # Between two lines about games that take long.
+PROGRESS_SECS = 10.0  # Between two lines of progress.
 
 
-def quotas(num_episodes, num_envs):
-  """Games per environment, fixed beforehand so that short games are not favoured."""
+def quotas(num_episodes: int, num_envs: int) -> list[int]:
+  """Returns the games of each environment, fixed so that short games are not favoured."""
   return [num_episodes // num_envs + (i < num_episodes % num_envs) for i in range(num_envs)]
 
 
 class GameCollector:
-  """The scores of each environment's first games, up to its quota.
+  """Collects the scores of each environment's first games, up to its quota.
 
   Args:
     num_episodes: games in total.
-    num_envs: N.
+    num_envs: N, number of environments.
   """
 
-  def __init__(self, num_episodes, num_envs):
+  def __init__(self, num_episodes: int, num_envs: int):
     self.num_episodes = num_episodes
     self._quotas = quotas(num_episodes, num_envs)
-    self._scores = [[] for _ in range(num_envs)]
-    self._lengths = []
+    self._scores: list[list[float]] = [[] for _ in range(num_envs)]
+    self._lengths: list[int] = []  # Agent steps of each game.
     self._running = np.zeros(num_envs, np.int32)
 
-  def add(self, infos):
-    """Takes StepOutputInfo of [N, T+1] whose entry 0 was taken before; True once all are played."""
+  def add(self, infos: Any) -> bool:
+    """Adds one unroll; returns whether all games were played.
+
+    Args:
+      infos: StepOutputInfo of arrays [N, T+1]; entry 0 is the last of the unroll before.
+    """
     for i, t in zip(*np.nonzero(infos.game_over[:, 1:]), strict=True):
       if len(self._scores[i]) < self._quotas[i]:
         self._scores[i].append(float(infos.episode_return[i, t + 1]))
@@ -43,26 +49,26 @@ class GameCollector:
     return self.complete
 
   @property
-  def complete(self):
+  def complete(self) -> bool:
     """Whether all games were played."""
     return all(len(s) == q for s, q in zip(self._scores, self._quotas, strict=True))
 
   @property
-  def scores(self):
-    """All games' raw returns."""
+  def scores(self) -> list[float]:
+    """Raw returns of the games."""
     return [score for scores in self._scores for score in scores]
 
   @property
-  def steps(self):
-    """Agent steps of these games."""
+  def steps(self) -> int:
+    """Agent steps of the games."""
     return sum(self._lengths)
 
-  def cut_off(self, max_steps):
-    """How many of these games took so many agent steps; they have not ended by themselves."""
+  def cut_off(self, max_steps: int) -> int:
+    """Returns how many games were cut off, that is, took at least `max_steps` agent steps."""
     return sum(length >= max_steps for length in self._lengths)
 
-  def progress(self):
-    """How far the games are, in one line."""
+  def progress(self) -> str:
+    """Returns the progress of the games, in one line."""
     scores = self.scores
     mean = f', mean {np.mean(scores):.2f}' if scores else ''
     return (
@@ -75,45 +81,45 @@ class _LikeliestActions:
   """An agent that takes the likeliest action of another agent's policy.
 
   Args:
-    agent: as of `nets.build_agent`.
+    agent: of `nets.build_agent`.
   """
 
-  def __init__(self, agent):
+  def __init__(self, agent: Any):
     self._agent, self.initial_state = agent, agent.initial_state
 
-  def __call__(self, inputs, core_state):
-    """As the agent."""
+  def __call__(self, inputs: Any, core_state: Any) -> tuple[Any, Any]:
+    """Calls the agent; see `nets`."""
     output, core_state = self._agent(inputs, core_state)
     action = tf.argmax(output.policy_logits, axis=-1, output_type=tf.int32)
     return output._replace(action=action), core_state
 
 
 def play(
-  checkpoint,
-  agent_name,
-  spec,
-  num_episodes,
-  environments,
-  should_stop=lambda: False,
-  deterministic=False,
-  threads=0,
-  tell=lambda line: None,
-):
+  checkpoint: str,
+  agent_name: str,
+  spec: Any,
+  num_episodes: int,
+  environments: Any,
+  should_stop: Callable[[], bool] = lambda: False,
+  deterministic: bool = False,
+  threads: int = 0,
+  log: Callable[[str], None] = lambda line: None,
+) -> GameCollector:
   """Plays whole games with the policy of a checkpoint.
 
   Args:
     checkpoint: path of a checkpoint.
-    agent_name: see nets.agent_factory.
-    spec: environments.EnvironmentSpec, or a run's settings; those say what is scaled.
+    agent_name: see `nets.agent_factory`.
+    spec: `environments.EnvironmentSpec`, or the run's settings, which also say what is scaled.
     num_episodes: games to play.
-    environments: environments.FlowEnvironment of N environments, N <= num_episodes.
-    should_stop: function without arguments.
-    deterministic: whether to take the likeliest action; it is sampled, as in training, if not.
-    threads: per TensorFlow pool; 0: one per core.
-    tell: function of a line, called now and then with how far the games are.
+    environments: `environments.FlowEnvironment` of N environments, N <= num_episodes.
+    should_stop: returns whether to stop early.
+    deterministic: whether to take the likeliest action; else it is sampled, as in training.
+    threads: per thread pool of TensorFlow; 0: one per core.
+    log: called with a line of progress every PROGRESS_SECS.
 
   Returns:
-    `GameCollector`; not complete if told to stop.
+    The collected games; `complete` is False after stopping early.
   """
   agent = nets.build_agent(
     agent_name,
@@ -136,9 +142,9 @@ def play(
     saver.restore(session, checkpoint)
     session.run(tf.compat.v1.local_variables_initializer())
     unroll = session.make_callable(infos)
-    told = time.monotonic()
+    logged = time.monotonic()
     while not should_stop() and not games.add(unroll()):
-      if time.monotonic() - told >= PROGRESS_SECS:
-        told = time.monotonic()
-        tell(games.progress())
+      if time.monotonic() - logged >= PROGRESS_SECS:
+        logged = time.monotonic()
+        log(games.progress())
   return games

@@ -1,6 +1,6 @@
-"""Plays a game with the exported policy beside it, and prints its return.
+"""Plays a game with the exported policy in this folder, and prints its return.
 
-Needs tensorflow and numpy; ale-py for a game of Atari, gymnasium for any other environment.
+Needs tensorflow and numpy; ale-py for an Atari game, gymnasium for any other environment.
 Packages of environments are found on PYTHONPATH; `module:Id` imports the module first.
 """
 
@@ -8,14 +8,15 @@ import argparse
 import json
 import os
 import sys
+from typing import Any
 
 import numpy as np
 
 
 class Atari:
-  """One game of ale_py's batch, spoken to as its gymnasium class does, but without gymnasium."""
+  """One Atari game, played as ale_py's gymnasium class does, but without gymnasium."""
 
-  def __init__(self, policy):
+  def __init__(self, policy: dict[str, Any]):
     from ale_py import roms
     from ale_py._ale_py import ALEVectorInterface
 
@@ -30,27 +31,28 @@ class Atari:
     )
     self._frames = 0
 
-  def reset(self, seed):
-    """The first observation [1, H, W, stack] of a game."""
+  def reset(self, seed: int) -> np.ndarray:
+    """Starts a game; returns its first observation [1, H, W, stack]."""
     observation, info = self._games.reset([0], [seed])
     self._frames = info['episode_frame_number'][0]
     return np.moveaxis(observation, 1, -1)  # [1, stack, H, W] -> [1, H, W, stack].
 
-  def step(self, action):
-    """(observation, reward, whether a life was lost or the game ended, whether the game ended)."""
+  def step(self, action: int) -> tuple[np.ndarray, float, bool, bool]:
+    """Returns (observation, reward, whether a life or the game ended, whether the game ended)."""
     self._games.send(np.array([action]), np.ones(1, np.float32))
     observation, reward, terminated, truncated, info = self._games.recv()
     frames, before = info['episode_frame_number'][0], self._frames
     self._frames = frames
-    over = bool(truncated[0] or terminated[0] and frames <= before)  # The count began anew.
+    # At the end of the game the count restarts.
+    over = bool(truncated[0] or terminated[0] and frames <= before)
     done = bool(terminated[0] or truncated[0])
     return np.moveaxis(observation, 1, -1), float(reward[0]), done, over
 
 
 class Gymnasium:
-  """Any other environment, each action repeated as in training."""
+  """Any other environment, with each action repeated as in training."""
 
-  def __init__(self, policy):
+  def __init__(self, policy: dict[str, Any]):
     import gymnasium
 
     self._env = gymnasium.make(policy['level_name'], disable_env_checker=True)
@@ -58,11 +60,11 @@ class Gymnasium:
     space = self._env.observation_space
     self._discrete = space if isinstance(space, gymnasium.spaces.Discrete) else None
     is_image = policy['observation_dtype'] == 'uint8'
-    # Bytes of 0 and 1, or of a few kinds of things, were multiplied in training too.
+    # Images with small maximum values were multiplied up to 255 in training too.
     self._factor = max(1, 255 // max(1, int(np.max(space.high)))) if is_image else 1
     self._channels_first = is_image and space.shape != tuple(policy['observation_shape'])
 
-  def _converted(self, seen):
+  def _converted(self, seen: Any) -> np.ndarray:
     shape = self._policy['observation_shape']
     if self._discrete is not None:
       seen = np.eye(shape[0])[int(seen) - int(self._discrete.start)]
@@ -72,12 +74,12 @@ class Gymnasium:
       seen = np.moveaxis(seen, 0, -1)
     return seen.reshape([1, *shape]).astype(self._policy['observation_dtype'])
 
-  def reset(self, seed):
-    """The first observation [1, ...] of an episode."""
+  def reset(self, seed: int) -> np.ndarray:
+    """Starts an episode; returns its first observation [1, ...]."""
     return self._converted(self._env.reset(seed=seed)[0])
 
-  def step(self, action):
-    """As that of `Atari`; here whatever is done is over."""
+  def step(self, action: int) -> tuple[np.ndarray, float, bool, bool]:
+    """Like `Atari.step`; the last two are equal."""
     total, over = 0.0, False
     space = self._env.action_space
     chosen = np.dtype(space.dtype).type(int(space.start) + action)
@@ -89,8 +91,8 @@ class Gymnasium:
     return self._converted(observation), total, over, over
 
 
-def play(folder, max_steps=0):
-  """The return of one game, with sampled actions.
+def play(folder: str, max_steps: int = 0) -> float:
+  """Plays one game with sampled actions; returns its return.
 
   Args:
     folder: of the export.

@@ -1,32 +1,51 @@
-"""A run's policy as one step of a graph: what is exported, and what plays in a video."""
+"""Builds one step of a run's policy as a graph, for exports and videos."""
 
-import collections
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 import nets
 
-Policy = collections.namedtuple('Policy', 'agent inputs outputs batch_size initial_state')
-Policy.__doc__ = """One agent step of N games as operations of the default graph; N is free.
 
-Attributes:
-  agent: of `nets.build_agent`.
-  inputs: dict of placeholders: observation [N, ...], last_action int32 [N], last_reward float32 [N]
-    (raw), done bool [N] (the state starts anew), state float32 [N, S], S = 0 without LSTM.
-  outputs: dict of tensors: action (sampled anew in each call) and greedy_action int32 [N], logits
-    float32 [N, A], value float32 [N], state float32 [N, S].
-  batch_size: placeholder int32 [], N of `initial_state`.
-  initial_state: float32 [N, S].
-"""
+class Policy(NamedTuple):
+  """One agent step of N games in the default graph; N may differ from call to call.
 
-Step = collections.namedtuple('Step', 'reward done observation')
+  Attributes:
+    agent: of `nets.build_agent`.
+    inputs: placeholders by name: observation [N, ...], last_action int32 [N], last_reward float32
+      [N] (raw), done bool [N] (resets the state), state float32 [N, S], S = 0 without LSTM.
+    outputs: tensors by name: action (sampled in each call) and greedy_action int32 [N], logits
+      float32 [N, A], value float32 [N], state float32 [N, S].
+    batch_size: placeholder int32 [], the N of `initial_state`.
+    initial_state: float32 [N, S].
+  """
+
+  agent: Any
+  inputs: dict[str, tf.Tensor]
+  outputs: dict[str, tf.Tensor]
+  batch_size: Any
+  initial_state: tf.Tensor
 
 
-def build_policy(settings):
-  """The `Policy` of an agent whose weights are yet to be restored.
+class Step(NamedTuple):
+  """What an agent reads of a `StepOutput`.
+
+  Attributes:
+    reward: float32 [N].
+    done: bool [N].
+    observation: [N, ...].
+  """
+
+  reward: tf.Tensor
+  done: tf.Tensor
+  observation: tf.Tensor
+
+
+def build_policy(settings: Any) -> Policy:
+  """Builds the policy in the default graph; its weights are not initialized.
 
   Args:
-    settings: a run's settings, or the part of them that `nets.build_agent` takes.
+    settings: `roles.settings.Settings` of the run; `nets.build_agent` uses a part of them.
   """
   agent = nets.build_agent(
     settings.agent_name,

@@ -1,10 +1,12 @@
-"""Protocols of evaluation: what each asks of the Atari games that an agent is judged by."""
+"""Evaluation protocols: the Atari settings of the papers whose scores are compared."""
+
+from typing import Any
 
 from runtime.process import BadInput
 
-# What ale_py's vector environment is given, instead of what the run was trained with. Frames are
-# the emulator's; without `life_loss_info` nothing ends at a lost life, not even for the agent.
-PROTOCOLS = {
+# Arguments of ale_py's vector environment that replace those of training, in emulator frames.
+# Without `life_loss_info` a lost life ends nothing, not even the agent's episode.
+PROTOCOLS: dict[str, dict[str, Any]] = {
   'training': {},
   # IMPALA (Espeholt et al. 2018, arXiv 1802.01561), Table C.1.
   'paper': dict(
@@ -24,24 +26,21 @@ PROTOCOLS = {
 _FULL_ACTION_SET = 18
 
 
-def atari_overrides(protocol, level_name):
-  """Arguments of ale_py's vector environment that a protocol wants otherwise than training.
+def atari_overrides(protocol: str, level_name: str) -> dict[str, Any]:
+  """Returns the arguments of ale_py's vector environment that a protocol changes.
 
   Args:
-    protocol: a key of `PROTOCOLS`.
+    protocol: a key of `PROTOCOLS`; nothing changes for 'training'.
     level_name: a Gym id.
 
-  Returns:
-    dict; empty for 'training'.
-
   Raises:
-    BadInput: the protocol is one of Atari, and the level is no Atari game, or one whose actions
-      are repeated a random number of times.
+    BadInput: the protocol is one of Atari, but the level is no Atari game, or one whose actions are
+      repeated a random number of times.
   """
   overrides = PROTOCOLS[protocol]
   if not overrides:
     return {}
-  from envs import atari  # Not before the flags are good: it takes a moment.
+  from envs import atari  # Slow to import, so only after the flags were checked.
 
   try:
     is_atari = atari.is_atari(level_name)
@@ -55,17 +54,17 @@ def atari_overrides(protocol, level_name):
   return dict(overrides)
 
 
-def described(protocol, num_actions):
-  """What a record says of a protocol, as a dict.
+def described(protocol: str, num_actions: int) -> dict[str, Any]:
+  """Returns the entries of evaluation.json that describe a protocol.
 
   Args:
     protocol: a key of `PROTOCOLS`.
     num_actions: of the agent.
   """
-  result = dict(protocol=protocol)
+  result: dict[str, Any] = dict(protocol=protocol)
   if PROTOCOLS[protocol]:
     result['atari'] = dict(PROTOCOLS[protocol])
     result['num_actions'] = num_actions
-    # An agent of fewer actions than the full set plays with its own.
+    # An agent trained with fewer actions than the full set plays with those.
     result['full_action_set'] = num_actions == _FULL_ACTION_SET
   return result

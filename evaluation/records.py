@@ -1,8 +1,10 @@
-"""The record of evaluations: evaluation.json, a list with the newest first; none is ever lost."""
+"""Reads and writes evaluation.json, the list of a run's evaluations, newest first."""
 
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,21 +15,14 @@ from runtime.process import BadInput
 
 CONFIDENCE = 0.95
 _RESAMPLES = 9999
-_BOOTSTRAP_SEED = 0  # The same returns always have the same interval.
+_BOOTSTRAP_SEED = 0  # Fixed, so that the same returns have the same interval.
 
 
-def mean_interval(returns):
-  """The 95% bootstrap interval (percentiles) of the mean of returns.
-
-  Args:
-    returns: list of floats.
-
-  Returns:
-    [low, high], or None of fewer than two games, which say nothing of a spread.
-  """
+def mean_interval(returns: Sequence[float]) -> list[float] | None:
+  """Returns the 95% percentile bootstrap interval of the mean, [low, high]; None for one game."""
   if len(returns) < 2:
     return None
-  from scipy import stats  # Takes a second, and nobody else needs it.
+  from scipy import stats  # Imported here because it takes a second.
 
   interval = stats.bootstrap(
     (np.asarray(returns, np.float64),),
@@ -40,16 +35,16 @@ def mean_interval(returns):
   return [float(interval.low), float(interval.high)]
 
 
-def summary(level_name, games, num_action_repeats):
-  """What games were worth, as a dict.
+def summary(level_name: str, games: Any, num_action_repeats: int) -> dict[str, Any]:
+  """Returns the entries of evaluation.json about the scores of games.
 
   Args:
     level_name: a Gym id.
-    games: `play.GameCollector` of one game at least.
-    num_action_repeats: frames per agent step.
+    games: `play.GameCollector` with at least one game.
+    num_action_repeats: environment frames per agent step.
   """
   scores = games.scores
-  result = dict(
+  result: dict[str, Any] = dict(
     level_name=level_name,
     num_episodes=len(scores),
     mean=float(np.mean(scores)),
@@ -67,29 +62,29 @@ def summary(level_name, games, num_action_repeats):
   return result
 
 
-def endings(games, most_frames, most_steps):
-  """How games ended that did not end by themselves, as a dict.
+def endings(games: Any, most_frames: int, most_steps: int) -> dict[str, int]:
+  """Returns the entries of evaluation.json about games that were cut off or not finished.
 
   Args:
     games: `play.GameCollector`.
     most_frames: environment frames after which a game was cut off.
-    most_steps: agent steps of a game that was cut off, at least.
+    most_steps: minimum agent steps of a game that was cut off.
   """
   result = dict(max_episode_frames=most_frames)
   if cut_off := games.cut_off(most_steps):
     result['cut_off'] = cut_off
-  if not games.complete:  # The shortest ended first.
+  if not games.complete:  # Short games are favoured then.
     result['asked_episodes'] = games.num_episodes
   return result
 
 
-def read(logdir):
-  """The evaluations in a folder, a list of dicts, the newest first; empty where there is none.
+def read(logdir: str) -> list[dict[str, Any]]:
+  """Returns the evaluations in a run's folder, newest first; [] if there is no evaluation.json.
 
-  A file that holds one evaluation alone, as they once were, is a list of that one.
+  Files of early versions, which hold a single evaluation, are read too.
 
   Raises:
-    BadInput: the file is something else.
+    BadInput: the file holds something else.
   """
   path = _path(logdir)
   try:
@@ -104,17 +99,17 @@ def read(logdir):
   return evaluations
 
 
-def add(logdir, result, checkpoint):
-  """Puts an evaluation before those in evaluation.json; returns the line for the terminal.
+def add(logdir: str, result: Mapping[str, Any], checkpoint: str) -> str:
+  """Adds an evaluation to evaluation.json; returns the line for the terminal.
 
   Args:
     logdir: folder of the run.
-    result: dict of `summary`, and what else is to be known.
+    result: of `summary`, with further entries.
     checkpoint: path of the checkpoint.
 
   Raises:
     BadInput: as `read`.
-    OSError: it cannot be written; the file stays as it was.
+    OSError: it cannot be written; the file is unchanged.
   """
   path = _path(logdir)
   record = {**result, 'checkpoint': os.path.basename(checkpoint), 'time': time.time()}
@@ -125,12 +120,12 @@ def add(logdir, result, checkpoint):
   return f'{line(result)}; written to {path}'
 
 
-def _path(logdir):
+def _path(logdir: str) -> str:
   return os.path.join(logdir, 'evaluation.json')
 
 
-def line(result):
-  """What an evaluation is worth, on one line."""
+def line(result: Mapping[str, Any]) -> str:
+  """Returns an evaluation's result as one line."""
   text = f'{result["level_name"]}: {result["num_episodes"]} games, mean {result["mean"]:.2f}'
   if result['mean_interval_95']:
     low, high = result['mean_interval_95']

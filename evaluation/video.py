@@ -1,10 +1,12 @@
-"""A checkpoint plays, and is seen playing: a film of its games, and a short animated picture."""
+"""Films games of a checkpoint: a video, and a short animated picture."""
 
 import contextlib
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,53 +21,53 @@ from runtime.process import RunFailed
 _ANIMATED_SECS, _ANIMATED_FRAMES_PER_SEC = 12, 10
 _LEAST_FRAMES_PER_SEC = 1
 _MADE_IN = '.film-'
-PROGRESS_SECS = 10.0  # Between two lines about games that take long.
+PROGRESS_SECS = 10.0  # Between two lines of progress.
 
 
 def film(
-  folder,
-  checkpoint,
-  settings,
-  game,
-  num_episodes,
-  annotate,
-  deterministic,
-  should_stop,
-  tell=lambda line: None,
-):
+  folder: str,
+  checkpoint: str,
+  settings: Any,
+  game: Any,
+  num_episodes: int,
+  annotate: bool,
+  deterministic: bool,
+  should_stop: Callable[[], bool],
+  log: Callable[[str], None] = lambda line: None,
+) -> tuple[list[float], int]:
   """Plays games and writes FOLDER/video.webm (VP9) and video.webp; earlier ones are replaced.
 
-  One frame is one agent step, at the speed of the game.
+  A frame of the video is one agent step; it plays at the speed of the game.
 
   Args:
     folder: of the run.
     checkpoint: path of a checkpoint.
-    settings: a run's settings.
-    game: as of `envs.rendered.open_game`.
+    settings: `roles.settings.Settings` of the run.
+    game: of `envs.rendered.open_game`.
     num_episodes: whole games, one after another.
-    annotate: whether return, reward, value, action probabilities and observation stand beside.
+    annotate: whether to draw return, reward, value, action probabilities and observation.
     deterministic: whether to take the likeliest action; else it is sampled.
-    should_stop: function without arguments.
-    tell: function of a line, called now and then with how far the games are.
+    should_stop: returns whether to stop early.
+    log: called with a line of progress every PROGRESS_SECS.
 
   Returns:
-    (returns of the games, number of frames). If told to stop, fewer games, in a film that ends with
-    the game that was running; no file where no game has ended.
+    (returns of the games, number of frames). After stopping early there are fewer games and the
+    film ends within a game; without any whole game, no file is written.
 
   Raises:
-    RunFailed: nothing is left of it.
+    RunFailed: the film cannot be written; nothing is left of it.
   """
   paths = {kind: os.path.join(folder, f'video{kind}') for kind in ('.webm', '.webp')}
   rate = max(_LEAST_FRAMES_PER_SEC, game.frames_per_sec)
-  made = _folder_of_its_own(folder)
+  made = _make_folder(folder)
   parts = {kind: os.path.join(made, f'video{kind}') for kind in paths}
   cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
   writer = _Writer(parts, rate)
   try:
-    returns = []
+    returns: list[float] = []
     frames = _frames(checkpoint, settings, game, num_episodes, annotate, deterministic, returns)
-    with contextlib.closing(frames):  # Its graph must be left before anything else goes on.
-      for frame in _telling(frames, tell, returns, num_episodes):
+    with contextlib.closing(frames):  # Leaves its graph, which must come first.
+      for frame in _log_progress(frames, log, returns, num_episodes):
         writer.add(frame)
         if should_stop():
           break
@@ -82,8 +84,8 @@ def film(
     shutil.rmtree(made, ignore_errors=True)
 
 
-def _folder_of_its_own(folder):
-  """A new folder for half a film, once those that killed processes have left are gone."""
+def _make_folder(folder: str) -> str:
+  """Makes a folder for an unfinished film, and removes those that killed processes have left."""
   try:
     for name in files.names(folder):
       if name.startswith(_MADE_IN):
@@ -93,29 +95,44 @@ def _folder_of_its_own(folder):
     raise RunFailed(f'{folder}: the film cannot be written: {e.strerror}') from None
 
 
-def _telling(frames, tell, returns, num_episodes):
-  """The frames; now and then it is told how far they are."""
-  told = time.monotonic()
+def _log_progress(
+  frames: Iterator[np.ndarray],
+  log: Callable[[str], None],
+  returns: list[float],
+  num_episodes: int,
+) -> Iterator[np.ndarray]:
+  """Yields the frames; logs a line of progress every PROGRESS_SECS."""
+  logged = time.monotonic()
   for count, frame in enumerate(frames, 1):
     yield frame
-    if time.monotonic() - told >= PROGRESS_SECS:
-      told = time.monotonic()
-      tell(f'{len(returns)} of {num_episodes} games filmed, in {count} frames')
+    if time.monotonic() - logged >= PROGRESS_SECS:
+      logged = time.monotonic()
+      log(f'{len(returns)} of {num_episodes} games filmed, in {count} frames')
 
 
 class _Writer:
-  """Two files that grow by frames uint8 [H, W, 3], all of one size."""
+  """Writes frames uint8 [H, W, 3] of one size to a video and to an animated picture.
 
-  def __init__(self, parts, rate):
-    self._parts, self._rate = parts, rate
-    self._video, self._animated, self.count = None, [], 0
+  Args:
+    parts: path of each file by its ending.
+    rate: frames per second.
 
-  def add(self, frame):
+  Attributes:
+    count: int, frames so far.
+  """
+
+  def __init__(self, parts: Mapping[str, str], rate: float):
+    self._parts, self._rate, self.count = parts, rate, 0
+    self._video: cv2.VideoWriter | None = None
+    self._animated: list[PIL.Image.Image] = []
+    self._size = 0, 0  # Width and height.
+
+  def add(self, frame: np.ndarray) -> None:
     if self._video is None:
-      self._size = size = (frame.shape[1], frame.shape[0])
-      codec = cv2.VideoWriter_fourcc(*'VP90')
+      self._size = (frame.shape[1], frame.shape[0])
+      codec = cv2.VideoWriter.fourcc(*'VP90')
       with _silent():
-        self._video = cv2.VideoWriter(self._parts['.webm'], codec, self._rate, size)
+        self._video = cv2.VideoWriter(self._parts['.webm'], codec, self._rate, self._size)
       if not self._video.isOpened():
         reason = files.why_not_written(os.path.dirname(self._parts['.webm']))
         raise RunFailed(f'the film cannot be written: {reason or "OpenCV cannot write VP9 here"}')
@@ -125,12 +142,12 @@ class _Writer:
       self._animated.append(PIL.Image.fromarray(frame))
     self.count += 1
 
-  def close(self):
-    """Ends both files.
+  def close(self) -> None:
+    """Completes both files.
 
     Raises:
-      RunFailed: frames are missing, though the disk has room.
-      OSError: the disk.
+      RunFailed: frames are missing in the video.
+      OSError: the animated picture cannot be written.
     """
     self.release()
     written = _number_of_frames(self._parts['.webm'])
@@ -149,14 +166,14 @@ class _Writer:
       duration=round(1000 * every / self._rate),
     )  # fmt: skip
 
-  def release(self):
+  def release(self) -> None:
     if self._video is not None:
       self._video.release()
 
 
 @contextlib.contextmanager
-def _silent():
-  """Drops what C code says on the error stream: OpenCV names a tag there, and then does well."""
+def _silent() -> Iterator[None]:
+  """Discards the error stream of C code: OpenCV warns there of a codec tag that works."""
   kept = os.dup(2)
   nowhere = os.open(os.devnull, os.O_WRONLY)
   try:
@@ -168,7 +185,7 @@ def _silent():
     os.close(nowhere)
 
 
-def _number_of_frames(path):
+def _number_of_frames(path: str) -> int:
   capture = cv2.VideoCapture(path)
   count = 0
   while capture.grab():
@@ -177,8 +194,16 @@ def _number_of_frames(path):
   return count
 
 
-def _frames(checkpoint, settings, game, num_episodes, annotate, deterministic, returns):
-  """Plays; yields a frame a step, and adds to `returns`."""
+def _frames(
+  checkpoint: str,
+  settings: Any,
+  game: Any,
+  num_episodes: int,
+  annotate: bool,
+  deterministic: bool,
+  returns: list[float],
+) -> Generator[np.ndarray, None, None]:
+  """Plays; yields a frame per agent step, and adds the return of each game to `returns`."""
   with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     policy = build_policy(settings)
     tf.compat.v1.train.Saver(policy.agent.variables).restore(session, checkpoint)
@@ -201,7 +226,7 @@ def _frames(checkpoint, settings, game, num_episodes, annotate, deterministic, r
       step = game.step(action)
       total = float(step.info.episode_return[0])
       if step.info.game_over[0]:
-        # The game's last picture: nothing more is decided in it.
+        # The last picture of the game, after which the agent takes no action.
         labels['return'], labels['reward'] = f'{total:g}', f'{float(step.reward[0]):g}'
         last = (details[0], labels, *details[2:])
         shown = fitted(game.picture)
@@ -210,7 +235,7 @@ def _frames(checkpoint, settings, game, num_episodes, annotate, deterministic, r
         total = 0.0
 
 
-def _figures(returns, total, reward, value):
+def _figures(returns: list[float], total: float, reward: float, value: float) -> dict[str, str]:
   return {
     'game': str(len(returns) + 1),
     'return': f'{total:g}',
@@ -219,6 +244,6 @@ def _figures(returns, total, reward, value):
   }
 
 
-def _softmax(logits):
+def _softmax(logits: np.ndarray) -> np.ndarray:
   powers = np.exp(logits - logits.max())
   return powers / powers.sum()

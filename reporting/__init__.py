@@ -1,4 +1,4 @@
-"""Rows of metrics become a terminal line, CSV files, TensorBoard events, a record and a picture.
+"""Records of a run: metrics, CSV files, TensorBoard events, the terminal's line, pictures.
 
-From the bottom up: statistics, csv_files, events, terminal, run_record, curves, writers.
+`metrics` declares every figure; `statistics` makes rows of them and `writers` writes the rows.
 """

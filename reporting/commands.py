@@ -1,11 +1,12 @@
-"""The commands that a run was made by, from its record; others may read them, and paste them."""
+"""Reconstructs the commands that started a run from its run.json, safe to paste into a shell."""
 
-import collections
 import os
 import re
 import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
-# Flags that say where a run took place, or what is done with it: they tell nothing of the policy.
+# Flags that do not change the policy: where a run takes place, and what is recorded or played.
 _NOT_OF_THE_POLICY = {
   'mode', 'logdir', 'state_dir', 'checkpoint', 'cluster', 'job_name', 'task', 'ps_hosts',
   'learner_hosts', 'actor_hosts', 'slurm_ps', 'slurm_learners', 'wait_secs', 'watchdog_secs',
@@ -15,27 +16,34 @@ _NOT_OF_THE_POLICY = {
 }  # fmt: skip
 _TASKS = {'ps': 'parameter server', 'learner': 'learner', 'actor': 'actor'}
 
-Command = collections.namedtuple('Command', 'flags started starts tasks git_commit')
-Command.__doc__ = """Consecutive starts of a run by the same command.
 
-Attributes:
-  flags: dict of all flags that tell of the policy, level and agent first, as they took effect.
-  started: str, time of the first of these starts; '' where it is not recorded.
-  starts: int, how many there were.
-  tasks: str, the tasks of its cluster in words; '' on one machine.
-  git_commit: str, of the code of the last of them; '' where it is not recorded.
-"""
+class Command(NamedTuple):
+  """Consecutive starts of a run by the same command.
+
+  Attributes:
+    flags: dict, the flags that shape the policy as they took effect; level and agent first.
+    started: str, ISO time of the first of these starts; '' if it is not recorded.
+    starts: int, number of these starts.
+    tasks: str, the tasks of its cluster in words; '' if it ran in one process.
+    git_commit: str, commit of the code at the last start; '' if it is not recorded.
+  """
+
+  flags: dict[str, Any]
+  started: str
+  starts: int
+  tasks: str
+  git_commit: str
 
 
-def commands(record, names):
-  """The `Command`s of a run, a list, the oldest first.
+def commands(record: Mapping[str, Any], names: Iterable[str]) -> list[Command]:
+  """Returns the commands that started a run, the oldest first.
 
   Args:
-    record: dict, the run's run.json; {} where there is none.
-    names: of the flags that there are.
+    record: the run's run.json; {} if there is none.
+    names: all flags of experiment.py.
   """
   starts = record.get('starts', [])
-  found = []
+  found: list[Command] = []
   for start in [*(starts if isinstance(starts, list) else []), record]:
     if not isinstance(start, dict) or not isinstance(start.get('flags'), dict):
       continue
@@ -47,7 +55,7 @@ def commands(record, names):
   return found
 
 
-def _command(start, names):
+def _command(start: Mapping[str, Any], names: Iterable[str]) -> Command:
   flags, settings = start['flags'], start.get('settings')
   settings = settings if isinstance(settings, dict) else {}
   fitting = {name: settings[name] for name in ('level_name', 'agent_name') if name in settings}
@@ -64,41 +72,42 @@ def _command(start, names):
   )
 
 
-def _plain(text, pattern):
+def _plain(text: Any, pattern: str) -> str:
+  """Returns `text` if it is a string of this pattern, else ''."""
   return text if isinstance(text, str) and re.fullmatch(pattern, text) else ''
 
 
-def _tasks(tasks):
+def _tasks(tasks: Any) -> str:
   tasks = tasks if isinstance(tasks, dict) else {}
   counts = [(tasks.get(job), word) for job, word in _TASKS.items()]
   counts = [(n, word) for n, word in counts if isinstance(n, int) and n > 0]
   return ', '.join(f'{n} {word}{"s" * (n > 1)}' for n, word in counts)
 
 
-def _without_folders(name, value):
-  """A value without the folders of the machine that it was given on."""
+def _without_folders(name: str, value: Any) -> Any:
+  """Returns a flag's value; of a path only the last part, since folders differ by machine."""
   if isinstance(value, str) and (name == 'init_from' or value.startswith(('/', '~'))):
     return os.path.basename(value.rstrip('/'))
   return value
 
 
-def line(flags):
-  """The command line of a dict of flags, to be pasted into bash: no value is code."""
+def line(flags: Mapping[str, Any]) -> str:
+  """Returns the command line of flags, quoted for bash: no value can run as code."""
   return ' '.join(['python experiment.py', *(_word(*flag) for flag in flags.items())])
 
 
-def _word(name, value):
+def _word(name: str, value: Any) -> str:
   word = f'--{name}={text(value)}'
   if word.isprintable() and '`' not in word:
     return shlex.quote(word)
-  # A line break, or the mark that ends a block of code, would end what surrounds it.
+  # A line break or a backtick would end the Markdown block around the command.
   inner = word.replace('\\', '\\\\').replace("'", "\\'").replace('`', '\\x60')
   escaped = (c if c.isprintable() else ''.join(f'\\x{b:02x}' for b in c.encode()) for c in inner)
   return f"$'{''.join(escaped)}'"
 
 
-def text(value):
-  """A flag's value as it is typed."""
+def text(value: Any) -> str:
+  """Returns a flag's value as it is typed."""
   if isinstance(value, bool):
     return str(value).lower()
   return ','.join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,6 +1,7 @@
-"""The CSV files of a run: written row by row, mended after a kill, read without what is void.
+"""Writes the CSV files of a run row by row, repairs them after a kill, and reads them.
 
-None is read whole into memory: they grow for as long as a run trains.
+Rows that a restart from an earlier checkpoint made void are left out. No file is read into memory
+as a whole, since files grow for as long as a run trains.
 """
 
 import contextlib
@@ -10,34 +11,40 @@ import math
 import os
 import random
 import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from common import files
 
-# Of what is read for a picture or a table: so many rows, drawn evenly, out of so many bytes.
+# Limits of `read_csv`: rows returned, which are sampled evenly, and bytes read.
 MOST_ROWS = 100_000
 MOST_BYTES = 64 << 20
 _BLOCK = 1 << 16
-# Games of a few steps come by the hundred a second. All are written until their file has so many
-# bytes; then a half of them, and from each further step on half as many as before.
+# Short games end by the hundred a second. All are written until their file has ALL_GAMES_BYTES;
+# then half of them, and after each further STEP_BYTES half as many as before.
 ALL_GAMES_BYTES, STEP_BYTES = 8 << 20, 4 << 20
 _LEAST_SHARE = 2.0**-12
 
 
 class CsvFile:
-  """A CSV file that later starts of the run append to. Each row is on disk when `write` returns.
+  """A CSV file that later starts of the run append to. Rows are on disk when `write` returns.
+
+  Args:
+    path: of the file; it may exist.
+    columns: of the header.
 
   Raises:
-    ValueError: it is there already, with other columns.
+    ValueError: it exists and has other columns.
   """
 
-  def __init__(self, path, columns):
+  def __init__(self, path: str, columns: Sequence[str]):
     self._path, self._columns = path, columns
     self._file, self._is_prepared = files.AppendOnlyFile(path), False
-    with contextlib.suppress(OSError):  # Then with the first rows.
+    with contextlib.suppress(OSError):  # It is tried again with the first rows.
       self._prepare()
 
-  def _prepare(self):
-    """Mends what is there, and writes the header where there is none."""
+  def _prepare(self) -> None:
+    """Repairs an existing file, or writes the header of a new one."""
     _repair_last_line(self._path)
     columns, header = self._columns, _read_header(self._path)
     if header and header == list(columns[: len(header)]) != list(columns):
@@ -53,43 +60,44 @@ class CsvFile:
     self._is_prepared = True
 
   @property
-  def size(self):
-    """Bytes of the file so far, int; 0 where it could not be opened."""
+  def size(self) -> int:
+    """Bytes of the file so far; 0 if it could not be opened."""
     return self._file.size or 0
 
-  def write(self, rows):
-    """Appends rows, dicts that have at least the columns; all of them or none.
+  def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Appends rows that have at least the file's columns; all of them or none.
 
     Raises:
-      OSError: they cannot be written.
+      OSError: nothing was written.
+      ValueError: the file could not be opened before, and has other columns.
     """
     if not self._is_prepared:
       self._prepare()
     cells = [[_cell(row[name], name) for name in self._columns] for row in rows]
     self._file.append(_as_text(cells).encode())
 
-  def close(self):
+  def close(self) -> None:
     """Closes the file."""
     self._file.close()
 
 
-def share_of_games(size):
-  """How many of the games are written to an episodes.csv of so many bytes: a share in (0, 1].
+def share_of_games(size: int | float) -> float:
+  """Returns the share of games, in (0, 1], that are written to an episodes.csv of `size` bytes.
 
-  The file so grows with the logarithm of the number of games; what stands in it is drawn evenly.
+  The file thus grows with the logarithm of the number of games.
   """
   steps = max(0, math.ceil((size - ALL_GAMES_BYTES) / STEP_BYTES))
   return max(_LEAST_SHARE, 2.0 ** -min(steps, 1000))
 
 
-def _as_text(rows):
+def _as_text(rows: Iterable[Iterable[Any]]) -> str:
   text = io.StringIO()
   csv.writer(text, lineterminator='\n').writerows(rows)
   return text.getvalue()
 
 
-def _repair_last_line(path):
-  """Cuts off the half line that a killed process may have left behind."""
+def _repair_last_line(path: str) -> None:
+  """Cuts off the incomplete last line that a killed process may have left."""
   try:
     file = open(path, 'rb+', opener=files.nofollow_opener)
   except FileNotFoundError:
@@ -108,8 +116,8 @@ def _repair_last_line(path):
       file.truncate(end)
 
 
-def _add_columns(path, columns):
-  """Gives a file of an earlier version, which had fewer columns, empty cells in the new ones."""
+def _add_columns(path: str, columns: Sequence[str]) -> list[str]:
+  """Adds empty cells to a file of an earlier version with fewer columns; returns the header."""
   new = files.temporary_path(path)
   try:
     with (
@@ -128,7 +136,7 @@ def _add_columns(path, columns):
   return list(columns)
 
 
-def _read_header(path):
+def _read_header(path: str) -> list[str]:
   try:
     with open(path, 'rb') as file:
       return next(csv.reader([_decoded(file.readline(_BLOCK))]), [])
@@ -136,7 +144,7 @@ def _read_header(path):
     return []
 
 
-def _cell(value, name):
+def _cell(value: Any, name: str) -> Any:
   if value is None:
     return ''
   if isinstance(value, float):
@@ -144,19 +152,25 @@ def _cell(value, name):
   return value
 
 
-def read_csv(path):
-  """Rows of a run's CSV file as dicts of strings, those before a step back in frames dropped.
+def read_csv(path: str) -> list[dict[str, str]]:
+  """Returns the rows of a run's CSV file.
 
-  Of more than MOST_ROWS a part is drawn, evenly; the last row is always there.
+  A row is left out if a later row has fewer environment_frames: a restart from a checkpoint made
+  it void. At most MOST_ROWS are returned, sampled evenly; the last row is always among them.
+
+  Raises:
+    ValueError: there is no such file.
+    OSError: it cannot be read.
   """
-  drawn, share, kept = random.Random(0), 1.0, []  # Of (frames, row, its number in [0, 1)).
+  drawn, share = random.Random(0), 1.0
+  kept: list[tuple[float, dict[str, str], float]] = []  # (frames, row, random number in [0, 1)).
   for row in csv.DictReader(_lines(path)):
     frames = float(row['environment_frames'] or 'nan')
-    if None in row.values() or math.isnan(frames):  # A short row is being written right now.
+    if None in row.values() or math.isnan(frames):  # A short row is still being written.
       continue
     while kept and kept[-1][0] > frames:
       kept.pop()
-    if kept and kept[-1][2] >= share:  # It only was there as the last.
+    if kept and kept[-1][2] >= share:  # It was kept only as the last row.
       kept.pop()
     kept.append((frames, row, drawn.random()))
     if len(kept) > MOST_ROWS:
@@ -165,8 +179,8 @@ def read_csv(path):
   return [row for _, row, _ in kept]
 
 
-def _lines(path):
-  """The lines of a file; of a very long one the header, and whole lines out of even parts of it."""
+def _lines(path: str) -> Iterator[str]:
+  """Yields the lines of a file; of a long one the header, and whole lines at even distances."""
   try:
     file = open(path, 'rb')
   except FileNotFoundError:
@@ -181,17 +195,17 @@ def _lines(path):
     for number in range(parts):
       end = size * (number + 1) // parts
       file.seek(end - _BLOCK)
-      file.readline(_BLOCK)  # The rest of a line.
+      file.readline(_BLOCK)  # Skips the rest of a line.
       while file.tell() < end and (line := file.readline(_BLOCK)):
         yield _decoded(line)
 
 
-def _decoded(line):
+def _decoded(line: bytes) -> str:
   return line.decode('utf-8', 'replace').replace('\0', '')
 
 
-def _lines_backwards(path):
-  """The whole lines of a file, the last first; none where it is missing."""
+def _lines_backwards(path: str) -> Iterator[str]:
+  """Yields the complete lines of a file, the last first; none if there is no file."""
   try:
     file = open(path, 'rb')
   except FileNotFoundError:
@@ -203,40 +217,37 @@ def _lines_backwards(path):
       file.seek(begin)
       rest, *lines = (file.read(end - begin) + rest).split(b'\n')
       if lines and is_last:
-        lines.pop()  # What comes after the last line is being written right now.
+        lines.pop()  # What follows the last line break is still being written.
         is_last = False
       yield from map(_decoded, reversed(lines))
-      rest = rest[:_BLOCK]  # No line is that long: a power cut leaves zeros.
+      rest = rest[:_BLOCK]  # No line is that long, but a power cut leaves zeros.
     if not is_last:
       yield _decoded(rest)
 
 
-def read_games(logdir):
-  """Rows of a run's episodes.csv, as `read_csv` gives them; none where it is missing."""
+def read_games(logdir: str | os.PathLike[str]) -> list[dict[str, str]]:
+  """Returns the rows of a run's episodes.csv as `read_csv` does; [] if there is no file."""
   return _read_if_there(os.path.join(logdir, 'episodes.csv'))
 
 
-def read_evaluations(logdir):
-  """Rows of a run's evaluations.csv, as `read_csv` gives them; none where it is missing."""
+def read_evaluations(logdir: str | os.PathLike[str]) -> list[dict[str, str]]:
+  """Returns the rows of a run's evaluations.csv as `read_csv` does; [] if there is no file."""
   return _read_if_there(os.path.join(logdir, 'evaluations.csv'))
 
 
-def _read_if_there(path):
+def _read_if_there(path: str) -> list[dict[str, str]]:
   return read_csv(path) if os.path.exists(path) else []
 
 
-def last_returns(logdir, environment_frames, window=100):
-  """Raw returns of the last games in a run's episodes.csv, so that a resumed run goes on from them.
-
-  The file is read from its end, and no further than is needed.
+def last_returns(
+  logdir: str | os.PathLike[str], environment_frames: int, window: int = 100
+) -> list[float]:
+  """Returns the raw returns of the last games in a run's episodes.csv, the latest last.
 
   Args:
-    logdir: the run's folder; without an episodes.csv there were no games.
-    environment_frames: where the run resumes, int; games of frames that were lost do not count.
-    window: how many at most.
-
-  Returns:
-    A list of floats, the latest last.
+    logdir: the run's folder; [] if it has no episodes.csv.
+    environment_frames: frames at which the run resumes; later games do not count.
+    window: maximum number of returns.
   """
   path = os.path.join(logdir, 'episodes.csv')
   header, returns, limit = _read_header(path), [], environment_frames

@@ -1,27 +1,36 @@
-"""The picture of a run, from its CSV files: returns, waits, policy lag and loss over frames.
+"""Draws learning curves from the CSV files of runs: returns, waits, policy lag and loss.
 
-Evaluations while it trained stand among the returns, with their intervals.
+Evaluations while training are drawn among the returns, with their intervals.
 """
+
+from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from common import files
 from reporting import csv_files
 
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
 
-def plot_learning_curve(logdirs, path):
-  """Draws returns, waits, policy lag and loss over frames from the CSV files of one or more runs.
+
+def plot_learning_curve(
+  logdirs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], path: str
+) -> None:
+  """Draws returns, waits, policy lag and loss of one or more runs over environment frames.
 
   Rows that a restart from an earlier checkpoint made void are left out.
 
   Args:
-    logdirs: a run's folder, or a list of them.
-    path: the picture's file name, such as learning_curve.png.
+    logdirs: a run's folder, or several.
+    path: of the picture; its ending gives the format.
 
   Raises:
     ValueError: a folder has no metrics.csv, or one without rows.
-    OSError: the picture cannot be written; an earlier one is as it was.
+    OSError: the picture cannot be written; an earlier one is unchanged.
   """
   import matplotlib.backends.backend_agg
   import matplotlib.figure
@@ -41,11 +50,11 @@ def plot_learning_curve(logdirs, path):
   axes[-1].set_xlabel('environment frames (million)')
   picture = io.BytesIO()
   figure.savefig(picture, dpi=100, format=os.path.splitext(path)[1][1:])
-  # Who copies the picture meanwhile gets the one before.
+  # Replaced in one step, for whoever copies the picture meanwhile.
   files.write_whole(path, picture.getvalue(), durable=False)
 
 
-def _plot_run(axes, logdir, color):
+def _plot_run(axes: Sequence[Axes], logdir: str | os.PathLike[str], color: str) -> None:
   rows = csv_files.read_csv(os.path.join(logdir, 'metrics.csv'))
   if not rows:
     raise ValueError(f'{os.path.join(logdir, "metrics.csv")} has no rows yet: nothing to plot.')
@@ -63,16 +72,18 @@ def _plot_run(axes, logdir, color):
   axes[3].plot(*_curve(rows, 'total_loss'), color=color, label=name)
 
 
-def _by_kind(evaluations):
-  """Rows of evaluations.csv by how was played, a dict of lists."""
-  kinds = {}
+def _by_kind(evaluations: list[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
+  """Groups rows of evaluations.csv by protocol and kind of action."""
+  kinds: dict[str, list[dict[str, str]]] = {}
   for row in evaluations:
     greedy = ', likeliest actions' if row['deterministic'] == 'True' else ''
     kinds.setdefault(f'evaluation ({row["protocol"]}{greedy})', []).append(row)
   return kinds
 
 
-def _plot_evaluations(axis, rows, marker, color, label):
+def _plot_evaluations(
+  axis: Axes, rows: list[dict[str, str]], marker: str, color: str, label: str
+) -> None:
   frames, means = _curve(rows, 'mean_return')
   # A single game has no interval.
   ends = [_curve(rows, f'mean_return_{end}')[1] for end in ('low', 'high')]
@@ -83,8 +94,8 @@ def _plot_evaluations(axis, rows, marker, color, label):
   )  # fmt: skip
 
 
-def _curve(rows, column):
-  """Million frames and values of a column, as two lists; empty cells become gaps."""
+def _curve(rows: list[dict[str, str]], column: str) -> tuple[list[float], list[float]]:
+  """Returns million frames and values of a column; empty cells become nan, which leaves gaps."""
   return (
     [float(row['environment_frames']) / 1e6 for row in rows],
     [float(row[column] or 'nan') for row in rows],

@@ -1,4 +1,4 @@
-"""`run.json`: how each start of a run came about: flags, versions, commit, machine."""
+"""Writes and reads `run.json`: flags, versions, commit and machine of each start of a run."""
 
 import datetime
 import importlib.metadata
@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+from typing import Any
 
 from absl import logging
 
@@ -23,19 +24,19 @@ _DISTRIBUTIONS = (
 )
 
 
-def write_run_json(logdir, flags, extra):
-  """Records how this start of a run came about in `run.json`; earlier starts are kept in it.
+def write_run_json(logdir: str, flags: dict[str, Any], extra: dict[str, Any]) -> None:
+  """Adds this start of a run to `run.json`.
 
   The file holds the latest start (time, flags, versions, git commit, machine, `extra`) and, under
   'starts', all earlier ones, oldest first. Environment variables are not recorded.
 
   Args:
     logdir: the run's folder, created if needed.
-    flags: dict of flag values.
-    extra: dict of further entries.
+    flags: values of all flags.
+    extra: further entries.
 
   Raises:
-    OSError: it cannot be written; an earlier one is as it was.
+    OSError: it cannot be written; an earlier file is unchanged.
   """
   os.makedirs(logdir, exist_ok=True)
   path = os.path.join(logdir, 'run.json')
@@ -55,22 +56,16 @@ def write_run_json(logdir, flags, extra):
   files.write_whole(path, text + '\n')
 
 
-def _move_aside(path):
-  """Gives a record that cannot be read another name."""
+def _move_aside(path: str) -> None:
+  """Renames a file that cannot be read as a record."""
   new, number = path + '.unreadable', 2
   while os.path.lexists(new):
     new, number = f'{path}.unreadable-{number}', number + 1
   os.rename(path, new)
 
 
-def read_run_json(path):
-  """The record so far.
-
-  Args:
-    path: a run's run.json.
-
-  Returns:
-    Its dict; {} where there is none, or what is there is no JSON, which is said.
+def read_run_json(path: str) -> dict[str, Any]:
+  """Returns the contents of a run.json; {} if there is none, or (with a warning) if it is no JSON.
 
   Raises:
     OSError: it cannot be read for another reason.
@@ -84,8 +79,8 @@ def read_run_json(path):
     return {}
 
 
-def _versions():
-  versions = {'python': platform.python_version()}
+def _versions() -> dict[str, str | None]:
+  versions: dict[str, str | None] = {'python': platform.python_version()}
   for name in _DISTRIBUTIONS:
     try:
       versions[name] = importlib.metadata.version(name)
@@ -94,8 +89,8 @@ def _versions():
   return versions
 
 
-def _git_commit():
-  """The commit of the sources, with '-dirty' when files differ from it; None outside of git."""
+def _git_commit() -> str | None:
+  """Returns the commit of the sources, '-dirty' if files differ from it; None outside of git."""
   folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
   try:
     return subprocess.run(
@@ -109,7 +104,7 @@ def _git_commit():
     return None
 
 
-def _machine():
+def _machine() -> dict[str, Any]:
   return dict(
     system=f'{platform.system()} {platform.release()}',
     architecture=platform.machine(),
@@ -119,8 +114,8 @@ def _machine():
   )
 
 
-def _processor():
-  """The processor's name where the system tells, as in /proc/cpuinfo of Linux."""
+def _processor() -> str:
+  """Returns the processor's name from Linux's /proc/cpuinfo, or what `platform` knows."""
   try:
     with open('/proc/cpuinfo', encoding='utf-8') as file:
       names = [line.split(':', 1)[1].strip() for line in file if line.startswith('model name')]

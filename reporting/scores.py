@@ -1,9 +1,8 @@
-"""Scores of random play and of people on Atari, and what a score means beside them."""
+"""Human-normalised scores of Atari games."""
 
-# Game: (random play, professional human tester). Wang et al. 2016 (arXiv 1511.06581), Table 2, and
-# for the games that are not in it, the figures in use since Agent57 (Badia et al. 2020, arXiv
-# 2003.13350).
-ATARI_SCORES = {
+# Game: (random play, professional human tester). From Wang et al. 2016 (arXiv 1511.06581), Table 2;
+# games that it lacks from Agent57 (Badia et al. 2020, arXiv 2003.13350).
+ATARI_SCORES: dict[str, tuple[float, float]] = {
     'Alien': (227.8, 7127.7), 'Amidar': (5.8, 1719.5), 'Assault': (222.4, 742.0),
     'Asterix': (210.0, 8503.3), 'Asteroids': (719.1, 47388.7), 'Atlantis': (12850.0, 29028.1),
     'BankHeist': (14.2, 753.1), 'BattleZone': (2360.0, 37187.5), 'BeamRider': (363.9, 16926.5),
@@ -27,8 +26,8 @@ ATARI_SCORES = {
 }  # fmt: skip
 
 
-def human_normalised_score(level_name, score):
-  """(score - random) / (human - random) of an Atari game, or None where no human score is known.
+def human_normalised_score(level_name: str, score: float) -> float | None:
+  """Returns (score - random) / (human - random), or None if the human score is not known.
 
   Args:
     level_name: a Gym id such as 'PongNoFrameskip-v4' or 'ALE/Pong-v5'.

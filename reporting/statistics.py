@@ -1,97 +1,52 @@
-"""What learners and actors report, summed up: one row of metrics an interval.
-
-Nothing in `reporting` knows where the numbers come from, and TensorFlow is never imported.
-"""
+"""Sums up what learners and actors report: one row of metrics per interval."""
 
 import bisect
 import collections
 import math
 import threading
 import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-METRIC_COLUMNS = (
-  'time',
-  'environment_frames',
-  'updates',
-  'frames_per_sec',
-  'mean_return_100',
-  'policy_lag_mean',
-  'policy_lag_max',
-  'learner_wait_fraction',
-  'actor_wait_fraction',
-  'total_loss',
-  'policy_loss',
-  'baseline_loss',
-  'entropy_loss',
-  'gradient_norm',
-  'learning_rate',
-  'entropy_cost',
-)
-EPISODE_COLUMNS = (
-  'time',
-  'environment_frames',
-  'level_name',
-  'episode_return',
-  'clipped_return',
-  'episode_frames',
-)
-# Of what a checkpoint played while training went on; environment_frames are its own.
-EVALUATION_COLUMNS = (
-  'time',
-  'environment_frames',
-  'checkpoint',
-  'protocol',
-  'deterministic',
-  'num_episodes',
-  'mean_return',
-  'mean_return_low',
-  'mean_return_high',
-  'median_return',
-  'human_normalised_score',
-)
-_UPDATE_MEANS = (
-  'total_loss',
-  'policy_loss',
-  'baseline_loss',
-  'entropy_loss',
-  'gradient_norm',
-  'policy_lag_mean',
-)
-_CONNECTED_SECS = 20.0  # An actor that has not reported for longer does not count as connected.
+from reporting.metrics import METRIC_COLUMNS, UPDATE_MEANS
+
+_CONNECTED_SECS = 20.0  # An actor that was silent for longer does not count as connected.
 
 
 class RunStatistics:
-  """Collects what learners and actors report and sums it up, interval by interval. Thread-safe."""
+  """Collects what learners and actors report and sums it up per interval. Thread-safe.
 
-  def __init__(self, window=100, clock=time.monotonic):
-    """Nothing is known yet.
+  Args:
+    window: number of latest games that `mean_return_100` is the mean of.
+    clock: returns seconds; only differences are used.
+  """
 
-    Args:
-      window: number of latest games that `mean_return_100` is the mean of.
-      clock: callable that gives seconds; only differences are used.
-    """
+  def __init__(self, window: int = 100, clock: Callable[[], float] = time.monotonic):
     self._lock = threading.Lock()
     self._clock = clock
-    self._returns = collections.deque(maxlen=window)
-    self._episodes = []  # (clock, time, report's dict) of games not handed out yet.
-    self._updates_since = []  # (clock, environment frames) of updates since the last were.
+    self._returns: collections.deque[float] = collections.deque(maxlen=window)
+    # Games that `pop_episodes` has not returned yet: (clock, time, the report's dict).
+    self._episodes: list[tuple[float, float, Mapping[str, Any]]] = []
+    # Updates since the last `pop_episodes`: (clock, environment frames).
+    self._updates_since: list[tuple[float, int]] = []
     self._actors = _Actors()
     self._interval_start = clock()
     self._frames_at_start = 0
     self._clear_interval()
 
-  def _clear_interval(self):
-    self._sums = collections.defaultdict(float)
+  def _clear_interval(self) -> None:
+    self._sums: dict[str, float] = collections.defaultdict(float)
     self._num_updates = 0
-    self._lag_max, self._lags = None, collections.defaultdict(list)  # By pass over a batch.
-    self._waits = {'learner': [0.0, 0.0], 'actor': [0.0, 0.0]}  # [waiting, busy], seconds.
+    self._lag_max: float | None = None
+    self._lags: dict[int, list[float]] = collections.defaultdict(list)  # By pass over a batch.
+    self._waits = {'learner': [0.0, 0.0], 'actor': [0.0, 0.0]}  # [waiting, busy], in seconds.
 
-  def start(self, environment_frames, returns=()):
-    """Begins the first interval now.
+  def start(self, environment_frames: int, returns: Iterable[float] = ()) -> None:
+    """Begins the first interval.
 
     Args:
-      environment_frames: frames that the run had already, from its checkpoint.
-      returns: episode returns that the run had already, the latest last; see `last_returns`.
+      environment_frames: frames of the checkpoint that the run resumes from; 0 for a new run.
+      returns: returns of the run's last games, the latest last; see `csv_files.last_returns`.
     """
     with self._lock:
       self._interval_start = self._clock()
@@ -100,13 +55,12 @@ class RunStatistics:
       self._returns.clear()
       self._returns.extend(returns)
 
-  def add_update(self, update, wait_secs, busy_secs):
-    """Takes in one update of a learner.
+  def add_update(self, update: Mapping[str, Any], wait_secs: float, busy_secs: float) -> None:
+    """Adds one update of the chief's learner.
 
     Args:
-      update: dict of floats: total_loss, policy_loss, baseline_loss, entropy_loss, gradient_norm,
-        policy_lag_mean, policy_lag_max (lags in updates), pass (over its batch, from 1 on); and,
-        where known, environment_frames after it.
+      update: floats by name: all of UPDATE_MEANS, policy_lag_max (in updates), pass (over the
+        batch, counted from 1) and, where known, environment_frames after the update.
       wait_secs: seconds that the learner waited for the batch.
       busy_secs: seconds that the rest of the update took.
     """
@@ -114,27 +68,27 @@ class RunStatistics:
       self._num_updates += 1
       if 'environment_frames' in update:
         self._updates_since.append((self._clock(), int(update['environment_frames'])))
-      for name in _UPDATE_MEANS:
+      for name in UPDATE_MEANS:
         self._sums[name] += float(update[name])
       lag = float(update['policy_lag_max'])
       self._lag_max = lag if self._lag_max is None else max(self._lag_max, lag)
       self._lags[update['pass']].append(float(update['policy_lag_mean']))
       self._add_wait('learner', wait_secs, busy_secs)
 
-  def add_learner_wait(self, wait_secs, busy_secs):
-    """Takes in what another learner did since its report before, in seconds."""
+  def add_learner_wait(self, wait_secs: float, busy_secs: float) -> None:
+    """Adds the seconds that another learner waited and worked since its last report."""
     with self._lock:
       self._add_wait('learner', wait_secs, busy_secs)
 
-  def add_actor_report(self, report):
-    """Takes in what one actor task did since its report before.
+  def add_actor_report(self, report: Mapping[str, Any]) -> None:
+    """Adds what one actor task did since its last report.
 
     Args:
-      report: dict(task=int, frames=int (new environment frames), wait_secs=float and
-        busy_secs=float (new seconds waiting for the queue and not), crashes=int (environments
-        rebuilt since this process began), pid=int, episodes=list of dict(level_name,
-        episode_return, clipped_return, episode_frames; and secs_ago, since the game ended, 0 where
-        it is missing)).
+      report: task (int), pid (int), frames (int, new environment frames), wait_secs and busy_secs
+        (floats, new seconds in which it waited for the queue and in which it did not), crashes
+        (int, environments rebuilt since the process started), host and processors_busy (str and
+        float, optional), and episodes: a list of dicts of level_name, episode_return,
+        clipped_return, episode_frames and secs_ago (seconds since the game ended, default 0).
     """
     with self._lock:
       wall, now = time.time(), self._clock()
@@ -145,32 +99,36 @@ class RunStatistics:
         secs_ago = float(episode.get('secs_ago', 0.0))
         self._episodes.append((now - secs_ago, wall - secs_ago, episode))
 
-  def _add_wait(self, who, wait_secs, busy_secs):
+  def _add_wait(self, who: str, wait_secs: float, busy_secs: float) -> None:
     self._waits[who][0] += float(wait_secs)
     self._waits[who][1] += float(busy_secs)
 
-  def row(self, environment_frames, updates, learning_rate, queue_depth=None, entropy_cost=None):
-    """Sums up the interval since the row before and begins the next one.
+  def row(
+    self,
+    environment_frames: int,
+    updates: int,
+    learning_rate: float,
+    queue_depth: int | None = None,
+    entropy_cost: float | None = None,
+  ) -> dict[str, Any]:
+    """Sums up the interval since the last row and begins the next one.
 
     Args:
-      environment_frames: frames trained on so far, int.
-      updates: updates done so far, int.
-      learning_rate: the current one, float.
-      queue_depth: unrolls waiting on the learners' queues, or None.
-      entropy_cost: the current weight of the entropy, float or None.
+      environment_frames, updates: so far.
+      learning_rate: the current one.
+      queue_depth: unrolls in the learners' queues.
+      entropy_cost: the current weight of the entropy loss.
 
     Returns:
-      A dict with METRIC_COLUMNS, and queue_depth, connected_actors, actor_restarts,
-      environment_crashes, frames_per_sec_by_actor (a dict by task), policy_lag_by_pass (a dict,
-      empty where each batch is learned from once). Losses, gradient norm and policy_lag_mean are
-      means over the interval's updates. What is not known is None.
+      A value for each of `metrics.METRICS` and `metrics.CLUSTER_METRICS`; None where it is not
+      known. policy_lag_by_pass is empty if each batch is learned from once.
     """
     with self._lock:
       now = self._clock()
       secs = max(now - self._interval_start, 1e-9)
-      # After a restart from a checkpoint the counter may stand lower than in the row before.
+      # After a restart from a checkpoint the counter may be lower than in the last row.
       new_frames = max(environment_frames - self._frames_at_start, 0)
-      row = dict.fromkeys(METRIC_COLUMNS)
+      row: dict[str, Any] = dict.fromkeys(METRIC_COLUMNS)
       row.update(
         time=time.time(),
         environment_frames=int(environment_frames),
@@ -184,29 +142,28 @@ class RunStatistics:
         entropy_cost=entropy_cost,
       )
       if self._num_updates:
-        row.update({name: self._sums[name] / self._num_updates for name in _UPDATE_MEANS})
-      row['policy_lag_by_pass'] = {}
-      if len(self._lags) > 1:
-        row['policy_lag_by_pass'] = {n: _mean(lags) for n, lags in sorted(self._lags.items())}
+        row.update({name: self._sums[name] / self._num_updates for name in UPDATE_MEANS})
+      by_pass = {number: _mean(lags) for number, lags in sorted(self._lags.items())}
+      row['policy_lag_by_pass'] = by_pass if len(by_pass) > 1 else {}
       row.update(self._actors.figures(now, secs), queue_depth=queue_depth)
       self._interval_start, self._frames_at_start = now, environment_frames
       self._clear_interval()
       return row
 
-  def full_mean_return(self):
-    """The mean return of the last `window` games, a float; None while there are fewer."""
+  def full_mean_return(self) -> float | None:
+    """Returns the mean return of the last `window` games, or None if there were fewer."""
     with self._lock:
       return _mean(self._returns) if len(self._returns) == self._returns.maxlen else None
 
-  def pop_episodes(self, environment_frames):
-    """Hands out the games that ended since the last call.
+  def pop_episodes(self, environment_frames: int) -> list[dict[str, Any]]:
+    """Returns the games that ended since the last call, in the order in which they ended.
 
     Args:
       environment_frames: frames trained on so far.
 
     Returns:
-      A list of dicts with EPISODE_COLUMNS, in the order in which the games ended. Their
-      environment_frames are those after the next update, where there was one, and never go back.
+      Dicts of EPISODE_COLUMNS. A game's environment_frames are those after the first update that
+      followed it; they never decrease.
     """
     with self._lock:
       episodes, self._episodes = self._episodes, []
@@ -218,8 +175,8 @@ class RunStatistics:
     ]
 
 
-def _game(episode, ended, environment_frames):
-  """A game of an actor's report as a dict with EPISODE_COLUMNS."""
+def _game(episode: Mapping[str, Any], ended: float, environment_frames: int) -> dict[str, Any]:
+  """Returns the row of episodes.csv for a game in an actor's report."""
   return dict(
     time=ended,
     environment_frames=environment_frames,
@@ -231,18 +188,19 @@ def _game(episode, ended, environment_frames):
 
 
 class _Actors:
-  """The actor tasks of a run: who is connected, who began anew, how fast each of them plays."""
+  """Which actor tasks are connected or were restarted, and how fast each of them plays."""
 
   def __init__(self):
-    self._last_report = {}  # task -> clock at its latest report.
-    self._pids = {}  # task -> pid in its latest report.
-    self._crashes = {}  # (task, pid) -> environments rebuilt so far.
+    self._last_report: dict[int, float] = {}  # Task to the clock at its latest report.
+    self._pids: dict[int, int] = {}  # Task to the process id in its latest report.
+    self._crashes: dict[tuple[int, int], int] = {}  # (task, pid) to environments rebuilt so far.
     self._restarts = 0
-    self._frames = collections.Counter()  # task -> new frames in this interval.
-    self._busy = collections.defaultdict(list)  # host -> how busy it was in this interval.
+    self._frames = collections.Counter()  # Task to new frames in this interval.
+    # Host to the shares of time that its processors were busy in this interval.
+    self._busy: dict[str, list[float]] = collections.defaultdict(list)
 
-  def add(self, report, now):
-    """Takes in a report, see `RunStatistics.add_actor_report`."""
+  def add(self, report: Mapping[str, Any], now: float) -> None:
+    """Adds a report; see `RunStatistics.add_actor_report`."""
     task, pid = report['task'], report['pid']
     if self._pids.get(task, pid) != pid:
       self._restarts += 1
@@ -253,8 +211,8 @@ class _Actors:
     if report.get('processors_busy') is not None:
       self._busy[report['host']].append(report['processors_busy'])
 
-  def figures(self, now, secs):
-    """What a row says of actors after an interval of so many seconds; begins the next one."""
+  def figures(self, now: float, secs: float) -> dict[str, Any]:
+    """Returns a row's figures of actors after an interval of `secs`, and begins the next one."""
     connected = [task for task, seen in self._last_report.items() if now - seen <= _CONNECTED_SECS]
     frames, self._frames = self._frames, collections.Counter()
     busy, self._busy = self._busy, collections.defaultdict(list)
@@ -267,23 +225,16 @@ class _Actors:
     )
 
 
-def _mean(values):
+def _mean(values: collections.deque[float] | list[float]) -> float | None:
   return sum(values) / len(values) if values else None
 
 
-def _fraction(wait_secs, busy_secs):
+def _fraction(wait_secs: float, busy_secs: float) -> float | None:
   return wait_secs / (wait_secs + busy_secs) if wait_secs + busy_secs > 0 else None
 
 
-def cluster_line(row):
-  """The figures of a cluster that the live line has no room for.
-
-  Args:
-    row: a dict from `RunStatistics.row`.
-
-  Returns:
-    One line: frames/s by actor, connected actors, restarts and environment crashes.
-  """
+def cluster_line(row: Mapping[str, Any]) -> str:
+  """Returns the figures of `RunStatistics.row` that the live line has no room for, in one line."""
   rates = ', '.join(f'{task}: {rate:.0f}' for task, rate in row['frames_per_sec_by_actor'].items())
   return (
     f'frames/s by actor: {rates or "none"}  connected {row["connected_actors"]}  '

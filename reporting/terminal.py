@@ -1,20 +1,29 @@
-"""The terminal: one live line about a run, and messages above it; no stream ends a run."""
+"""Shows a live line about a run on the terminal, with messages above it."""
 
 import errno
 import math
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
 
-# A line is lost, but not the stream: a disk that is full, for example, will have room again.
-_PASSES = (
+# Errors that cost a line but not the stream: a full disk, for example, may have room again.
+_TRANSIENT = (
   errno.EAGAIN, errno.EINTR, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE,
 )  # fmt: skip
-_LINE_SECS = 30.0  # Without a terminal: at most one line in this time.
+_LINE_SECS = 30.0  # Between two lines if the stream is no terminal.
 
 
-def live_line(row, total_frames, speed, short):
-  """One line about a row; parts that are not known yet are left out. Two forms: long, short."""
+def live_line(row: Mapping[str, Any], total_frames: int, speed: float, short: bool) -> str:
+  """Returns one line about a row; figures that are not known yet are left out.
+
+  Args:
+    row: of `RunStatistics.row`.
+    total_frames: environment frames at which the run ends.
+    speed: frames/s that the time left is computed from; 0: not known.
+    short: whether to abbreviate, for a narrow terminal.
+  """
   frames = row['environment_frames']
   rate, lag, loss = row['frames_per_sec'], row['policy_lag_mean'], row['total_loss']
   game_return, depth = row['mean_return_100'], row.get('queue_depth')
@@ -30,7 +39,7 @@ def live_line(row, total_frames, speed, short):
     parts.append(f'R {game_return:.3g}' if short else f'return(100) {game_return:.3g}')
   if loss is not None:
     parts.append(f'loss {loss:.3g}')
-  if lag is not None:  # Of each pass over a batch, where there are several.
+  if lag is not None:  # One lag for each pass over a batch.
     lags = row['policy_lag_by_pass'].values() or [lag]
     parts.append('lag ' + '/'.join(f'{each:.3g}' for each in lags))
   if depth is not None and not short:
@@ -48,11 +57,11 @@ def live_line(row, total_frames, speed, short):
   return '  '.join(parts)
 
 
-def _percent(fraction):
+def _percent(fraction: float | None) -> str:
   return '' if fraction is None else f'{fraction:.0%}'
 
 
-def _count(number):
+def _count(number: int) -> str:
   """12300000 -> '12.3M'."""
   for size, unit in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
     if number >= size:
@@ -60,7 +69,7 @@ def _count(number):
   return str(number)
 
 
-def _duration(secs):
+def _duration(secs: float) -> str:
   """3900 -> '1h05m'."""
   secs = int(secs)
   for size, unit, part, part_unit in (
@@ -74,20 +83,24 @@ def _duration(secs):
 
 
 class Terminal:
-  """A text stream: one line that is rewritten on a terminal, a line every 30 s elsewhere.
+  """One line that is rewritten on a terminal; every 30 s a new line on any other stream.
 
-  Training never ends because nobody reads: a closed or broken stream is given up silently.
+  A closed or broken stream is dropped silently: training goes on if nobody reads.
+
+  Args:
+    stream: text stream, or None.
   """
 
-  def __init__(self, stream):
+  def __init__(self, stream: TextIO | None):
     self._stream = stream
-    self._live = bool(stream) and _answers(stream.isatty) and os.environ.get('TERM') != 'dumb'
+    is_terminal = stream is not None and _true(stream.isatty)
+    self._live = is_terminal and os.environ.get('TERM') != 'dumb'
     self._live_shown = False
-    self._pending = None  # A line not shown yet, off a terminal.
+    self._pending: str | None = None  # The latest line not shown yet, off a terminal.
     self._next_line = -math.inf
 
-  def show(self, line, short_line):
-    """Shows the state of the run; the short form where the long one is too wide."""
+  def show(self, line: str, short_line: str) -> None:
+    """Shows the state of the run; the short line if the terminal is too narrow for the other."""
     if self._live:
       width = _width(self._stream) - 1
       self._put('\r' + (line if len(line) <= width else short_line[:width]) + '\x1b[K')
@@ -99,20 +112,20 @@ class Terminal:
     else:
       self._pending = line
 
-  def print(self, text):
-    """Prints a line that stays."""
+  def print(self, text: str) -> None:
+    """Prints a line that stays, above the live line."""
     self._put(('\r\x1b[K' if self._live_shown else '') + text + '\n')
     self._live_shown = False
 
-  def finish(self):
-    """Ends the live line, or prints the last state that was held back."""
+  def finish(self) -> None:
+    """Ends the live line; off a terminal, prints the latest line if it was not shown yet."""
     if self._live_shown:
       self._put('\n')
     elif self._pending is not None:
       self._put(self._pending + '\n')
     self._live_shown, self._pending = False, None
 
-  def _put(self, text):
+  def _put(self, text: str) -> None:
     if self._stream is None:
       return
     encoding = getattr(self._stream, 'encoding', None) or 'utf-8'
@@ -120,30 +133,30 @@ class Terminal:
       self._stream.write(text.encode(encoding, 'replace').decode(encoding))
       self._stream.flush()
     except (OSError, ValueError) as error:  # ValueError: the stream was closed.
-      if isinstance(error, OSError) and error.errno in _PASSES:
+      if isinstance(error, OSError) and error.errno in _TRANSIENT:
         return
       _discard_buffered(self._stream)
       self._stream = None
 
 
-def _answers(method):
-  """What `method` returns; False where the stream is closed already."""
+def _true(method: Callable[[], bool]) -> bool:
+  """Returns what a stream's method returns; False if the stream is closed."""
   try:
     return method()
   except (OSError, ValueError):
     return False
 
 
-def _width(stream):
-  """Columns of the terminal behind a stream; 80 where it does not tell."""
+def _width(stream: TextIO | None) -> int:
+  """Returns the columns of the terminal behind a stream; 80 if they are not known."""
   try:
-    return os.get_terminal_size(stream.fileno()).columns or 80
+    return os.get_terminal_size(stream.fileno()).columns or 80 if stream else 80
   except (OSError, ValueError, AttributeError):
     return 80
 
 
-def _discard_buffered(stream):
-  """What is still buffered for a broken pipe must not turn the exit code into 120 at the end."""
+def _discard_buffered(stream: TextIO) -> None:
+  """Discards standard output's buffer: flushing it to a broken pipe would exit with code 120."""
   if stream is sys.stdout and not stream.closed:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from evaluation.periodic import Evaluations
+from evaluation.periodic import PeriodicEvaluator
 from roles.observers import Update
 from roles.records import Records
 from runtime.checkpoint_folder import Saved
@@ -108,7 +108,7 @@ class Evaluator:
     checkpointer: saves what is played.
   """
 
-  def __init__(self, evaluations: Evaluations, checkpointer: Checkpointer):
+  def __init__(self, evaluations: PeriodicEvaluator, checkpointer: Checkpointer):
     self._evaluations, self._checkpointer = evaluations, checkpointer
 
   def on_update(self, update: Update) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import tensorflow as tf
 from absl import logging
 
-from evaluation.periodic import Evaluations
+from evaluation.periodic import PeriodicEvaluator
 from learning.learner import SyncOps
 from roles.checkpointer import Checkpointer
 from roles.observers import Update, UpdateObserver
@@ -245,7 +245,7 @@ class Chief(Part):
     logdir: str,
     origin: str | None,
     records: Records,
-    evaluations: Evaluations,
+    evaluations: PeriodicEvaluator,
     checkpointer: Checkpointer,
   ):
     self._task, self._graph, self._logdir, self._origin = task, graph, logdir, origin

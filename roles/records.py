@@ -14,8 +14,8 @@ from typing import Any
 import tensorflow as tf
 
 from reporting import csv_files, curves, statistics, writers
-from reporting.learning_signs import LearningSigns
-from reporting.verdicts import Verdicts
+from reporting.bottleneck import BottleneckMonitor
+from reporting.diagnostics import LearningDiagnostics
 from roles import resuming
 from roles.observers import EndOfRun, Update
 from roles.settings import Settings, announced
@@ -143,13 +143,13 @@ class Records:
     self._writer, self._end_of_run, self._row_secs = writer, end_of_run, task.options.metrics_secs
     self._statistics = statistics.RunStatistics()
     settings = graph.settings
-    self._signs = LearningSigns(
+    self._diagnostics = LearningDiagnostics(
       settings.num_actions,
       settings.batch_size * settings.unroll_length,
       settings.gradient_clipping,
     )
     self._next_row, self._rows = time.monotonic() + self._row_secs, 0
-    self._verdicts = Verdicts(settings.sample_reuse, socket.gethostname())
+    self._bottleneck = BottleneckMonitor(settings.sample_reuse, socket.gethostname())
     self._inbox = _Inbox(graph.shared, self._statistics, task.unresponsive, writer.message)
     for sentence in lock.told:
       writer.message(sentence)
@@ -216,7 +216,7 @@ class Records:
     unresponsive, now = self._task.unresponsive.since(), time.time()
     row['no_answer'] = ', '.join(f'{n} {now - since:.0f} s' for n, since in unresponsive.items())
     self._writer.write(row)
-    for sentence in self._signs.add(row):
+    for sentence in self._diagnostics.add(row):
       self._writer.message(sentence)
     self._writer.write_episodes(self._statistics.pop_episodes(int(frames)))
     self._task.heartbeat.update(
@@ -229,11 +229,11 @@ class Records:
     if not is_local and self._rows % _ROWS_PER_CLUSTER_LINE == 0:
       self._writer.message(statistics.cluster_line(row))
     actors = self._task.options.num_actors if is_local else row['connected_actors']
-    if text := self._verdicts.add(row, actors):
+    if text := self._bottleneck.add(row, actors):
       self._writer.message(text)
 
   def add_evaluation(self, row: dict[str, Any]) -> None:
-    """Writes a row of `reporting.statistics.EVALUATION_COLUMNS`."""
+    """Writes a row of `reporting.metrics.EVALUATION_METRICS`."""
     self._writer.write_evaluation(row)
     self._writer.message(_line_of_evaluation(row))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from acting.actor import EnqueueOp
-from evaluation.periodic import Evaluations
+from evaluation.periodic import PeriodicEvaluator
 from reporting.writers import RunWriter
 from roles import wiring
 from roles.checkpointer import Checkpointer, Evaluator
@@ -97,7 +97,7 @@ def chief(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWrite
     logdir,
     cluster.own_device,
     learner.whole_weights(),
-    in_use=evaluations.plays,
+    in_use=evaluations.uses,
     keep=options.keep_checkpoints,
     keep_every_frames=options.keep_checkpoint_every_frames,
   )
@@ -167,9 +167,9 @@ def actor(task: Task, run_settings: RunSettings) -> Role:
 
 def _evaluations(
   options: Options, settings: Settings, logdir: str, records: Records, interrupts: Interrupts
-) -> Evaluations:
+) -> PeriodicEvaluator:
   flags = {name: getattr(options, name) for name in _EVALUATION_FLAGS}
-  return Evaluations(
+  return PeriodicEvaluator(
     logdir,
     options.eval_every_frames,
     {'level_name': settings.level_name, **flags},

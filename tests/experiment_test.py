@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from conftest import ROOT, Processes, eventually, updates_of_checkpoint, whole_rows
+from reporting import metrics
 
 LIMIT_SECS = 240.0
 CATCH = '--flagfile=flagfiles/catch.flags'
@@ -25,12 +26,6 @@ LIMIT_FRAMES = 4 * USUAL_FRAMES
 HOSTS = (
     '--ps_hosts=localhost:8000', '--learner_hosts=localhost:8001', '--actor_hosts=localhost:8002',
 )  # fmt: skip
-METRIC_COLUMNS = (
-  'time,environment_frames,updates,frames_per_sec,mean_return_100,policy_lag_mean,'
-  'policy_lag_max,learner_wait_fraction,actor_wait_fraction,total_loss,policy_loss,'
-  'baseline_loss,entropy_loss,gradient_norm,learning_rate,entropy_cost'
-)
-EPISODE_COLUMNS = 'time,environment_frames,level_name,episode_return,clipped_return,episode_frames'
 SECRET = 'not-to-be-recorded-anywhere'
 
 
@@ -332,9 +327,12 @@ def test_sigterm_leaves_a_checkpoint_and_a_summary(catch):
 
 def test_a_run_leaves_its_records(catch):
   files = catch.snapshot()
-  for name, header in (('metrics.csv', METRIC_COLUMNS), ('episodes.csv', EPISODE_COLUMNS)):
+  for name, header in (
+    ('metrics.csv', metrics.METRIC_COLUMNS),
+    ('episodes.csv', metrics.EPISODE_COLUMNS),
+  ):
     with open(os.path.join(catch.logdir, name)) as file:
-      assert file.readline().rstrip('\n') == header
+      assert file.readline().rstrip('\n') == ','.join(header)
   games = catch.rows('episodes.csv')
   own = [int(game['environment_frames']) for game in games]
   assert own == sorted(own) and len(set(own)) > 2 * len(catch.rows())  # Not those of the rows.

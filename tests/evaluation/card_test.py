@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 
 from conftest import ROOT
 from evaluation import card, records
@@ -49,6 +50,12 @@ def written(run, record, defaults=None, **policy):
   return (folder / card.NAME).read_text(), {path.name for path in folder.iterdir()}
 
 
+def metadata_of(text):
+  empty, block, _ = text.split('---\n', 2)
+  assert not empty
+  return yaml.safe_load(block)
+
+
 def evaluate(run, checkpoint, frames, protocol, games=Played):
   result = records.summary('CartPole-v1', games, 1)
   result |= dict(protocol=protocol, deterministic=False, checkpoint_frames=frames)
@@ -61,8 +68,18 @@ def test_it_tells_of_the_run_and_what_lies_beside_it(run, record):
   evaluate(run, 'model.ckpt-12', 1536, 'training', PlayedWorse)
   text, files = written(run, record)
   assert files == {card.NAME, 'evaluation.json', 'learning_curve.png', 'video.webp'}
-  assert text.startswith('---\nlicense: apache-2.0\ntags:\n- "reinforcement-learning"\n')
-  assert '      value: 25.00 +/- 5.00\n' in text  # Of the exported checkpoint, not the newest.
+  metadata = metadata_of(text)
+  assert metadata['license'] == 'apache-2.0'
+  assert metadata['tags'] == [
+    'reinforcement-learning', 'deep-reinforcement-learning', 'impala', 'CartPole-v1'
+  ]  # fmt: skip
+  (entry,) = metadata['model-index']
+  (result,) = entry['results']
+  assert entry['name'] == 'MLPAgent' and result['dataset']['name'] == 'CartPole-v1'
+  # Of the exported checkpoint, not the newest.
+  assert result['metrics'] == [
+    dict(type='mean_reward', name='mean_reward', value='25.00 +/- 5.00', verified=False)
+  ]
   for sentence in (
     '# MLPAgent on CartPole-v1\n\nTrained for 3,072 environment frames with IMPALA',
     'with TensorFlow 2.21.0; the checkpoint is `model.ckpt-24`. Commit of the code: a4944ee710',
@@ -74,6 +91,15 @@ def test_it_tells_of_the_run_and_what_lies_beside_it(run, record):
     '## Licence\n\nApache-2.0\n',
   ):
     assert sentence in text, text
+
+
+@pytest.mark.parametrize('level', ['on', '1e3', '~', "it's: a-v0", 'a\n---\n# b', '- x', 'ü'])
+def test_the_metadata_of_any_level_is_read_back(run, record, level):
+  evaluate(run, 'model.ckpt-24', 3072, 'training')
+  text, _ = written(run, record, level_name=level)
+  metadata = metadata_of(text)
+  assert metadata['tags'][-1] == level
+  assert metadata['model-index'][0]['results'][0]['dataset'] == dict(name=level, type=level)
 
 
 def test_without_evaluations_metrics_and_record_it_says_what_it_can(run):

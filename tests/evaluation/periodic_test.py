@@ -171,14 +171,14 @@ def test_a_signal_may_end_one_a_moment_before_the_run_hears_of_it(tmp_path, know
 
   # There is no such run: its process ends by itself.
   flags = {'eval_protocol': 'training', 'test_num_episodes': 1}
-  played = periodic.Evaluations(tmp_path / 'none', 1, flags, None, words.append, run_ends)
+  played = periodic.PeriodicEvaluator(tmp_path / 'none', 1, flags, None, words.append, run_ends)
   played.start(Saved('model.ckpt-1', 7, 1, None, False))
   (line,) = eventually(lambda: words, LIMIT_SECS)
   played.stop()
   assert line.startswith(f'the evaluation at 7 frames {said}')
 
 
-class PlayedAtOnce(periodic.Evaluations):
+class PlayedAtOnce(periodic.PeriodicEvaluator):
   """What a process would have played is in evaluation.json at once, with this time on it."""
 
   at = 0.0
@@ -205,7 +205,7 @@ def test_a_clock_that_was_set_back_costs_no_evaluation(tmp_path):
 
 
 def evaluations(folder, every, frames):
-  found = periodic.Evaluations(str(folder), every, {}, None, None, None)
+  found = periodic.PeriodicEvaluator(str(folder), every, {}, None, None, None)
   found.begin(frames)
   return found
 

@@ -13,7 +13,8 @@ import pytest
 
 import plot_runs
 from conftest import ROOT, commands_of
-from reporting import comparison
+from reporting import comparison, comparison_report
+from reporting.runs import read_runs
 from runtime.process import BadInput
 
 EARLIER = os.path.join(ROOT, 'tests', 'data', 'earlier_run')
@@ -42,7 +43,7 @@ def run_main(capsys, *arguments):
 def test_mean_and_spread_over_seeds_on_a_common_grid(tmp_path):
   one = a_run(tmp_path / 'one', (0, 10, 20))
   two = a_run(tmp_path / 'two', (10, 40), frames=(150, 250), seed=2)
-  (group,) = comparison.compare(comparison.read_runs([one, two]), ['level_name']).groups
+  (group,) = comparison.compare(read_runs([one, two]), ['level_name']).groups
   # 150 to 250 frames: the first goes from 5 to 15, the second from 10 to 40.
   np.testing.assert_allclose(group.grid[[0, -1]], [150, 250])
   np.testing.assert_allclose(group.mean[[0, -1]], [7.5, 27.5])
@@ -72,24 +73,24 @@ def test_what_lies_beyond_the_shortest_run_of_a_group_is_told(tmp_path):
   short = a_run(tmp_path / 'short', (1, 2, 3))
   long = a_run(tmp_path / 'long', (1, 2, 3), frames=(100, 200, 30000))
   other = a_run(tmp_path / 'other', (1, 2, 3), frames=(100, 200, 302))
-  runs = comparison.read_runs([short, long, other])
-  told = comparison.remarks(comparison.compare(runs, ['level_name']))
+  runs = read_runs([short, long, other])
+  told = comparison_report.remarks(comparison.compare(runs, ['level_name']))
   assert (
     told[0] == f'level_name=A-v0: cut off at 300 frames, the end of {short}; {long} has 30,000.'
   )
-  alike = comparison.remarks(comparison.compare([runs[0], runs[2]], ['level_name']))
+  alike = comparison_report.remarks(comparison.compare([runs[0], runs[2]], ['level_name']))
   assert not any('cut off' in sentence for sentence in alike)
   hours = comparison.compare(runs, ['level_name'], 'hours')
-  assert not any('cut off' in sentence for sentence in comparison.remarks(hours))
+  assert not any('cut off' in sentence for sentence in comparison_report.remarks(hours))
 
 
 def test_five_runs_that_differ_in_the_seed_alone_are_not_warned_of(tmp_path):
   folders = [a_run(tmp_path / str(i), (1, 2, 3), seed=i, logdir=str(i)) for i in range(5)]
-  assert comparison.remarks(comparison.compare(comparison.read_runs(folders), ['level_name'])) == []
+  assert comparison_report.remarks(comparison.compare(read_runs(folders), ['level_name'])) == []
 
 
 def test_the_frames_to_a_score_are_a_median_in_which_never_is_infinite(tmp_path):
-  runs = comparison.read_runs(
+  runs = read_runs(
     [
       a_run(tmp_path / str(i), returns)
       for i, returns in enumerate([(9, 9, 9), (0, 9, 9), (0, 0, 0)])
@@ -104,7 +105,7 @@ def test_hours_leave_out_the_break_before_a_second_start(tmp_path):
     tmp_path / 'r', (1, 2, 3), starts=(START, '1970-01-01T10:00:00+00:00'),
     times=(1800, 3600, 36000 + 900),
   )  # fmt: skip
-  (run,) = comparison.read_runs([folder])
+  (run,) = read_runs([folder])
   np.testing.assert_allclose(run.hours, [0.5, 1, 1.25])
   compared = comparison.compare([run], ['agent_name'], 'hours')
   assert compared.groups[0].grid[-1] == 1.25
@@ -188,15 +189,15 @@ def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, spoil, argumen
 def test_runs_that_cannot_be_compared(tmp_path):
   one = a_run(tmp_path / 'one', (1, 2, 3))
   with pytest.raises(BadInput, match='given twice'):
-    comparison.read_runs([one, one + '/'])
+    read_runs([one, one + '/'])
   with pytest.raises(BadInput, match='has no games yet'):
-    comparison.read_runs([a_run(tmp_path / 'none', ('', '', ''))])
+    read_runs([a_run(tmp_path / 'none', ('', '', ''))])
   late = a_run(tmp_path / 'late', (1, 2, 3), frames=(400, 500, 600))
   with pytest.raises(BadInput, match='no frames in common'):
-    comparison.compare(comparison.read_runs([one, late]), ['level_name'])
+    comparison.compare(read_runs([one, late]), ['level_name'])
   (tmp_path / 'late' / 'run.json').write_text('{')
   with pytest.raises(BadInput, match='run.json cannot be read'):
-    comparison.read_runs([late])
+    read_runs([late])
   assert (tmp_path / 'late' / 'run.json').exists()
 
 
@@ -205,7 +206,7 @@ def test_a_metrics_csv_that_is_none_is_one_sentence(tmp_path, text):
   folder = a_run(tmp_path / 'one', (1, 2, 3))
   (tmp_path / 'one' / 'metrics.csv').write_text(text)
   with pytest.raises(BadInput, match='is no metrics.csv|has no games yet'):
-    comparison.read_runs([folder])
+    read_runs([folder])
 
 
 def _spoilt(folder, how):
@@ -271,7 +272,7 @@ def test_what_this_user_may_not_read_is_left_out_and_named():
     user = os.geteuid()
     os.seteuid(user or 65534)  # Root may read whatever there is.
     try:
-      runs = comparison.read_runs([*locked, good], told.append)
+      runs = read_runs([*locked, good], told.append)
     finally:
       os.seteuid(user)
   assert [run.folder for run in runs] == [good]
@@ -310,4 +311,4 @@ def test_a_run_json_without_settings_is_refused_in_a_sentence(tmp_path):
   record = json.loads((tmp_path / 'a' / 'run.json').read_text())
   (tmp_path / 'a' / 'run.json').write_text(json.dumps({**record, 'settings': None}))
   with pytest.raises(BadInput, match='run.json cannot be read'):
-    comparison.read_runs([folder])
+    read_runs([folder])

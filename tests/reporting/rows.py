@@ -4,7 +4,7 @@ import csv
 import io
 import os
 
-from reporting import statistics, writers
+from reporting import metrics, writers
 
 
 class Clock:
@@ -52,7 +52,7 @@ def an_episode(episode_return=5.0, **changes):
 
 
 def a_row(frames=12_300_000, **changes):
-  row = dict.fromkeys(statistics.METRIC_COLUMNS)
+  row = dict.fromkeys(metrics.METRIC_COLUMNS)
   row.update(
     time=1e9,
     environment_frames=frames,

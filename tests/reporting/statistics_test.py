@@ -7,12 +7,8 @@ import time
 import pytest
 from rows import Clock, a_report, an_episode, an_update
 
-from reporting.statistics import (
-  EPISODE_COLUMNS,
-  METRIC_COLUMNS,
-  RunStatistics,
-  cluster_line,
-)
+from reporting.metrics import EPISODE_COLUMNS, METRIC_COLUMNS
+from reporting.statistics import RunStatistics, cluster_line
 
 
 def test_the_first_row_knows_only_the_counters():

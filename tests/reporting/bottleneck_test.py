@@ -1,8 +1,12 @@
-"""reporting.verdicts: who waits for whom, said when it changes."""
+"""reporting.bottleneck: the bottleneck is named when it changes."""
 
 import pytest
 
-from reporting.verdicts import Verdicts, verdict
+from reporting.bottleneck import BottleneckMonitor, find_bottleneck
+
+
+def text_of(*args, **kwargs):
+  return find_bottleneck(*args, **kwargs).text
 
 
 @pytest.mark.parametrize(
@@ -37,47 +41,47 @@ from reporting.verdicts import Verdicts, verdict
     ),
   ],
 )
-def test_verdict(learner, actor, num_actors, expected):
-  assert verdict(learner, actor, num_actors) == expected
+def test_the_text(learner, actor, num_actors, expected):
+  assert text_of(learner, actor, num_actors) == expected
 
 
-def test_the_verdict_asks_for_no_actors_where_the_processors_are_busy():
+def test_the_text_asks_for_no_actors_where_the_processors_are_busy():
   text = (
     'learners wait 44% of the time for data, and the processors are busy for 94%: this machine is '
     'the limit, more actors on it would not help'
   )
-  assert verdict(0.44, 0.06, 2, processors_busy=0.94) == text
-  assert 'would feed them' in verdict(0.44, 0.06, 2, processors_busy=0.89)
+  assert text_of(0.44, 0.06, 2, processors_busy=0.94) == text
+  assert 'would feed them' in text_of(0.44, 0.06, 2, processors_busy=0.89)
   # Whoever waits for the learner does so on busy processors, too.
-  assert verdict(0.06, 0.44, 2, processors_busy=0.94) == verdict(0.06, 0.44, 2)
-  assert 'no actor' in verdict(0.5, 0.0, 0, processors_busy=0.94)
+  assert text_of(0.06, 0.44, 2, processors_busy=0.94) == text_of(0.06, 0.44, 2)
+  assert 'no actor' in text_of(0.5, 0.0, 0, processors_busy=0.94)
 
 
-def test_the_verdict_knows_how_often_a_batch_is_learned_from_already():
-  assert '--sample_reuse=4 ' in verdict(0.5, 0.0, 2, sample_reuse=2)
-  assert '--sample_reuse' not in verdict(0.3, 0.0, 2, sample_reuse=2)
+def test_the_text_knows_how_often_a_batch_is_learned_from_already():
+  assert '--sample_reuse=4 ' in text_of(0.5, 0.0, 2, sample_reuse=2)
+  assert '--sample_reuse' not in text_of(0.3, 0.0, 2, sample_reuse=2)
 
 
 def test_where_the_processors_of_the_actors_hosts_are_busy_others_are_asked_for():
   other = 'about 2 more actors on other hosts (the processors of theirs are busy) would feed them'
-  assert other in verdict(0.49, 0.0, 2, busy_by_host={'a': 0.97, 'b': 0.91})
+  assert other in text_of(0.49, 0.0, 2, busy_by_host={'a': 0.97, 'b': 0.91})
   some = 'about 2 more actors on other hosts than b (its processors are busy) would feed them'
-  assert some in verdict(0.49, 0.0, 2, busy_by_host={'a': 0.3, 'b': 0.91})
-  assert verdict(0.49, 0.0, 2, busy_by_host={'a': 0.3}) == verdict(0.49, 0.0, 2)
-  assert verdict(0.0, 0.49, 2, busy_by_host={'a': 1.0}) == verdict(0.0, 0.49, 2)
+  assert some in text_of(0.49, 0.0, 2, busy_by_host={'a': 0.3, 'b': 0.91})
+  assert text_of(0.49, 0.0, 2, busy_by_host={'a': 0.3}) == text_of(0.49, 0.0, 2)
+  assert text_of(0.0, 0.49, 2, busy_by_host={'a': 1.0}) == text_of(0.0, 0.49, 2)
 
 
 def said(rows, num_actors=2, own_host='here'):
   """What was said at which row, of (learner, actor[, busy by host]) as fractions."""
-  verdicts, found = Verdicts(1, own_host), {}
+  monitor, found = BottleneckMonitor(1, own_host), {}
   for number, (learner, actor, *busy) in enumerate(rows, 1):
     row = dict(learner_wait_fraction=learner, actor_wait_fraction=actor)
-    if text := verdicts.add(row | dict(processors_busy_by_host=dict(*busy)), num_actors):
+    if text := monitor.add(row | dict(processors_busy_by_host=dict(*busy)), num_actors):
       found[number] = text
   return found
 
 
-def test_a_verdict_is_said_once_and_again_when_it_has_changed_for_good():
+def test_a_bottleneck_is_named_once_and_again_when_it_has_changed_for_good():
   hungry, fed = (0.5, 0.0), (0.0, 0.5)
   assert list(said([hungry] * 100)) == [6]
   assert list(said([hungry] * 20 + [fed] + [hungry] * 20)) == [6]  # One row is nothing.

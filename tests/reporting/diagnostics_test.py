@@ -1,11 +1,11 @@
-"""reporting.learning_signs: a sign is told once, when it has lasted; a good run hears nothing."""
+"""reporting.diagnostics: a problem that lasts is reported once; a good run has none."""
 
 import math
 
 import pytest
 from rows import a_row
 
-from reporting.learning_signs import PERSISTENT_ROWS, LearningSigns
+from reporting.diagnostics import PERSISTENT_ROWS, LearningDiagnostics
 
 STEPS, CLIPPING = 80, 40.0
 UNIFORM = math.log(6)
@@ -16,8 +16,8 @@ def row(entropy=0.8 * UNIFORM, norm=20.0, baseline=1.0):
 
 
 def told(*rows):
-  signs = LearningSigns(6, STEPS, CLIPPING)
-  return [sentence for one in rows for sentence in signs.add(one)]
+  diagnostics = LearningDiagnostics(6, STEPS, CLIPPING)
+  return [sentence for one in rows for sentence in diagnostics.add(one)]
 
 
 def test_a_good_run_hears_nothing():
@@ -32,7 +32,7 @@ def test_a_good_run_hears_nothing():
     (dict(norm=55.0), ['norm of 55', '--gradient_clipping=40', '--learning_rate']),
   ],
 )
-def test_a_sign_that_lasts_is_told_once(bad, expected):
+def test_a_problem_that_lasts_is_reported_once(bad, expected):
   assert told(*[row(**bad)] * (PERSISTENT_ROWS - 1), row(), *[row(**bad)] * 3) == []
   (sentence,) = told(row(), *[row(**bad)] * 3 * PERSISTENT_ROWS)
   assert all(text in sentence for text in expected)
