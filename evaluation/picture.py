@@ -115,7 +115,7 @@ def _draw_probabilities(
   for i in shown:
     y += 18
     colour = _BAR if i == action else _GREY
-    _write(panel, names[i][:14], 12, y, _WHITE if i == action else _GREY, 0.4)
+    _write(panel, names[int(i)][:14], 12, y, _WHITE if i == action else _GREY, 0.4)
     end = 130 + round(130 * float(probabilities[i]))
     cv2.rectangle(panel, (130, y - 10), (end, y), colour, -1)
     _write(panel, f'{probabilities[i]:.2f}', end + 6, y, _WHITE, 0.4)
