@@ -51,9 +51,8 @@ def written(run, record, defaults=None, **policy):
 
 
 def metadata_of(text):
-  empty, block, _ = text.split('---\n', 2)
-  assert not empty
-  return yaml.safe_load(block)
+  assert text.startswith('---\n')
+  return yaml.safe_load(text[4:].split('\n---\n', 1)[0])
 
 
 def evaluate(run, checkpoint, frames, protocol, games=Played):
