@@ -1,14 +1,18 @@
 """Splits a command line into the frontend's own flags and the training flags, which pass unchanged.
 
-absl's `known_only` would read a `--flagfile` itself and lose the value in `--batch_size 4`, so the
-words are told apart here, knowing only the names of the frontend's flags.
+absl's `known_only` would read a --flagfile itself and lose the value in `--batch_size 4`. Only the
+names of the frontend's flags are known here.
 """
 
+from collections.abc import Collection, Sequence
+from typing import Any
+
 from common import texts
+from frontend.errors import UserError
 
 
-def _own_name(word, own_flags):
-  """The frontend flag that `word` sets, or None."""
+def _own_name(word: str, own_flags: Any) -> str | None:
+  """The name of the frontend's flag that `word` sets, or None."""
   if not word.startswith('-') or word.strip('-') == '':
     return None
   name = word.lstrip('-').split('=')[0]
@@ -19,13 +23,15 @@ def _own_name(word, own_flags):
   return None
 
 
-def split_arguments(words, own_flags, actions):
+def split_arguments(
+  words: Sequence[str], own_flags: Any, actions: Collection[str]
+) -> tuple[list[str], list[str]]:
   """Splits the words after the program's name.
 
-  A word without a dash is the value of the training flag right before it, if that has no `=`.
+  A word without a dash is the value of the training flag before it, unless that has a `=`.
 
   Args:
-    words: list of arguments.
+    words: arguments.
     own_flags: absl FlagValues with the frontend's flags.
     actions: names of the actions, to recognise one that was typed without --action=.
 
@@ -33,7 +39,7 @@ def split_arguments(words, own_flags, actions):
     (own words, training words).
 
   Raises:
-    ValueError: a word that belongs to no flag.
+    UserError: a word that belongs to no flag.
   """
   own, training = [], []
   words = list(words)
@@ -45,22 +51,21 @@ def split_arguments(words, own_flags, actions):
       own.append(word)
       if '=' not in word and not own_flags[name].boolean:
         if not words:
-          raise ValueError(f'--{name} needs a value: --{name}=...')
+          raise UserError(f'--{name} needs a value: --{name}=...')
         own.append(words.pop(0))
     elif word.startswith('-') or may_be_value:
       training.append(word)
     else:
       hint = f'--action={word}' if word in actions else '--name=value'
-      raise ValueError(f'{word!r} belongs to no flag; write {hint}')
+      raise UserError(f'{word!r} belongs to no flag; write {hint}')
     may_be_value = not name and word.startswith('-') and '=' not in word
   return own, training
 
 
-def own_flag_meant(word, own_flags):
-  """The frontend flag closest to the training flag `word`, or None.
+def own_flag_meant(word: str, own_flags: Any) -> str | None:
+  """Returns the frontend's flag closest to the training flag `word`, or None.
 
-  `experiment.py` names the closest of its own flags when it refuses one; it cannot know the
-  frontend's.
+  experiment.py suggests the closest of its own flags, but does not know the frontend's.
   """
   name = word.lstrip('-').split('=')[0]
   close = texts.closest(name, own_flags, cutoff=0.8)

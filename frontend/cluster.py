@@ -1,59 +1,106 @@
-"""What a cluster is: its tasks and their names, its hosts, and the command line of each task.
+"""A cluster: its tasks and their names, its hosts, and the command line of each task.
 
-Pure: no host is touched here. A command line is a list of arguments and stays one until `exec`.
+Nothing here touches a host. A command line is a list of arguments until `exec`.
 """
 
-import collections
 import ipaddress
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from common import cluster_names
 from common.cluster_names import JOBS
+from frontend.errors import UserError
 
-# What places a task in the cluster comes from the CSV, so neither the command line nor a `flags`
-# cell may set it.
+# The CSV sets these, so neither the command line nor a `flags` cell may.
 PLACEMENT_FLAGS = ('ps_hosts', 'learner_hosts', 'actor_hosts', 'job_name', 'task', 'state_dir')
 
-# One row of the CSV. index: number within its job; cuda_visible_devices: None for all GPUs, ''
-# for none; ssh_port: int or None; flags: list of arguments; line: of the CSV; tf_port: int, None
-# where the CSV places no task on a host. Other cells: str, '' if not given.
-Task = collections.namedtuple(
-  'Task',
-  'job index ip tf_port cuda_visible_devices ssh_port ssh_username workdir python flags line cpus '
-  'memory',
-  defaults=('', ''),
-)
 
-# Tasks that run on one machine, with how to get there.
-Host = collections.namedtuple('Host', 'address ssh_port ssh_username workdir python tasks')
+class Task(NamedTuple):
+  """A row of the CSV; a cell that is not given is '' unless said otherwise.
 
-# warnings: sentences about what is allowed but rarely meant.
-Cluster = collections.namedtuple('Cluster', 'tasks hosts warnings')
+  Attributes:
+    job: one of JOBS.
+    index: number within the job.
+    ip: address or host name.
+    tf_port: port of TensorFlow's server; 0, and `ip` is "", where a cluster manager places tasks.
+    cuda_visible_devices: None for all GPUs, '' for none.
+    ssh_port: None if not given.
+    ssh_username, workdir, python: how the host is reached and where the code is.
+    flags: training flags of this task alone, a list of arguments.
+    line: line number in the CSV.
+    cpus, memory: requests of its pod under Kubernetes, such as '500m' and '4Gi'.
+  """
+
+  job: str
+  index: int
+  ip: str
+  tf_port: int
+  cuda_visible_devices: str | None
+  ssh_port: int | None
+  ssh_username: str
+  workdir: str
+  python: str
+  flags: Sequence[str]
+  line: int
+  cpus: str = ''
+  memory: str = ''
 
 
-def task_name(task):
-  """The name of a task's window and files: `learner-0`."""
+class Host(NamedTuple):
+  """A machine of the cluster, its cells as in `Task`.
+
+  Attributes:
+    address: its `ip` cell.
+    ssh_port, ssh_username, workdir, python: cells that all its rows share.
+    tasks: the tasks on it.
+  """
+
+  address: str
+  ssh_port: int | None
+  ssh_username: str
+  workdir: str
+  python: str
+  tasks: tuple[Task, ...]
+
+
+class Cluster(NamedTuple):
+  """What a CSV describes.
+
+  Attributes:
+    tasks: all tasks in the order of the rows.
+    hosts: all hosts; empty where the CSV places no task on a host.
+    warnings: sentences about what is allowed but rarely meant.
+  """
+
+  tasks: tuple[Task, ...]
+  hosts: tuple[Host, ...]
+  warnings: tuple[str, ...]
+
+
+def task_name(task: Task) -> str:
+  """Returns the name of a task's window and files, such as `learner-0`."""
   return cluster_names.file_name(cluster_names.task_name(task.job, task.index))
 
 
-def parse_task_name(text):
-  """Turns `learner:0` or `learner-0` into `learner-0`; raises ValueError for anything else."""
+def parse_task_name(text: str) -> str:
+  """Turns `learner:0` or `learner-0` into `learner-0`; raises UserError for anything else."""
   try:
     job, index = cluster_names.parse_task_name(text)
   except ValueError:
-    raise ValueError(f'--task={text!r} is not a task: write for example --task=learner:0') from None
+    raise UserError(f'--task={text!r} is not a task: write for example --task=learner:0') from None
   return cluster_names.file_name(cluster_names.task_name(job, index))
 
 
-def is_loopback(address):
-  """Whether `address` (a name or an IP address) means "this machine" wherever it is read."""
+def is_loopback(address: str) -> bool:
+  """Whether `address` (a name or an IP address) means "this machine" wherever it is resolved."""
   try:
     return ipaddress.ip_address(address).is_loopback
   except ValueError:
     return address.lower() == 'localhost'
 
 
-def placement_problem(arguments):
-  """A sentence if an argument sets what the CSV decides or cannot be passed on; else None."""
+def placement_problem(arguments: Sequence[str]) -> str | None:
+  """Returns a sentence if an argument sets what the CSV sets, or cannot be passed on; else None."""
   for argument in arguments:
     if '\0' in argument:
       return f'{argument!r} holds a NUL character, which no command line can carry'
@@ -63,29 +110,34 @@ def placement_problem(arguments):
   return None
 
 
-def host_port(task):
-  """`address:port` as TensorFlow and URLs write it."""
+def actors_problem(cluster: Cluster) -> str | None:
+  """Returns a sentence if a learner has no actor; else None."""
+  learners, actors = (sum(task.job == job for task in cluster.tasks) for job in JOBS[1:])
+  if actors >= learners:
+    return None
+  return (
+    f'the CSV has {learners} learners, but only {actors} actors: every learner needs an actor of '
+    'its own'
+  )
+
+
+def host_port(task: Task) -> str:
+  """Returns `address:port` as TensorFlow and URLs write it."""
   return f'[{task.ip}]:{task.tf_port}' if ':' in task.ip else f'{task.ip}:{task.tf_port}'
 
 
-def cluster_flags(cluster):
-  """The three host lists, the same for every task."""
+def cluster_flags(cluster: Cluster) -> list[str]:
+  """Returns the three host lists, the same for every task."""
   return [
     f'--{job}_hosts=' + ','.join(host_port(task) for task in cluster.tasks if task.job == job)
     for job in JOBS
   ]
 
 
-def task_arguments(cluster, task, training_flags):
-  """What follows `experiment.py` on the command line of one task, save --state_dir.
+def task_arguments(cluster: Cluster, task: Task, training_flags: Sequence[str]) -> list[str]:
+  """Returns the arguments of one task's experiment.py, without --state_dir.
 
-  Args:
-    cluster: a Cluster.
-    task: one of its tasks.
-    training_flags: list of arguments, passed on unchanged. The task's own flags come last and win.
-
-  Returns:
-    A list of arguments.
+  The task's own flags come after `training_flags`, so they take precedence.
   """
   return (
     cluster_flags(cluster)
@@ -95,6 +147,6 @@ def task_arguments(cluster, task, training_flags):
   )
 
 
-def task_environment(task):
-  """Environment variables of one task: {name: value, or None to remove it}."""
+def task_environment(task: Task) -> dict[str, str | None]:
+  """Returns environment variables of one task: {name: value, or None to remove it}."""
   return {'CUDA_VISIBLE_DEVICES': task.cuda_visible_devices}

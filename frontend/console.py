@@ -1,4 +1,4 @@
-"""What every action is handed: the cluster, its hosts asked all at once, the flags, a way to print.
+"""What every action gets: the cluster, its hosts, the flags, and a place to print.
 
 An action is a function of a Console that returns the exit code. It talks to all hosts at once,
 keeps each host's outcome, and reports all of them.
@@ -9,44 +9,55 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TextIO, TypeVar
 
 from common import background, texts
 from frontend import cluster as cluster_lib
 from frontend.connection import hosts, scripts
-from frontend.errors import HostError
+from frontend.errors import HostError, UserError
 
-# How often an action that waits for something looks again.
+# Interval at which an action that waits for something checks it again.
 POLL_SECS = 0.5
-# How long Ctrl-C waits until the hosts are told.
+# How long Ctrl-C waits for connections to close.
 LEAVE_SECS = 1.0
+
+AnyHost = hosts.LocalHost | hosts.SshHost
+T = TypeVar('T')
 
 
 class Console:
-  """One cluster in the hands of a person.
+  """One cluster and its connections, for the duration of one action.
 
   Args:
-    cluster: a Cluster of frontend/cluster.py.
+    cluster: what the CSV describes.
     options: the frontend's own flags, as attributes.
-    training_flags: list of arguments for every task.
-    out: where to print.
+    training_flags: arguments for every task.
+    out: where to print; standard output by default.
 
   Attributes:
     cluster, options, training_flags, out: the arguments.
-    hosts: list of LocalHost and SshHost, in the order of the CSV.
+    hosts: a host for each of the cluster's, in the order of the CSV, not connected yet.
   """
 
-  def __init__(self, cluster, options, training_flags, out=None):
+  def __init__(
+    self,
+    cluster: cluster_lib.Cluster,
+    options: Any,
+    training_flags: Sequence[str],
+    out: TextIO | None = None,
+  ):
     self.cluster = cluster
     self.options = options
-    self.training_flags = training_flags
+    self.training_flags = list(training_flags)
     self.out = out or sys.stdout
-    self.hosts = [hosts.open_host(host) for host in cluster.hosts]
+    self.hosts: list[AnyHost] = [hosts.open_host(host) for host in cluster.hosts]
 
-  def close(self, at_once=False):
-    """Ends all connections.
+  def close(self, at_once: bool = False) -> None:
+    """Closes all connections.
 
     Args:
-      at_once: whether to leave alone what does not end: a person wants to go.
+      at_once: whether to give up after LEAVE_SECS, because the user wants to leave.
     """
     limit_secs = LEAVE_SECS if at_once else None
     with contextlib.suppress(TimeoutError):
@@ -54,22 +65,25 @@ class Console:
         limit_secs, background.on_each, lambda host: host.close(at_once), self.hosts
       )
 
-  def say(self, text=''):
-    """Prints a line, or several, without what a host may have put there to steer the terminal."""
+  def say(self, text: str = '') -> None:
+    """Prints lines without control characters, which text from a host may hold."""
     print(texts.printable_lines(text), file=self.out, flush=True)
 
-  def on_all(self, function, targets=None):
-    """Calls `function(host)` for every host, or for the `targets` alone, all at once.
+  def on_all(
+    self, function: Callable[[AnyHost], T], targets: Iterable[AnyHost] | None = None
+  ) -> list[tuple[AnyHost, T | HostError]]:
+    """Calls `function(host)` for all hosts at once; Ctrl-C interrupts it whatever the hosts do.
 
-    Ctrl-C ends the waiting at once, whatever the hosts do.
+    Args:
+      function: may raise HostError, or OSError for a file of this machine.
+      targets: hosts to call it for; all by default.
 
     Returns:
-      List of (host, result or the HostError); a file or folder of this machine that cannot be read
-      or written is that host's HostError too.
+      List of (host, result of the call, or HostError for either exception).
     """
-    targets = self.hosts if targets is None else targets
+    targets = self.hosts if targets is None else list(targets)
 
-    def outcome(host):
+    def outcome(host: AnyHost) -> T | HostError:
       try:
         return function(host)
       except HostError as error:
@@ -79,37 +93,37 @@ class Console:
 
     return list(zip(targets, background.on_each(outcome, targets)))
 
-  def failures(self, outcomes):
-    """Prints one line for each host that failed; returns how many did."""
+  def failures(self, outcomes: Iterable[tuple[AnyHost, Any]]) -> int:
+    """Prints a line for each host that failed; returns how many did."""
     failed = [(host, result) for host, result in outcomes if isinstance(result, HostError)]
     for host, error in failed:
       self.say(f'{host.name}: {error}')
     return len(failed)
 
-  def host_of(self, name):
-    """The host of the task with this name; ValueError if the cluster has no such task."""
+  def host_of(self, name: str) -> AnyHost:
+    """Returns the host of the task with this name; raises UserError if there is no such task."""
     for host in self.hosts:
       if name in task_names(host):
         return host
     count = {job: sum(task.job == job for task in self.cluster.tasks) for job in cluster_lib.JOBS}
-    raise ValueError(
+    raise UserError(
       f'--task={name.replace("-", ":")}: the cluster has '
       + ', '.join(f'{number} {job}' for job, number in count.items())
     )
 
-  def session(self):
-    """The field of a request that names the session."""
+  def session(self) -> dict[str, Any]:
+    """Returns the field of a request that names the session."""
     return {'session': self.options.tmux_sess}
 
-  def session_and_socket(self):
-    """The fields of a request that reaches for tmux."""
+  def session_and_socket(self) -> dict[str, Any]:
+    """Returns the fields of a request that uses tmux."""
     return {'session': self.options.tmux_sess, 'tmux_socket': self.options.tmux_socket}
 
-  def command(self, action, *extra):
-    """The command line of another action on this cluster, ready to paste."""
+  def command(self, action: str, *extra: str) -> str:
+    """Returns the command line of another action on this cluster, ready to paste."""
     program = 'python' if shutil.which('python') == sys.executable else sys.executable
-    there = os.getcwd() == hosts.CODE
-    path = scripts.PROGRAM if there else os.path.join(hosts.CODE, scripts.PROGRAM)
+    in_checkout = os.getcwd() == hosts.CODE
+    path = scripts.PROGRAM if in_checkout else os.path.join(hosts.CODE, scripts.PROGRAM)
     words = [program, path, f'--cluster_csv_path={self.options.cluster_csv_path}']
     if self.options.tmux_sess != 'impala':
       words.append(f'--tmux_sess={self.options.tmux_sess}')
@@ -118,6 +132,6 @@ class Console:
     return shlex.join(words + [f'--action={action}', *extra])
 
 
-def task_names(host):
-  """Names of the tasks on a host."""
+def task_names(host: AnyHost) -> list[str]:
+  """Returns the names of the tasks on a host."""
   return [cluster_lib.task_name(task) for task in host.host.tasks]

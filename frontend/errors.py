@@ -1,16 +1,25 @@
-"""How the frontend says that a host cannot be used, and at which stage that showed."""
+"""The two failures that the frontend reports as a sentence; any other exception is a bug."""
 
 from common import texts
 
-# What a failure to get as far as the first reply is called in the table of `check`.
+# Stages of reaching a host, up to its first reply, in the table of `check`.
 STAGES = ('address', 'reachable', 'host key', 'login', 'workdir', 'python')
 
-LOST = (OSError, EOFError)  # What sending on a broken connection raises; the second is paramiko's.
+# What sending on a broken connection raises; EOFError comes from paramiko.
+LOST = (OSError, EOFError)
+
+
+class UserError(Exception):
+  """A flag, file or command of the user that cannot be used; the program ends with exit code 2."""
 
 
 class HostError(Exception):
-  """A host that cannot be used; `stage` is one of STAGES, or '' once it had answered."""
+  """A host that cannot be used; the program ends with exit code 1.
 
-  def __init__(self, stage, text):
-    super().__init__(texts.printable(text))  # It may quote the host, or a file's name.
+  Attributes:
+    stage: the one of STAGES that failed, or '' after the first reply.
+  """
+
+  def __init__(self, stage: str, text: str):
+    super().__init__(texts.printable(text))  # The text may quote a host, or the name of a file.
     self.stage = stage

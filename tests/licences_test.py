@@ -8,7 +8,7 @@ import re
 import pytest
 
 from conftest import ROOT
-from frontend import lock_file
+from frontend import checkout
 
 
 def table():
@@ -29,7 +29,7 @@ def stated(package):
 
 
 def test_every_package_of_the_lock_is_in_the_table_and_no_other():
-  locked = set(lock_file.pinned(ROOT)) | {'setuptools', 'wheel'}
+  locked = set(checkout.pinned_versions(ROOT)) | {'setuptools', 'wheel'}
   assert set(table()) == locked
 
 

@@ -1,24 +1,25 @@
-"""`launch`: every host is checked, every task started, and its first sign of life waited for."""
+"""`launch`: checks every host, starts every task, and waits until each has written its state."""
 
 import time
+from typing import Any
 
 from frontend import cluster as cluster_lib
-from frontend.actions import check, firewall, status, stop
-from frontend.console import POLL_SECS, task_names
+from frontend.actions import check, firewall, logs, stop, task_rows
+from frontend.console import POLL_SECS, AnyHost, Console, task_names
 from frontend.errors import HostError
 
-# TensorFlow's import and the first sign of life take seconds; on a crowded machine, minutes.
+# Limit for a task's first state file. TensorFlow's import takes seconds, on a busy machine minutes.
 START_SECS = 120
-# A host that misses a look is lost only when it has not answered for so long.
+# A host counts as lost after this long without an answer.
 LOST_SECS = 15
 
 
-def launch(console):
-  """Checks, starts every task, waits for their first signs of life; returns the exit code."""
-  if _is_there(console):
+def run(console: Console) -> int:
+  """Checks all hosts, starts all tasks and waits for them; returns the exit code."""
+  if _session_exists(console):
     return 1
   if console.options.skip_check:
-    firewall.say_what_is_gone(console)
+    firewall.warn_of_missing(console)
   elif not check.all_pass(console):
     console.say('nothing was started (--skip_check starts all the same)')
     return 1
@@ -26,7 +27,7 @@ def launch(console):
   failed = console.failures(outcomes)
   launched = [host for host, result in outcomes if not isinstance(result, HostError)]
   try:
-    failed += _wait_for_life(console, launched)
+    failed += _wait_until_up(console, launched)
   except KeyboardInterrupt:
     console.say('\nno longer waiting; the tasks go on')
     _print_commands(console)
@@ -39,23 +40,23 @@ def launch(console):
   return 1 if failed else 0
 
 
-def _is_there(console):
-  """Whether the session exists on a host already; says so."""
-  taken = console.on_all(lambda host: host.ask('has_session', **console.session_and_socket()))
-  there = [
-    host.name for host, result in taken if not isinstance(result, HostError) and result['there']
+def _session_exists(console: Console) -> bool:
+  """Whether the session exists on a host already; if so, prints what to do about it."""
+  outcomes = console.on_all(lambda host: host.ask('has_session', **console.session_and_socket()))
+  names = [
+    host.name for host, result in outcomes if not isinstance(result, HostError) and result['there']
   ]
-  if there:
+  if names:
     console.say(
-      f'session {console.options.tmux_sess!r} already exists on {", ".join(there)}; nothing was '
+      f'session {console.options.tmux_sess!r} already exists on {", ".join(names)}; nothing was '
       f'started.\n  see it:    {console.command("status")}\n'
       f'  attach:    {console.command("attach", "--task=learner:0")}\n'
       f'  stop it:   {console.command("stop")}'
     )
-  return bool(there)
+  return bool(names)
 
 
-def _launch_on(console, host):
+def _launch_on(console: Console, host: AnyHost) -> dict[str, Any]:
   return host.ask(
     'launch',
     tasks=[
@@ -72,17 +73,17 @@ def _launch_on(console, host):
   )
 
 
-def _wait_for_life(console, launched):
+def _wait_until_up(console: Console, launched: list[AnyHost]) -> int:
   """Waits until every task has written its state file or failed; returns how many failed."""
   waiting = {name for host in launched for name in task_names(host)}
   failed = 0
   deadline = time.monotonic() + START_SECS
   seen = dict.fromkeys(launched, time.monotonic())
   while waiting and time.monotonic() < deadline:
-    for host, result in console.on_all(lambda host: status.rows_of(console, host), list(seen)):
+    for host, result in console.on_all(lambda host: task_rows.rows_of(console, host), list(seen)):
       if not isinstance(result, HostError):
         seen[host] = time.monotonic()
-        failed += _note_life(console, host, result, waiting)
+        failed += _note_up(console, host, result, waiting)
       elif time.monotonic() - seen[host] > LOST_SECS:
         lost = waiting & set(task_names(host))
         waiting -= lost
@@ -95,8 +96,12 @@ def _wait_for_life(console, launched):
   return failed
 
 
-def _note_life(console, host, rows, waiting):
-  """Takes the tasks that live or failed out of `waiting`, says so; returns how many failed."""
+def _note_up(console: Console, host: AnyHost, rows: list[task_rows.Row], waiting: set[str]) -> int:
+  """Removes tasks that are up or failed from `waiting` and reports them.
+
+  Returns:
+    How many failed.
+  """
   failed = 0
   for row in rows:
     if row['task'] not in waiting:
@@ -106,7 +111,7 @@ def _note_life(console, host, rows, waiting):
       failed += 1
       console.say(f'{row["task"]} on {host.name} failed to start: {row["last_line"]}')
       try:
-        status.print_log(console, host, row['task'], 15)
+        logs.print_last(console, host, row['task'], 15)
       except HostError as error:
         console.say(f'{host.name}: {error}')
     elif row['seen'] or row['state'] == 'exited 0':
@@ -117,7 +122,7 @@ def _note_life(console, host, rows, waiting):
   return failed
 
 
-def _print_commands(console):
+def _print_commands(console: Console) -> None:
   console.say(
     f'\nattach:  {console.command("attach", "--task=learner:0")}\n'
     f'status:  {console.command("status", "--watch")}\n'

@@ -1,51 +1,68 @@
-"""A cluster as objects of Kubernetes: a Job for tasks that are alike, and what they share.
+"""The Kubernetes objects of a cluster: Jobs of equal tasks, a Service and NetworkPolicies.
 
-Jobs and not StatefulSets, because tasks end: a StatefulSet would start each again after the end of
-training, for ever. An indexed Job gives its pods names that stay, as a StatefulSet does.
+Jobs rather than StatefulSets, since tasks end: a StatefulSet would restart them after training. The
+pods of an indexed Job have stable names, as those of a StatefulSet.
 """
 
-import collections
 import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from frontend import cluster as cluster_lib
+from frontend.cluster import Cluster, Task
 
-PORT = 8000  # Of every task: each pod has an address of its own.
+PORT = 8000  # The same for every task, since each pod has its own address.
 WORKDIR = '/srv/impala'  # As in the Dockerfile.
 VOLUME = '/srv/runs'
 USER = 1000  # As in the Dockerfile.
-# A parameter server waits 20 s for the chief's last checkpoint; the chief, as long as it needs.
+# From SIGTERM to SIGKILL: the chief saves a checkpoint, parameter servers wait 20 s for it.
 GRACE_SECS = 120
-FAILURES_PER_TASK = 20  # After so many a Job gives up.
+FAILURES_PER_TASK = 20  # A Job gives up after as many times its number of tasks.
 BAD_INPUT_EXIT = 2
 DISK = '10Gi'
-# What a pod asks for where its row does not say. A task takes 0.7 GiB before it does anything.
+# Requests of a pod whose row has none. An idle task takes 0.7 GiB.
 CPUS = {'ps': '1', 'learner': '2', 'actor': '1'}
 MEMORY = {'ps': '2Gi', 'learner': '4Gi', 'actor': '2Gi'}
-# Of /tmp: caches of libraries, and pictures of environments.
+# Size limit of /tmp, which holds caches of libraries and pictures of environments.
 TEMPORARY = '2Gi'
-# Where names are asked for: in the cluster, and by a cache on the node.
+# The DNS servers: the cluster's, and the cache on each node.
 _DNS = [
   {'namespaceSelector': {'matchLabels': {'kubernetes.io/metadata.name': 'kube-system'}}},
   {'ipBlock': {'cidr': '169.254.20.10/32'}},
 ]
-# What the manifests decide, besides the places of tasks.
+# Training flags that the manifests set, besides those of placement.
 OWN_FLAGS = ('cluster', 'logdir', 'on_sigterm')
 
-# name: of a Job; tasks: of the CSV, alike if there are several.
-_Group = collections.namedtuple('_Group', 'name tasks is_indexed')
+Object = dict[str, Any]
 
 
-def manifests(name, image, cluster, training_flags):
-  """The objects of a run, in the order in which they are to be made.
+class _Group(NamedTuple):
+  """The tasks of one Job.
+
+  Attributes:
+    name: of the Job.
+    tasks: equal but for their index.
+    is_indexed: whether the Job numbers its pods.
+  """
+
+  name: str
+  tasks: list[Task]
+  is_indexed: bool
+
+
+def manifests(
+  name: str, image: str, cluster: Cluster, training_flags: Sequence[str]
+) -> list[Object]:
+  """Returns the objects of a run, in the order in which they are to be created.
 
   Args:
-    name: str, of the run; begins the names of all objects.
-    image: str, of the tasks' containers.
-    cluster: a Cluster.
-    training_flags: list of arguments for every task.
+    name: of the run; a prefix of the names of all objects.
+    image: of the tasks' containers.
+    cluster: what the CSV describes.
+    training_flags: arguments for every task.
 
   Returns:
-    List of dicts: Service, two NetworkPolicies, Jobs. The volume is apart: see `volume_claim`.
+    Service, two NetworkPolicies, Jobs. The volume is not among them: see `volume_claim`.
   """
   groups = _groups(name, cluster)
   addresses = {
@@ -60,10 +77,10 @@ def manifests(name, image, cluster, training_flags):
   ]
 
 
-def _groups(name, cluster):
-  """Tasks of a job share a Job where their rows ask for the same; each learner has its own.
+def _groups(name: str, cluster: Cluster) -> list[_Group]:
+  """Tasks of one job share a Job if their rows are equal; each learner has its own.
 
-  The chief alone has the volume, which only one node can hold at a time.
+  Only the chief mounts the volume, since only one node can mount it at a time.
   """
   found = []
   for job in cluster_lib.JOBS:
@@ -76,13 +93,15 @@ def _groups(name, cluster):
   return found
 
 
-def labels(name, job=None):
-  """The labels of a run's objects, and with `job` those of its tasks."""
+def labels(name: str, job: str | None = None) -> dict[str, str]:
+  """Returns the labels of a run's objects; with `job`, those of the tasks of that job."""
   found = {'app.kubernetes.io/name': 'impala', 'app.kubernetes.io/instance': name}
   return {**found, 'app.kubernetes.io/component': job} if job else found
 
 
-def _object(api_version, kind, name, own_labels, spec):
+def _object(
+  api_version: str, kind: str, name: str, own_labels: dict[str, str], spec: Object
+) -> Object:
   return {
     'apiVersion': api_version,
     'kind': kind,
@@ -91,8 +110,8 @@ def _object(api_version, kind, name, own_labels, spec):
   }
 
 
-def _service(name):
-  """Gives each pod a name in DNS, also before it is ready: tasks wait for each other."""
+def _service(name: str) -> Object:
+  """Gives each pod a name in DNS, even before it is ready, since tasks wait for each other."""
   spec = {
     'clusterIP': 'None',
     'publishNotReadyAddresses': True,
@@ -102,13 +121,13 @@ def _service(name):
   return _object('v1', 'Service', name, labels(name), spec)
 
 
-def _policy(name, pods, spec):
+def _policy(name: str, pods: Object, spec: Object) -> Object:
   spec = {'podSelector': pods, 'policyTypes': list(spec), **{k.lower(): spec[k] for k in spec}}
   return _object('networking.k8s.io/v1', 'NetworkPolicy', name, labels(name), spec)
 
 
-def _policy_of_all(name):
-  """No pod of this run is reached, and none reaches more than its servers and their names."""
+def _policy_of_all(name: str) -> Object:
+  """Closes all pods of the run; they may connect to its servers and to DNS only."""
   port = [{'protocol': 'TCP', 'port': PORT}]
   names = [{'protocol': protocol, 'port': 53} for protocol in ('UDP', 'TCP')]
   egress = [
@@ -118,10 +137,10 @@ def _policy_of_all(name):
   return _policy(name, {'matchLabels': labels(name)}, {'Ingress': [], 'Egress': egress})
 
 
-def _policy_of_servers(name):
-  """TensorFlow's server asks nobody for a password: only pods of this run reach it.
+def _policy_of_servers(name: str) -> Object:
+  """Opens the servers to the run's pods only, since TensorFlow's server has no authentication.
 
-  Nobody connects to an actor, whose environments are somebody else's code.
+  Actors stay closed: nobody needs to connect to them, and environments are third-party code.
   """
   ingress = [
     {
@@ -134,19 +153,25 @@ def _policy_of_servers(name):
   return made
 
 
-def _servers(name):
+def _servers(name: str) -> Object:
   """Selects the pods to which others connect."""
   jobs = {'key': 'app.kubernetes.io/component', 'operator': 'In', 'values': ['ps', 'learner']}
   return {'matchLabels': labels(name), 'matchExpressions': [jobs]}
 
 
-def volume_claim(name):
-  """The volume of a run; in a file of its own, so that whoever deletes the run keeps it."""
+def volume_claim(name: str) -> Object:
+  """Returns the volume of a run, for a file of its own: deleting the run's objects keeps it."""
   spec = {'accessModes': ['ReadWriteOnce'], 'resources': {'requests': {'storage': DISK}}}
   return _object('v1', 'PersistentVolumeClaim', name, labels(name), spec)
 
 
-def _job(name, image, group, addresses, training_flags):
+def _job(
+  name: str,
+  image: str,
+  group: _Group,
+  addresses: dict[str, list[str]],
+  training_flags: Sequence[str],
+) -> Object:
   job = group.tasks[0].job
   count = len(group.tasks)
   spec = {
@@ -156,7 +181,7 @@ def _job(name, image, group, addresses, training_flags):
     'backoffLimit': FAILURES_PER_TASK * count,
     'podFailurePolicy': {
       'rules': [
-        {  # It stays bad.
+        {  # Bad flags stay bad.
           'action': 'FailJob',
           'onExitCodes': {'containerName': 'task', 'operator': 'In', 'values': [BAD_INPUT_EXIT]},
         },
@@ -174,7 +199,13 @@ def _job(name, image, group, addresses, training_flags):
   return _object('batch/v1', 'Job', group.name, labels(name, job), spec)
 
 
-def _pod(name, image, group, addresses, training_flags):
+def _pod(
+  name: str,
+  image: str,
+  group: _Group,
+  addresses: dict[str, list[str]],
+  training_flags: Sequence[str],
+) -> Object:
   task = group.tasks[0]
   is_chief = cluster_lib.task_name(task) == 'learner-0'
   mounts = [{'name': 'tmp', 'mountPath': '/tmp'}]
@@ -183,12 +214,12 @@ def _pod(name, image, group, addresses, training_flags):
     mounts.append({'name': 'runs', 'mountPath': VOLUME})
     volumes.append({'name': 'runs', 'persistentVolumeClaim': {'claimName': name}})
   own = ['--cluster=tf_config', f'--logdir={VOLUME}/{name}', '--on_sigterm=leave']
-  # The name of an indexed Job's pod is the Job's with the index behind it.
+  # An indexed Job sets the host names of its pods itself: its own name and the index.
   place = {} if group.is_indexed else {'hostname': group.name}
   return {
     **place,
     'subdomain': name,
-    'restartPolicy': 'Never',  # The Job makes another pod in its place.
+    'restartPolicy': 'Never',  # The Job replaces the pod.
     'terminationGracePeriodSeconds': GRACE_SECS,
     'automountServiceAccountToken': False,
     'enableServiceLinks': False,
@@ -221,13 +252,14 @@ def _pod(name, image, group, addresses, training_flags):
   }
 
 
-def _literal(text):
-  """Text in which Kubernetes replaces nothing: `$(NAME)` would be a variable."""
+def _literal(text: str) -> str:
+  """Escapes `$`, since Kubernetes replaces `$(NAME)` by the variable's value."""
   return text.replace('$', '$$')
 
 
-def _environment(task, is_indexed, addresses):
-  found, index = [], task.index
+def _environment(task: Task, is_indexed: bool, addresses: dict[str, list[str]]) -> list[Object]:
+  found: list[Object] = []
+  index: int | str = task.index
   if is_indexed:
     index = '$(TASK_INDEX)'
     path = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
@@ -235,17 +267,17 @@ def _environment(task, is_indexed, addresses):
   place = f'{{"type": "{task.job}", "index": {index}}}'
   config = f'{{"cluster": {json.dumps(addresses)}, "task": {place}}}'
   found.append({'name': 'TF_CONFIG', 'value': config})
-  if task.cuda_visible_devices is not None:  # A container numbers its GPUs from 0.
+  if task.cuda_visible_devices is not None:  # GPUs of a container are numbered from 0.
     devices = ','.join(map(str, range(_num_gpus(task))))
     found.append({'name': 'CUDA_VISIBLE_DEVICES', 'value': devices})
-  return [*found, {'name': 'HOME', 'value': '/tmp'}]  # Libraries keep caches there.
+  return [*found, {'name': 'HOME', 'value': '/tmp'}]  # For caches of libraries.
 
 
-def _num_gpus(task):
+def _num_gpus(task: Task) -> int:
   return len([gpu for gpu in (task.cuda_visible_devices or '').split(',') if gpu])
 
 
-def _resources(task):
+def _resources(task: Task) -> Object:
   requests = {'cpu': task.cpus or CPUS[task.job], 'memory': task.memory or MEMORY[task.job]}
   memory = {'memory': task.memory} if task.memory else {}
   gpus = {'nvidia.com/gpu': _num_gpus(task)} if _num_gpus(task) else {}

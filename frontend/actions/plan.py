@@ -1,6 +1,6 @@
-"""`plan`: what `launch` would run where, and how fast it would be.
+"""`plan`: the command line of each task, by host, and how fast the cluster would train.
 
-It touches no host, and no shell runs what it prints.
+It touches no host.
 """
 
 import shlex
@@ -8,20 +8,18 @@ import shlex
 from common import texts
 from frontend import cluster as cluster_lib
 from frontend.connection import hosts
+from frontend.console import Console
 from frontend.planning import report
 
 
-def plan(console):
-  """Prints the command line of every task, by host, and a prediction where a speed is given.
-
-  Returns:
-    The exit code.
+def run(console: Console) -> int:
+  """Prints the command lines, and a prediction if a speed is given; returns the exit code.
 
   Raises:
-    ValueError: bad input, in one sentence; nothing is printed.
-    HostError: this machine could not tell how large the run is.
+    UserError: bad input; nothing is printed.
+    HostError: experiment.py could not compute the run's sizes on this machine.
   """
-  foretold = report.prediction(console) if report.asked(console.options) else None
+  prediction = report.prediction(console) if report.is_asked_for(console.options) else None
   for host in console.hosts:
     over = 'here' if isinstance(host, hosts.LocalHost) else 'over SSH'
     console.say(f'{host.name} ({over}), in {texts.printable(host.workdir)}:')
@@ -31,6 +29,6 @@ def plan(console):
       setting = [] if devices is None else [f'CUDA_VISIBLE_DEVICES={devices}']
       words = setting + [host.python, 'experiment.py', *arguments]
       console.say(f'  {cluster_lib.task_name(task)}: {shlex.join(words)}')
-  if foretold:
-    console.say(foretold)
+  if prediction:
+    console.say(prediction)
   return 0

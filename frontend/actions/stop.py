@@ -1,47 +1,52 @@
-"""`stop`: the chief saves a checkpoint and ends the run, then all that is left is ended."""
+"""`stop`: the chief saves a checkpoint and ends the run; then whatever still runs is ended."""
 
 import contextlib
 import time
 
-from frontend.actions import firewall, status
-from frontend.console import POLL_SECS, task_names
+from frontend.actions import firewall, task_rows
+from frontend.actions.task_rows import Row
+from frontend.console import POLL_SECS, AnyHost, Console, task_names
 from frontend.errors import HostError
 
-# How long the chief may take for its checkpoint, and all others to follow it (30 s are promised).
+# How long the chief may take for its checkpoint, and the others to end after it: experiment.py
+# promises 30 s.
 CHIEF_SECS = 120
 FOLLOW_SECS = 35
-# How long the chief's host may be lost before the rest is left as it is.
+# After this long without an answer from the chief's host, nothing else is ended.
 LOST_SECS = 60
-LOOK_SECS = 20
-# A request that ends tasks waits for them, at most twice agent.END_SECS.
+REPLY_SECS = 20
+# The request `end` waits for the tasks, at most twice agent.END_SECS.
 END_REPLY_SECS = 120
 
 
-def stop(console):
-  """Ends the cluster, gently unless --now; reports every task's exit; returns the exit code."""
-  outcomes = console.on_all(lambda host: host.ask('hold', LOOK_SECS, **console.session()))
-  silent = {host for host, result in outcomes if isinstance(result, HostError)}
-  launched = silent or any(result['launched'] for _, result in outcomes)
+def run(console: Console) -> int:
+  """Ends the cluster and prints each task's exit; returns the exit code.
+
+  Unless --now is given, the chief is asked to save a checkpoint first.
+  """
+  outcomes = console.on_all(lambda host: host.ask('hold', REPLY_SECS, **console.session()))
+  replies = {host: reply for host, reply in outcomes if not isinstance(reply, HostError)}
+  launched = len(replies) < len(outcomes) or any(r['launched'] for r in replies.values())
   may_end = not launched or console.options.now or _end_with_chief(console)
   failed = end_tasks(console, console.options.now) if may_end else 1
-  closed = [host for host, result in outcomes if host not in silent and result.get('firewall')]
+  closed = [host for host, reply in replies.items() if reply.get('firewall')]
   if launched:
-    for row in status.task_rows(console):
+    for row in task_rows.all_rows(console):
       console.say(f'{row["task"]:<12} {row["host"]:<20} {row["state"]:<12} {row["last_line"]}')
       failed += not row['ended']
   else:
     console.say(f'nothing was launched as session {console.options.tmux_sess}')
   if closed and not failed:
-    failed = firewall.open_ports(console, closed)
+    failed = firewall.remove(console, closed)
   return 1 if failed else 0
 
 
-def end_tasks(console, now, targets=None):
-  """Ends what is left of the session, without the chief's consent.
+def end_tasks(console: Console, now: bool, targets: list[AnyHost] | None = None) -> int:
+  """Ends all tasks of the session that still run, without asking the chief.
 
   Args:
-    console: a Console.
-    now: whether tasks get little time to end by themselves.
+    console: the cluster.
+    now: whether to shorten the time that tasks get between SIGTERM and SIGKILL.
     targets: hosts; all by default.
 
   Returns:
@@ -55,11 +60,11 @@ def end_tasks(console, now, targets=None):
   return console.failures(outcomes)
 
 
-def _end_with_chief(console):
-  """Asks the chief to end the run, and waits until it was seen to end, and then for the others.
+def _end_with_chief(console: Console) -> bool:
+  """Asks the chief to end the run, and waits until it and then the others have ended.
 
   Returns:
-    Whether what is left may be ended: not under a chief that may still save.
+    Whether the remaining tasks may be ended: False while the chief may still be saving.
   """
   host = console.host_of('learner-0')
   left = _wait_for_chief(console, host)
@@ -77,17 +82,18 @@ def _end_with_chief(console):
   return False
 
 
-def _wait_for_chief(console, host):
-  """Asks the chief to end; returns None when it has, else a row of its status or the HostError."""
-  asked, look, seen = False, None, time.monotonic()
+def _wait_for_chief(console: Console, host: AnyHost) -> Row | HostError | None:
+  """Asks the chief to end; returns None once it has, else its last row or HostError."""
+  asked, seen = False, time.monotonic()
+  look: Row | HostError | None = None
   deadline = seen + CHIEF_SECS
   while look is None or time.monotonic() < deadline:
     try:
       if not asked:
-        asked = host.ask('ask', LOOK_SECS, task='learner-0', **console.session())['asked']
+        asked = host.ask('ask', REPLY_SECS, task='learner-0', **console.session())['asked']
         if asked:
           console.say('asked the chief to save a checkpoint and end the run')
-      rows = {row['task']: row for row in status.rows_of(console, host)}
+      rows = {row['task']: row for row in task_rows.rows_of(console, host)}
       look, seen = rows['learner-0'], time.monotonic()
       if look['ended']:
         if not asked:
@@ -103,18 +109,18 @@ def _wait_for_chief(console, host):
   return look
 
 
-def _wait_for_followers(console, host):
-  """Waits until all tasks of a host have ended; returns the names of those not seen to."""
+def _wait_for_followers(console: Console, host: AnyHost) -> list[str]:
+  """Waits until all tasks of a host have ended; returns the names of those that did not."""
   deadline = time.monotonic() + FOLLOW_SECS
   left = task_names(host)
   while left and time.monotonic() < deadline:
     with contextlib.suppress(HostError):
-      left = [row['task'] for row in status.rows_of(console, host) if not row['ended']]
+      left = [row['task'] for row in task_rows.rows_of(console, host) if not row['ended']]
     time.sleep(POLL_SECS if left else 0)
   return left
 
 
-def _say_left(console, outcomes):
+def _say_left(console: Console, outcomes: list[tuple[AnyHost, list[str] | HostError]]) -> None:
   left = [name for _, names in outcomes if not isinstance(names, HostError) for name in names]
   if left:
     console.say(f'{", ".join(left)} did not follow within {FOLLOW_SECS} s; ending the rest')

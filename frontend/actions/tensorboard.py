@@ -1,27 +1,27 @@
-"""`tensorboard`: TensorBoard on the chief's host, seen from this machine until Ctrl-C."""
+"""`tensorboard`: TensorBoard on the chief's host, at a port of this machine, until Ctrl-C."""
 
 import time
+from typing import Any
 
 from common import texts
 from frontend.actions import pull
-from frontend.console import POLL_SECS
+from frontend.console import POLL_SECS, AnyHost, Console
 from frontend.errors import HostError
 from frontend.host_side import tensorboard
 
-# Importing TensorFlow, as TensorBoard does where it is installed, takes seconds; on a crowded
-# machine, minutes.
+# TensorBoard imports TensorFlow if it can, which takes seconds, on a busy machine minutes.
 START_SECS = 240
-# Well below the silence after which the host ends TensorBoard.
+# Well below the time without a request after which the host ends TensorBoard.
 ASK_EVERY_SECS = 2.0
 ANSWER_SECS = 30
 END_SECS = 10
 
 
-def show_tensorboard(console):
-  """Shows the run until Ctrl-C, which is its ordinary end; returns the exit code.
+def run(console: Console) -> int:
+  """Shows the run until Ctrl-C, which is its normal end; returns the exit code.
 
   Raises:
-    ValueError: no run is known.
+    UserError: the session has no run on the chief's host.
     HostError: TensorBoard does not start or ends, or the connection is lost.
   """
   chief = console.host_of('learner-0')
@@ -43,7 +43,7 @@ def show_tensorboard(console):
     _end(console, chief, started)
 
 
-def _ask(chief):
+def _ask(chief: AnyHost) -> dict[str, Any]:
   state = chief.ask('tensorboard', ANSWER_SECS)
   if not state['running']:
     last = texts.printable(state['last_line'])
@@ -51,7 +51,7 @@ def _ask(chief):
   return state
 
 
-def _wait_for_port(chief):
+def _wait_for_port(chief: AnyHost) -> int:
   deadline = time.monotonic() + START_SECS
   while (port := _ask(chief)['port']) is None:
     if time.monotonic() > deadline:
@@ -60,8 +60,8 @@ def _wait_for_port(chief):
   return port
 
 
-def _end(console, chief, started):
-  """Ends TensorBoard, in a new conversation: Ctrl-C may have come in the middle of the other."""
+def _end(console: Console, chief: AnyHost, started: dict[str, Any]) -> None:
+  """Ends TensorBoard; in a new conversation, as Ctrl-C may have cut a reply of the old one."""
   chief.end_conversation(at_once=True)
   try:
     gone = chief.ask('end_tensorboard', END_SECS, **started)['gone']

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from common import ports as ports_lib
+from frontend.errors import UserError
 from frontend.host_side import (
   host_check,
   launched,
@@ -147,13 +148,13 @@ def _refuse_running(session: str, names: list[str]) -> None:
   here, elsewhere, _ = launched.records(session)
   alive = [found['task'] for found in launched.still_running(here)]
   if alive:
-    raise ValueError(
+    raise UserError(
       f'{", ".join(alive)} of session {session!r} still running in {folder}; '
       'end it with --action=stop'
     )
   taken = [f'{found["task"]} on {found["host"]}' for found in elsewhere if found['task'] in names]
   if taken:
-    raise ValueError(
+    raise UserError(
       f'{", ".join(taken)} of session {session!r} still running in {folder}, which both hosts '
       'share; end it with --action=stop and the cluster_csv_path that it was launched with (a host '
       'that was switched off counts as running for a minute)'

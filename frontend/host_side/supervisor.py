@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from common import files, texts
+from frontend.errors import UserError
 from frontend.host_side import processes, task_record
 from frontend.host_side.task_log import Log
 from frontend.host_side.task_record import read_json
@@ -314,7 +315,7 @@ def supervise(session: str, task: str) -> int:
   folder = run_folder(session)
   spec = read_json(path_of(folder, task, 'spec.json'))
   if spec is None:
-    raise ValueError(
+    raise UserError(
       f'{path_of(folder, task, "spec.json")} is missing; tasks are started by --action=launch'
     )
   os.chdir(os.path.dirname(os.path.dirname(folder)))

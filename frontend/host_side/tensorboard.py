@@ -13,6 +13,7 @@ import threading
 import time
 from typing import Any
 
+from frontend.errors import UserError
 from frontend.host_side import processes
 
 ADDRESS = '127.0.0.1'
@@ -34,12 +35,12 @@ class TensorBoard:
     mark: its start mark, see `processes.start_mark`.
 
   Raises:
-    ValueError: TensorBoard is not installed.
+    UserError: TensorBoard is not installed.
   """
 
   def __init__(self, logdir: str, ask_secs: float = ASK_SECS) -> None:
     if importlib.util.find_spec('tensorboard') is None:
-      raise ValueError(
+      raise UserError(
         f'TensorBoard is not installed for {sys.executable}; '
         f'{sys.executable} -m pip install -r requirements.txt'
       )

@@ -1,1 +1,1 @@
-"""What a planned cluster sends, and how fast it would be."""
+"""Predicts the traffic and the throughput of a planned cluster."""

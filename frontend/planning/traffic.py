@@ -1,226 +1,276 @@
-"""What a cluster moves over its links, how fast it learns, and which part of it is the limit.
+"""A cluster's traffic, throughput and bottleneck, by arithmetic alone.
 
-Arithmetic alone; nothing is asked or read. The laws were measured (docs/results/update_cost,
-docs/results/scaling): per update and learner the weights come from the parameter servers and the
-gradients go there, in even slices; per round of an actor loop the weights come once, if they are
-new, and one unroll of each environment goes to the actor's learner. An update takes computing,
-weights and gradients, one after the other. Learners that update together send at the same moment,
-over the busiest link, and actors fetch the new weights when they do; the others each when they are
-ready, and share a link with whoever is on it.
-Every host has one link, as fast in as out; what stays on a host costs nothing.
+The model, which was measured (docs/results/update_cost, docs/results/scaling):
+- An update moves, for each learner, the weights from the parameter servers and the gradients to
+  them, in even slices. It spends computing, weights and gradients one after the other.
+- A round of an actor loop fetches the weights if they are new, and sends one unroll of each
+  environment to the actor's learner.
+- Synchronous learners send at the same moment over the busiest link, and actors fetch the new
+  weights at that moment. Asynchronous learners send when they are ready, and share a link with
+  whoever uses it.
+- Every host has one link with the same speed in and out; traffic within a host is free.
 """
 
 import collections
 import math
+from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import NamedTuple
+
+from frontend.cluster import Cluster, actors_problem
+from frontend.errors import UserError
 
 ACTORS, COMPUTING, LINK = 'actors', 'computing', 'link'
 KINDS = ('unrolls', 'weights', 'gradients')
-# How far the search for the next limit goes: learners, and actors of a learner.
+# Largest number of learners, and of actors per learner, that is searched for another bottleneck.
 MOST = 256
 
-Run = collections.namedtuple(
-  'Run',
-  'weight_bytes slot_bytes unroll_bytes unroll_frames batch_size sample_reuse sync_learners',
-  defaults=[True],
-)
-Run.__doc__ = """What is trained, in plain numbers.
-
-Attributes:
-  weight_bytes, slot_bytes: of all weights, and of the optimiser's slots of all weights.
-  unroll_bytes: one unroll as it is sent.
-  unroll_frames: environment frames of an unroll.
-  batch_size: unrolls per batch and learner.
-  sample_reuse: updates that are made of each batch.
-  sync_learners: whether learners update together.
-"""
-
-Speeds = collections.namedtuple('Speeds', 'link_bytes_per_sec actor_frames_per_sec update_secs')
-Speeds.__doc__ = """What the hosts can do; math.inf (update_secs: 0) is no limit.
-
-Attributes:
-  link_bytes_per_sec: of the link of each host, in each direction.
-  actor_frames_per_sec: environment frames/s of one actor task, with all its loops.
-  update_secs: one update of one learner, computing only.
-"""
-
-Actor = collections.namedtuple('Actor', 'host envs loops')
-Actor.__doc__ = """An actor task on a host: `loops` loops of `envs` environments each."""
-
-Places = collections.namedtuple('Places', 'ps learner actor')
-Places.__doc__ = """Who is where: tuples, by index, of host, host and `Actor`.
-
-Hosts compare equal where they are the same; actor i feeds learner `i mod L`."""
-
-Prediction = collections.namedtuple(
-  'Prediction',
-  'updates_per_sec frames_per_sec limit host weights_secs gradients_secs bytes_per_sec',
-)
-Prediction.__doc__ = """How a cluster would train.
-
-Attributes:
-  updates_per_sec: with a batch of every learner where they update together, else with a batch of
-    one; math.inf without limit.
-  frames_per_sec: environment frames/s that are learned from.
-  limit: ACTORS, COMPUTING or LINK, which bends first.
-  host: whose link it is where `limit` is LINK, else None.
-  weights_secs, gradients_secs: what an update spends on the busiest link, with the weights of
-    actors (where learners do not update together: of the learner that spends most, if nobody else
-    is in its way).
-  bytes_per_sec: {host: {kind of KINDS: (in, out)}} over its link.
-"""
+# An address, or (job, number) of a host that is only imagined.
+HostId = Hashable
+# {(kind, host, direction): bytes}, 0 if missing; see `bytes_per_update`.
+Moved = dict[tuple[str, HostId, str], float]
+# A host's link in one direction, `in` or `out`.
+Way = tuple[HostId, str]
 
 
-def places(cluster, actors):
-  """The `Places` of a cluster.
+class Run(NamedTuple):
+  """What is trained.
+
+  Attributes:
+    weight_bytes: size of all weights.
+    slot_bytes: size of the optimiser's slots for all weights.
+    unroll_bytes: size of one unroll as it is sent.
+    unroll_frames: environment frames of one unroll.
+    batch_size: unrolls per batch and learner.
+    sample_reuse: updates made of each batch.
+    sync_learners: whether an update takes a batch of every learner.
+  """
+
+  weight_bytes: float
+  slot_bytes: float
+  unroll_bytes: float
+  unroll_frames: int
+  batch_size: int
+  sample_reuse: int
+  sync_learners: bool = True
+
+
+class Speeds(NamedTuple):
+  """What the hosts can do; math.inf (update_secs: 0) is no limit.
+
+  Attributes:
+    link_bytes_per_sec: of each host's link, in each direction.
+    actor_frames_per_sec: environment frames/s of one actor task, with all its loops.
+    update_secs: computing of one update of one learner.
+  """
+
+  link_bytes_per_sec: float
+  actor_frames_per_sec: float
+  update_secs: float
+
+
+class Actor(NamedTuple):
+  """An actor task on a host: `loops` loops of `envs` environments each."""
+
+  host: HostId
+  envs: int
+  loops: int
+
+
+class Placement(NamedTuple):
+  """The host of each task; actor i feeds learner `i mod L`.
+
+  Attributes:
+    ps, learner: hosts by task index.
+    actor: actors by task index.
+  """
+
+  ps: tuple[HostId, ...]
+  learner: tuple[HostId, ...]
+  actor: tuple[Actor, ...]
+
+
+class Prediction(NamedTuple):
+  """How a cluster would train.
+
+  Attributes:
+    updates_per_sec: with a batch of every learner if they are synchronous, else with a batch of
+      one learner; math.inf without a limit.
+    frames_per_sec: environment frames/s that are learned from.
+    bottleneck: ACTORS, COMPUTING or LINK.
+    host: whose link it is if `bottleneck` is LINK, else None.
+    weights_secs, gradients_secs: time of an update on the busiest link, with the actors' fetches
+      of weights. Of asynchronous learners: of the slowest, without waiting for others.
+    bytes_per_sec: {host: {kind of KINDS: (in, out)}} over its link.
+  """
+
+  updates_per_sec: float
+  frames_per_sec: float
+  bottleneck: str
+  host: HostId | None
+  weights_secs: float
+  gradients_secs: float
+  bytes_per_sec: dict[HostId, dict[str, tuple[float, float]]]
+
+
+def placement_of(cluster: Cluster, actors: Sequence[tuple[int, int]]) -> Placement:
+  """Returns the placement of a cluster's tasks.
 
   Args:
-    cluster: `frontend.cluster.Cluster`.
-    actors: list of (environments of a loop, loops), one for each actor.
+    cluster: what the CSV describes.
+    actors: (environments per loop, loops) of each actor.
 
   Raises:
-    ValueError: a learner has no actor.
+    UserError: a learner has no actor.
   """
+  problem = actors_problem(cluster)
+  if problem:
+    raise UserError(problem)
   hosts = {(task.job, task.index): host.address for host in cluster.hosts for task in host.tasks}
   by_job = {
     job: [host for _, host in sorted((i, host) for (j, i), host in hosts.items() if j == job)]
-    for job in Places._fields
+    for job in Placement._fields
   }
-  if len(by_job['actor']) < len(by_job['learner']):
-    raise ValueError(
-      f'the CSV has {len(by_job["learner"])} learners, but only {len(by_job["actor"])} actors: '
-      'every learner needs an actor of its own'
-    )
   placed = (Actor(host, *actor) for host, actor in zip(by_job['actor'], actors, strict=True))
-  return Places(tuple(by_job['ps']), tuple(by_job['learner']), tuple(placed))
+  return Placement(tuple(by_job['ps']), tuple(by_job['learner']), tuple(placed))
 
 
-def ps_bytes(there, run):
-  """Weights and slots that each parameter server holds, in bytes."""
-  return (run.weight_bytes + run.slot_bytes) / len(there.ps)
+def ps_bytes(placement: Placement, run: Run) -> float:
+  """Returns the size of the weights and slots that each parameter server holds."""
+  return (run.weight_bytes + run.slot_bytes) / len(placement.ps)
 
 
-def bytes_per_update(there, run):
-  """What crosses the links for one batch of every learner.
+def bytes_per_update(placement: Placement, run: Run) -> Moved:
+  """Returns what crosses the links for one batch of every learner.
 
   Returns:
-    Counter of {(kind, host, direction): bytes}: direction 'in' or 'out', kind one of KINDS, or
+    {(kind, host, direction): bytes}, 0 if missing: direction 'in' or 'out', kind one of KINDS, or
     'acting' for the weights that actors fetch.
   """
-  moved = collections.Counter()
+  moved: Moved = collections.defaultdict(float)
 
-  def move(kind, source, target, size):
+  def move(kind: str, source: HostId, target: HostId, size: float) -> None:
     if source != target:
       moved[kind, source, 'out'] += size
       moved[kind, target, 'in'] += size
 
-  num_learners = len(there.learner)
-  piece = run.weight_bytes / len(there.ps)
-  for learner in there.learner:
-    for ps in there.ps:
+  num_learners = len(placement.learner)
+  piece = run.weight_bytes / len(placement.ps)
+  for learner in placement.learner:
+    for ps in placement.ps:
       move('weights', ps, learner, piece)
       move('gradients', learner, ps, piece)
-  for i, actor in enumerate(there.actor):
-    unrolls = run.batch_size / run.sample_reuse / _actors_of(there, i % num_learners)
-    move('unrolls', actor.host, there.learner[i % num_learners], unrolls * run.unroll_bytes)
-    # A loop fetches nothing while the weights are unchanged.
+  for i, actor in enumerate(placement.actor):
+    unrolls = run.batch_size / run.sample_reuse / _actors_of(placement, i % num_learners)
+    move('unrolls', actor.host, placement.learner[i % num_learners], unrolls * run.unroll_bytes)
+    # A loop fetches weights only if they changed.
     changes = 1 if run.sync_learners else num_learners
     fetches = min(unrolls / actor.envs, actor.loops * changes)
-    for ps in there.ps:
+    for ps in placement.ps:
       move('acting', ps, actor.host, fetches * piece)
   return moved
 
 
-def _actors_of(there, learner):
-  return len(range(learner, len(there.actor), len(there.learner)))
+def _actors_of(placement: Placement, learner: int) -> int:
+  """Number of actors that feed a learner."""
+  return len(range(learner, len(placement.actor), len(placement.learner)))
 
 
-def predict(there, run, speeds):
-  """The `Prediction` for `Places`, a `Run` and `Speeds`."""
-  moved = bytes_per_update(there, run)
+def predict(placement: Placement, run: Run, speeds: Speeds) -> Prediction:
+  """Returns the throughput and the bottleneck of a cluster."""
+  moved = bytes_per_update(placement, run)
   link = speeds.link_bytes_per_sec
-  exchanges = _exchanges(there, run, moved)
-  frames = run.batch_size * run.unroll_frames / run.sample_reuse  # Of an update, for each learner.
-  acting = [_actors_of(there, j) for j in range(len(there.learner))]
+  exchanges = _exchanges(placement, run, moved)
+  frames = run.batch_size * run.unroll_frames / run.sample_reuse  # Per update and learner.
+  acting = [_actors_of(placement, j) for j in range(len(placement.learner))]
   fewest = min(acting) if run.sync_learners else sum(acting) / len(acting)
-  rounds, limit, host = min(
+  rounds, bottleneck, host = min(
     [
-      _learners_limit(exchanges, speeds.update_secs, link)
+      _sync_rate(exchanges[0], speeds.update_secs, link)
       if run.sync_learners
-      else _limit_of_each(moved, exchanges, speeds),
+      else _async_rate(moved, exchanges, speeds),
       _fullest_link(moved, link),
       (fewest * speeds.actor_frames_per_sec / frames, ACTORS, None),
     ],
     key=lambda one: one[0],
   )
-  slowest = max(exchanges, key=_most)
+  slowest = max(exchanges, key=_transfer_bytes)
   return Prediction(
-    rounds if run.sync_learners else rounds * len(there.learner),
-    rounds * frames * len(there.learner),
-    limit,
+    rounds if run.sync_learners else rounds * len(placement.learner),
+    rounds * frames * len(placement.learner),
+    bottleneck,
     host,
     _most(slowest, ['weights']) / link,
     _most(slowest, ['gradients']) / link,
-    _rates(moved, rounds, there),
+    _rates(moved, rounds, placement),
   )
 
 
-def _exchanges(there, run, moved):
-  """What crosses the links at the same time, as `bytes_per_update`: of all learners, or of each."""
+def _exchanges(placement: Placement, run: Run, moved: Moved) -> list[Moved]:
+  """What crosses the links at the same time: of all synchronous learners, else of each learner."""
   if run.sync_learners:
     return [moved]
   return [
-    bytes_per_update(there._replace(learner=(host,), actor=()), run) for host in there.learner
+    bytes_per_update(placement._replace(learner=(host,), actor=()), run)
+    for host in placement.learner
   ]
 
 
-def _crossing(moved, kind):
-  """{(host, direction): bytes} of the links that carry this kind, with what does so meanwhile.
+def _crossing(moved: Moved, kind: str) -> dict[Way, float]:
+  """{way: bytes} of the links that carry this kind, with what crosses them at the same time.
 
-  Actors that waited at a full queue fetch the new weights when the learners do.
+  Actors that waited for room in the queue fetch the new weights when the learners do.
   """
-  meanwhile = 'acting' if kind == 'weights' else None
   return {
-    (host, way): size + moved[meanwhile, host, way]
+    (host, way): size + (moved.get(('acting', host, way), 0.0) if kind == 'weights' else 0.0)
     for (of, host, way), size in moved.items()
     if of == kind
   }
 
 
-def _most(moved, kinds=('weights', 'gradients')):
-  """The bytes of these kinds on the links where they are most, one kind after the other."""
+def _transfer_bytes(moved: Moved) -> float:
+  """Bytes that an update sends over its busiest links, weights and then gradients."""
+  return _most(moved, ('weights', 'gradients'))
+
+
+def _most(moved: Moved, kinds: Collection[str]) -> float:
+  """The sum over kinds of the bytes on the link where the kind is most."""
   return sum(max(_crossing(moved, kind).values(), default=0) for kind in kinds)
 
 
-def _learners_limit(exchanges, computing_secs, link):
-  """(updates/s of a learner, what most of an update is spent on, the host of that link or None)."""
-  (moved,) = exchanges
-  transfer_secs = _most(moved) / link
+def _sync_rate(
+  moved: Moved, computing_secs: float, link: float
+) -> tuple[float, str, HostId | None]:
+  """Returns (updates/s, COMPUTING or LINK, whichever takes longer, the host of that link)."""
+  transfer_secs = _transfer_bytes(moved) / link
   secs = computing_secs + transfer_secs
   rate = 1 / secs if secs else math.inf
   if computing_secs >= transfer_secs:
     return rate, COMPUTING, None
-  by_host = collections.Counter()
+  by_host: dict[HostId, float] = collections.defaultdict(float)
   for kind in ('weights', 'gradients'):
     for (host, _), size in _crossing(moved, kind).items():
       by_host[host] += size
-  return rate, LINK, max(by_host, key=by_host.get)
+  return rate, LINK, max(by_host, key=lambda host: by_host[host])
 
 
-def _limit_of_each(moved, exchanges, speeds):
-  """As `_learners_limit`, for learners that do not update together.
+def _async_rate(
+  moved: Moved, exchanges: Sequence[Moved], speeds: Speeds
+) -> tuple[float, str, HostId | None]:
+  """As `_sync_rate`, for one of several asynchronous learners.
 
-  A closed queueing network by mean value analysis (Reiser and Lavenberg 1980): learners compute,
-  then queue at the link where weights are most, and at that of the gradients; what else is on these
-  links takes its share.
+  Mean value analysis of a closed queueing network (Reiser and Lavenberg 1980): learners compute,
+  then queue at the link with most of the weights, and at that with most of the gradients; other
+  traffic on these links adds to the demand.
   """
   count, link = len(exchanges), speeds.link_bytes_per_sec
-  totals, demands = _by_way(moved), {}
+  totals = _by_way(moved)
+  demands: dict[Way, float] = {}
   for kind in ('weights', 'gradients'):
     ways = {(host, way): size for (of, host, way), size in moved.items() if of == kind}
     if ways:
       way = max(ways, key=lambda way: (ways[way], totals[way]))
       demands[way] = totals[way] / count / link
-  alone = sum(map(_most, exchanges)) / count / link
+  alone = sum(map(_transfer_bytes, exchanges)) / count / link
   thinking = speeds.update_secs + max(0.0, alone - sum(demands.values()))
   queued, rate = dict.fromkeys(demands, 0.0), math.inf
   for learners in range(1, count + 1):
@@ -230,19 +280,19 @@ def _limit_of_each(moved, exchanges, speeds):
     queued = {way: rate * secs if secs else 0.0 for way, secs in spent.items()}
   if math.isinf(rate) or speeds.update_secs * rate >= count / 2:
     return rate / count, COMPUTING, None
-  return rate / count, LINK, max(demands, key=demands.get)[0]
+  return rate / count, LINK, max(demands, key=lambda way: demands[way])[0]
 
 
-def _by_way(moved):
-  """Counter of {(host, direction): bytes of all kinds}."""
-  ways = collections.Counter()
+def _by_way(moved: Moved) -> dict[Way, float]:
+  """{way: bytes of all kinds}."""
+  ways: dict[Way, float] = collections.defaultdict(float)
   for (_, host, direction), size in moved.items():
     ways[host, direction] += size
   return ways
 
 
-def _fullest_link(moved, link):
-  """(updates/s at which the first link is full in one direction, LINK, its host)."""
+def _fullest_link(moved: Moved, link: float) -> tuple[float, str, HostId | None]:
+  """Returns (updates/s at which the first link is full in one direction, LINK, its host)."""
   ways = _by_way(moved)
   if not ways:
     return math.inf, LINK, None
@@ -250,12 +300,17 @@ def _fullest_link(moved, link):
   return link / size, LINK, host
 
 
-def _rates(moved, updates, there):
-  hosts = dict.fromkeys([*there.ps, *there.learner, *(actor.host for actor in there.actor)])
+def _rates(
+  moved: Moved, updates: float, placement: Placement
+) -> dict[HostId, dict[str, tuple[float, float]]]:
+  """`Prediction.bytes_per_sec`, at so many updates/s."""
+  hosts = dict.fromkeys(
+    [*placement.ps, *placement.learner, *(actor.host for actor in placement.actor)]
+  )
 
-  def rate(kind, host, direction):
+  def rate(kind: str, host: HostId, direction: str) -> float:
     kinds = ('weights', 'acting') if kind == 'weights' else (kind,)
-    size = sum(moved[one, host, direction] for one in kinds)
+    size = sum(moved.get((one, host, direction), 0.0) for one in kinds)
     return size * updates if size else 0.0
 
   return {
@@ -264,48 +319,52 @@ def _rates(moved, updates, there):
   }
 
 
-# Other sizes of the same cluster.
+# ---- Other sizes of the same cluster. ------------------------------------------------------------
 
 
-def resized(there, learners, actors_per_learner):
-  """The `Places` with another number of learners and of actors for each.
+def resized(placement: Placement, learners: int, actors_per_learner: int) -> Placement:
+  """Returns the placement with other numbers of learners and of actors per learner.
 
-  Those that are added have a host of their own each, and actors are as the last one is; the
-  parameter servers stay.
+  Added tasks have a host of their own each, and added actors are like the last one. The parameter
+  servers stay.
   """
-  hosts = [*there.learner, *(('learner', i) for i in range(len(there.learner), learners))]
-  count, last = learners * actors_per_learner, there.actor[-1]
-  added = (last._replace(host=('actor', i)) for i in range(len(there.actor), count))
-  return Places(there.ps, tuple(hosts[:learners]), (*there.actor, *added)[:count])
+  hosts = [*placement.learner, *(('learner', i) for i in range(len(placement.learner), learners))]
+  count, last = learners * actors_per_learner, placement.actor[-1]
+  added = (last._replace(host=('actor', i)) for i in range(len(placement.actor), count))
+  return Placement(placement.ps, tuple(hosts[:learners]), (*placement.actor, *added)[:count])
 
 
-def enough_actors(there, run, speeds):
-  """The fewest actors per learner that are no limit, with the `Prediction`; None above MOST."""
-  return _first(1, lambda n: resized(there, len(there.learner), n), ACTORS, run, speeds)
+def enough_actors(placement: Placement, run: Run, speeds: Speeds) -> tuple[int, Prediction] | None:
+  """Returns the fewest actors per learner that are not the bottleneck; None above MOST."""
+  return _first(1, lambda n: resized(placement, len(placement.learner), n), ACTORS, run, speeds)
 
 
-def next_limit(there, run, speeds):
-  """The fewest learners above today's with another limit, with the `Prediction`; None above MOST.
+def next_bottleneck(
+  placement: Placement, run: Run, speeds: Speeds
+) -> tuple[int, Prediction] | None:
+  """Returns the smallest larger number of learners with another bottleneck; None above MOST.
 
-  Every learner has as many actors as the one with the fewest has today.
+  Every learner has as many actors as the one with the fewest in `placement`.
   """
-  num_learners = len(there.learner)
-  each = len(there.actor) // num_learners
-  now = predict(there, run, speeds).limit
-  return _first(num_learners + 1, lambda n: resized(there, n, each), now, run, speeds)
+  num_learners = len(placement.learner)
+  each = len(placement.actor) // num_learners
+  now = predict(placement, run, speeds).bottleneck
+  return _first(num_learners + 1, lambda n: resized(placement, n, each), now, run, speeds)
 
 
-def _first(low, make, limit, run, speeds):
-  """(n, prediction) of the smallest n from `low` to MOST where `limit` is none any more, or None.
+def _first(
+  low: int, make: Callable[[int], Placement], bottleneck: str, run: Run, speeds: Speeds
+) -> tuple[int, Prediction] | None:
+  """Returns the smallest n from `low` to MOST whose bottleneck differs, with its prediction.
 
-  Halves the range each time: once a limit is none, it stays so.
+  By bisection: a bottleneck that has gone does not come back for larger n.
   """
   high = MOST + 1
-  found = None
+  found: tuple[int, Prediction] | None = None
   while low < high:
     middle = (low + high) // 2 if found else min(MOST, high)
     prediction = predict(make(middle), run, speeds)
-    if prediction.limit != limit:
+    if prediction.bottleneck != bottleneck:
       high, found = middle, (middle, prediction)
     else:
       low = middle + 1

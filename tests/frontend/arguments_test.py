@@ -4,6 +4,7 @@ import pytest
 
 import run_experiment_mm_raw as frontend
 from frontend import arguments
+from frontend.errors import UserError
 
 
 def split(*words):
@@ -38,7 +39,7 @@ def test_split(words, own, training):
   ],
 )
 def test_words_that_belong_to_no_flag(words, sentence):
-  with pytest.raises(ValueError) as caught:
+  with pytest.raises(UserError) as caught:
     split(*words)
   assert str(caught.value) == sentence
 

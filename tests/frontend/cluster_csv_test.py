@@ -119,6 +119,11 @@ BAD_FILES = [
      'its own column)'],
   ),
   (
+    'job,ip,tf_port\n' + REST + 'actor,a..b,4\n',
+    ["c.csv line 5, column ip: 'a..b' is not an address or a host name (the port has its own "
+     'column)'],
+  ),
+  (
     'job,ip,tf_port\n' + REST + 'actor,fe80::1%$(x),4\nactor,0.0.0.0,5\nactor,1::2::3,5\n',
     ["c.csv line 5, column ip: 'fe80::1%$(x)' is not an address or a host name (the port has its "
      'own column)',

@@ -5,6 +5,7 @@ import shlex
 import pytest
 
 from frontend import cluster, cluster_csv
+from frontend.errors import UserError
 
 HEADER = 'job,ip,tf_port,cuda_visible_devices,ssh_port,ssh_username,workdir,python,flags\n'
 
@@ -42,7 +43,7 @@ def test_task_names(text):
   'text', ['', '0', 'learner', 'boss:0', 'learner:0\n', 'learner:x', 'ps:-1']
 )
 def test_bad_task_names(text):
-  with pytest.raises(ValueError, match='is not a task: write for example --task=learner:0'):
+  with pytest.raises(UserError, match='is not a task: write for example --task=learner:0'):
     cluster.parse_task_name(text)
 
 

@@ -8,6 +8,8 @@ import pytest
 
 import conftest
 import frontend_fixtures
+import run_experiment_mm_raw
+from frontend.actions import stop
 from frontend_fixtures import own_tmux  # noqa: F401
 
 
@@ -42,6 +44,15 @@ def test_bad_input_is_one_sentence_and_exit_2(words, sentence, own_tmux):  # noq
 def test_a_missing_csv():
   result = frontend_fixtures.frontend([])
   assert result.returncode == 2 and '--cluster_csv_path is missing' in result.stderr
+
+
+def test_a_bug_does_not_look_like_a_wrong_flag(monkeypatch):
+  def broken(console):
+    raise ValueError('a bug')
+
+  monkeypatch.setattr(stop, 'run', broken)
+  with pytest.raises(ValueError, match='a bug'):
+    run_experiment_mm_raw.main(['--cluster_csv_path=local_cluster_example.csv', '--action=stop'])
 
 
 def test_plan_names_every_command_and_starts_nothing(own_tmux):  # noqa: F811

@@ -9,7 +9,7 @@ import pytest
 import conftest
 import network_fixtures
 from common import background
-from frontend.actions import launch, status, stop
+from frontend.actions import launch, logs, stop, task_rows
 from frontend.connection import conversation, scripts
 from frontend.errors import HostError
 from scripted_host import Scripted, cluster_of_fixture, scripted_fixture  # noqa: F401
@@ -22,11 +22,12 @@ eventually = conftest.eventually
 @pytest.fixture(name='three')
 def three_fixture(tmp_path, cluster_of, monkeypatch):
   """A chief's host, one of a parameter server and one of an actor, all running; and a Console."""
-  for name, secs in (('CHIEF_SECS', 30), ('LOST_SECS', 20), ('FOLLOW_SECS', 1), ('LOOK_SECS', 0.5),
+  for name, secs in (('CHIEF_SECS', 30), ('LOST_SECS', 20), ('FOLLOW_SECS', 1), ('REPLY_SECS', 0.5),
                      ('POLL_SECS', 0.1)):  # fmt: skip
     monkeypatch.setattr(stop, name, secs)
-  monkeypatch.setattr(status, 'STATUS_SECS', 0.5)
-  monkeypatch.setattr(status, 'POLL_SECS', 0.1)
+  for module in (task_rows, logs):
+    monkeypatch.setattr(module, 'REPLY_SECS', 0.5)
+  monkeypatch.setattr(logs, 'POLL_SECS', 0.1)
   monkeypatch.setattr(conversation, 'LATE_SECS', 0.1)
   chief = Scripted(tmp_path / 'chief', '127.0.0.1', ['learner-0'])
   ps = Scripted(tmp_path / 'ps', '127.0.0.2', ['ps-0'])
@@ -54,7 +55,7 @@ def begin(function, *args):
 @pytest.mark.parametrize('fault', ['silent', 'gone'])
 def test_nothing_is_ended_under_a_chief_that_misses_some_looks(three, fault):
   chief, ps, actor, console, said = three
-  stopped = begin(stop.stop, console)
+  stopped = begin(stop.run, console)
   eventually(lambda: 'status' in chief.asked())
   chief.write(fault)
   eventually(lambda: any('the chief may be saving' in line for line in said), message=lambda: said)
@@ -81,7 +82,7 @@ def test_a_chief_that_is_never_seen_again_keeps_its_parameter_servers(three, mon
   chief, ps, actor, console, said = three
   monkeypatch.setattr(stop, 'LOST_SECS', 1)
   chief.write('gone')
-  assert stop.stop(console) == 1
+  assert stop.run(console) == 1
   assert 'end' not in ps.asked() + actor.asked()
   (sentence,) = [line for line in said if line.startswith('learner-0 was not seen to end')]
   assert '--action=stop --now' in sentence
@@ -89,7 +90,7 @@ def test_a_chief_that_is_never_seen_again_keeps_its_parameter_servers(three, mon
   assert states == {'learner-0': 'no', 'ps-0': 'running', 'actor-0': 'running'}
   console.options.now = True
   ps.tells(ps_0='exited 0')
-  assert stop.stop(console) == 1
+  assert stop.run(console) == 1
   assert 'end' in ps.asked() and 'end' in actor.asked()
 
 
@@ -99,7 +100,7 @@ def test_a_lost_host_of_an_actor_holds_up_nobody_and_is_not_called_ended(three, 
   chief.tells(learner_0='exited 0')
   ps.tells(ps_0='exited 0')
   monkeypatch.setattr(stop, 'END_REPLY_SECS', 1)
-  assert stop.stop(console) == 1
+  assert stop.run(console) == 1
   assert 'actor-0 did not follow within 1 s; ending the rest' in said
   assert 'end' in chief.asked() and 'end' in ps.asked()
   assert said[-1].split()[:4] == ['actor-0', '127.0.0.3', 'no', 'answer']
@@ -109,7 +110,7 @@ def test_what_is_left_after_all_is_no_success(three):
   chief, ps, actor, console, said = three
   for one in (chief, ps):
     one.tells(learner_0='exited 0', ps_0='exited 0')
-  assert stop.stop(console) == 1  # The actor goes on running.
+  assert stop.run(console) == 1  # The actor goes on running.
   assert 'actor-0 did not follow within 1 s; ending the rest' in said
 
 
@@ -117,14 +118,14 @@ def test_a_launch_waits_for_a_host_that_misses_some_looks(three, monkeypatch):
   chief, ps, actor, console, said = three
   monkeypatch.setattr(launch, 'POLL_SECS', 0.1)
   actor.write('gone')
-  result = begin(launch._wait_for_life, console, console.hosts)
+  result = begin(launch._wait_until_up, console, console.hosts)
   eventually(lambda: actor.asked().count('hello') > 2)
   actor.remove('gone')
   assert result() == 0
   assert 'actor-0 runs on 127.0.0.3' in said and len(said) == 3
   monkeypatch.setattr(launch, 'LOST_SECS', 0.3)
   actor.write('gone')
-  assert launch._wait_for_life(console, console.hosts) == 1
+  assert launch._wait_until_up(console, console.hosts) == 1
   assert said[-1].startswith('127.0.0.3: ')
 
 
@@ -132,7 +133,7 @@ def test_a_task_that_failed_and_whose_log_cannot_be_had(three):
   chief, ps, actor, console, said = three
   ps.tells(ps_0='exited 1')
   ps.write('logs.raw', '@impala {"lines"\n')
-  assert launch._wait_for_life(console, console.hosts) == 1
+  assert launch._wait_until_up(console, console.hosts) == 1
   assert 'ps-0 on 127.0.0.2 failed to start: ' in said
   assert "127.0.0.2: its answer to 'logs' cannot be read" in said
   assert 'learner-0 runs on 127.0.0.1' in said and 'actor-0 runs on 127.0.0.3' in said
@@ -141,25 +142,25 @@ def test_a_task_that_failed_and_whose_log_cannot_be_had(three):
 def test_a_host_speaks_for_its_own_tasks_only(three):
   chief, ps, actor, console, _ = three
   actor.tells(learner_0='exited 0', ps_0='exited 0')
-  rows = {row['task']: row for row in status.task_rows(console)}
+  rows = {row['task']: row for row in task_rows.all_rows(console)}
   assert rows['learner-0']['state'] == rows['ps-0']['state'] == 'running'
   assert rows['actor-0']['state'] == 'no answer' and not rows['actor-0']['ended']
   assert rows['actor-0']['last_line'] == 'its host says nothing about it'
   actor.says(
     'status', tasks=[{'task': 'actor-0', 'state': 'running', 'host': 'mine', 'ended': True}]
   )
-  rows = {row['task']: row for row in status.task_rows(console)}
+  rows = {row['task']: row for row in task_rows.all_rows(console)}
   assert (rows['actor-0']['host'], rows['actor-0']['ended']) == ('127.0.0.3', False)
 
 
 def test_logs_follow_goes_on_for_the_others_and_comes_back(three, monkeypatch):
   chief, ps, actor, console, said = three
-  monkeypatch.setattr(status, 'RETRY_SECS', 0.2)
+  monkeypatch.setattr(logs, 'RETRY_SECS', 0.2)
   console.options.__dict__.update(task='', lines=0, follow=True)
   ps.write('gone')
   for one in (chief, actor):
     one.says('logs', lines=['begins'], offset=6)
-  begin(status.logs, console)
+  begin(logs.run, console)
   eventually(lambda: 'actor-0: begins' in said, message=lambda: said)
   assert [line for line in said if line.startswith('ps-0: no answer from 127.0.0.2: ')]
   actor.write('gone')

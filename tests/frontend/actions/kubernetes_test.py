@@ -10,8 +10,8 @@ from kubernetes_validate.utils import all_versions
 
 import frontend_fixtures
 from conftest import ROOT
-from frontend import cluster_csv, yaml_text
-from frontend.actions import manifests
+from frontend import checkout, cluster_csv
+from frontend.actions import kubernetes, manifests
 from pod_fixtures import Pod, pods_of, read
 
 CSV = """job,cpus,memory,cuda_visible_devices,flags
@@ -32,7 +32,7 @@ def made(text=CSV, flags=()):
 
 def written(objects, tmp_path):
   path = tmp_path / 'a.yaml'
-  path.write_text(yaml_text.documents(objects, ['a comment']), encoding='utf-8')
+  path.write_text(kubernetes.as_yaml(objects, ['a comment']), encoding='utf-8')
   return read(path)
 
 
@@ -69,6 +69,12 @@ def test_what_yaml_reads_is_what_was_meant(tmp_path):
   ]
   value = {'a': odd, 'b': [{'c': [], 'd': {}}, [1, [True, None]]], 'on': 'y', 'e/f.g': -1}
   assert written([value, {'x': 1}], tmp_path) == [value, {'x': 1}]
+
+
+def test_words_that_some_reader_of_yaml_takes_for_something_else_have_quotes_and_nothing_an_alias():
+  same = ['1e3', 'y', '0o17', 'a.b/c-d']
+  text = kubernetes.as_yaml([{'a': same, 'b': same}], [])
+  assert text == '---\n' + ''.join(f'{key}:\n- "1e3"\n- "y"\n- "0o17"\n- a.b/c-d\n' for key in 'ab')
 
 
 def test_rows_that_ask_for_the_same_share_a_job_and_each_learner_has_its_own():
@@ -186,9 +192,7 @@ def test_the_image_is_what_the_manifests_expect():
   # Nothing is in it but what is named, and what is named is all that makes up the code.
   assert rules[0] == '*'
   named = {rule[1:] for rule in rules if rule.startswith('!')}
-  from frontend import code_files
-
-  needed = {name.partition('/')[0] for name in code_files.source_files(ROOT)}
+  needed = {name.partition('/')[0] for name in checkout.source_files(ROOT)}
   needed = {'*.py' if name.endswith('.py') else name for name in needed} - {'tests', 'benchmarks'}
   assert named == needed | {'flagfiles', 'requirements.lock', 'LICENSE', 'NOTICE'}
   copied = [line.split()[1] for line in lines if line.startswith('COPY ')]
@@ -196,7 +200,7 @@ def test_the_image_is_what_the_manifests_expect():
   assert any('--require-hashes -r requirements.lock' in line for line in lines)
 
 
-def kubernetes(tmp_path, *words, text=CSV):
+def write(tmp_path, *words, text=CSV):
   (tmp_path / 'c.csv').write_text(text)
   words = ['--action=kubernetes', '--level_name=impala/Catch-v0', *words]
   return frontend_fixtures.frontend(['--cluster_csv_path=c.csv', *words], cwd=tmp_path)
@@ -225,7 +229,7 @@ IMAGE = '--image=example.org/impala:1'
 def test_bad_input_is_one_sentence_and_exit_2_and_nothing_is_written(
   words, text, sentence, tmp_path
 ):
-  result = kubernetes(tmp_path, *words, text=text)
+  result = write(tmp_path, *words, text=text)
   assert result.returncode == 2 and sentence in result.stderr, result.stderr
   assert len(result.stderr.strip().splitlines()) == 1
   assert not (tmp_path / 'kubernetes').exists()
@@ -233,13 +237,13 @@ def test_bad_input_is_one_sentence_and_exit_2_and_nothing_is_written(
 
 def test_a_folder_that_cannot_be_written(tmp_path):
   (tmp_path / 'kubernetes').touch()
-  result = kubernetes(tmp_path, IMAGE)
+  result = write(tmp_path, IMAGE)
   assert result.returncode == 2
   assert 'kubernetes/impala.yaml cannot be written: File exists' in result.stderr
 
 
 def test_the_commands_that_are_printed_name_the_file_and_the_labels(tmp_path):
-  result = kubernetes(tmp_path, IMAGE, '--name=catch')
+  result = write(tmp_path, IMAGE, '--name=catch')
   assert result.returncode == 0, result.stderr
   (path,) = set(re.findall(r'kubectl apply -f (\S+)', result.stdout))
   objects = read(tmp_path / path)
@@ -249,7 +253,7 @@ def test_the_commands_that_are_printed_name_the_file_and_the_labels(tmp_path):
 
 
 def test_deleting_the_run_leaves_its_volume_and_a_tag_is_remarked_on(tmp_path):
-  result = kubernetes(tmp_path, IMAGE, '--name=catch')
+  result = write(tmp_path, IMAGE, '--name=catch')
   assert result.returncode == 0, result.stderr
   kinds = {o['kind'] for o in read(tmp_path / 'kubernetes' / 'catch.yaml')}
   assert 'Job' in kinds and 'PersistentVolumeClaim' not in kinds
@@ -257,5 +261,5 @@ def test_deleting_the_run_leaves_its_volume_and_a_tag_is_remarked_on(tmp_path):
   assert volume == manifests.volume_claim('catch')
   assert 'kubectl delete -f kubernetes/catch.yaml    (the volume stays)\n' in result.stdout
   assert '--image=example.org/impala:1@sha256:... means one for good' in result.stdout
-  pinned = kubernetes(tmp_path, IMAGE + '@sha256:' + 64 * '0', '--name=catch')
+  pinned = write(tmp_path, IMAGE + '@sha256:' + 64 * '0', '--name=catch')
   assert pinned.returncode == 0 and 'for good' not in pinned.stdout

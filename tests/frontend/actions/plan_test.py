@@ -29,8 +29,10 @@ def test_the_example_on_one_machine_has_no_link_in_the_way():
   assert memory.splitlines()[1].split()[:2] == ['ps-0', 'localhost']
   # The second of two learners has two of five actors: 2000 frames/s for 1000 frames an update,
   # as many as computing takes.
-  assert sentence.startswith("the learners' computing bends first: 2 updates/s, 4,000 frames/s ")
-  assert '; 2 actors a learner would be enough; from ' in sentence
+  assert sentence.startswith(
+    "the bottleneck is the learners' computing: 2 updates/s, 4,000 frames/s "
+  )
+  assert '; 2 actors per learner would be enough; from ' in sentence
 
 
 def test_hosts_and_the_flags_of_single_tasks_count(tmp_path):
@@ -54,23 +56,23 @@ def test_hosts_and_the_flags_of_single_tasks_count(tmp_path):
   assert hosts['10.0.0.4']['gradients out'] == hosts['10.0.0.2']['gradients out'] == '-'
   first, second = (line.split()[2] for line in memory.splitlines()[1:])
   assert first == second
-  assert sentence.startswith('the actors bend first: 0.0312 updates/s, 20 frames/s ')
+  assert sentence.startswith('the bottleneck is acting: 0.0312 updates/s, 20 frames/s ')
 
 
-def test_learners_on_their_own_are_foretold_too():
+def test_learners_on_their_own_are_predicted_too():
   flags = CATCH, '--update_secs=0.5', '--actor_frames_per_sec=100000'
   together = plan(EXAMPLE, *flags)
   alone = plan(EXAMPLE, *flags, '--sync_learners=false')
   assert (together.returncode, alone.returncode) == (0, 0), alone.stderr
-  assert 'bends first: 2 updates/s, ' in together.stdout
+  assert 'computing: 2 updates/s, ' in together.stdout
   assert '(an update without waiting: 0.5 s computing, ' in together.stdout
-  assert 'bends first: 4 updates/s, ' in alone.stdout  # Of two learners.
+  assert 'computing: 4 updates/s, ' in alone.stdout  # Of two learners.
   assert '(an update of one learner without waiting: 0.5 s computing, ' in alone.stdout
 
 
-def test_without_a_speed_nothing_is_foretold():
+def test_without_a_speed_nothing_is_predicted():
   result = plan(EXAMPLE, CATCH)
-  assert result.returncode == 0 and 'bend' not in result.stdout
+  assert result.returncode == 0 and 'bottleneck' not in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_stop_ends_what_does_not_follow_the_chief(local, monkeypatch):
   monkeypatch.setattr('frontend.connection.hosts.CODE', local.code)
   console = Console(cluster_csv.read_cluster(local.csv), options, [])
   try:
-    assert stop.stop(console) == 0
+    assert stop.run(console) == 0
   finally:
     console.close()
   assert local.pids() == []

@@ -14,7 +14,7 @@ import lying_sftp
 from common import texts
 from frontend.actions import pull
 from frontend.connection import copying, fetching, sftp
-from frontend.errors import HostError
+from frontend.errors import HostError, UserError
 from network_fixtures import sshd  # noqa: F401
 from recorded_run import Recorded
 
@@ -71,7 +71,7 @@ class Pull:
       run.fetch_records()
       for checkpoints in which:
         run.fetch_checkpoints(checkpoints)
-    except (HostError, ValueError) as error:
+    except (HostError, UserError) as error:
       return str(error)
     return ''
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 import frontend_fixtures
-from frontend.actions import run_folder, status
+from frontend.actions import status
 
 NOW = 1000.0
 
@@ -31,7 +31,7 @@ def write(tmp_path):
 
 
 def rows(tmp_path):
-  return run_folder.task_rows(str(tmp_path / 'tasks'), NOW)
+  return status.folder_rows(str(tmp_path / 'tasks'), NOW)
 
 
 def test_tasks_are_named_by_what_they_say_and_sorted_by_job(tmp_path, write):
@@ -58,7 +58,7 @@ def test_who_does_not_answer_stands_below_the_table(tmp_path, write):
   write('task-2', 'c', 9, own=dict(job='ps', task=0, no_answer={'actor:3': NOW - 90}))
   path = tmp_path / 'tasks' / 'ps-0.json'
   state = json.loads(path.read_text())
-  state['last_seen'] = NOW - run_folder.ALIVE_SECS + 1  # What it said is old.
+  state['last_seen'] = NOW - status.ALIVE_SECS + 1  # What it said is old.
   path.write_text(json.dumps(state))
   lines = status.silent_lines(rows(tmp_path), NOW)
   assert [re.sub(r'since [\d:]{8} ', '', line) for line in lines] == [
@@ -80,7 +80,7 @@ def test_who_says_nothing_any_more_or_ended_is_not_running(tmp_path, write):
   write('task-0', 'a', 7, own=dict(job='ps', task=0, frames_per_sec=1.0))
   path = tmp_path / 'tasks' / 'ps-0.json'
   state = json.loads(path.read_text())
-  state['last_seen'] = NOW - run_folder.ALIVE_SECS - 1
+  state['last_seen'] = NOW - status.ALIVE_SECS - 1
   path.write_text(json.dumps(state))
   write('task-1', 'a', 8, state='exited', exit_code=0, own=dict(job='learner', task=0))
   write('task-2', 'a', 9, state='exited', exit_code=-9)
