@@ -1,4 +1,4 @@
-"""Compares finished or running runs: a picture of groups over seeds, and a table in the terminal.
+"""Compares runs, finished or not: a picture of groups over seeds, and a table in the terminal.
 
 python plot_runs.py runs/a1 runs/a2 runs/b1 --by=learning_rate --out=compare.png --score=18
 """
@@ -6,6 +6,8 @@ python plot_runs.py runs/a1 runs/a2 runs/b1 --by=learning_rate --out=compare.png
 import argparse
 import math
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 try:
   from reporting import comparison, comparison_report
@@ -19,22 +21,35 @@ except ModuleNotFoundError as e:
 
 
 class _Parser(argparse.ArgumentParser):
-  def error(self, message):
+  def error(self, message: str) -> NoReturn:
     raise BadInput(f'{message} (--help lists what there is).')
 
 
-def parse_arguments(arguments):
-  """The command line as argparse's namespace; BadInput where it is none."""
-  parser = _Parser(prog='plot_runs.py', description=__doc__.splitlines()[0], allow_abbrev=False)
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+  """Returns the parsed command line.
+
+  Raises:
+    BadInput: there is no such argument, or its value is wrong.
+  """
+  parser = _Parser(
+    prog='plot_runs.py', description=(__doc__ or '').splitlines()[0], allow_abbrev=False
+  )
   parser.add_argument('runs', nargs='+', metavar='RUN', help='folder of a run (its --logdir)')
   parser.add_argument(
     '--by',
     default='level_name,agent_name',
-    help='settings or flags of run.json that make a group, with commas; default: %(default)s',
+    help='settings or flags of run.json that make groups, with commas; default: %(default)s',
   )
-  parser.add_argument('--x', choices=('frames', 'hours'), default='frames', help='axis below')
+  parser.add_argument(
+    '--x',
+    choices=('frames', 'hours'),
+    default='frames',
+    help='horizontal axis; default: %(default)s',
+  )
   parser.add_argument('--out', default='compare.png', help='the picture; default: %(default)s')
-  parser.add_argument('--score', type=float, help='tell the frames until the mean return is this')
+  parser.add_argument(
+    '--score', type=float, help='mean return; the table then has the frames until it is reached'
+  )
   options = parser.parse_args(arguments)
   if options.score is not None and not math.isfinite(options.score):
     raise BadInput(
@@ -43,11 +58,11 @@ def parse_arguments(arguments):
   return options
 
 
-def _tell(sentence):
+def _tell(sentence: str) -> None:
   print(f'plot_runs.py: {sentence}', file=sys.stderr)
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> int:
   """Runs the command line; returns the exit code."""
   try:
     options = parse_arguments(arguments)

@@ -13,6 +13,7 @@ meanwhile; figures with more than a few hundredths say little about the machine.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -125,7 +126,7 @@ def training_rate(settings, batch_size, secs):
   from roles import wiring
   from runtime.cluster import LOCAL
 
-  settings = settings._replace(batch_size=batch_size, queue_capacity=2 * batch_size)
+  settings = dataclasses.replace(settings, batch_size=batch_size, queue_capacity=2 * batch_size)
   with tf.Graph().as_default():
     graph = wiring.Graph(settings, LOCAL)
     unrolls = graph.unroll_queue(0)

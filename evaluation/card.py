@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+import config
 from evaluation import records
 from reporting import commands, curves
 
@@ -188,7 +189,7 @@ def _training(
   lines += [f'Level, agent, and the flags{of_last} that differ from their defaults:', '']
   lines += ['| flag | value |', '| --- | --- |']
   changed = changed_flags(policy, made_by[-1], defaults)
-  lines += [f'| `{name}` | {_cell(commands.text(value))} |' for name, value in changed.items()]
+  lines += [f'| `{name}` | {_cell(config.text(value))} |' for name, value in changed.items()]
   return '\n'.join([*lines, ''])
 
 

@@ -14,16 +14,11 @@ import time
 import tensorflow as tf
 
 from acting import frame_stacking
+from config import Hyperparameters
 from learning import observation_scaling
 from learning.losses import Losses, compute_losses
 from structs import Frames
 
-Hyperparameters = collections.namedtuple(
-  'Hyperparameters',
-  'batch_size unroll_length num_action_repeats total_environment_frames discounting '
-  'reward_clipping baseline_cost entropy_cost entropy_cost_final entropy_decay_frames '
-  'gradient_clipping learning_rate optimizer decay momentum epsilon vtrace_lambda sample_reuse',
-)
 Counters = collections.namedtuple('Counters', 'updates environment_frames gradient_norm')
 Counters.__doc__ = """Variables on the parameter server: int64 updates done (the global step), int64
 environment frames trained on, float32 norm of the last total gradient before clipping."""
@@ -40,13 +35,13 @@ def create_counters():
   )
 
 
-def learning_rate(hyperparameters, environment_frames):
+def learning_rate(hyperparameters: Hyperparameters, environment_frames):
   """float32 scalar: decays linearly from its initial value to 0 at `total_environment_frames`."""
   done = tf.cast(environment_frames, tf.float32) / hyperparameters.total_environment_frames
   return hyperparameters.learning_rate * tf.maximum(0.0, 1.0 - done)
 
 
-def entropy_cost(hyperparameters, environment_frames):
+def entropy_cost(hyperparameters: Hyperparameters, environment_frames):
   """The weight of the entropy: a float, or a float32 scalar where it changes with the frames.
 
   It goes linearly from `entropy_cost` to `entropy_cost_final` over the first
@@ -148,7 +143,7 @@ def build_optimizer(hyperparameters, counters, together=1, and_then=None):
   """The optimizer of one learner.
 
   Args:
-    hyperparameters: `Hyperparameters`.
+    hyperparameters: `config.Hyperparameters`.
     counters: `Counters`.
     together: how many learners' batches make one update.
     and_then: see `TotalGradientOptimizer`.
@@ -265,7 +260,7 @@ def build_gradients(agent, batch, hyperparameters, terms, devices, reuse):
   Args:
     agent: the learner's own copy, read by every tower.
     batch: `Unroll` of [B, ...]; B is a multiple of the number of devices.
-    hyperparameters: `Hyperparameters`.
+    hyperparameters: `config.Hyperparameters`.
     terms: dict, what else `losses.compute_losses` is given: of the entropy, of the advantages.
     devices: device names.
     reuse: `sample_reuse.SampleReuse`.

@@ -110,7 +110,7 @@ def compute_losses(
     agent_outputs: AgentOutput of [T+1, B, ...], what the actor computed; the action of entry t led
       to observation t.
     env_outputs: StepOutput of [T+1, B, ...]; reward and done of entry t came with observation t.
-    hyperparameters: `Hyperparameters`.
+    hyperparameters: `config.Hyperparameters`.
     entropy_weight: what the entropy counts in the total, see `learner.entropy_cost`.
     advantage_factor: float32 scalar, multiplies the advantages.
     baseline_factor: float32 scalar, multiplies the errors of the baseline.

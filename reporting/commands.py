@@ -6,14 +6,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-# Flags that do not change the policy: where a run takes place, and what is recorded or played.
-_NOT_OF_THE_POLICY = {
-  'mode', 'logdir', 'state_dir', 'checkpoint', 'cluster', 'job_name', 'task', 'ps_hosts',
-  'learner_hosts', 'actor_hosts', 'slurm_ps', 'slurm_learners', 'wait_secs', 'watchdog_secs',
-  'threads', 'learner_devices', 'test_num_episodes', 'eval_every_frames', 'eval_protocol',
-  'num_episodes', 'annotate', 'deterministic', 'save_checkpoint_secs', 'keep_checkpoints',
-  'keep_checkpoint_every_frames', 'metrics_secs', 'spare_actors', 'on_sigterm',
-}  # fmt: skip
+import config
+
 _TASKS = {'ps': 'parameter server', 'learner': 'learner', 'actor': 'actor'}
 
 
@@ -59,9 +53,9 @@ def _command(start: Mapping[str, Any], names: Iterable[str]) -> Command:
   flags, settings = start['flags'], start.get('settings')
   settings = settings if isinstance(settings, dict) else {}
   fitting = {name: settings[name] for name in ('level_name', 'agent_name') if name in settings}
-  values = {**settings, **flags, **fitting}
+  values = config.up_to_date({**settings, **flags, **fitting})
   first = [name for name in ('level_name', 'agent_name') if name in values]
-  known = [name for name in names if name in values and name not in _NOT_OF_THE_POLICY]
+  known = [name for name in names if name in values and name not in config.NOT_OF_THE_POLICY]
   kept = dict.fromkeys([*first, *known])
   return Command(
     {name: _without_folders(name, values[name]) for name in kept},
@@ -97,17 +91,10 @@ def line(flags: Mapping[str, Any]) -> str:
 
 
 def _word(name: str, value: Any) -> str:
-  word = f'--{name}={text(value)}'
+  word = f'--{name}={config.text(value)}'
   if word.isprintable() and '`' not in word:
     return shlex.quote(word)
   # A line break or a backtick would end the Markdown block around the command.
   inner = word.replace('\\', '\\\\').replace("'", "\\'").replace('`', '\\x60')
   escaped = (c if c.isprintable() else ''.join(f'\\x{b:02x}' for b in c.encode()) for c in inner)
   return f"$'{''.join(escaped)}'"
-
-
-def text(value: Any) -> str:
-  """Returns a flag's value as it is typed."""
-  if isinstance(value, bool):
-    return str(value).lower()
-  return ','.join(map(str, value)) if isinstance(value, list) else str(value)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import config
 from common import files
 from reporting.comparison import (
   Comparison,
@@ -21,12 +22,8 @@ from runtime.process import BadInput
 FEW_RUNS = 5
 _SAME_LENGTH = 0.01  # Runs whose ends differ by at most this share are not said to be cut off.
 _FORMATS = ('jpg', 'pdf', 'png', 'svg')
-# Runs of a group may differ in these without a warning: the seed, and where a run took place.
-_MAY_DIFFER = {
-  'seed', 'logdir', 'mode', 'task', 'job_name', 'state_dir', 'cluster', 'ps_hosts',
-  'learner_hosts', 'actor_hosts', 'wait_secs', 'watchdog_secs', 'test_num_episodes',
-  'save_checkpoint_secs', 'metrics_secs', 'code_version', 'eval_every_frames', 'eval_protocol',
-}  # fmt: skip
+# Runs of a group may differ in these without a warning.
+_MAY_DIFFER = config.NOT_OF_THE_POLICY | {'seed', 'code_version'}
 
 
 def table(comparison: Comparison) -> str:

@@ -61,8 +61,8 @@ class LearningDiagnostics:
       if entropy < deterministic
       else '',
       'clipped': f'gradients have a norm of {norm:.3g} and are cut to --gradient_clipping='
-      f'{self._clipping:g} in most updates; --value_normalisation, a smaller --learning_rate or '
-      '--baseline_cost, or a larger --gradient_clipping may help'
+      f'{self._clipping:g} in most updates; --return_normalisation=popart, a smaller '
+      '--learning_rate or --baseline_cost, or a larger --gradient_clipping may help'
       if norm > self._clipping
       else '',
       'baseline': self._grown_baseline(),
@@ -79,5 +79,5 @@ class LearningDiagnostics:
     return (
       f'the baseline loss grew from {before:.3g} to {now:.3g}: the values run away from what is '
       'observed; a smaller --learning_rate or --baseline_cost, --reward_clipping or '
-      '--value_normalisation may help'
+      '--return_normalisation=popart may help'
     )

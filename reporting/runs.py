@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import config
 from reporting import csv_files
 from runtime.process import BadInput
 
@@ -90,7 +91,7 @@ def _read_run(folder: str) -> Run:
   speeds = speeds[np.isfinite(speeds)]
   return Run(
     folder,
-    {**record['flags'], **record.get('settings', {})},
+    config.up_to_date({**record['flags'], **record.get('settings', {})}),
     frames[known],
     hours[known],
     returns[known],

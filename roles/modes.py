@@ -2,108 +2,112 @@
 
 import os
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from absl import logging
 
+import config
 from common import files
 from evaluation import protocols
 from reporting import commands
 from roles import resuming
 from roles import settings as settings_lib
+from roles.settings import Options, Settings
 from runtime import checkpoints, locks, process
 from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput, RunFailed
 
+T = TypeVar('T')
+
 _MOST_CHOICES = 10
 
 
-def test(options, choice, num_episodes, protocol, deterministic):
+def test(options: Options, choice: str) -> None:
   """Plays whole games with a checkpoint of a run and adds them to evaluation.json.
 
   Args:
-    options: `roles.settings.Options`.
+    options: of the command; they say how many games are played and how.
     choice: which checkpoint, see `runtime.checkpoints.is_choice`.
-    num_episodes: games to play.
-    protocol: a key of `evaluation.protocols.PROTOCOLS`.
-    deterministic: whether to take the likeliest action; else it is sampled.
 
   Raises:
     BadInput: there is no such run or checkpoint, or it cannot be played so.
-    RunFailed: told to stop; then the games that have ended are written.
+    RunFailed: told to stop; the games that have ended are written.
   """
   from evaluation import records
 
   interrupts = process.Interrupts()
   recorded, _ = resuming.as_recorded(options)
-  overrides = protocols.atari_overrides(protocol, recorded.shared['level_name'])
+  overrides = protocols.atari_overrides(options.eval_protocol, recorded.shared.level_name)
   settings, folder = _trained_run(options, 'test', choice)
-  records.read(folder)  # Whether there is room for another is known before it is played.
+  records.read(folder)  # A damaged evaluation.json is refused before games are played.
   unwritable = files.why_not_written(folder)
   if unwritable:
     logging.warning('%s cannot be written (%s): the result is only printed', folder, unwritable)
   most_frames = _most_frames(settings, options.max_episode_frames)
   process.import_tensorflow()
 
-  def play(checkpoint):
+  def play(checkpoint: str):
     frames = int(Checkpoints.value(checkpoint, 'environment_frames'))
-    games = _play(
+    return (
       checkpoint,
-      settings,
-      num_episodes,
-      overrides,
-      deterministic,
-      interrupts.is_set,
-      options.threads,
-      most_frames,
+      frames,
+      _play(checkpoint, settings, options, overrides, most_frames, interrupts),
     )
-    return checkpoint, frames, games
 
   checkpoint, frames, games = with_checkpoint(folder, choice, play)
   _check_any_played(interrupts, games.scores)
   result = {
-    **protocols.described(protocol, settings.num_actions),
-    **dict(deterministic=deterministic, seed=settings.seed),
+    **protocols.described(options.eval_protocol, settings.num_actions),
+    **dict(deterministic=options.deterministic, seed=settings.seed),
     **dict(checkpoint_choice=choice, checkpoint_frames=frames),
     **records.summary(settings.level_name, games, settings.num_action_repeats),
     **records.endings(games, most_frames, _most_steps(settings, most_frames)),
   }
   try:
     print(records.add(folder, result, checkpoint), flush=True)
-  except OSError as e:  # The games were played: what they were worth is told in any case.
+  except OSError as e:  # The result is printed in any case.
     print(f'{records.line(result)}; written nowhere', flush=True)
     if not unwritable:
       raise RunFailed(f'{folder}: the evaluation cannot be written: {e.strerror}') from None
   if not games.complete:
-    raise RunFailed(f'{interrupts.reason}: {len(games.scores)} of {num_episodes} games were played')
+    asked = options.test_num_episodes
+    raise RunFailed(f'{interrupts.reason}: {len(games.scores)} of {asked} games were played')
 
 
-def _most_frames(settings, asked):
+def _most_frames(settings: Settings, asked: int) -> int:
   import environments
 
   return environments.most_frames(settings.level_name, settings.num_action_repeats, asked)
 
 
-def _most_steps(settings, most_frames):
-  """Agent steps of a game that is cut off; an Atari game may be with a few more, for its no-ops."""
+def _most_steps(settings: Settings, most_frames: int) -> int:
+  """Returns the agent steps after which a game is cut off; no-ops may add a few in Atari."""
   import environments
 
   return environments.most_steps(settings.level_name, settings.num_action_repeats, most_frames)
 
 
-def _tell(line):
+def _tell(line: str) -> None:
   print(line, file=sys.stderr, flush=True)
 
 
 def _play(
-  checkpoint, settings, num_episodes, overrides, deterministic, should_stop, threads, most_frames
+  checkpoint: str,
+  settings: Settings,
+  options: Options,
+  overrides: dict[str, Any],
+  most_frames: int,
+  interrupts: process.Interrupts,
 ):
-  """`evaluation.play.GameCollector` of games in an environment of their own."""
+  """Plays games in an environment of their own; returns an `evaluation.play.GameCollector`."""
   import tensorflow as tf
 
   import environments
   import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
   from evaluation import play
 
+  num_episodes = options.test_num_episodes
   with tf.Graph().as_default():
     tf.compat.v1.set_random_seed(settings.seed)
     batch = environments.create_environment(
@@ -123,30 +127,29 @@ def _play(
         settings,
         num_episodes,
         batch,
-        should_stop,
-        deterministic,
-        threads,
+        interrupts.is_set,
+        options.deterministic,
+        options.threads,
         lambda line: _tell(f'{line} of at most {_most_steps(settings, most_frames)}'),
       )
     finally:
       batch.close()
 
 
-def video(options, choice, num_episodes, annotate, deterministic):
+def video(options: Options, choice: str, num_episodes: int, annotate: bool) -> None:
   """Films whole games of a checkpoint of a run.
 
   Args:
-    options: `roles.settings.Options`.
-    choice: as for `test`.
+    options: of the command.
+    choice: which checkpoint, see `runtime.checkpoints.is_choice`.
     num_episodes: games to film.
-    annotate: whether it is shown what the agent sees, expects and intends.
-    deterministic: whether to take the likeliest action; else it is sampled.
+    annotate: whether the film shows what the agent sees, expects and intends.
 
   Raises:
     BadInput: there is no such run or checkpoint, it cannot be rendered, or another process films
       it.
-    RunFailed: told to stop; then the film ends after a game at least, or there is none. Or the
-      disk.
+    RunFailed: told to stop; the film has the games that have ended, or is not written if there
+      are none. Or the disk is full or broken.
   """
   interrupts = process.Interrupts()
   settings, folder = _trained_run(options, 'film', choice)
@@ -162,7 +165,7 @@ def video(options, choice, num_episodes, annotate, deterministic):
     process.import_tensorflow()
     from evaluation import video as video_lib
 
-    played_as = num_episodes, annotate, deterministic, interrupts.is_set, _tell
+    played_as = num_episodes, annotate, options.deterministic, interrupts.is_set, _tell
     with locks.lock_output(folder, 'film', '--logdir'):
       returns, frames = with_checkpoint(
         folder, choice, lambda path: video_lib.film(folder, path, settings, game, *played_as)
@@ -178,32 +181,34 @@ def video(options, choice, num_episodes, annotate, deterministic):
     raise RunFailed(f'{interrupts.reason}: {len(returns)} of {num_episodes} games were filmed')
 
 
-def export(options, choice, defaults):
+def export(options: Options, choice: str) -> None:
   """Writes the policy of a checkpoint of a run, with its card, to LOGDIR/export.
 
   Args:
-    options: `roles.settings.Options`.
-    choice: as for `test`.
-    defaults: dict, the defaults of all flags.
+    options: of the command.
+    choice: which checkpoint, see `runtime.checkpoints.is_choice`.
 
   Raises:
-    BadInput: there is no such run or checkpoint, its evaluation.json is none, or another process
-      exports it.
-    RunFailed: the disk.
+    BadInput: there is no such run or checkpoint, its evaluation.json is damaged, or another
+      process exports it.
+    RunFailed: the disk is full or broken.
   """
   from evaluation import card, records
 
   settings, folder = _trained_run(options, 'export', choice)
-  records.read(folder)  # The card tells of it; whether it can is known before anything is made.
+  records.read(folder)  # The card needs it: it is refused before anything is made.
   record = settings_lib.record_of(folder)
   process.import_tensorflow()
   import environments
   from evaluation import export as export_lib
 
   target = os.path.join(folder, 'export')
+  defaults = {name: row.default for name, row in config.SETTINGS.items()}
   made_by = [commands.line(command.flags) for command in commands.commands(record, defaults)]
   description = dict(
-    command=made_by[-1] if made_by else commands.line(settings_lib.flags_of(settings)),
+    command=made_by[-1]
+    if made_by
+    else commands.line({n: getattr(settings, n) for n in config.SHARED_FLAGS}),
     commands=made_by,
     licence='Apache-2.0',
     checkpoint_choice=choice,
@@ -227,8 +232,8 @@ def export(options, choice, defaults):
   print(target)
 
 
-def plot(folder):
-  """Draws a run's learning_curve.png, into the working directory where its folder takes none.
+def plot(folder: str) -> None:
+  """Draws a run's learning_curve.png, in the working directory if its folder is not writable.
 
   Raises:
     BadInput: there is nothing to draw.
@@ -249,8 +254,8 @@ def plot(folder):
   print(path)
 
 
-def _trained_run(options, purpose, choice):
-  """(settings, folder), once it is known that the chosen checkpoint is there."""
+def _trained_run(options: Options, purpose: str, choice: str) -> tuple[Settings, str]:
+  """Returns a run's settings and folder after a check that it has the chosen checkpoint."""
   recorded, folder = resuming.as_recorded(options)
   settings = settings_lib.own_settings(recorded.shared)
   if not Checkpoints.exist(folder):
@@ -260,18 +265,18 @@ def _trained_run(options, purpose, choice):
   return settings, folder
 
 
-def _find(folder, choice, check=False):
+def _find(folder: str, choice: str, check: bool = False) -> str:
   path = checkpoints.find(folder, choice, f'--checkpoint={choice}', check)
   if not path:
     raise BadInput(f'--logdir={folder} has no checkpoint any more')
   return path
 
 
-def with_checkpoint(folder, choice, use):
-  """What a function makes of the chosen checkpoint.
+def with_checkpoint(folder: str, choice: str, use: Callable[[str], T]) -> T:
+  """Returns what a function makes of the chosen checkpoint.
 
-  A run that still trains may delete it before it is read; then it is chosen again, and read anew.
-  A last one that is damaged is passed over, with a sentence, for the one before it.
+  A run that still trains may delete the checkpoint before it is read: then another is chosen. If
+  the last one is damaged, the one before it is taken, with a warning.
 
   Args:
     folder: of the run.
@@ -295,6 +300,6 @@ def with_checkpoint(folder, choice, use):
   raise RunFailed(f'{folder}: its checkpoints are deleted before they can be read')
 
 
-def _check_any_played(interrupts, scores):
+def _check_any_played(interrupts: process.Interrupts, scores: Sequence[float]) -> None:
   if interrupts.is_set() and not scores:
     raise RunFailed(f'{interrupts.reason}: no game has ended, nothing is written')

@@ -1,14 +1,11 @@
-"""Which preset of flagfiles/ fits a run that gives no setting of learning."""
+"""Names a preset of flagfiles/ for a run that sets no flag of learning."""
 
 import os
+from collections.abc import Collection
 
-# The flags that a preset is there for.
-_LEARNING = {
-  'batch_size', 'unroll_length', 'learning_rate', 'optimizer', 'decay', 'momentum', 'epsilon',
-  'gradient_clipping', 'observation_scaling', 'entropy_cost', 'entropy_cost_final',
-  'entropy_decay_frames', 'advantage_normalisation', 'value_normalisation', 'sample_reuse',
-  'baseline_cost', 'discounting', 'vtrace_lambda', 'reward_clipping',
-}  # fmt: skip
+import config
+from roles.settings import Settings
+
 _OF_LEVELS = {
   'CartPole-v0': 'cartpole',
   'CartPole-v1': 'cartpole',
@@ -17,20 +14,19 @@ _OF_LEVELS = {
 }
 
 
-def hint(settings, given):
-  """One sentence for a new run that is not Atari and leaves all settings of learning open.
+def hint(settings: Settings, given: Collection[str]) -> list[str]:
+  """Returns a sentence for a new run that is not Atari and sets no flag of learning, or nothing.
 
   Args:
-    settings: `roles.settings.Settings`.
+    settings: of the run.
     given: names of the flags that the command gives.
-
-  Returns:
-    List of at most one str.
   """
-  import environments  # Known by then: its import takes a moment.
+  import environments  # Imported by now; it takes a moment.
 
   shape = settings.num_action_repeats, settings.width, settings.height
-  if _LEARNING & set(given) or environments.atari_arguments(settings.level_name, *shape):
+  if config.LEARNING_FLAGS & set(given) or environments.atari_arguments(
+    settings.level_name, *shape
+  ):
     return []
   general = 'vector' if len(settings.observation_shape) == 1 else 'atari'
   preset = _OF_LEVELS.get(settings.level_name, general)

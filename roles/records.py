@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -172,7 +173,7 @@ class Records:
     announcement = announced(self._graph.settings, frames)
     session.run(shared.write_settings, {shared.new_settings: announcement})
     self._statistics.start(frames, _earlier_returns(self._logdir, frames, self.message))
-    self._writer.begin(frames, self._graph.settings._asdict())
+    self._writer.begin(frames, dataclasses.asdict(self._graph.settings))
     new = f'new run from the weights of {origin}' if origin else 'new run'
     where = f'resumed at {frames} frames from {path}' if path else new
     self._writer.message(f'{self._logdir}: {where}; learns on {self._learner.device_names}')

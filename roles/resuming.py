@@ -1,6 +1,6 @@
-"""What a command goes on with: what it leaves open is that of the run in its folder.
+"""Resuming: what a command leaves open is taken from the record of the run in its folder.
 
-A run's record is data, and may be somebody else's: no module is imported because it names one.
+The record may come from somebody else, so a module that it names is not imported for that alone.
 """
 
 import dataclasses
@@ -9,29 +9,23 @@ import json
 import os
 import shlex
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
+import config
 from common import files
 from reporting import run_record
 from roles import presets
 from roles import settings as settings_lib
-from roles.settings import OPEN_VALUES, SHARED_FLAGS, Options, Settings, record_of
+from roles.settings import Options, Settings, record_of
 from runtime.checkpoints import Checkpoints
 from runtime.cluster import Cluster
 from runtime.locks import lock_folder
 from runtime.process import BadInput, RunFailed
 
-# What the chief alone writes beside the checkpoints.
+# Files that the chief writes beside the checkpoints.
 _RECORDS = (
   'run.json', 'run_id', 'cluster.json', 'metrics.csv', 'episodes.csv', 'evaluations.csv',
   'learning_curve.png',
-)  # fmt: skip
-
-# Flags of the chief's own that a run goes on with; the others say where it runs, or what is done.
-_OWN_FLAGS = (
-  'num_actors', 'envs_per_actor', 'dynamic_batching', 'save_checkpoint_secs', 'keep_checkpoints',
-  'keep_checkpoint_every_frames', 'metrics_secs', 'eval_every_frames', 'eval_protocol',
-  'test_num_episodes', 'deterministic', 'max_episode_frames',
 )  # fmt: skip
 
 
@@ -63,10 +57,10 @@ class RunLock(Plan):
     self.lock.close()
 
 
-def run_folder(settings, logdir):
-  """Where a run is recorded: `logdir`, or where that is empty a folder named after the run.
+def run_folder(settings: Settings, logdir: str) -> str:
+  """Returns where a run is recorded: `logdir`, or if that is empty a folder named after the run.
 
-  A run of an earlier version, whose folder does not name the seed, is found if it had this seed.
+  Folders of an earlier version do not name the seed; one is used if its run had this seed.
   """
   if logdir:
     return logdir
@@ -77,42 +71,44 @@ def run_folder(settings, logdir):
   return earlier
 
 
-def _default_folder(settings):
+def _default_folder(settings: Settings) -> str:
   level = settings.level_name.replace('/', '-').replace(':', '-')
   return os.path.join('runs', f'{level}-{settings.agent_name}')
 
 
-def as_recorded(options):
-  """(options, folder): what a command leaves open of `SHARED_FLAGS` is that of the run in it.
+def as_recorded(options: Options) -> tuple[Options, str]:
+  """Fills in what a command leaves open of the shared flags, from the record in the run's folder.
 
   Args:
-    options: `roles.settings.Options`; without a `logdir`, the folder is named after the run.
+    options: of the command; without a `logdir`, the folder is named after the run.
+
+  Returns:
+    (options, folder).
 
   Raises:
-    BadInput: the record is none, or names a module that the command does not name.
+    BadInput: the record is damaged, or names a module that the command does not name.
   """
   folder = _folder(options)
-  return _with(options, _taken(options, folder, SHARED_FLAGS)), folder
+  return _with(options, _taken(options, folder, config.SHARED_FLAGS)), folder
 
 
-def plan(options):
-  """The `Plan` of a command that trains; nothing is written.
+def plan(options: Options) -> Plan:
+  """Returns what a command trains; writes nothing.
 
   Raises:
     BadInput: the environment cannot be made, the folder holds a run of another level or agent or
-      with other spaces, its record is none, or --init_from has no weights that fit.
+      with other spaces, its record is damaged, or --init_from has no weights that fit.
   """
   folder = _folder(options)
   before = _recorded(folder)
   if 'level_name' in options.given:
-    _check_level(folder, before, options.shared['level_name'])
-  taken = _taken(options, folder, (*SHARED_FLAGS, *_OWN_FLAGS))
+    _check_level(folder, before, options.shared.level_name)
+  taken = _taken(options, folder, (*config.SHARED_FLAGS, *config.RESUMED_FLAGS))
   resolved = _with(options, taken)
   settings = settings_lib.own_settings(resolved.shared)
   _check_capacity(resolved, settings)
   settings_lib.initial_weights(options.init_from, settings, folder)
-  # The slots of the one and the statistics of the other are in the checkpoint.
-  settings_lib.check_same_run(folder, settings, 'optimizer', 'advantage_normalisation')
+  settings_lib.check_same_run(folder, settings, *config.FIXED)
   told = _differences(options, settings, folder, before, taken)
   if options.init_from and Checkpoints.exist(folder):
     told.append(
@@ -132,7 +128,10 @@ def lock_run_folder(planned: Plan, cluster: Cluster) -> RunLock:
   """
   lock = lock_folder(planned.logdir, '--logdir')
   tasks = {job: len(getattr(cluster, job)) for job in ('ps', 'learner', 'actor')}
-  extra = {'settings': planned.settings._asdict(), 'tasks': {} if cluster.is_local else tasks}
+  extra = {
+    'settings': dataclasses.asdict(planned.settings),
+    'tasks': {} if cluster.is_local else tasks,
+  }
   files.sweep(planned.logdir, *_RECORDS)
   try:
     run_record.write_run_json(planned.logdir, planned.options.all_flags, extra)
@@ -144,8 +143,8 @@ def lock_run_folder(planned: Plan, cluster: Cluster) -> RunLock:
   return RunLock(planned.options, planned.settings, planned.logdir, planned.told, lock)
 
 
-def command(folder, level_name, *flags):
-  """The command that goes on with a run on this machine, as text to be pasted into a shell."""
+def command(folder: str, level_name: str, *flags: str) -> str:
+  """Returns the command that resumes a run on this machine, to be pasted into a shell."""
   python = os.path.relpath(sys.executable)
   words = [sys.executable if python.startswith('..') else python]
   words += [sys.argv[0] if sys.argv[0].endswith('experiment.py') else 'experiment.py']
@@ -155,48 +154,48 @@ def command(folder, level_name, *flags):
   return shlex.join(words)
 
 
-def _folder(options):
+def _folder(options: Options) -> str:
   return options.logdir or run_folder(settings_lib.own_settings(options.shared), '')
 
 
-def _settings_in(folder):
-  """The settings of a run beside the one in question; {} where they cannot be read."""
+def _settings_in(folder: str) -> dict[str, Any]:
+  """Returns the settings of another run, {} if they cannot be read."""
   try:
     return record_of(folder).get('settings', {})
   except BadInput:
     return {}
 
 
-def _recorded(folder):
-  """{flag: value} of what the run in a folder was last started with; {} without a record."""
+def _recorded(folder: str) -> dict[str, Any]:
+  """Returns the flags that the run in a folder was last started with, {} without a record."""
   record = record_of(folder)
   flags, settings = record.get('flags', {}), record.get('settings', {})
   if not settings:
     return {}
-  recorded = {name: settings[name] for name in SHARED_FLAGS if name in settings}
-  recorded |= {name: flags[name] for name in _OWN_FLAGS if name in flags}
-  if 'queue_capacity' in flags:  # Where it was left open, it follows the batch size of now.
+  recorded = {name: settings[name] for name in config.SHARED_FLAGS if name in settings}
+  recorded |= {name: flags[name] for name in config.RESUMED_FLAGS if name in flags}
+  if 'queue_capacity' in flags:  # If it was left open, it follows the batch size of now.
     recorded['queue_capacity'] = flags['queue_capacity']
   return recorded
 
 
-def _is_open(options, name):
-  """Whether a command leaves a flag open: by silence, or by the value that stands for it."""
+def _is_open(options: Options, name: str) -> bool:
+  """Returns whether a command leaves a flag out, or gives it the value that stands for "open"."""
   if name not in options.given:
     return True
-  # A capacity of two batches is asked for where that of the run is too small.
-  return name != 'queue_capacity' and options.shared.get(name) == OPEN_VALUES.get(name, ())
+  # --queue_capacity=0 asks for two batches if the capacity of the run is too small.
+  return name != 'queue_capacity' and options.all_flags[name] == config.OPEN_VALUES.get(name, ())
 
 
-def _taken(options, folder, names):
-  """{flag: value} of what a command takes over from the record in a folder."""
+def _taken(options: Options, folder: str, names: tuple[str, ...]) -> dict[str, Any]:
+  """Returns the flags of `names` that a command takes over from the record in a folder."""
   path = os.path.join(folder, 'run.json')
   taken = {}
   for name, value in _recorded(folder).items():
     if name in names and _is_open(options, name):
       try:
-        taken[name] = options.parse(name, value)
-      except (AttributeError, TypeError, ValueError) as e:
+        taken[name] = config.SETTINGS[name].check(value)
+      except ValueError as e:
         raise BadInput(f'{path} says {name} is {value!r}: {e}') from None
   level_name = taken.get('level_name', '')
   if ':' in level_name:
@@ -207,16 +206,19 @@ def _taken(options, folder, names):
   return taken
 
 
-def _with(options, taken):
-  """`options`, with what was taken over."""
-  shared = {name: value for name, value in taken.items() if name in SHARED_FLAGS}
-  own = {name: value for name, value in taken.items() if name not in SHARED_FLAGS}
-  return options._replace(
-    shared={**options.shared, **shared}, all_flags={**options.all_flags, **taken}, **own
+def _with(options: Options, taken: dict[str, Any]) -> Options:
+  """Returns `options` with the flags that were taken over."""
+  shared = {name: value for name, value in taken.items() if name in config.SHARED_FLAGS}
+  own = {name: value for name, value in taken.items() if name not in config.SHARED_FLAGS}
+  return dataclasses.replace(
+    options,
+    shared=dataclasses.replace(options.shared, **shared),
+    all_flags={**options.all_flags, **taken},
+    **own,
   )
 
 
-def _check_level(folder, recorded, level_name):
+def _check_level(folder: str, recorded: dict[str, Any], level_name: str) -> None:
   theirs = recorded.get('level_name', level_name)
   if theirs != level_name:
     raise BadInput(
@@ -225,7 +227,7 @@ def _check_level(folder, recorded, level_name):
     )
 
 
-def _check_capacity(options, settings):
+def _check_capacity(options: Options, settings: Settings) -> None:
   if settings.queue_capacity < settings.batch_size:
     raise BadInput(
       f'--batch_size={settings.batch_size} can never be filled from the queue_capacity of the run, '
@@ -239,8 +241,10 @@ def _check_capacity(options, settings):
     )
 
 
-def _differences(options, settings, folder, before, taken):
-  """What a command that goes on leaves as it was, against its own defaults; and what it changes."""
+def _differences(
+  options: Options, settings: Settings, folder: str, before: dict[str, Any], taken: dict[str, Any]
+) -> list[str]:
+  """Returns sentences: which flags a resumed run keeps that are no defaults, and which change."""
   own = options.all_flags
   fitting = dict(
     agent_name=settings_lib.default_agent(settings.observation_shape),
@@ -254,20 +258,18 @@ def _differences(options, settings, folder, before, taken):
   }
   told = []
   if kept:
-    words = ', '.join(f'{name} {_text(value)}' for name, value in kept.items())
+    words = ', '.join(f'{name} {config.text(value)}' for name, value in kept.items())
     told.append(f'{folder}: as before, since this command leaves it open: {words}')
   if changed:
-    words = ', '.join(f'{n} {_text(old)} -> {_text(new)}' for n, (old, new) in changed.items())
+    words = ', '.join(
+      f'{n} {config.text(old)} -> {config.text(new)}' for n, (old, new) in changed.items()
+    )
     told.append(f'{folder}: otherwise than before: {words}')
   return told
 
 
-def _text(value):
-  return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _other_runs(options, settings, folder):
-  """One sentence where a new run stands in a folder of its own beside others of the same level."""
+def _other_runs(options: Options, settings: Settings, folder: str) -> list[str]:
+  """Returns a sentence if a new run gets a default folder beside other runs of the same level."""
   if options.logdir:
     return []
   level = settings.level_name

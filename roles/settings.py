@@ -1,108 +1,108 @@
-"""What the tasks of a run agree on, and what is each task's own.
+"""What the tasks of a run agree on, and what each task has for itself.
 
-Nothing here imports TensorFlow: all that the user may have to put right is found out before.
+Nothing here imports TensorFlow: whatever the user may have to correct is found out before.
 """
 
-import collections
+import dataclasses
 import functools
 import glob
 import hashlib
 import json
 import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import config
 from reporting import run_record
 from runtime import checkpoints
 from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput
 
-# Flags that every task of a run has to agree on; what a command line leaves open is adopted from
-# the chief.
-SHARED_FLAGS = (
-  'level_name', 'agent_name', 'unroll_length', 'num_action_repeats', 'width', 'height',
-  'reward_clipping', 'total_environment_frames', 'seed', 'queue_capacity', 'batch_size',
-  'learning_rate', 'optimizer', 'decay', 'momentum', 'epsilon', 'gradient_clipping',
-  'entropy_cost', 'entropy_cost_final', 'entropy_decay_frames', 'baseline_cost', 'discounting',
-  'vtrace_lambda', 'learner_precision', 'sync_learners', 'observation_scaling',
-  'advantage_normalisation', 'value_normalisation', 'sample_reuse',
-)  # fmt: skip
-SPACES = ('observation_shape', 'observation_dtype', 'num_actions')
-# What has to be alike for one run's weights to mean in another what they meant in the first.
-_POLICY = ('agent_name', 'observation_scaling', 'value_normalisation')
-NETWORK = (*_POLICY, 'observation_shape', 'num_actions')
-# Values of flags that stand for "what fits", so that they contradict nothing.
-OPEN_VALUES = {'agent_name': 'auto', 'num_action_repeats': 0, 'queue_capacity': 0}
+if TYPE_CHECKING:
+  import environments
 
-Settings = collections.namedtuple('Settings', SHARED_FLAGS + SPACES)
-Settings.__doc__ = """What all tasks of a run agree on: `SHARED_FLAGS`, with what fits in place of
-what was left open, and the environment's `SPACES`."""
-
-Options = collections.namedtuple(
-  'Options',
-  'shared given logdir num_actors envs_per_actor dynamic_batching learner_devices wait_secs '
-  'watchdog_secs state_dir threads save_checkpoint_secs metrics_secs keep_checkpoints '
-  'keep_checkpoint_every_frames init_from eval_every_frames eval_protocol test_num_episodes '
-  'deterministic max_episode_frames all_flags parse',
-)
-Options.__doc__ = """What is one task's own, from its command line.
-
-Attributes:
-  shared: dict of `SHARED_FLAGS` as this command line has them, by default or not.
-  given: set of the names of all flags that somebody wrote.
-  all_flags: dict of all flags, for the run's record.
-  parse: function of a flag's name and a value of it from a record, gives the value as the command
-    line does; ValueError, TypeError or AttributeError where it is none.
-  logdir, num_actors, envs_per_actor, dynamic_batching, learner_devices, wait_secs, watchdog_secs,
-    state_dir, threads, save_checkpoint_secs, metrics_secs, keep_checkpoints,
-    keep_checkpoint_every_frames, init_from, eval_every_frames, eval_protocol, test_num_episodes,
-    deterministic, max_episode_frames: the flags of these names.
-"""
+_SPACES = ('observation_shape', 'observation_dtype', 'num_actions')
+# Settings that the variables of the network depend on, with `_SPACES` but for the dtype.
+_POLICY = ('agent_name', 'observation_scaling', 'return_normalisation')
+_NETWORK = (*_POLICY, 'observation_shape', 'num_actions')
+# What the earliest runs did, which have no record of it.
+_BEFORE_THERE_WAS_A_CHOICE = {'observation_scaling': 'unit', 'return_normalisation': 'none'}
 
 
-def own_settings(shared):
-  """The settings as one command line gives them; the environment says what the spaces are.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(config.RunFlags):
+  """What all tasks of a run agree on, with nothing left open, and the spaces of the environment.
 
-  Args:
-    shared: dict of `SHARED_FLAGS`.
+  Attributes:
+    observation_shape: of one observation.
+    observation_dtype: numpy's name of its dtype.
+    num_actions: number of discrete actions.
+  """
+
+  observation_shape: tuple[int, ...]
+  observation_dtype: str
+  num_actions: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(config.TaskFlags):
+  """What one task has for itself, from its command line.
+
+  Attributes:
+    shared: what the tasks of a run have to agree on, as this command line has it.
+    given: names of all flags that the command line gives.
+    all_flags: all flags by name, for the run's record.
+  """
+
+  shared: config.RunFlags
+  given: set[str]
+  all_flags: dict[str, Any]
+
+
+def own_settings(shared: config.RunFlags) -> Settings:
+  """Returns the settings as one command line gives them, with the spaces of the environment.
 
   Raises:
-    BadInput: the environment cannot be made, or the agent cannot see it.
+    BadInput: the environment cannot be made, or the agent does not take its observations.
   """
-  if shared['advantage_normalisation'] and shared['value_normalisation']:
-    raise BadInput(
-      '--advantage_normalisation and --value_normalisation both scale the advantages: choose one'
-    )
-  level_name = shared['level_name']
+  level_name = shared.level_name
   try:
-    spec = _spec(level_name, shared['num_action_repeats'], shared['width'], shared['height'])
+    spec = _spec(level_name, shared.num_action_repeats, shared.width, shared.height)
   except ValueError as e:
     raise BadInput(f'--level_name={level_name}: {e}') from None
-  if shared['observation_scaling'] == 'centred' and spec.observation_dtype != 'uint8':
+  if shared.observation_scaling == 'centred' and spec.observation_dtype != 'uint8':
     raise BadInput(
       f'--observation_scaling=centred is for images of bytes, but the observations of {level_name} '
       f'are {spec.observation_dtype}: unit takes them as they are, running scales them'
     )
-  fitting = dict(
+  filled_in: dict[str, Any] = dict(
     num_action_repeats=spec.num_action_repeats,
-    queue_capacity=shared['queue_capacity'] or 2 * shared['batch_size'],
-    agent_name=_fitting_agent(shared['agent_name'], level_name, spec.observation_shape),
+    queue_capacity=shared.queue_capacity or 2 * shared.batch_size,
+    agent_name=_fitting_agent(shared.agent_name, level_name, spec.observation_shape),
   )
-  spaces = (tuple(spec.observation_shape), spec.observation_dtype, spec.num_actions)
-  return Settings(**{**shared, **fitting}, **dict(zip(SPACES, spaces, strict=True)))
+  return Settings(
+    **dataclasses.asdict(shared) | filled_in,
+    observation_shape=tuple(spec.observation_shape),
+    observation_dtype=spec.observation_dtype,
+    num_actions=spec.num_actions,
+  )
 
 
-@functools.cache  # A simulator may take long to begin.
-def _spec(level_name, num_action_repeats, width, height):
-  import environments  # Not before the flags are good: it takes a moment.
+@functools.cache  # A simulator may take long to start.
+def _spec(
+  level_name: str, num_action_repeats: int, width: int, height: int
+) -> 'environments.EnvironmentSpec':
+  import environments  # It takes a moment, so the flags are checked first.
 
   return environments.environment_spec(level_name, num_action_repeats, width, height)
 
 
-def default_agent(observation_shape):
-  """The agent that `auto` stands for."""
+def default_agent(observation_shape: tuple[int, ...]) -> str:
+  """Returns the name of the agent that `auto` stands for."""
   return 'SimpleConvNetAgent' if len(observation_shape) == 3 else 'MLPAgent'
 
 
-def _fitting_agent(agent_name, level_name, observation_shape):
+def _fitting_agent(agent_name: str, level_name: str, observation_shape: tuple[int, ...]) -> str:
   is_image, default = len(observation_shape) == 3, default_agent(observation_shape)
   if agent_name == 'auto':
     return default
@@ -114,24 +114,24 @@ def _fitting_agent(agent_name, level_name, observation_shape):
   return agent_name
 
 
-def announced(settings, start_frames):
-  """What the chief tells the other tasks, as text; the counterpart of `adopted`.
+def announced(settings: Settings, start_frames: int) -> str:
+  """Returns the JSON that the chief sends the other tasks, which they give to `adopted`.
 
   Args:
-    settings: `Settings`.
-    start_frames: int, environment frames when the chief's session began.
+    settings: of the run.
+    start_frames: environment frames when the chief's session began.
   """
   return json.dumps(
-    {**settings._asdict(), 'code_version': code_version(), 'start_frames': start_frames}
+    {**dataclasses.asdict(settings), 'code_version': code_version(), 'start_frames': start_frames}
   )
 
 
-def adopted(announcement, options):
-  """The run's settings, once this command line is known not to contradict them.
+def adopted(announcement: Mapping[str, Any], options: Options) -> Settings:
+  """Returns the run's settings after a check that this command line does not contradict them.
 
   Args:
-    announcement: dict, what `announced` gave.
-    options: this task's `Options`.
+    announcement: the JSON of `announced`, parsed.
+    options: of this task.
 
   Raises:
     BadInput: a flag was given with another value, or the code differs.
@@ -141,16 +141,17 @@ def adopted(announcement, options):
       f'the code here has version {code_version()}, but the run has '
       f'{announcement["code_version"]}: bring the same code to every host'
     )
-  for name in SHARED_FLAGS:
-    ours, theirs = options.shared[name], announcement[name]
-    if name in options.given and ours != theirs and ours != OPEN_VALUES.get(name, theirs):
+  for name in config.SHARED_FLAGS:
+    ours, theirs = getattr(options.shared, name), announcement[name]
+    if name in options.given and ours != theirs and ours != config.OPEN_VALUES.get(name, theirs):
       raise BadInput(f'--{name}={ours} contradicts the run, which has {name}={theirs}')
-  fields = {name: announcement[name] for name in Settings._fields}
-  return Settings(**{**fields, 'observation_shape': tuple(announcement['observation_shape'])})
+  fields = {field.name: announcement[field.name] for field in dataclasses.fields(Settings)}
+  fields['observation_shape'] = tuple(fields['observation_shape'])
+  return Settings(**fields)
 
 
-def code_version():
-  """A hash of the program's sources; tasks of one run must agree on it."""
+def code_version() -> str:
+  """Returns a hash of the program's sources, on which the tasks of a run must agree."""
   root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
   packages = [
     os.path.dirname(path)
@@ -166,21 +167,23 @@ def code_version():
   return digest.hexdigest()[:12]
 
 
-def derived_seed(*entropy):
-  """A seed (int, 31 bits) that differs wherever one of the given non-negative integers does."""
+def derived_seed(*entropy: int) -> int:
+  """Returns a seed of 31 bits that depends on all of the given non-negative integers."""
   import numpy as np
 
   return int(np.random.SeedSequence(list(entropy)).generate_state(1)[0] >> 1)
 
 
-def initial_weights(init_from, settings, folder, check=False):
-  """The path of the checkpoint whose weights a new run begins with, or None.
+def initial_weights(
+  init_from: str, settings: Settings, folder: str, check: bool = False
+) -> str | None:
+  """Returns the path of the checkpoint whose weights a new run starts with, or None.
 
   Args:
-    init_from: RUN, RUN:last, RUN:best or RUN:FRAMES; or '', nothing is asked for.
-    settings: `Settings` of the new run.
-    folder: its folder; if it has a checkpoint, that goes before.
-    check: whether all of it is read, by TensorFlow; see `runtime.checkpoints.find`.
+    init_from: RUN, RUN:last, RUN:best or RUN:FRAMES; '' for none.
+    settings: of the new run.
+    folder: of the new run. If it has a checkpoint, the run goes on from that.
+    check: whether TensorFlow reads all of the checkpoint, see `runtime.checkpoints.find`.
 
   Raises:
     BadInput: there is no such checkpoint, or its network is another one.
@@ -200,20 +203,38 @@ def initial_weights(init_from, settings, folder, check=False):
   return checkpoints.find(run, choice, asked, check)
 
 
-def _check_network_fits(asked, run, settings):
+def _check_network_fits(asked: str, run: str, settings: Settings) -> None:
   theirs = _recorded_settings(run)
   if not theirs:
     raise BadInput(f'{asked}: {run}/run.json does not say what network it trained')
-  ours = json.loads(json.dumps(settings._asdict()))
-  others = [name for name in NETWORK if theirs.get(name) != ours[name]]
+  ours = _as_json(settings)
+  others = _other_network(theirs, ours, _NETWORK)
   if others:
     there = ', '.join(f'{name} {theirs.get(name)}' for name in others)
     here = ', '.join(f'{name} {ours[name]}' for name in others)
     raise BadInput(f'{asked}: its network does not fit, it has {there}; this run has {here}')
 
 
-def record_of(folder):
-  """The run.json in a folder, a dict whose 'flags' and 'settings' are dicts; {} without one.
+def _as_json(settings: Settings) -> dict[str, Any]:
+  return json.loads(json.dumps(dataclasses.asdict(settings)))
+
+
+def _other_network(
+  theirs: Mapping[str, Any], ours: Mapping[str, Any], names: tuple[str, ...]
+) -> list[str]:
+  """Returns the names of settings that make two networks unlike."""
+
+  def network(settings: Mapping[str, Any], name: str) -> Any:
+    value = settings.get(name)
+    return value == 'popart' if name == 'return_normalisation' else value
+
+  return [name for name in names if network(theirs, name) != network(ours, name)]
+
+
+def record_of(folder: str) -> dict[str, Any]:
+  """Returns a folder's run.json, {} if there is none.
+
+  Its 'flags' and 'settings' are dicts with the names of this version.
 
   Raises:
     BadInput: it is something else, or cannot be read.
@@ -221,7 +242,7 @@ def record_of(folder):
   path = os.path.join(folder, 'run.json')
   try:
     record = run_record.read_run_json(path)
-  except NotADirectoryError:  # Whoever makes the folder says so.
+  except NotADirectoryError:  # Reported where the folder is made.
     record = {}
   except OSError as e:
     raise BadInput(f'{path} cannot be read: {e.strerror}') from None
@@ -230,40 +251,33 @@ def record_of(folder):
     parts += [record.get('flags', {}), record.get('settings', {})]
   if not all(isinstance(part, dict) for part in parts):
     raise BadInput(f'{path} is no run.json that experiment.py wrote: move it away')
-  return record
-
-
-def _recorded_settings(folder):
-  """The settings of the run in a folder, a dict as JSON has it; {} where none are recorded."""
-  recorded = record_of(folder).get('settings', {})
-  # Runs of before there was a choice have no record of it.
-  first = {
-    'observation_scaling': 'unit',
-    'advantage_normalisation': False,
-    'value_normalisation': False,
+  current = {
+    part: config.up_to_date(record[part]) for part in ('flags', 'settings') if part in record
   }
-  return {**first, **recorded} if recorded else {}
+  return {**record, **current}
 
 
-def flags_of(settings):
-  """The flags among a run's settings, a dict."""
-  return {name: getattr(settings, name) for name in SHARED_FLAGS}
+def _recorded_settings(folder: str) -> dict[str, Any]:
+  """Returns the settings of the run in a folder as JSON has them, {} if none are recorded."""
+  recorded = record_of(folder).get('settings', {})
+  return {**_BEFORE_THERE_WAS_A_CHOICE, **recorded} if recorded else {}
 
 
-def check_same_run(folder, settings, *more_fields):
-  """Refuses a folder of another agent, other spaces or other values of `more_fields`.
+def check_same_run(folder: str, settings: Settings, *more_names: str) -> None:
+  """Checks that a folder's run has the same agent and spaces, and the same values of `more_names`.
 
   Raises:
-    BadInput: naming the field and both values.
+    BadInput: naming the setting and both values.
   """
-  fields = (*_POLICY, *SPACES, *more_fields)
-  ours = json.loads(json.dumps({name: getattr(settings, name) for name in fields}))
-  theirs = _recorded_settings(folder)
-  others = [name for name in fields if name in theirs and theirs[name] != ours[name]]
-  if others:
-    name = others[0]
-    fits = not set(others) & set(NETWORK)
-    instead = f'; --init_from={folder} begins a new run with its weights' if fits else ''
+  ours, theirs = _as_json(settings), _recorded_settings(folder)
+  names = tuple(name for name in (*_POLICY, *_SPACES) if name in theirs)
+  others = _other_network(theirs, ours, names)
+  more = [name for name in more_names if name in theirs and theirs[name] != ours[name]]
+  if others or more:
+    name = (others + more)[0]
+    instead = ''
+    if not set(others) & set(_NETWORK):
+      instead = f'; --init_from={folder} begins a new run with its weights'
     raise BadInput(
       f'--logdir={folder} holds a run with {name} {theirs[name]}, this one has {ours[name]}: '
       f'choose another --logdir{instead}'

@@ -1,26 +1,30 @@
-"""How large a run's weights and unrolls are, told from its graph; no session, no file.
+"""Sizes of a run's weights and unrolls, from its graph alone: `--mode=sizes`, to plan a cluster."""
 
-`--mode=sizes` prints it, for who plans a cluster.
-"""
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
+from roles.settings import Settings
 from runtime import cluster, process
 
-# Values of the optimizer for each weight: the moments of Adam, ms and momentum of RMSProp.
+if TYPE_CHECKING:
+  import tensorflow as tf
+
+# Slots per weight: both moments of Adam; mean square and momentum of RMSProp.
 SLOTS = {'adam': 2, 'rmsprop': 2}
 
 
-def sizes(settings, envs_per_actor, num_actors):
-  """What the tasks of a run hold and send.
+def sizes(settings: Settings, envs_per_actor: int, num_actors: int) -> dict[str, Any]:
+  """Returns what the tasks of a run hold and send.
 
   Args:
-    settings: `roles.settings.Settings`.
-    envs_per_actor: environments of an actor loop.
-    num_actors: actor loops of an actor task.
+    settings: of the run.
+    envs_per_actor: environments per actor loop.
+    num_actors: actor loops per actor task.
 
   Returns:
-    dict of weight_bytes (trained weights), slot_bytes (the optimizer's, of all weights),
-    unroll_bytes (one unroll as it is sent), the two arguments, and the settings unroll_length
-    (agent steps), num_action_repeats, batch_size, sample_reuse and sync_learners.
+    weight_bytes (trained weights), slot_bytes (the optimizer's slots of all weights), unroll_bytes
+    (one unroll as it is sent), the two arguments, and the settings unroll_length (agent steps),
+    num_action_repeats, batch_size, sample_reuse and sync_learners.
   """
   tf = process.import_tensorflow()
   from roles import wiring
@@ -44,5 +48,5 @@ def sizes(settings, envs_per_actor, num_actors):
   )
 
 
-def _bytes_of(tensors):
+def _bytes_of(tensors: 'Iterable[tf.Tensor | tf.Variable]') -> int:
   return sum(t.shape.num_elements() * t.dtype.size for t in tensors)

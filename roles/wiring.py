@@ -213,25 +213,22 @@ class LearnerSide:
     self.device_names = ', '.join(d.rpartition('/')[2].removeprefix('device:') for d in devices)
     self.queue_size = queue.queue.size()
     self.close_queue = queue.queue.close(cancel_pending_enqueues=True)
-    hyperparameters = learner.Hyperparameters(
-      **{name: getattr(settings, name) for name in learner.Hyperparameters._fields}
-    )
     with tf.device(cluster.own_device):
       frames = graph.counters.environment_frames.read_value()
-      self.learning_rate = learner.learning_rate(hyperparameters, frames)
-      self.entropy_cost = tf.convert_to_tensor(learner.entropy_cost(hyperparameters, frames))
+      self.learning_rate = learner.learning_rate(settings, frames)
+      self.entropy_cost = tf.convert_to_tensor(learner.entropy_cost(settings, frames))
       reuse = SampleReuse(settings.sample_reuse)
       self.loop = learner.LearnerLoop(*queue, settings.batch_size, reuse)
       agent, copy_weights = graph.local_agent(settings.learner_precision)
       self.optimizer, self.sync_optimizer = learner.build_optimizer(
-        hyperparameters, graph.counters, together, and_then=self._after_application(graph)
+        settings, graph.counters, together, and_then=self._after_application(graph)
       )
       self.update = learner.build_update(
         graph,
         agent,
         copy_weights(),
         self.loop.batch,
-        hyperparameters,
+        settings,
         self.optimizer,
         devices,
         reuse,

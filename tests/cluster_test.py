@@ -54,9 +54,9 @@ def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_
            f'--sync_learners={sync}', THROTTLED]  # fmt: skip
   has_statistics = sync == 'true'
   if has_statistics:
-    flags += ['--observation_scaling=running', '--advantage_normalisation']
+    flags += ['--observation_scaling=running', '--return_normalisation=advantage_rms']
   else:
-    flags += ['--value_normalisation']
+    flags += ['--return_normalisation=popart']
   cluster.start_all(learner=flags)
   cluster.until_frames(200)
   for victim in ('actor:1', 'learner:1', 'learner:0', 'ps:0'):

@@ -182,14 +182,14 @@ def test_help_lists_the_flags_without_tensorflow(flag, no_tensorflow):
 @pytest.mark.slow
 def test_agents_have_the_names_that_the_command_line_offers():
   code = (
-    'import experiment, nets\n'
-    'names = [nets.agent_factory(name).__name__ for name in experiment.AGENT_NAMES[1:]]\n'
-    'assert names == list(experiment.AGENT_NAMES[1:]), names\n'
+    'import config, nets\n'
+    'names = [nets.agent_factory(name).__name__ for name in config.AGENT_NAMES]\n'
+    'assert names == list(config.AGENT_NAMES), names\n'
     'try:\n  nets.agent_factory("none")\n'
     'except ValueError as e:\n  print(str(e).split("there are ")[1])'
   )
   result = subprocess.run(
-      [sys.executable, '-c', code + '\nprint(*experiment.AGENT_NAMES[1:], sep=", ")'],
+      [sys.executable, '-c', code + '\nprint(*config.AGENT_NAMES, sep=", ")'],
       cwd=ROOT, capture_output=True, text=True, timeout=120,
   )  # fmt: skip
   assert result.returncode == 0, result.stderr
@@ -412,10 +412,9 @@ def test_a_logdir_in_use_or_of_another_agent_is_refused_and_untouched(catch, tmp
   assert_refused(refused, run_.logdir, 'adam', 'rmsprop')
   refused = run(CATCH, f'--logdir={run_.logdir}', '--observation_scaling=centred')
   assert_refused(refused, run_.logdir, 'observation_scaling unit', 'centred')
-  refused = run(CATCH, f'--logdir={run_.logdir}', '--advantage_normalisation')
-  assert_refused(refused, run_.logdir, 'advantage_normalisation False', 'True')
-  refused = run(CATCH, f'--logdir={run_.logdir}', '--value_normalisation')
-  assert_refused(refused, run_.logdir, 'value_normalisation False', 'True')
+  for value in ('advantage_rms', 'popart'):
+    refused = run(CATCH, f'--logdir={run_.logdir}', f'--return_normalisation={value}')
+    assert_refused(refused, run_.logdir, 'return_normalisation none', value)
   assert run_.snapshot() == before
 
   run_.start()

@@ -7,10 +7,10 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-import experiment
+import config
 from conftest import free_ports
 from roles import wiring
-from roles.settings import SHARED_FLAGS, Options, Settings
+from roles.settings import Options, Settings
 from runtime import checkpoints, placement, sessions
 from runtime.cluster import LOCAL, Cluster
 from structs import AgentOutput, StepOutput, StepOutputInfo
@@ -27,16 +27,12 @@ def small_settings(**changes):
       learning_rate=0.05, decay=0.9, momentum=0.5, epsilon=0.1, discounting=0.9,
       observation_shape=(3,), observation_dtype='float32', num_actions=5,
   )  # fmt: skip
-  defaults = {name: experiment.FLAGS[name].default for name in SHARED_FLAGS}
-  return Settings(**{**defaults, **small, **changes})
+  return Settings(**{**small, **changes})
 
 
 def small_options(**changes):
   """`roles.settings.Options` with the flags' defaults, but for the changes."""
-  names = [name for name in Options._fields if name in experiment.FLAGS]
-  defaults = {name: experiment.FLAGS[name].default for name in names}
-  other = dict(shared={}, given=set(), all_flags={}, parse=lambda name, value: value)
-  return Options(**{**defaults, **other, **changes})
+  return Options(**{**dict(shared=config.RunFlags(), given=set(), all_flags={}), **changes})
 
 
 def random_unrolls(settings, number, seed=0, policy_version=0):

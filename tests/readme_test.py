@@ -19,46 +19,10 @@ from frontend import arguments
 
 PAGES = ['README.md', 'CONTRIBUTING.md', *sorted(glob.glob('docs/*.md', root_dir=ROOT))]
 
-# Words of the table of flags that are values of a flag.
-VALUES = {
-  'run',
-  'train',
-  'test',
-  'plot',
-  'video',
-  'export',
-  'sizes',
-  'flags',
-  'tf_config',
-  'slurm',
-  'auto',
-  'training',
-  'paper',
-  'machado',
-  'last',
-  'best',
-  'end_run',
-  'leave',
-}
-
 
 def text_of(path):
   with open(os.path.join(ROOT, path), encoding='utf-8') as file:
     return file.read()
-
-
-def test_the_table_of_flags_is_complete():
-  help_text = subprocess.run(
-    [sys.executable, 'experiment.py', '--help'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=120,
-    check=True,
-  ).stdout
-  flags = set(re.findall(r'^ *--(?:\[no\])?(\w+)', help_text, re.M)) - {'only_check_args'}
-  table = [line for line in text_of('docs/flags.md').splitlines() if line[:1] == '|']
-  assert set(re.findall(r'`(\w+)`', '\n'.join(table))) - VALUES == flags
 
 
 def test_the_table_of_files_is_complete():

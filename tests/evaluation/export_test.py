@@ -61,19 +61,16 @@ def make_run(folder, agent_name, level_name, scaling, value_normalisation=False)
   spec = environments.environment_spec(level_name, 0, 84, 84)
   from roles import settings as settings_lib
 
-  values = dict.fromkeys(settings_lib.SHARED_FLAGS)
   settings = settings_lib.Settings(
-    **values
-    | dict(
-      agent_name=agent_name,
-      level_name=level_name,
-      observation_scaling=scaling,
-      value_normalisation=value_normalisation,
-    ),
+    agent_name=agent_name,
+    level_name=level_name,
+    observation_scaling=scaling,
+    return_normalisation='popart' if value_normalisation else 'none',
+    num_action_repeats=spec.num_action_repeats,
     observation_shape=tuple(spec.observation_shape),
     observation_dtype=spec.observation_dtype,
     num_actions=spec.num_actions,
-  )._replace(num_action_repeats=spec.num_action_repeats, width=84, height=84)
+  )
   keys = 'observation', 'last_action', 'last_reward', 'done'
   record, logits, baselines = {key: [] for key in keys}, [], []
   with tf.Graph().as_default():

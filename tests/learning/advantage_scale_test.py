@@ -1,4 +1,4 @@
-"""--advantage_normalisation: its statistics against numpy, alone, in updates and in checkpoints."""
+"""The scale of advantages against numpy: alone, in updates and in checkpoints."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,9 @@ def test_updates_scale_by_those_before_and_a_checkpoint_holds_the_statistics():
   unrolls = [np.concatenate([t, t]) for t in random_unrolls(small_settings(), 4)]
   reports, values = {}, {}
   for on in (False, True):
-    settings = small_settings(advantage_normalisation=on, learning_rate=0.0)
+    settings = small_settings(
+      return_normalisation='advantage_rms' if on else 'none', learning_rate=0.0
+    )
     with Learner(settings).open() as learner:
       learner.put(unrolls)  # The same batch twice, and no learning in between.
       reports[on], values[on] = learner.update(2), learner.values()
@@ -67,7 +69,7 @@ def test_updates_scale_by_those_before_and_a_checkpoint_holds_the_statistics():
 
 @pytest.mark.slow
 def test_two_towers_equal_one():
-  settings = small_settings(advantage_normalisation=True)
+  settings = small_settings(return_normalisation='advantage_rms')
   unrolls = random_unrolls(settings, 12)
   after = []
   for devices in (['/cpu:0'], TWO_CPUS):

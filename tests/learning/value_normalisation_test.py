@@ -1,4 +1,6 @@
-"""--value_normalisation: PopArt's statistics against numpy, and values that they do not move."""
+"""PopArt: its statistics against numpy, and values that they do not move."""
+
+import dataclasses
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from structs import AgentOutput, StepOutput
 
 MOMENTS, SCALE = 'agent/value_statistics/moments', 'agent/value_statistics/scale'
 OFF = small_settings(reward_clipping='none')
-ON = OFF._replace(value_normalisation=True)
+ON = dataclasses.replace(OFF, return_normalisation='popart')
 
 
 def moments_of(targets):
@@ -97,7 +99,7 @@ def test_losses_are_divided_by_the_deviation_and_its_square():
   """The same batch three times without learning: only the scale of the losses changes."""
   still = dict(learning_rate=1e-9)
   unrolls = [np.concatenate([t] * 3) for t in random_unrolls(OFF, 4)]
-  _, _, plain = learned(OFF._replace(**still), unrolls, times=3)
+  _, _, plain = learned(dataclasses.replace(OFF, **still), unrolls, times=3)
   _, values, scaled = learned(ON._replace(**still), unrolls, times=3)
   number, total, squares = values[MOMENTS]
   std = np.sqrt(squares / number - (total / number) ** 2)

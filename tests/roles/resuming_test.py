@@ -204,7 +204,7 @@ def test_a_command_line_knows_nothing_of_the_one_before():
   experiment.parse_args(['experiment.py', '--batch_size=8'])
   options = experiment.options()
   assert options.given == {'batch_size'}
-  assert (options.shared['seed'], options.learner_devices) == (1, [])
+  assert (options.shared.seed, options.learner_devices) == (1, [])
   assert not options.all_flags['annotate']
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import experiment
+import config
 from acting import actor
 from conftest import ROOT
 from learner_fixtures import small_options
@@ -28,9 +28,8 @@ LEVELS = {
 
 
 def settings_of(level_name, agent_name, **changes):
-  defaults = {name: experiment.FLAGS[name].default for name in settings_lib.SHARED_FLAGS}
-  flags = {'level_name': level_name, 'agent_name': agent_name, 'unroll_length': 5, **changes}
-  return settings_lib.own_settings({**defaults, **flags})
+  flags = config.RunFlags(level_name=level_name, agent_name=agent_name, unroll_length=5, **changes)
+  return settings_lib.own_settings(flags)
 
 
 def played_unroll(settings):

@@ -1,5 +1,6 @@
 """runtime.checkpoints: after a restore, weights, slots, counters and learning rate are exact."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -63,7 +64,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(optimizer, tmp_path):
     (report,) = one.update()
     expected = one.values()
   # Another seed: nothing can come from the initialisation.
-  resumed = Learner(settings._replace(seed=2))
+  resumed = Learner(dataclasses.replace(settings, seed=2))
   saver = checkpoints(resumed, tmp_path)
   with resumed.open(saver=saver, path=saver.latest(str(tmp_path))):
     assert_same(resumed.values(), saved)

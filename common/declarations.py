@@ -1,0 +1,134 @@
+"""Settings are declared as the fields of a dataclass: what a row says, and its checks."""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+T = TypeVar('T')
+
+
+def setting(
+  default: T,
+  help: str,
+  *,
+  group: str = '',
+  scope: str = '',
+  choices: Iterable[str] = (),
+  above: float | None = None,
+  minimum: float | None = None,
+  maximum: float | None = None,
+  fits: bool = False,
+  fixed: bool = False,
+  expert: bool = False,
+) -> T:
+  """Declares a setting; its name and type are those of the field.
+
+  Args:
+    default: the value where nobody gives one.
+    help: a noun phrase, with the unit.
+    group: of the documentation; that of the class by default.
+    scope: what it belongs to; that of the class by default.
+    choices: all values that there are, for an enumeration.
+    above, minimum, maximum: bounds; `above` is exclusive.
+    fits: whether the default stands for "what fits the environment or the batch".
+    fixed: whether a run that has a checkpoint keeps its value for good.
+    expert: whether only --helpfull shows it.
+  """
+  declared = dict(
+    help=help,
+    group=group,
+    scope=scope,
+    choices=tuple(choices),
+    above=above,
+    minimum=minimum,
+    maximum=maximum,
+    fits=fits,
+    fixed=fixed,
+    expert=expert,
+  )
+  field: Any = dataclasses.field(default=default, metadata=declared)
+  if isinstance(default, list):
+    field = dataclasses.field(default_factory=default.copy, metadata=declared)
+  return field
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """A row of the table; see `setting` for its attributes."""
+
+  name: str
+  type: type
+  default: Any
+  help: str
+  group: str
+  scope: str
+  choices: tuple[str, ...]
+  above: float | None
+  minimum: float | None
+  maximum: float | None
+  fits: bool
+  fixed: bool
+  expert: bool
+
+  @property
+  def bounds(self) -> str:
+    """The values that it may have, in words; '' if the type says it all."""
+    number = 'whole number' if self.type is int else 'number'
+    if self.choices:
+      return 'one of ' + ', '.join(choice for choice in self.choices if choice)
+    if self.minimum == 1 or self.above == 0:
+      return f'a positive {number}'
+    if self.maximum is not None:
+      return f'a {number} from {self.minimum:g} to {self.maximum:g}'
+    if self.type is int and self.minimum == 0:
+      return f'a non-negative {number}'
+    if self.minimum is not None:
+      return f'a {number} of at least {self.minimum:g}'
+    return {int: 'a whole number', float: 'a number', bool: 'true or false'}.get(self.type, '')
+
+  def check(self, value: Any) -> Any:
+    """Returns a value, a whole number as a float where that is the type.
+
+    Raises:
+      ValueError: the value has another type or is out of bounds; says what would be right.
+    """
+    if self.type is float and type(value) is int:
+      value = float(value)
+    if type(value) is not self.type:
+      raise ValueError(f'not {self.bounds or "a " + self.type.__name__}')
+    out_of_bounds = self.type in (int, float) and not (
+      math.isfinite(value)
+      and (self.above is None or value > self.above)
+      and (self.minimum is None or value >= self.minimum)
+      and (self.maximum is None or value <= self.maximum)
+    )
+    if out_of_bounds or (self.choices and value not in self.choices):
+      raise ValueError(f'not {self.bounds}')
+    return value
+
+
+def rows_of(cls: type, scope: str, group: str) -> Iterable[Setting]:
+  """Yields the settings that a dataclass declares itself, without those of its bases.
+
+  Args:
+    cls: the dataclass.
+    scope, group: of the rows that name none.
+  """
+  types = typing.get_type_hints(cls)
+  for field in dataclasses.fields(cls):
+    if field.name in cls.__annotations__:
+      declared: dict[str, Any] = dict(field.metadata)
+      declared['scope'] = declared['scope'] or scope
+      declared['group'] = declared['group'] or group
+      is_list = typing.get_origin(types[field.name]) is list
+      kind, default = (list, []) if is_list else (types[field.name], field.default)
+      yield Setting(name=field.name, type=kind, default=default, **declared)
+
+
+def text(value: Any) -> str:
+  """Returns a value as it is typed on a command line."""
+  if isinstance(value, bool):
+    return str(value).lower()
+  return ','.join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,391 @@
+"""Every setting of experiment.py, declared once.
+
+A row is a field of one of the classes below, with its default, its help, and its bounds. The class
+says who needs the setting. All of these follow from the rows: the flags and their checks, `--help`,
+docs/flags.md, the typed settings that tasks and learners are given, what a resumed run takes over
+from its record, and what a model card and a comparison of runs leave out.
+
+  python config.py > docs/flags.md
+"""
+
+import dataclasses
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from common.declarations import Setting, rows_of, setting, text
+
+AGENT_NAMES = (
+  'SimpleConvNetAgent', 'SimpleConvNetLSTMAgent', 'ResNetAgent', 'ResNetLSTMAgent', 'MLPAgent',
+  'MLPLSTMAgent',
+)  # fmt: skip
+
+# Groups of --help and docs/flags.md, in their order, and what is added to a heading.
+RUN_GROUP = 'What is run'
+ACTING = 'Acting'
+LEARNING = 'Learning'
+EVALUATION = 'Evaluation, video and export'
+RECORDS = 'Checkpoints and metrics'
+PLACE = 'Where it runs'
+GROUPS = {
+  RUN_GROUP: '',
+  ACTING: '',
+  LEARNING: 'defaults: IMPALA, arXiv 1802.01561, Table G.1, Atari',
+  EVALUATION: '',
+  RECORDS: '',
+  PLACE: '',
+}
+
+# What a setting belongs to.
+OF_RUN = 'run'
+OF_TASK = 'task'
+OF_EVALUATION = 'evaluation'
+OF_RECORDS = 'records'
+OF_PLACE = 'place'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+  """What the update depends on, the same for all tasks of a run."""
+
+  total_environment_frames: int = setting(
+    int(1e9), 'Environment frames to train on.', group=RUN_GROUP, minimum=1
+  )
+  num_action_repeats: int = setting(
+    0, 'Frames per agent step; 0 = 4 for Atari, else 1.', group=ACTING, minimum=0, fits=True
+  )
+  batch_size: int = setting(32, 'Unrolls per update and learner.', minimum=1)
+  unroll_length: int = setting(20, 'Agent steps per unroll.', minimum=1)
+  learning_rate: float = setting(
+    6e-4, 'Step size at the start; falls linearly to 0 at the last frame.', above=0
+  )
+  optimizer: str = setting('rmsprop', 'Optimizer.', choices=('rmsprop', 'adam'), fixed=True)
+  decay: float = setting(
+    0.99, 'Decay of the mean square in RMSProp.', minimum=0, maximum=1, expert=True
+  )
+  momentum: float = setting(0.0, 'Momentum of RMSProp.', minimum=0, expert=True)
+  epsilon: float = setting(0.01, 'Epsilon of RMSProp or Adam.', above=0, expert=True)
+  gradient_clipping: float = setting(40.0, 'Largest global norm of the gradient.', above=0)
+  discounting: float = setting(0.99, 'Discount per agent step.', minimum=0, maximum=1)
+  vtrace_lambda: float = setting(1.0, 'Lambda of the V-trace coefficients.', minimum=0, maximum=1)
+  reward_clipping: str = setting(
+    'abs_one',
+    'Clipping of the rewards that are learned from.',
+    choices=('abs_one', 'soft_asymmetric', 'none'),
+  )
+  baseline_cost: float = setting(0.5, 'Weight of the baseline loss.', minimum=0)
+  entropy_cost: float = setting(0.01, 'Weight of the entropy bonus at the start.', minimum=0)
+  entropy_cost_final: float = setting(
+    0.0, 'Weight of the entropy bonus after its decay.', minimum=0, expert=True
+  )
+  entropy_decay_frames: int = setting(
+    0, "Environment frames of that weight's linear decay; 0 = no decay.", minimum=0, expert=True
+  )
+  return_normalisation: str = setting(
+    'none',
+    'Scaling of what is learned from returns: advantages divided by their running root mean '
+    'square, or a baseline that learns returns of mean 0 and deviation 1 (PopArt).',
+    choices=('none', 'advantage_rms', 'popart'),
+    fixed=True,
+  )
+  observation_scaling: str = setting(
+    'unit',
+    'Input of the network: x/255, (x-128)/128, or (x-mean)/std of the observations so far.',
+    choices=('unit', 'centred', 'running'),
+    fixed=True,
+  )
+  sample_reuse: int = setting(1, 'Updates per batch.', minimum=1)
+  learner_precision: str = setting(
+    'float32', 'Precision of the torso in the learner.', choices=('float32', 'bfloat16'),
+    expert=True,
+  )  # fmt: skip
+
+  @property
+  def advantage_normalisation(self) -> bool:
+    """Whether advantages are divided by their root mean square."""
+    return self.return_normalisation == 'advantage_rms'
+
+  @property
+  def value_normalisation(self) -> bool:
+    """Whether the baseline learns normalised returns (PopArt)."""
+    return self.return_normalisation == 'popart'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunFlags(Hyperparameters):
+  """What all tasks of a run have to agree on; a task that leaves it open adopts the chief's."""
+
+  level_name: str = setting(
+    'BreakoutNoFrameskip-v4', 'Gym id of the environment; module:Id imports the module first.'
+  )
+  agent_name: str = setting(
+    'auto',
+    'Network; auto chooses by the observations.',
+    choices=('auto', *AGENT_NAMES),
+    fits=True,
+    fixed=True,
+  )
+  seed: int = setting(1, 'Seed of weights, actions and environments.', minimum=0)
+  width: int = setting(
+    84, 'Width of an Atari observation, in pixels.', group=ACTING, minimum=1, expert=True
+  )
+  height: int = setting(
+    84, 'Height of an Atari observation, in pixels.', group=ACTING, minimum=1, expert=True
+  )
+  queue_capacity: int = setting(
+    0, "Unrolls in a learner's queue; 0 = two batches.", group=ACTING, minimum=0, fits=True
+  )
+  sync_learners: bool = setting(
+    True, 'Synchronous learners: one update of all their batches.', group=PLACE
+  )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ActingFlags:
+  """How a task acts."""
+
+  num_actors: int = setting(
+    2, 'Actor loops in this process (in the original: of the whole cluster).', minimum=1
+  )
+  envs_per_actor: int = setting(16, 'Environments per actor loop.', minimum=1)
+  dynamic_batching: str = setting(
+    'auto',
+    "Merging of the inference of a process's actor loops; auto: up to 4 environments per loop.",
+    choices=('auto', 'true', 'false'),
+    expert=True,
+  )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationFlags:
+  """How evaluations are played, during training and after it."""
+
+  test_num_episodes: int = setting(30, 'Games per evaluation.', minimum=1)
+  eval_every_frames: int = setting(
+    0, 'Environment frames between evaluations during training; 0 = none.', minimum=0
+  )
+  eval_protocol: str = setting(
+    'training',
+    'Protocol of --mode=test and --eval_every_frames; paper and machado are for Atari.',
+    choices=('training', 'paper', 'machado'),
+  )
+  deterministic: bool = setting(False, 'The likeliest action in place of a sampled one.')
+  max_episode_frames: int = setting(
+    0,
+    'Frames after which test, video and evaluations cut off a game; 0 = 108000 for Atari, else '
+    '27000 agent steps.',
+    minimum=0,
+    expert=True,
+  )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordFlags:
+  """What the chief writes, and how often."""
+
+  save_checkpoint_secs: float = setting(600.0, 'Seconds between checkpoints.', above=0)
+  keep_checkpoints: int = setting(3, 'Number of newest checkpoints that are kept.', minimum=1)
+  keep_checkpoint_every_frames: int = setting(
+    0,
+    'Environment frames between checkpoints that are kept for ever; 0 = none are.',
+    minimum=0,
+    expert=True,
+  )
+  metrics_secs: float = setting(10.0, 'Seconds between rows of metrics.csv.', above=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlaceFlags:
+  """Where a task finds its files and devices, and how long it waits."""
+
+  logdir: str = setting(
+    '', 'Folder of the run; runs/<level>-<agent>-seed<seed> if empty.', group=RUN_GROUP
+  )
+  init_from: str = setting(
+    '',
+    'Run whose weights a new run starts with: RUN, RUN:best, RUN:last or RUN:FRAMES.',
+    group=RUN_GROUP,
+    scope=OF_RUN,
+  )
+  learner_devices: list[str] = setting([], 'Devices that share the batch; empty = all GPUs.')
+  threads: int = setting(
+    0, 'Threads per TensorFlow pool; 0 = one per core.', minimum=0, expert=True
+  )
+  wait_secs: int = setting(
+    0, 'Seconds to wait for other tasks; 0 = for ever.', minimum=0, expert=True
+  )
+  watchdog_secs: int = setting(
+    300, 'Seconds without progress after which a task exits; 0 = never.', minimum=0, expert=True
+  )
+  state_dir: str = setting('', "Folder of this task's state file; none if empty.", expert=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskFlags(ActingFlags, EvaluationFlags, RecordFlags, PlaceFlags):
+  """What each task has for itself."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CommandFlags:
+  """What a command does, and which task of which cluster it is."""
+
+  mode: str = setting(
+    'train',
+    'What is done; test plays games, sizes prints bytes of weights and unrolls.',
+    group=RUN_GROUP,
+    choices=('train', 'test', 'plot', 'video', 'export', 'sizes'),
+  )
+  checkpoint: str = setting(
+    'last',
+    'Checkpoint of test, video and export: last, best, or its environment frames.',
+    group=EVALUATION,
+  )
+  num_episodes: int = setting(1, 'Games that --mode=video shows.', group=EVALUATION, minimum=1)
+  annotate: bool = setting(
+    False, 'A video with what the agent sees, expects and intends beside it.', group=EVALUATION
+  )
+  job_name: str = setting('', 'Job of this task.', choices=('', 'ps', 'learner', 'actor'))
+  task: int = setting(-1, "Index of this task in its job's host list; -1 = no cluster.")
+  ps_hosts: list[str] = setting([], 'host:port of every parameter server.')
+  learner_hosts: list[str] = setting([], 'host:port of every learner; the first is the chief.')
+  actor_hosts: list[str] = setting([], 'host:port of every actor.')
+  cluster: str = setting(
+    'flags',
+    'Source of the cluster: these flags, TF_CONFIG, a Slurm step, the run in --logdir, or auto.',
+    choices=('flags', 'tf_config', 'slurm', 'run', 'auto'),
+  )
+  slurm_ps: int = setting(
+    1, 'Parameter servers among the tasks of a Slurm step.', minimum=1, expert=True
+  )
+  slurm_learners: int = setting(
+    1, 'Learners among them; all other tasks are actors.', minimum=1, expert=True
+  )
+  spare_actors: int = setting(
+    0, 'Actors that may join beyond those of --actor_hosts.', minimum=0, expert=True
+  )
+  on_sigterm: str = setting(
+    'end_run',
+    'Effect of SIGTERM in a cluster: the chief ends the run, or any task just leaves with exit '
+    'code 143, to be started again.',
+    choices=('end_run', 'leave'),
+    expert=True,
+  )
+
+
+# Each class that declares rows, with what its rows belong to and their group.
+_CLASSES = (
+  (ActingFlags, OF_TASK, ACTING),
+  (EvaluationFlags, OF_EVALUATION, EVALUATION),
+  (RecordFlags, OF_RECORDS, RECORDS),
+  (CommandFlags, OF_PLACE, PLACE),
+  (RunFlags, OF_RUN, RUN_GROUP),
+  (Hyperparameters, OF_RUN, LEARNING),
+  (PlaceFlags, OF_PLACE, PLACE),
+)
+
+# Flags of earlier versions: {name: (the flag of now, its value where the earlier one was true)}.
+FORMER = {
+  'advantage_normalisation': ('return_normalisation', 'advantage_rms'),
+  'value_normalisation': ('return_normalisation', 'popart'),
+}
+
+
+def _all_rows() -> Iterable[Setting]:
+  rows = [row for cls in _CLASSES for row in rows_of(*cls)]
+  return sorted(rows, key=lambda row: list(GROUPS).index(row.group))
+
+
+# All rows by name, in the order of the documentation.
+SETTINGS = {row.name: row for row in _all_rows()}
+SHARED_FLAGS = tuple(field.name for field in dataclasses.fields(RunFlags))
+TASK_FLAGS = tuple(field.name for field in dataclasses.fields(TaskFlags))
+# Values that stand for "what fits".
+OPEN_VALUES = {row.name: row.default for row in SETTINGS.values() if row.fits}
+# What a checkpoint depends on.
+FIXED = tuple(row.name for row in SETTINGS.values() if row.fixed)
+# What presets are there for.
+LEARNING_FLAGS = frozenset(row.name for row in SETTINGS.values() if row.group == LEARNING)
+# What a task that goes on with a run takes over from its record, beside `SHARED_FLAGS`.
+RESUMED_FLAGS = tuple(
+  name for name in TASK_FLAGS if SETTINGS[name].scope in (OF_TASK, OF_EVALUATION, OF_RECORDS)
+)
+# What tells nothing of the policy that was trained.
+NOT_OF_THE_POLICY = frozenset(
+  row.name for row in SETTINGS.values() if row.scope in (OF_EVALUATION, OF_RECORDS, OF_PLACE)
+)
+
+
+def up_to_date(recorded: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns recorded flags or settings under the names of this version."""
+  values = {name: value for name, value in recorded.items() if name not in FORMER}
+  for name, (new, meant) in FORMER.items():
+    if recorded.get(name):
+      values[new] = meant
+    elif name in recorded:
+      values.setdefault(new, SETTINGS[new].default)
+  return values
+
+
+def help_text(full: bool = False) -> str:
+  """Returns the settings for a terminal, by groups; those for experts only if `full`."""
+  lines = []
+  for heading, rows in _groups():
+    lines.append(f'{heading}:')
+    lines += [_help_of(row) for row in rows if full or not row.expert]
+    lines.append('')
+  if not full:
+    lines.append('--helpfull also lists the settings for experts and for cluster managers.')
+  return '\n'.join(lines)
+
+
+def _groups() -> Iterable[tuple[str, list[Setting]]]:
+  """Yields each group's heading and rows."""
+  for group, note in GROUPS.items():
+    rows = [row for row in SETTINGS.values() if row.group == group]
+    yield group + (f' ({note})' if note else ''), rows
+
+
+def _help_of(row: Setting) -> str:
+  no = '[no]' if row.type is bool else ''
+  choices = f' <{"|".join(filter(None, row.choices))}>' if row.choices else ''
+  default = f' (default: {text(row.default)})' if row.default not in ('', []) else ''
+  return textwrap.fill(
+    f'--{no}{row.name}:{choices} {row.help}{default}', 98, initial_indent='  ',
+    subsequent_indent='      ', break_long_words=False, break_on_hyphens=False,
+  )  # fmt: skip
+
+
+def markdown() -> str:
+  """Returns docs/flags.md."""
+  lines = [
+    '# Flags of `experiment.py`',
+    '<!-- Written by `python config.py > docs/flags.md`; a test compares. -->',
+    '',
+    'A flag is written `--name=value`, a Boolean one also `--name` and `--noname`.',
+    '`--flagfile=FILE` reads flags from a file, one per line. `--help` lists the flags that most',
+    'people need, `--helpfull` also those marked with *. A frame is one frame of the environment;',
+    'an agent step is one decision, which is `num_action_repeats` frames.',
+  ]
+  for heading, rows in _groups():
+    lines += [
+      '',
+      f'## {heading}',
+      '| flag | default | value | meaning |',
+      '| --- | --- | --- | --- |',
+    ]
+    lines += [_markdown_of(row) for row in rows]
+  lines += ['', '## Earlier spellings', '| flag | now |', '| --- | --- |']
+  lines += [f'| `--{name}` | `--{new}={value}` |' for name, (new, value) in FORMER.items()]
+  return '\n'.join(lines) + '\n'
+
+
+def _markdown_of(row: Setting) -> str:
+  default = f'`{text(row.default)}`' if row.default not in ('', []) else ''
+  choices = ', '.join(f'`{choice}`' for choice in row.choices if choice)
+  kind = {str: 'text', list: 'a list, with commas'}.get(row.type, '')
+  mark = ' *' if row.expert else ''
+  return f'| `{row.name}`{mark} | {default} | {choices or row.bounds or kind} | {row.help} |'
+
+
+if __name__ == '__main__':
+  print(markdown(), end='')
