@@ -24,9 +24,9 @@ FOLDER = os.path.join(ROOT, 'docs', 'results')
 KEYS = ('what', 'settings', 'runs', 'remark', 'commit', 'machine', 'command', 'top')
 _INTRODUCTION = """# Measured results
 
-`python benchmarks/results_table.py > docs/results/README.md` makes this page of the `result.json` of each
-folder. Returns are mean raw returns of the last 100 training games. Folders hold commands, machines,
-curves, test games and other settings that were tried; throughput is in
+Made by `python benchmarks/results_table.py > docs/results/README.md` of the `result.json` in each
+folder. Returns are mean raw returns of the last 100 training games. Folders hold commands,
+machines, curves, test games and other settings that were tried; throughput is in
 [performance.md](../performance.md).
 """
 

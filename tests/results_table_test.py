@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 sys.path.insert(0, os.path.join(ROOT, 'benchmarks'))
-import results_table  # noqa: E402
+import results_table
 
 RESULTS = results_table.read_results()
 
