@@ -197,6 +197,7 @@ def test_the_examples_for_a_notebook_run(tmp_path):
   assert len(re.findall(r'\d+\.', result.stdout)) == 4
 
 
+@pytest.mark.slow
 def test_the_environment_of_the_documentation_is_learned(tmp_path, processes):
   (example,) = blocks_of(ENVIRONMENTS, 'Your own environment', 'python')
   (tmp_path / 'my_games.py').write_text(example)
