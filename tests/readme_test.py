@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -68,7 +69,6 @@ UNDERSTOOD = [
   ('README.md', 'With Frontend Code'),
   ('docs/training.md', 'One process'),
   ('docs/environments_and_agents.md', 'Environments'),
-  ('docs/environments_and_agents.md', 'Your own network'),
   ('docs/cluster_managers.md', 'Slurm, Kubernetes, TF_CONFIG'),
 ]
 
@@ -211,3 +211,26 @@ def test_the_environment_of_the_documentation_is_learned(tmp_path, processes):
   assert run.exit_code(LIMIT_SECS) == 0, run.output()
   last = re.findall(r'mean return of the last 100 games ([-\d.]+)', run.output())
   assert float(last[-1]) > 0.8, run.output()
+
+
+@pytest.mark.slow
+def test_the_network_of_the_documentation_trains(tmp_path, processes):
+  folder = tmp_path / 'checkout'
+  names = subprocess.check_output(['git', 'ls-files'], cwd=ROOT, text=True).splitlines()
+  for name in (name for name in names if name.endswith(('.py', '.flags'))):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(os.path.join(ROOT, name), folder / name)
+  (network,) = blocks_of(ENVIRONMENTS, 'Your own network', 'python')
+  ((python, program, *flags),) = commands_of(ENVIRONMENTS, 'Your own network')
+  assert (python, program) == ('python', 'experiment.py')
+  for name, old, new in (
+    ('nets.py', '\n_AGENTS = {', f'\n{network}\n\n_AGENTS = {{'),
+    ('nets.py', '    MLPLSTMAgent,\n', '    MLPLSTMAgent,\n    MLPWideAgent,\n'),
+    ('config.py', "  'MLPLSTMAgent',\n", "  'MLPLSTMAgent', 'MLPWideAgent',\n"),
+  ):
+    text = (folder / name).read_text()
+    assert text.count(old) == 1, old
+    (folder / name).write_text(text.replace(old, new))
+  flags += ['--total_environment_frames=1000', '--num_actors=1', '--batch_size=4']
+  run = processes.start(folder / program, *flags, cwd=folder, name='own')
+  assert run.exit_code(LIMIT_SECS) == 0, run.output()
