@@ -1,4 +1,4 @@
-"""Clusters on this machine that benchmarks start, watch and end, and hosts for them."""
+"""Clusters on this machine for benchmarks, and hosts (network namespaces) for their tasks."""
 
 import collections
 import contextlib
@@ -19,7 +19,7 @@ QUEUE_MS = 50.0  # What a link carries in this time may wait for it.
 
 
 def exit_on_sigterm():
-  """SIGTERM runs the `finally` of whoever started a cluster, as Ctrl-C does, to its end."""
+  """Makes SIGTERM run `finally` blocks, as Ctrl-C does, so that clusters are ended."""
 
   def leave(*unused):
     # timeout(1) sends two: the second would come in the middle of it.
@@ -30,7 +30,7 @@ def exit_on_sigterm():
 
 
 class Supervised:
-  """The tasks of a cluster; those that die are started again when `tend` is called.
+  """The tasks of a cluster. `tend` restarts those that died.
 
   Args:
     folder: for logs, state files and the run.
@@ -65,7 +65,7 @@ class Supervised:
     self.processes, self.starts = {}, collections.Counter()
 
   def tend(self):
-    """Starts what does not run."""
+    """Starts each task that does not run."""
     for name, command in self.commands.items():
       process = self.processes.get(name)
       if process is None or process.poll() is not None:
@@ -74,7 +74,7 @@ class Supervised:
           self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
 
   def state(self, name):
-    """What the task's state file tells, a dict; {} without one."""
+    """Returns the contents of the task's state file; {} without one."""
     try:
       with open(os.path.join(self._hosts[name][2], 'state', name + '.json')) as file:
         return json.load(file)
@@ -82,18 +82,18 @@ class Supervised:
       return {}
 
   def works(self, name, since=0.0):
-    """Whether the task's present process says, after a Unix time, that it is at work."""
+    """Returns whether the task's current process reported work after a Unix time."""
     state, process = self.state(name), self.processes[name]
     if state.get('pid') != process.pid or process.poll() is not None or state['last_seen'] < since:
       return False
     return any(phase in WORKING for phase in state['phase'].split('+'))
 
   def metrics(self):
-    """The rows of metrics.csv so far, dicts of strings."""
+    """Returns the rows of metrics.csv so far, dicts of strings."""
     return whole_rows(os.path.join(self.logdir, 'metrics.csv'))
 
   def rows(self):
-    """[(environment frames, mean return or NaN, updates)] of metrics.csv."""
+    """Returns [(environment frames, mean return or NaN, updates)] of metrics.csv."""
     return [
       (
         int(row['environment_frames']),
@@ -104,12 +104,12 @@ class Supervised:
     ]
 
   def frames(self):
-    """Environment frames of the last row."""
+    """Returns the environment frames of the last row."""
     rows = self.rows()
     return rows[-1][0] if rows else 0
 
   def wait(self, condition, what, limit_secs=GIVE_UP_SECS):
-    """Tends the tasks until the condition holds."""
+    """Restarts tasks that die until the condition holds."""
     deadline = time.monotonic() + limit_secs
     while not condition():
       if time.monotonic() > deadline:
@@ -118,20 +118,20 @@ class Supervised:
       time.sleep(0.1)
 
   def finish(self):
-    """Asks the chief for the end; the exit codes by task."""
+    """Sends the chief SIGTERM; returns the exit codes by task."""
     chief = 'learner-0' if 'learner-0' in self.processes else 'local-0'
     self.processes[chief].send_signal(signal.SIGTERM)
     return self.exit_codes(GIVE_UP_SECS)
 
   def exit_codes(self, secs):
-    """Waits for the end without starting anything again; the exit codes by task."""
+    """Waits for the end without restarting tasks; returns the exit codes by task."""
     deadline = time.monotonic() + secs
     while any(p.poll() is None for p in self.processes.values()) and time.monotonic() < deadline:
       time.sleep(0.1)
     return {name: process.poll() for name, process in self.processes.items()}
 
   def kill_all(self):
-    """Ends every process that is left."""
+    """Kills all remaining processes."""
     for process in self.processes.values():
       if process.poll() is None:
         process.kill()
@@ -139,7 +139,7 @@ class Supervised:
 
 
 def whole_rows(path):
-  """The rows of a CSV file that may be growing, dicts of strings; none where there is no file."""
+  """Returns the complete rows of a CSV file that may be growing; [] without a file."""
   if not os.path.exists(path):
     return []
   with open(path, newline='') as file:
@@ -147,7 +147,7 @@ def whole_rows(path):
 
 
 def write_rows(path, rows, columns=None):
-  """Writes dicts of the same keys as a CSV file, anew; `columns`: the order of their keys."""
+  """Writes dicts with the keys `columns` as a new CSV file."""
   with open(path, 'w', newline='') as file:
     writer = csv.DictWriter(file, columns or rows[0].keys(), lineterminator='\n')
     writer.writeheader()
@@ -155,7 +155,7 @@ def write_rows(path, rows, columns=None):
 
 
 def free_ports(n):
-  """n ports that nobody listens on, below those that systems give to outgoing connections.
+  """Returns n free ports below the range of outgoing connections.
 
   One of those connections could take the port of a task between its end and its next start.
   """
@@ -170,7 +170,7 @@ def free_ports(n):
 
 
 class ShapedNetwork:
-  """Hosts that meet at a switch, in namespaces that nothing outside can reach. Needs root.
+  """Hosts at a switch, in network namespaces without a way out. Needs root.
 
   Args:
     num_hosts: int.
@@ -207,30 +207,30 @@ class ShapedNetwork:
 
   @staticmethod
   def address(host):
-    """The IP address of a host."""
+    """Returns the IP address of a host."""
     return f'10.77.{host // 200}.{host % 200 + 1}'
 
   def inside(self, host):
-    """What to put before a command line to run it on a host."""
+    """Returns the words before a command line that run it on a host."""
     return ['ip', 'netns', 'exec', self._hosts[host]]
 
   def set_link(self, host, up):
-    """Pulls a host's cable, or plugs it in."""
+    """Sets a host's link down or up."""
     _run('ip', '-n', self._hosts[host], 'link', 'set', 'eth0', 'up' if up else 'down')
 
   def pids(self):
-    """Ids of the processes on all hosts, a list."""
+    """Returns the ids of the processes on all hosts."""
     return [int(pid) for name in self._hosts for pid in _run('ip', 'netns', 'pids', name).split()]
 
   def carried_bytes(self, host):
-    """(bytes sent, bytes received) by a host so far, with headers."""
+    """Returns (bytes sent, bytes received) by a host so far, with headers."""
     folder = '/sys/class/net/eth0/statistics'
     text = _run(*self.inside(host), 'cat', f'{folder}/tx_bytes', f'{folder}/rx_bytes')
     sent, received = map(int, text.split())
     return sent, received
 
   def close(self):
-    """Ends what still runs on the hosts, by process id, and removes them."""
+    """Kills the processes on the hosts, by id, and removes the hosts."""
     for name in [*self._hosts, self._switch]:
       with contextlib.suppress(subprocess.CalledProcessError):
         for pid in _run('ip', 'netns', 'pids', name).split():

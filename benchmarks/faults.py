@@ -1,4 +1,4 @@
-"""Hosts where tasks are killed or suspended, cables are pulled and disks get full; needs root."""
+"""Injects faults: tasks are killed or suspended, links go down, disks fill up. Needs root."""
 
 import os
 import signal
@@ -8,13 +8,13 @@ import time
 from clusters import ShapedNetwork
 
 KINDS = ('kill', 'link', 'stop', 'disk')
-# The least and most seconds of a fault. A link that is soon back is noticed by one side alone.
+# Minimum and maximum seconds of a fault. One side may not notice a link that is soon back.
 FAULT_SECS = {'kill': (0.0, 0.0), 'link': (5.0, 60.0), 'stop': (30.0, 30.0), 'disk': (30.0, 30.0)}
 _DISK_BYTES = 2**32  # In memory, as far as it is used.
 
 
 class Hosts:
-  """A host for each task: a network namespace, and a small disk.
+  """A host for each task: a network namespace and a small disk.
 
   Args:
     folder: where the disks are mounted.
@@ -44,7 +44,7 @@ class Hosts:
     return self
 
   def begin(self, kind, name, process):
-    """The fault begins at the task's host."""
+    """Starts a fault at the task's host."""
     if kind == 'kill':
       process.kill()
       process.wait()
@@ -57,7 +57,7 @@ class Hosts:
         pass
 
   def end(self, kind, name, process):
-    """The fault is over."""
+    """Ends the fault."""
     if kind == 'link':
       self._network.set_link(self._names.index(name), up=True)
     elif kind == 'stop':
@@ -70,12 +70,12 @@ class Hosts:
     return (disk.f_blocks - disk.f_bfree) * disk.f_frsize
 
   def _resize(self, name, size):
-    """Whether the disk has that size now; it cannot be smaller than what is on it."""
+    """Resizes the disk; returns False if its contents need more."""
     command = ['mount', '-o', f'remount,size={size}', self.places[name][2]]
     return not subprocess.run(command, check=False, capture_output=True).returncode
 
   def left(self):
-    """Ids of processes that are left on the hosts; those that are ending have a moment."""
+    """Returns the ids of processes left on the hosts; those that are exiting get a moment."""
     deadline = time.monotonic() + 10
     while (pids := self._network.pids()) and time.monotonic() < deadline:
       time.sleep(0.2)

@@ -1,7 +1,7 @@
-"""Builds the image of the Dockerfile, and trains Catch out of it: a ps, a learner and an actor.
+"""Builds the Dockerfile's image and trains Catch in it: a parameter server, a learner, an actor.
 
-Needs root and buildah. Each task is a container of its own, as user 1000 and with a root file
-system that cannot be written, but for /tmp and /srv/runs. Words after `--` go to `buildah bud`.
+Needs root and buildah. Each task is a container, as user 1000 and with a read-only root file system
+except for /tmp and /srv/runs. Words after `--` go to `buildah bud`.
 
   debootstrap --variant=minbase --include=python3,python3-pip,python3-venv bookworm rootfs
   python benchmarks/image.py --rootfs=rootfs
@@ -38,7 +38,7 @@ def buildah(*words):
 
 
 def build(rootfs, more):
-  """The id of the image; the base is made of a folder, if one is given."""
+  """Builds the image, on a base made of a folder if one is given; returns its id."""
   base = []
   if rootfs:
     container = buildah('from', 'scratch')
@@ -48,7 +48,7 @@ def build(rootfs, more):
 
 
 class Pods:
-  """Containers of an image, which are removed when the context ends."""
+  """Containers of an image; they are removed when the context ends."""
 
   def __init__(self, image, folder):
     self._image, self._folder = image, folder
@@ -67,7 +67,7 @@ class Pods:
       buildah('rm', name)
 
   def start(self, name, *command):
-    """Starts a command in a container of its own; its output goes to a file."""
+    """Starts a command in a new container, with its output in a file."""
     container = buildah('from', '--pull-never', self._image)
     self._names.append(container)
     words = ['buildah', 'run', '--isolation=chroot', '--cap-add=CAP_SYS_ADMIN', '--user=0:0']
@@ -85,12 +85,12 @@ class Pods:
     return process
 
   def log(self, name):
-    """The path of what a container wrote."""
+    """Returns the path of a container's output."""
     return os.path.join(self._folder, f'{name}.log')
 
 
 def text_of(path):
-  """The text of a file."""
+  """Returns the text of a file."""
   with open(path, encoding='utf-8', errors='replace') as file:
     return file.read()
 
@@ -123,7 +123,7 @@ def train(image, folder, frames):
 
 
 def main():
-  """Builds and trains; prints what was seen."""
+  """Builds, trains and prints the result."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--rootfs', help='folder of a root file system, to be the base')
   parser.add_argument('--image', help='an image that is there, in place of building one')

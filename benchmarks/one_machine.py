@@ -1,14 +1,14 @@
-"""Where the time of a cluster on one machine goes, beside that of a run in one process.
+"""Measures where the time of a cluster on one machine goes, compared with one process.
 
   python benchmarks/one_machine.py --out=docs/results/one_machine/one_machine.csv
 
-For every batch size a run in one process, and one of a parameter server, a learner and an actor,
-train Pong in turn, several times over. Of each, over --secs after a warm-up:
+For every batch size, a run in one process and a run of a parameter server, a learner and an actor
+train Pong in turn, several times. Measured over --secs after a warm-up:
 
   frames_per_sec        environment frames trained on
   update_secs           wall time of an update
-  ps, learner, actor    processor seconds an update of each task, or `local` of the one process
-  idle                  processor seconds an update that nobody used
+  ps, learner, actor    processor seconds per update of each task; `local` for the one process
+  idle                  idle processor seconds per update
 """
 
 import argparse
@@ -31,14 +31,14 @@ WARM_UP_UNROLLS = 80
 
 
 def idle_secs():
-  """Processor seconds that this machine did not use so far (proc(5))."""
+  """Returns the idle processor seconds of this machine so far (proc(5))."""
   with open('/proc/stat', encoding='ascii') as file:
     fields = file.readline().split()
   return (int(fields[4]) + int(fields[5])) / os.sysconf('SC_CLK_TCK')
 
 
 def snapshot(cluster):
-  """(time, frames, updates, idle seconds, {job: processor seconds}) at a new row of metrics.csv."""
+  """Waits for a row of metrics.csv; returns (time, frames, updates, idle secs, secs by job)."""
   before = len(cluster.rows())
   cluster.wait(lambda: len(cluster.rows()) > before, 'another row of metrics.csv')
   used = {name.split('-')[0]: processor_secs(p.pid) for name, p in cluster.processes.items()}
@@ -48,7 +48,7 @@ def snapshot(cluster):
 
 
 def measure(kind, batch_size, secs):
-  """A row of the table, a dict."""
+  """Returns a row of the table."""
   folder = tempfile.mkdtemp(prefix='one_machine')
   cluster = Supervised(folder, KINDS[kind], [*TASK_FLAGS, f'--batch_size={batch_size}'])
   try:

@@ -1,4 +1,4 @@
-"""Faults at random tasks of a running cluster: how long does the run need to recover?
+"""Measures how long a run needs to recover from faults at random tasks.
 
   python benchmarks/random_kills.py --kills=20 --seed=1 --frames=1000000 \
       --out=docs/results/random_kills
@@ -6,21 +6,19 @@
       --out=docs/results/random_faults
 
 A cluster of 2 parameter servers, 2 learners and 3 actors trains impala/Catch-v0. Without `--faults`
-all are on this machine, and are killed (kill -9). With it, each task has a host of its own, a
-network namespace with a disk, and each fault is one of: `kill`; `link`, its host's cable is pulled
-for 5 to 60 s; `stop`, it is suspended for 30 s; `disk`, its host's disk is full for 30 s. A loop
-starts whatever died again, with the same command, as a supervisor would. What happens to whom, and
-when, follows from the seed. A fault counts as recovered once it is over, the task works again and
-the run has trained on frames beyond those at that moment. After the last one the run goes on to
-`--frames`, where it ends by itself; a run that is there before is a failure. Without `--frames` the
-chief is asked for the end. Failures are also frames that were lost where no parameter server was
-killed, more than a checkpoint lost where one was, a task that does not end with 0, and a process
-that is left.
+all tasks are on this machine and faults are kill -9. With it, each task has a host of its own (a
+network namespace with a disk), and a fault is one of `kill`; `link`, the host's link is down for 5
+to 60 s; `stop`, the task is suspended for 30 s; `disk`, the host's disk is full for 30 s. A loop
+restarts dead tasks with the same command, as a supervisor would. The seed determines tasks, faults
+and times. A fault counts as recovered when it is over, the task works and the run has trained on
+more frames than at the fault. After the last fault the run trains to `--frames`; it is a failure if
+it gets there earlier. Without `--frames` the chief is asked to end. Failures are also: lost frames
+if no parameter server was killed; more lost than since the last checkpoint if one was; a task with
+an exit code other than 0; a process that is left.
 
-Writes kills.csv (kill, time, fault and how many secs it lasted, role, task, recovery_secs,
-named_secs: until the chief's state file, or that of ps 0 for the chief, told who does not answer;
-frames_at_kill, frames_lost, and secs_lost, the time that these frames had taken), summary.json,
-metrics.csv and its picture.
+Writes kills.csv (kill, time, fault, its duration secs, role, task, recovery_secs; named_secs, until
+the chief's state file, or that of ps 0 for the chief, named the task; frames_at_kill, frames_lost,
+and secs_lost, the training time of these frames), summary.json, metrics.csv and its picture.
 """
 
 import argparse
@@ -50,28 +48,28 @@ SLACK_SECS = 15.0  # A checkpoint may be late by that much on a busy machine.
 
 
 class Here:
-  """This machine, where tasks are killed; as `faults.Hosts`."""
+  """This machine, where tasks can only be killed; like `faults.Hosts`."""
 
   places = None
 
   def begin(self, kind, name, process):
-    """The task is killed."""
+    """Kills the task."""
     process.kill()
     process.wait()
 
   def end(self, kind, name, process):
-    """A kill is over at once."""
+    """Does nothing: a kill is over at once."""
 
   def left(self):
-    """Tasks' exit codes tell it all."""
+    """Returns nothing: the exit codes of tasks are enough."""
     return []
 
   def close(self):
-    """Nothing was made."""
+    """Does nothing."""
 
 
 def one_fault(cluster, hosts, number, kind, name, secs):
-  """Lets something happen to a task and waits for its recovery; a row of kills.csv."""
+  """Injects a fault at a task and waits for its recovery; returns a row of kills.csv."""
   before = cluster.metrics()
   rows_before, frames = len(before), int(before[-1]['environment_frames'])
   process = cluster.processes[name]
@@ -111,20 +109,20 @@ def one_fault(cluster, hosts, number, kind, name, secs):
 
 
 def secs_of(rows, frames):
-  """Seconds between two rows of metrics.csv: the last, and the last of at most these frames."""
+  """Returns the seconds from the last row of metrics.csv with at most these frames to the last."""
   kept = [row for row in rows if int(row['environment_frames']) <= frames] or rows[:1]
   return float(rows[-1]['time']) - float(kept[-1]['time'])
 
 
 def lost_too_much(row):
-  """Whether a fault cost frames though nothing was lost, or more than a checkpoint."""
+  """Returns whether a fault lost frames without cause, or more than a checkpoint."""
   if row['fault'] == 'kill' and row['role'] == 'ps':
     return row['secs_lost'] > SAVE_SECS + SLACK_SECS
   return row['frames_lost'] > 0
 
 
 def summary(kills, cluster, exit_codes, left):
-  """Median and worst recovery by fault and role, and how the run ended."""
+  """Returns median and worst recovery by fault and role, and how the run ended."""
   groups = collections.defaultdict(list)
   for kill in kills:
     groups[f'{kill["fault"]} {kill["role"]}'].append(kill['recovery_secs'])
@@ -144,7 +142,7 @@ def summary(kills, cluster, exit_codes, left):
 
 
 def table(groups):
-  """The recoveries of a summary as lines of text."""
+  """Returns the recoveries of a summary as lines of text."""
   lines = ['fault  role     faults  median s  worst s']
   for group, of in groups.items():
     fault, role = group.split()
@@ -153,7 +151,7 @@ def table(groups):
 
 
 def parse_args():
-  """The command line."""
+  """Parses the command line."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--kills', type=int, default=20, help='how many faults')
   parser.add_argument('--faults', default='', help=f'of {",".join(KINDS)}; needs root')
@@ -215,7 +213,7 @@ def main():
 
 
 def check(result, frames):
-  """Fails where the summary says that the run did not come through.
+  """Exits with an error if the summary shows a failure.
 
   Raises:
     SystemExit: with what is wrong.

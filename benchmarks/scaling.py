@@ -1,18 +1,18 @@
-"""What more learners are worth: updates a second over a network of a given speed.
+"""Measures the speed-up by more learners over a network of a given speed.
 
   sudo .venv/bin/python benchmarks/scaling.py --out=docs/results/scaling/scaling.csv
 
-Every learner has a host with a link of its own to a switch (network namespaces, shaped by tbf), and
-so has its actor. Either one parameter server has a host of its own, or one lies on the host of each
-learner. All are real processes of the product over real gRPC, with real weights and unrolls; only
-computing is replaced by waiting (`waiting_experiment.py`), since all "hosts" share the processors
-of one machine. Where these are busy (`busy`, a share of their time), the machine is the limit and
-not the network. With --slower=8, links are slower and computing takes longer by that factor, and
-seconds are told as eighths: as if each core did eight times as much a second, so that 8 learners
-on two cores have what two cores for each would do (time dilation, Gupta et al., NSDI 2006).
+Each learner and each actor has a host with its own link to a switch (network namespaces, shaped by
+tbf). Parameter servers are either one with its own host, or one on the host of each learner. The
+processes, gRPC, weights and unrolls are real; only computation is replaced by waiting
+(`waiting_experiment.py`), since all hosts share the processors of one machine. If these are busy
+(`busy`, a share of their time), the machine is the bottleneck and not the network. With --slower=8,
+links are slower and computation takes longer by that factor, and a second is reported as an eighth:
+each core then does eight times as much per second, so that 8 learners on two cores have what two
+cores for each would do (time dilation, Gupta et al., NSDI 2006).
 
-  speed_up          batches learned from in a second, over those of one learner of the same kind
-  mbytes_per_update sent and received by the busiest host, over the updates of that time
+  speed_up          batches per second, divided by those of one learner of the same kind
+  mbytes_per_update sent and received by the busiest host, divided by the updates of that time
 """
 
 import argparse
@@ -46,7 +46,7 @@ COLUMNS = (
 
 
 def commands(network, folder, learners, servers, flags, waiting):
-  """{task: command line}; learner i is on host i, its actor on host `learners` + i."""
+  """Returns command lines by task; learner i is on host i, its actor on host `learners` + i."""
   places = {
     'ps': [2 * learners] if servers == 1 and learners > 1 else list(range(servers)),
     'learner': list(range(learners)),
@@ -68,7 +68,7 @@ def commands(network, folder, learners, servers, flags, waiting):
 
 
 def next_update(cluster):
-  """(time, updates) of the first row of metrics.csv after the next update.
+  """Returns (time, updates) of the first row of metrics.csv after the next update.
 
   Rows are much denser than updates that take seconds, so its time is nearly that of the update.
   """
@@ -83,7 +83,7 @@ def next_update(cluster):
 
 
 def measure(agent, gbit, update_ms, sync, learners, servers, secs, slower):
-  """A row of the table but for its speed-up, a dict."""
+  """Measures one combination; returns its row without the speed-up."""
   flags = [
       '--level_name=PongNoFrameskip-v4', f'--agent_name={agent}', f'--batch_size={BATCH_SIZE}',
       f'--envs_per_actor={ENVS}', '--num_actors=1', '--dynamic_batching=false', '--threads=2',
@@ -136,7 +136,7 @@ def _carried(network, learners):
 
 
 def draw(rows, path):
-  """Draws speed-up over learners, a line for every kind of row.
+  """Draws speed-up over learners, with a line for every kind of row.
 
   Args:
     rows: dicts of COLUMNS, as read from a table.

@@ -1,10 +1,10 @@
-"""Memory of every task of a cluster on this machine while it trains to its end.
+"""Records the memory of every task of a cluster on this machine while it trains.
 
   python benchmarks/soak.py --folder=SOAK --frames=10000000 -- --flagfile=... --level_name=...
 
-What follows -- goes to every task. The run is SOAK/run, the logs of the tasks are SOAK/*.log, and
-SOAK/memory.csv gets a row every --every_secs: the time, the frames learned from, and the resident
-bytes of each task with its worker processes. The same command after an interruption goes on.
+Words after -- go to every task. The run is SOAK/run, the logs of the tasks are SOAK/*.log, and
+SOAK/memory.csv gets a row every --every_secs: time, environment frames, and the resident bytes of
+each task with its worker processes. The same command resumes after an interruption.
 """
 
 import argparse
@@ -20,7 +20,7 @@ LEAVE_SECS = 120.0
 
 
 def resident_bytes(pid):
-  """Resident memory of a process and those below it; shared pages count in each."""
+  """Returns the resident bytes of a process and its descendants; shared pages count in each."""
   total = 0
   process = psutil.Process(pid)
   for each in [process, *process.children(recursive=True)]:
@@ -30,10 +30,10 @@ def resident_bytes(pid):
 
 
 def sample(cluster):
-  """A row of memory.csv; None once a task has ended."""
+  """Returns a row of memory.csv, or None if a task has ended."""
   row = {'time': round(time.time(), 1), 'environment_frames': cluster.frames()}
   row.update({name: resident_bytes(process.pid) for name, process in cluster.processes.items()})
-  # Looked at afterwards: what has ended stays until it is asked for, so that its figure was 0.
+  # Polled after measuring: a process that has ended counts as 0 bytes until it is polled.
   ended = any(process.poll() is not None for process in cluster.processes.values())
   return None if ended else row
 

@@ -1,15 +1,14 @@
-"""How fast this machine trains, and which part limits it.
+"""Measures how fast this machine trains, and which part is the bottleneck.
 
   python benchmarks/throughput.py --agent_name=SimpleConvNetAgent --secs=40 --json
 
-All figures are agent steps per second (an Atari agent step is 4 frames). Each part runs alone, in
-every setting listed below, and its best counts. `serial_bound` is what a machine would reach that
-does the three one after the other without any loss, 1/(1/environment + 1/inference + 1/training);
-`whole` is a real run of experiment.py, every step of which is trained on once; `efficiency` is
-whole/serial_bound. Above 1 means that parts which leave a core idle when alone fill it together.
-All is measured in turn, several times over, and medians count: the pace of a machine drifts.
-`stolen` is the share of its processor time that a virtual machine did not get from its host
-meanwhile; figures with more than a few hundredths say little about the machine.
+All figures are agent steps per second (an Atari agent step is 4 frames). Each part runs alone with
+every setting listed below; the best one counts. `serial_bound` is the rate of the three parts one
+after the other, 1/(1/environment + 1/inference + 1/training); `whole` is a real run of
+experiment.py, which trains on every step once; `efficiency` is whole/serial_bound. It exceeds 1 if
+parts that leave a core idle when alone fill it together. Parts are measured in turn, several times,
+and medians count, since the speed of a machine drifts. `stolen` is the share of processor time that
+a virtual machine did not get from its host; above a few hundredths, figures say little.
 """
 
 import argparse
@@ -36,7 +35,7 @@ WARM_UP = 0.2  # Of the time of each measurement, not counted.
 
 
 def rate(call, steps, secs):
-  """Agent steps per second of repeated calls that do `steps` each, after a warm-up."""
+  """Returns the agent steps per second of repeated calls of `steps` each, after a warm-up."""
   end_of_warm_up = time.monotonic() + WARM_UP * secs
   while time.monotonic() < end_of_warm_up:
     call()
@@ -48,26 +47,26 @@ def rate(call, steps, secs):
 
 
 def processor_times(path='/proc/stat'):
-  """What the processors did so far, in ticks: their times by kind, the eighth of them stolen."""
+  """Returns the processor times by kind so far, in ticks; the eighth is stolen time (proc(5))."""
   with open(path, encoding='ascii') as file:
     return [int(word) for word in file.readline().split()[1:9]]
 
 
 def stolen_share(before, after):
-  """Share of the time between two `processor_times` that was stolen, 0 to 1."""
+  """Returns the share of time between two `processor_times` that was stolen, in [0, 1]."""
   passed = [b - a for a, b in zip(before, after)]
   return passed[7] / sum(passed)
 
 
 def best(rates):
-  """The setting with the largest median of its rates, and that median."""
+  """Returns the setting with the largest median rate, and that median."""
   medians = {setting: statistics.median(values) for setting, values in rates.items()}
   setting = max(medians, key=medians.get)
   return setting, medians[setting]
 
 
 def environment_rate(settings, num_envs, secs):
-  """Steps of a batch of environments with random actions, in the graph as actors step them."""
+  """Measures steps of a batch of environments with random actions, in the graph as in an actor."""
   import tensorflow as tf
 
   import environments
@@ -93,7 +92,7 @@ def environment_rate(settings, num_envs, secs):
 
 
 def inference_rate(settings, num_envs, secs):
-  """Calls of the agent on a batch of random observations."""
+  """Measures calls of the agent on a batch of random observations."""
   import numpy as np
   import tensorflow as tf
 
@@ -114,13 +113,13 @@ def inference_rate(settings, num_envs, secs):
 
 
 def random_observation(settings, n, np):
-  """Noise of the observations' shape and dtype, [n, ...]."""
+  """Returns noise of the observations' shape and dtype, [n, ...]."""
   noise = np.random.default_rng(0).integers(0, 255, (n, *settings.observation_shape))
   return noise.astype(settings.observation_dtype)
 
 
 def training_rate(settings, batch_size, secs):
-  """Updates on a batch that lies ready."""
+  """Measures updates on a batch that is always ready."""
   import tensorflow as tf
 
   from roles import wiring
@@ -152,7 +151,7 @@ def training_rate(settings, batch_size, secs):
 
 
 def random_tensor(tf, dtype, shape):
-  """A variable full of noise: the learner gets no faster for what is all zero."""
+  """Returns a variable of noise, since zeros could be faster to learn from."""
   if dtype == tf.bool:
     noise = tf.random.uniform(shape) < 0.05
   elif dtype.is_integer:
@@ -165,7 +164,7 @@ def random_tensor(tf, dtype, shape):
 
 
 def whole_rate(flags, repeats, secs):
-  """A real run of experiment.py, from its metrics.csv."""
+  """Measures a real run of experiment.py, by its metrics.csv."""
   with tempfile.TemporaryDirectory() as logdir:
     command = [sys.executable, os.path.join(ROOT, 'experiment.py'), *flags, *WHOLE]
     environment = {k: v for k, v in os.environ.items() if not k.startswith('TF_')}
@@ -193,13 +192,13 @@ def whole_rate(flags, repeats, secs):
 
 
 def read_frames(path):
-  """[(time, environment frames)] of a metrics.csv that may be growing."""
+  """Returns [(time, environment frames)] of a metrics.csv that may be growing."""
   rows = clusters.whole_rows(path)
   return [(float(row['time']), int(row['environment_frames'])) for row in rows]
 
 
 def measure(args):
-  """The figures, a dict, and the settings that won, a dict."""
+  """Returns the figures and the best settings, both by part."""
   from runtime import process
 
   process.import_tensorflow()

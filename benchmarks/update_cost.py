@@ -1,10 +1,10 @@
-"""What an update costs the network and the parameter servers.
+"""Measures what an update costs the network and the parameter servers.
 
   python benchmarks/update_cost.py --out=docs/results/update_cost/update_cost.csv
 
-For every combination of agent, number of learners and number of parameter servers a cluster trains
-Pong on this machine, with one actor a learner and synchronous updates. Over --secs, after a
-warm-up, these are counted and divided by the updates of that time:
+For every combination of agent, number of learners and number of parameter servers, a cluster trains
+Pong on this machine with one actor per learner and synchronous updates. The following are counted
+over --secs after a warm-up, and divided by the updates of that time:
 
   ps_learner_bytes    between parameter servers and learners, both directions
   ps_actor_bytes      between parameter servers and actors, both directions
@@ -12,8 +12,8 @@ warm-up, these are counted and divided by the updates of that time:
   ps_cpu_secs         processor seconds of all parameter servers
 
 The kernel counts the bytes of each connection (`ss`, of iproute2): payload, without headers. A
-connection belongs to the two tasks that hold its ends. What a cluster costs per update does not
-depend on how busy the machine is; how many updates it does a second does, and is not told here.
+connection belongs to the two tasks that hold its ends. The cost per update does not depend on how
+busy the machine is; the updates per second do, and are not reported here.
 """
 
 import argparse
@@ -36,7 +36,7 @@ WARM_UP_UPDATES = 5
 
 
 def connection_bytes(pids):
-  """{(task, task): bytes sent from the first to the second}, so far, over open connections.
+  """Returns {(task, task): bytes from the first to the second} over open connections so far.
 
   Args:
     pids: {process id: task name}.
@@ -62,14 +62,14 @@ def connection_bytes(pids):
 
 
 def processor_secs(pid):
-  """Seconds of processor time that a process took so far, in user and kernel mode (proc(5))."""
+  """Returns the processor seconds of a process so far, in user and kernel mode (proc(5))."""
   with open(f'/proc/{pid}/stat', encoding='ascii') as file:
     fields = file.read().rpartition(')')[2].split()  # From the third field, the state, on.
   return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def snapshot(cluster):
-  """(updates, bytes by pair of tasks, processor seconds of the parameter servers), at a new row."""
+  """Waits for a row; returns (updates, bytes by pair of tasks, processor secs of the ps)."""
   before = len(cluster.rows())
   cluster.wait(lambda: len(cluster.rows()) > before, 'another row of metrics.csv')
   pids = {process.pid: name for name, process in cluster.processes.items()}
@@ -78,13 +78,13 @@ def snapshot(cluster):
 
 
 def between(counts, job, other):
-  """Bytes between all tasks of two jobs, both directions."""
+  """Returns the bytes between all tasks of two jobs, in both directions."""
   jobs = {(job, other), (other, job)}
   return sum(n for (a, b), n in counts.items() if (a.split('-')[0], b.split('-')[0]) in jobs)
 
 
 def measure(agent, learners, servers, secs):
-  """A row of the table, a dict."""
+  """Measures one combination; returns its row."""
   flags = [
       '--level_name=PongNoFrameskip-v4', f'--agent_name={agent}', f'--batch_size={BATCH_SIZE}',
       f'--unroll_length={UNROLL_LENGTH}', f'--envs_per_actor={ENVS}', '--num_actors=1',

@@ -1,12 +1,13 @@
-"""experiment.py with waiting in place of computing: what is left is what a cluster adds.
+"""Runs experiment.py with waits in place of computation, to measure what a cluster costs.
 
   python benchmarks/waiting_experiment.py UPDATE_SECS UNROLL_SECS [FLAGS...]
 
-A learner's gradients take UPDATE_SECS and are a thousandth of the weights; the unrolls of an actor
-take UNROLL_SECS and are noise of the real shapes. All else is the product: weights travel, batches
-wait in queues, gradients are added up and applied.
+A learner's gradients take UPDATE_SECS and are a thousandth of the weights; an actor's unrolls take
+UNROLL_SECS and are noise of the real shapes. Everything else is real: weights travel, batches wait
+in queues, gradients are summed and applied.
 """
 
+import argparse
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ from runtime import process
 
 
 def waits(secs, *inputs):
-  """A tensor that is there so many seconds after the inputs are."""
+  """Returns a tensor that is ready `secs` seconds after the inputs are."""
   import tensorflow as tf
 
   def wait(*unused):
@@ -31,7 +32,7 @@ def waits(secs, *inputs):
 
 
 def replace_gradients(secs):
-  """Learners wait."""
+  """Makes learners wait in place of computing gradients."""
   import tensorflow as tf
 
   from learning import learner, losses
@@ -47,7 +48,7 @@ def replace_gradients(secs):
 
 
 def replace_unrolls(secs):
-  """Actors wait, and send noise."""
+  """Makes actors wait in place of playing, and send noise."""
   import tensorflow as tf
 
   from acting import actor
@@ -83,13 +84,17 @@ def _noise(shape, dtype):
   ).read_value()  # fmt: skip
 
 
-def main(update_secs, unroll_secs, *flags):
-  """The program; returns its exit code."""
+def main():
+  """Runs the program; returns its exit code."""
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0], allow_abbrev=False)
+  parser.add_argument('update_secs', type=float, help='seconds of a learner for each update')
+  parser.add_argument('unroll_secs', type=float, help='seconds of an actor for each unroll')
+  options, flags = parser.parse_known_args()
   process.import_tensorflow()
-  replace_gradients(float(update_secs))
-  replace_unrolls(float(unroll_secs))
+  replace_gradients(options.update_secs)
+  replace_unrolls(options.unroll_secs)
   return experiment.main(['experiment.py', *flags])
 
 
 if __name__ == '__main__':
-  process.leave(main(*sys.argv[1:]))
+  process.leave(main())

@@ -20,6 +20,7 @@ class Clock:
 def an_update(**changes):
   return dict(
     dict(
+      dict.fromkeys(metrics.UPDATE_MEANS, 0.0),
       total_loss=3.0,
       policy_loss=1.0,
       baseline_loss=2.0,
