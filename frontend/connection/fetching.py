@@ -1,46 +1,64 @@
-"""Files of a host are listed and fetched, each whole or not at all, here or over SFTP.
+"""Lists and copies files of a host, of this machine or over SFTP, each in one step.
 
-What a host says is checked: a name is that of a file in the folder, and a size is what there is
-room for; memory does not grow with either.
+Replies of the host are checked: names are those of files in the folder, and sizes fit on the disk.
+Memory use does not grow with either.
 """
 
-import collections
+from __future__ import annotations
+
 import contextlib
 import os
 import shutil
 import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from common import files
 from frontend.errors import LOST, HostError
 
+if TYPE_CHECKING:
+  from frontend.connection import sftp
+
 CHUNK_BYTES = 256 * 1024
-# Of a file that is read into memory (a record, a list of checkpoints).
+# Limit for files that are read into memory (a record, a list of checkpoints).
 MOST_READ_BYTES = 16 * 1024 * 1024
-# How the names of files end that are not whole yet, and how old those of killed pulls are.
+# Ending of temporary names, and the age from which such files are of a pull that was killed.
 SUFFIX = '.pull'
 LEFTOVER_SECS = 3600.0
 
-# What tells a file that changed from one that did not. size: bytes; mtime: Unix time in whole
-# seconds, more SFTP does not tell.
-Version = collections.namedtuple('Version', 'size mtime')
+
+class Version(NamedTuple):
+  """Tells a file that has changed from one that has not.
+
+  Attributes:
+    size: bytes.
+    mtime: Unix time in whole seconds, the resolution of SFTP.
+  """
+
+  size: int
+  mtime: int
 
 
 class Missing(HostError):
-  """A file or folder that is not there, or no more."""
+  """A file or folder that does not exist (any more)."""
 
 
-def version(attributes):
-  """The `Version` in the attributes of a file, of this machine or of SFTP."""
+def version(attributes: os.stat_result) -> Version:
+  """Returns the `Version` of a file of this machine."""
   return Version(attributes.st_size, int(attributes.st_mtime))
 
 
 class LocalFiles:
-  """Files of this machine."""
+  """Reads files of this machine.
 
-  lost = (OSError,)
+  Attributes:
+    lost: exceptions of a file that cannot be read.
+  """
 
-  def listing(self, folder):
-    """{name: Version} of the files in a folder, without what lies deeper."""
+  lost: tuple[type[BaseException], ...] = (OSError,)
+
+  def listing(self, folder: str) -> dict[str, Version]:
+    """Returns {name: Version} of the files in a folder, without subfolders."""
     found = {}
     with self._named(folder), os.scandir(folder) as entries:
       for entry in entries:
@@ -49,21 +67,21 @@ class LocalFiles:
             found[entry.name] = version(entry.stat())
     return found
 
-  def open(self, path):
-    """(file, Version) of a file as it is now; later additions are not waited for."""
+  def open(self, path: str) -> tuple[Any, Version]:
+    """Returns (open file, its Version now); what is appended later is not read."""
     with self._named(path):
       file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb')
       found = os.fstat(file.fileno())
       return self._checked(file, stat.S_ISREG(found.st_mode), version(found), path)
 
-  def _checked(self, file, is_file, found, path):
+  def _checked(self, file: Any, is_file: bool, found: Version, path: str) -> tuple[Any, Version]:
     if not is_file:
       file.close()
       raise HostError('', f'{path} is no file')
     return file, found
 
-  def chunks(self, file, size, path):
-    """Yields the first `size` bytes of an open file, in parts."""
+  def chunks(self, file: Any, size: int, path: str) -> Iterator[bytes]:
+    """Yields the first `size` bytes of an open file in chunks; `path` is for messages."""
     left = size
     while left:
       with self._named(path):
@@ -74,7 +92,7 @@ class LocalFiles:
       yield data
 
   @contextlib.contextmanager
-  def _named(self, path):
+  def _named(self, path: str) -> Iterator[None]:
     try:
       yield
     except FileNotFoundError:
@@ -85,33 +103,33 @@ class LocalFiles:
 
 
 class RemoteFiles(LocalFiles):
-  """Files of another machine.
+  """Reads files of another machine.
 
   Args:
-    client: a `sftp.Client`.
+    client: connection to the machine.
   """
 
-  def __init__(self, client):
+  def __init__(self, client: sftp.Client) -> None:
     from frontend.connection import sftp
 
     self.lost = (*LOST, *sftp.INVALID_ANSWERS)
     self._sftp = client
 
-  def listing(self, folder):
-    """As in `LocalFiles`."""
+  def listing(self, folder: str) -> dict[str, Version]:
+    """Returns {name: Version} of the files in a folder, without subfolders."""
     with self._named(folder):
       found = self._sftp.listing(folder)
     return {name: Version(a.size, a.mtime) for name, a in found.items() if a.is_file}
 
-  def open(self, path):
-    """As in `LocalFiles`."""
+  def open(self, path: str) -> tuple[Any, Version]:
+    """Returns (open file, its Version now); what is appended later is not read."""
     with self._named(path):
       file = self._sftp.open(path, 'rb')
       found = self._sftp.attributes(file)
       return self._checked(file, found.is_file, Version(found.size, found.mtime), path)
 
-  def chunks(self, file, size, path):
-    """As in `LocalFiles`."""
+  def chunks(self, file: Any, size: int, path: str) -> Iterator[bytes]:
+    """Yields the first `size` bytes of an open file in chunks; `path` is for messages."""
     from frontend.connection import sftp
 
     pieces = self._sftp.pieces(file, size)
@@ -119,71 +137,76 @@ class RemoteFiles(LocalFiles):
       with self._named(path):
         try:
           data = next(pieces, None)
-        except sftp.Ended:
+        except sftp.EndOfData:
           raise HostError('', f'{path} became shorter while it was read; try again') from None
       if data is None:
         return
       yield data
 
   @contextlib.contextmanager
-  def _named(self, path):
-    self._sftp.begin()
+  def _named(self, path: str) -> Iterator[None]:
+    self._sftp.start_deadline()
     with super()._named(path):
       yield
 
 
-def read(files, path):
-  """All bytes of a small file; raises HostError, or Missing where there is none."""
-  file, found = files.open(path)
+def read(source: LocalFiles, path: str) -> bytes:
+  """Returns the contents of a small file.
+
+  Raises:
+    Missing: there is no such file.
+    HostError: it cannot be read, or is larger than MOST_READ_BYTES.
+  """
+  file, found = source.open(path)
   with file:
     if found.size > MOST_READ_BYTES:
       raise HostError('', f'{path} is said to have {found.size:,} bytes, which is no such file')
-    return b''.join(files.chunks(file, found.size, path))
+    return b''.join(source.chunks(file, found.size, path))
 
 
-def fetch(files, source, target):
-  """Copies a file, with its time, under another name first: nobody ever sees half of it.
+def fetch(source: LocalFiles, path: str, target: str) -> int:
+  """Copies a file and its modification time; no reader ever sees half of it.
 
   Args:
-    files: LocalFiles or RemoteFiles.
-    source: path there.
-    target: path here.
+    source: LocalFiles or RemoteFiles.
+    path: of the file there.
+    target: path on this machine.
 
   Returns:
-    How many bytes it has.
+    Its size in bytes.
 
   Raises:
-    HostError: it cannot be read, or written here; what `target` was before it still is.
     Missing: there is no such file.
+    HostError: it cannot be read or written; `target` is unchanged.
   """
-  file, found = files.open(source)
+  file, found = source.open(path)
   with file, _written(target) as copy:
     room = shutil.disk_usage(os.path.dirname(target) or '.').free
     if found.size > room:
       raise HostError(
-        '', f'{source} is said to have {found.size:,} bytes, and {target} has room for {room:,}'
+        '', f'{path} is said to have {found.size:,} bytes, and {target} has room for {room:,}'
       )
-    for data in files.chunks(file, found.size, source):
+    for data in source.chunks(file, found.size, path):
       copy.write(data)
     copy.flush()
     os.utime(copy.fileno(), (found.mtime, found.mtime))
   return found.size
 
 
-def write(data, target):
-  """Writes bytes to a file here, as `fetch` does."""
+def write(data: bytes, target: str) -> None:
+  """Writes bytes to a file of this machine in one step."""
   with _written(target) as copy:
     copy.write(data)
 
 
-def remove_leftovers(folder, now):
-  """Removes what pulls to a folder here have left that were killed; `now` in Unix seconds."""
+def remove_leftovers(folder: str, now: float) -> None:
+  """Removes temporary files that killed pulls have left in a folder; `now` is Unix seconds."""
   files.remove_leftovers(folder, SUFFIX, LEFTOVER_SECS, now)
 
 
 @contextlib.contextmanager
-def _written(target):
-  """A file to write to, which becomes `target`, on the disk, if nothing went wrong."""
+def _written(target: str) -> Iterator[BinaryIO]:
+  """Yields a temporary file that replaces `target`, durably, if no exception occurs."""
   try:
     with files.replacing(target, SUFFIX, durable=True) as copy:
       yield copy

@@ -1,14 +1,17 @@
-"""Certificates of host keys, which `@cert-authority` lines of known_hosts files vouch for.
+"""Certificates of host keys, signed by the `@cert-authority` keys of known_hosts files.
 
-The form is that of OpenSSH's PROTOCOL.certkeys. paramiko has verified that the host holds the key
-in it; what the certificate is worth is looked at here.
+The format is in OpenSSH's PROTOCOL.certkeys. paramiko has verified that the host has the private
+key; here, the certificate itself is verified.
 """
 
-import collections
+from __future__ import annotations
+
 import struct
 import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-# The algorithms for host keys with certificates, as paramiko names them, the modern ones.
+# Host key algorithms with certificates, under paramiko's names; those with SHA-1 are left out.
 KINDS = tuple(
   f'{kind}-cert-v01@openssh.com'
   for kind in (
@@ -16,28 +19,46 @@ KINDS = tuple(
     'rsa-sha2-512', 'rsa-sha2-256',
   )
 )  # fmt: skip
-# How many strings a public key has in it, by the begin of its type.
+# Number of strings in the public key of a certificate, by the beginning of its type.
 _KEY_STRINGS = {'ssh-ed25519-': 1, 'ecdsa-sha2-': 2, 'ssh-rsa-': 2}
 _HOST = 2
 
-# kind: 2 for that of a host; names: list of str; after, before: Unix seconds; critical: bytes;
-# authority: bytes of its key; signed, signature: bytes.
-Certificate = collections.namedtuple(
-  'Certificate', 'kind names after before critical authority signed signature'
-)
+
+class Certificate(NamedTuple):
+  """A certificate of a host key.
+
+  Attributes:
+    kind: 2 for a certificate of a host.
+    names: of the hosts that it is valid for.
+    after: Unix seconds from which it is valid.
+    before: Unix seconds until which it is valid.
+    critical: critical options.
+    authority: public key of the authority.
+    signed: the bytes that are signed.
+    signature: of the authority.
+  """
+
+  kind: int
+  names: list[str]
+  after: int
+  before: int
+  critical: bytes
+  authority: bytes
+  signed: bytes
+  signature: bytes
 
 
-def read(blob):
-  """The `Certificate` in bytes; ValueError where there is none."""
+def read(blob: bytes) -> Certificate:
+  """Parses a certificate; raises ValueError, with the reason, if it is not valid."""
   at = 0
 
-  def take(form):
+  def take(form: str) -> Any:
     nonlocal at
     (value,) = struct.unpack_from(form, blob, at)
     at += struct.calcsize(form)
     return value
 
-  def string():
+  def string() -> bytes:
     nonlocal at
     length = take('>I')
     if length > len(blob) - at:
@@ -50,11 +71,11 @@ def read(blob):
     strings = [count for begin, count in _KEY_STRINGS.items() if type_name.startswith(begin)]
     if not strings:
       raise ValueError(f'a certificate of the kind {type_name}')
-    for _ in range(1 + strings[0]):  # The first is random.
+    for _ in range(1 + strings[0]):  # A nonce and the public key.
       string()
-    take('>Q')  # Its number.
+    take('>Q')  # Serial number.
     kind = take('>I')
-    string()  # Its name.
+    string()  # Key id.
     principals, after, before = string(), take('>Q'), take('>Q')
     critical, _, _, authority = string(), string(), string(), string()
     signed = blob[:at]
@@ -66,7 +87,7 @@ def read(blob):
   )
 
 
-def _principals(data):
+def _principals(data: bytes) -> list[str]:
   names = []
   while data:
     (length,) = struct.unpack_from('>I', data)
@@ -75,12 +96,12 @@ def _principals(data):
   return names
 
 
-def problem(certificate, authorities, name):
-  """Why a certificate does not vouch for a host, as a sentence; None if it does.
+def problem(certificate: Certificate, authorities: Sequence[bytes], name: str) -> str | None:
+  """Returns why a certificate is not valid for a host, or None.
 
   Args:
-    certificate: a `Certificate`.
-    authorities: list of the keys, as bytes, that `@cert-authority` lines name for this host.
+    certificate: that the host has sent.
+    authorities: keys of `@cert-authority` lines for this host.
     name: of the host, or its HostKeyAlias.
   """
   if certificate.authority not in authorities:
@@ -98,16 +119,16 @@ def problem(certificate, authorities, name):
   return None
 
 
-def _is_signed(certificate):
+def _is_signed(certificate: Certificate) -> bool:
   import paramiko
 
   try:
     signature = paramiko.Message(certificate.signature)
-    if signature.get_text() == 'ssh-rsa':  # By SHA-1.
+    if signature.get_text() == 'ssh-rsa':  # With SHA-1.
       return False
     signature.rewind()
     kind = paramiko.Message(certificate.authority).get_text()
     key = paramiko.PKey.from_type_string(kind, certificate.authority)
     return bool(key.verify_ssh_sig(certificate.signed, signature))
-  except Exception:  # Of a key or a signature of any kind that paramiko does not know.
+  except Exception:  # paramiko raises many types for keys and signatures that it does not know.
     return False

@@ -173,7 +173,7 @@ class SshHost(_Host):
 
   def _run(self, script):
     return self._on_connection(
-      lambda client: scripts.RemoteScript(client, script), 'cannot run a command'
+      lambda client: scripts.RemoteScript(client.get_transport(), script), 'cannot run a command'
     )
 
   def _disconnect(self):

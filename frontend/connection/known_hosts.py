@@ -1,28 +1,45 @@
-"""Whether a host's key is the one that known_hosts files name, as OpenSSH reads them.
+"""Verifies host keys with known_hosts files, in the way of OpenSSH.
 
-Names may be hashed, hold `*` and `?`, or be denied by `!`. Keys of `@revoked` lines are refused;
-keys of `@cert-authority` lines vouch for hosts by certificates.
+Names may be hashed, contain `*` and `?`, or be negated with `!`. Keys of `@revoked` lines are
+refused; keys of `@cert-authority` lines sign certificates of hosts.
 """
+
+from __future__ import annotations
 
 import base64
 import binascii
-import collections
 import fnmatch
 import hashlib
 import hmac
 import os
 import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from frontend.connection import host_certificates
 from frontend.errors import HostError
 
-# marker: '', '@revoked' or '@cert-authority'; names: the field; kind: such as ssh-ed25519; key:
-# bytes; place: file and line.
-Entry = collections.namedtuple('Entry', 'marker names kind key place')
+
+class Entry(NamedTuple):
+  """A line of a known_hosts file.
+
+  Attributes:
+    marker: '', '@revoked' or '@cert-authority'.
+    names: the field with the names of hosts.
+    kind: type of the key, such as 'ssh-ed25519'.
+    key: the public key.
+    place: file and line.
+  """
+
+  marker: str
+  names: str
+  kind: str
+  key: bytes
+  place: str
 
 
-def read(paths):
-  """The entries of the files that are there; HostError where one cannot be read."""
+def read(paths: Iterable[str]) -> list[Entry]:
+  """Returns the entries of the files that exist; raises HostError if one cannot be read."""
   found = []
   for path in paths:
     try:
@@ -45,24 +62,24 @@ def read(paths):
   return found
 
 
-def place_of(host, port, alias):
-  """The name under which a host's key is kept."""
+def name_of(host: str, port: int, alias: str) -> str:
+  """Returns the name of a host in known_hosts files; `alias` is its HostKeyAlias or ''."""
   if alias:
     return alias.lower()
   return host.lower() if port == 22 else f'[{host.lower()}]:{port}'
 
 
-def entries_of(entries, host, port, alias):
-  """Those entries that are about this host: by its port or, where there are none, by its name."""
-  found = [entry for entry in entries if _names(entry.names, place_of(host, port, alias))]
+def entries_of(entries: Sequence[Entry], host: str, port: int, alias: str) -> list[Entry]:
+  """Returns the entries of a host with this port, or else those of the host without a port."""
+  found = [entry for entry in entries if _names(entry.names, name_of(host, port, alias))]
   trusted = any(not entry.marker for entry in found)
   if not trusted and not alias and port != 22:  # As ssh does.
     found += [entry for entry in entries if _names(entry.names, host.lower())]
   return found
 
 
-def _names(field, name):
-  """Whether a names field means this name."""
+def _names(field: str, name: str) -> bool:
+  """Returns whether a field of names matches a name."""
   if field.startswith('|1|'):
     _, _, salt, digest = (field.split('|') + ['', ''])[:4]
     try:
@@ -80,8 +97,8 @@ def _names(field, name):
   return matched
 
 
-def preferred_algorithms(entries, kinds):
-  """The algorithms for host keys, those first by which this host is known."""
+def preferred_algorithms(entries: Sequence[Entry], kinds: Sequence[str]) -> list[str]:
+  """Returns the host key algorithms, first those for which the entries hold a key."""
   if any(entry.marker == '@cert-authority' for entry in entries):
     kinds = (*host_certificates.KINDS, *kinds)
     return sorted(kinds, key=lambda kind: kind not in host_certificates.KINDS)
@@ -91,29 +108,40 @@ def preferred_algorithms(entries, kinds):
   return sorted(kinds, key=lambda kind: kind not in known)
 
 
-def fingerprint(key):
-  """A host key's fingerprint as ssh prints it."""
+def fingerprint(key: bytes) -> str:
+  """Returns the fingerprint of a host key as ssh prints it."""
   digest = hashlib.sha256(key).digest()
   return 'SHA256:' + base64.b64encode(digest).decode().rstrip('=')
 
 
-def verify(entries, revoked, key, kind, commands, name='', certificate=None):
-  """Raises HostError unless the key is the known one, or one that a known authority vouches for.
+def verify(
+  entries: Sequence[Entry],
+  revoked: Sequence[str],
+  key: bytes,
+  kind: str,
+  commands: tuple[str, str],
+  name: str = '',
+  certificate: bytes | None = None,
+) -> None:
+  """Verifies a host key, or its certificate.
 
   Args:
-    entries: of `entries_of`.
-    revoked: paths of `RevokedHostKeys`.
-    key: bytes of the key that the host shows.
+    entries: of the host, see `entries_of`.
+    revoked: paths of `RevokedHostKeys` files.
+    key: the key that the host has sent.
     kind: its type.
-    commands: (what forgets the host's key, what shows it and adds it), for a person to type.
-    name: of the host, as a certificate has it.
-    certificate: bytes of the certificate that came with the key, or None.
+    commands: commands for messages: one that forgets the host's key, one that shows and adds it.
+    name: of the host in certificates.
+    certificate: that the host has sent with its key, or None.
+
+  Raises:
+    HostError: the key is unknown, wrong or revoked; says what to do.
   """
   _refuse_revoked(entries, revoked, key)
-  doubt = 'it shows no certificate'
+  problem: str | None = 'it shows no certificate'
   if certificate:
-    doubt = _doubt(entries, revoked, name, certificate)
-    if doubt is None:
+    problem = _certificate_problem(entries, revoked, name, certificate)
+    if problem is None:
       return
   trusted = [entry for entry in entries if not entry.marker]
   if any(entry.key == key for entry in trusted):
@@ -131,14 +159,20 @@ def verify(entries, revoked, key, kind, commands, name='', certificate=None):
   if authority:
     raise HostError(
       'host key',
-      f'its host key is not known, and {doubt}, though {authority[0].place} trusts an authority '
+      f'its host key is not known, and {problem}, though {authority[0].place} trusts an authority '
       f'(@cert-authority); or compare the key itself and add it with: {add}',
     )
   raise HostError('host key', f'its host key is not known; compare and add it with: {add}')
 
 
-def _doubt(entries, revoked, name, blob):
-  """Why a certificate does not vouch for the host, or None; refuses one of a revoked authority."""
+def _certificate_problem(
+  entries: Sequence[Entry], revoked: Sequence[str], name: str, blob: bytes
+) -> str | None:
+  """Returns why a certificate is not valid for the host, or None.
+
+  Raises:
+    HostError: the key of its authority is revoked.
+  """
   try:
     certificate = host_certificates.read(blob)
   except ValueError as error:
@@ -148,8 +182,8 @@ def _doubt(entries, revoked, name, blob):
   return host_certificates.problem(certificate, keys, name)
 
 
-def _refuse_revoked(entries, paths, key):
-  """Refuses a key of a `@revoked` line or a `RevokedHostKeys` file, and an unreadable file."""
+def _refuse_revoked(entries: Sequence[Entry], paths: Sequence[str], key: bytes) -> None:
+  """Raises HostError for a revoked key, and for a `RevokedHostKeys` file that cannot be read."""
   for entry in entries:
     if entry.marker == '@revoked' and entry.key == key:
       raise HostError('host key', f'its host key {fingerprint(key)} is revoked ({entry.place})')
@@ -159,7 +193,7 @@ def _refuse_revoked(entries, paths, key):
       with open(path, 'rb') as file:
         data = file.read()
     except OSError as error:
-      reason = error.strerror or os.strerror(error.errno)
+      reason = error.strerror or os.strerror(error.errno or 0)
       raise HostError('host key', f'RevokedHostKeys {path} cannot be read: {reason}') from None
     if data.startswith(b'SSHKRL'):
       raise HostError(

@@ -1,123 +1,129 @@
-"""What each request to a host is answered with; a reply of another shape is the host's error.
+"""The schema of the reply to each request; any other reply is an error of the host.
 
-A host may run other code, or lie: whatever reads a reply may rely on its fields and their types,
-and print its strings. Strings come out as one line without what steers a terminal, but for a
-`_text`, which keeps its lines, and a `_path`, which is used as it is.
+A host may run other code, or lie. Code that reads a checked reply can rely on its fields and their
+types, and can print its strings: they are one line without control characters. Only a `_text` keeps
+its lines, and a `_path` is unchanged.
 """
+
+from __future__ import annotations
 
 import ipaddress
 import math
+from collections.abc import Callable
+from typing import Any
 
 from common import texts
 from frontend.errors import HostError
 
 MOST_LETTERS = 1 << 16
 MOST_ENTRIES = 100_000
-MOST_DIGITS = 1 << 63
+MOST_INT = 1 << 63
 
-# ---- The parts of a shape: functions of a value that return it, or raise _Wrong. -----------------
+# ---- Schemas: functions that return a checked value, or raise _Invalid. --------------------------
 
-
-class _Wrong(Exception):
-  """A value that is not of its shape; the text says where."""
+Schema = Callable[[Any], Any]
 
 
-def _line(value):
+class _Invalid(Exception):
+  """A value that does not fit its schema; the message says where."""
+
+
+def _line(value: Any) -> str:
   return texts.printable(_string(value)[:MOST_LETTERS])
 
 
-def _text(value):
+def _text(value: Any) -> str:
   return texts.printable_lines(_string(value))
 
 
-def _path(value):
+def _path(value: Any) -> str:
   if '\0' in _string(value):
-    raise _Wrong('not a path')
+    raise _Invalid('not a path')
   return value
 
 
-def _string(value):
+def _string(value: Any) -> str:
   if not isinstance(value, str):
-    raise _Wrong('not a string')
+    raise _Invalid('not a string')
   return value
 
 
-def _bool(value):
+def _bool(value: Any) -> bool:
   if not isinstance(value, bool):
-    raise _Wrong('not true or false')
+    raise _Invalid('not true or false')
   return value
 
 
-def _int(value):
-  if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= MOST_DIGITS:
-    raise _Wrong('not a whole number')
+def _int(value: Any) -> int:
+  if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= MOST_INT:
+    raise _Invalid('not a whole number')
   return value
 
 
-def _number(value):
+def _number(value: Any) -> float | None:
   if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) >= 1e300:
-    raise _Wrong('not a number')
+    raise _Invalid('not a number')
   return value if math.isfinite(value) else None
 
 
-def _or_none(shape):
-  return lambda value: None if value is None else shape(value)
+def _or_none(schema: Schema) -> Schema:
+  return lambda value: None if value is None else schema(value)
 
 
-def _list(shape):
-  def check(value):
+def _list(schema: Schema) -> Schema:
+  def check(value: Any) -> list[Any]:
     if not isinstance(value, list) or len(value) > MOST_ENTRIES:
-      raise _Wrong('not a list')
-    return [shape(entry) for entry in value]
+      raise _Invalid('not a list')
+    return [schema(entry) for entry in value]
 
   return check
 
 
-def _lines(count):
-  """A list of so many strings."""
+def _lines(count: int) -> Schema:
+  """A list of `count` strings."""
 
-  def check(value):
+  def check(value: Any) -> list[str]:
     if not isinstance(value, list) or len(value) != count:
-      raise _Wrong(f'not {count} strings')
+      raise _Invalid(f'not {count} strings')
     return list(map(_line, value))
 
   return check
 
 
-def _named(shape):
-  """A dict of any names."""
+def _named(schema: Schema) -> Schema:
+  """An object with any names, whose values fit the schema."""
 
-  def check(value):
+  def check(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or len(value) > MOST_ENTRIES:
-      raise _Wrong('not an object')
-    return {_line(name): shape(entry) for name, entry in value.items()}
+      raise _Invalid('not an object')
+    return {_line(name): schema(entry) for name, entry in value.items()}
 
   return check
 
 
-def _fields(_may=None, **must):
-  """A dict with these fields; those in `_may` may be absent, and others are let through clean."""
+def _fields(optional: dict[str, Schema] | None = None, /, **required: Schema) -> Schema:
+  """An object with these fields; strings of other fields are made printable."""
 
-  def check(value):
+  def check(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-      raise _Wrong('not an object')
+      raise _Invalid('not an object')
     found = {}
-    for name in must:
+    for name in required:
       if name not in value:
-        raise _Wrong(f'no {name}')
+        raise _Invalid(f'no {name}')
     for name, entry in value.items():
-      shape = must.get(name) or (_may or {}).get(name) or _clean
+      schema = required.get(name) or (optional or {}).get(name) or _clean
       try:
-        found[name] = shape(entry)
-      except _Wrong as wrong:
-        raise _Wrong(f'{name}: {wrong}') from None
+        found[name] = schema(entry)
+      except _Invalid as error:
+        raise _Invalid(f'{name}: {error}') from None
     return found
 
   return check
 
 
-def _clean(value):
-  """A value of any shape, its strings without what steers a terminal."""
+def _clean(value: Any) -> Any:
+  """Any value, with printable strings."""
   if isinstance(value, str):
     return _text(value)
   if isinstance(value, list):
@@ -127,22 +133,22 @@ def _clean(value):
   return value
 
 
-def _outcome(value):
+def _outcome(value: Any) -> list[Any]:
   """[whether a check passed, a sentence]."""
   if not isinstance(value, list) or len(value) != 2:
-    raise _Wrong('not a pair')
+    raise _Invalid('not a pair')
   return [_or_none(_bool)(value[0]), _line(value[1])]
 
 
-def _address(value):
+def _address(value: Any) -> str:
   try:
     return str(ipaddress.ip_address(_string(value)))
   except ValueError:
-    raise _Wrong('not an address') from None
+    raise _Invalid('not an address') from None
 
 
-def _addresses(value):
-  """The addresses of a name, or a sentence that says why there are none."""
+def _addresses(value: Any) -> str | list[str]:
+  """The addresses of a host name, or a sentence that says why there are none."""
   return _line(value) if isinstance(value, str) else _list(_address)(value)
 
 
@@ -172,8 +178,8 @@ _TASK = _fields(
 )
 _DONE = _fields()
 
-# Name of a request of frontend/host_side/agent.py: the shape of its reply.
-SHAPES = {
+# {request of frontend/host_side/agent.py: schema of its reply}
+SCHEMAS: dict[str, Schema] = {
   'hello': _fields({'python': _line, 'workdir': _line, 'numbered': _bool}),
   'has_session': _fields(there=_bool),
   'check': _fields(items=_named(_outcome), versions=_named(_or_none(_line))),
@@ -202,22 +208,22 @@ SHAPES = {
 }
 
 
-def checked(request, reply):
-  """The reply with clean strings.
+def checked(request: str, reply: Any) -> dict[str, Any]:
+  """Returns a reply with printable strings.
 
   Args:
     request: name of the request.
-    reply: what came, as json.loads gives it.
+    reply: the result of json.loads.
 
   Raises:
-    HostError: it is of another shape, or says why the host could not.
+    HostError: the reply does not fit its schema, or is an error message of the host.
   """
   if isinstance(reply, dict) and 'error' in reply:
     raise HostError('', str(reply['error'])[:MOST_LETTERS])
   try:
-    return SHAPES.get(request, _fields())(reply)
-  except (_Wrong, RecursionError) as wrong:
+    return SCHEMAS.get(request, _fields())(reply)
+  except (_Invalid, RecursionError) as error:
     raise HostError(
-      '', f'its answer to {request!r} is not what was asked for ({wrong}); --action=push copies '
+      '', f'its answer to {request!r} is not what was asked for ({error}); --action=push copies '
       'the code of this machine'
     ) from None  # fmt: skip

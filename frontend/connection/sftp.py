@@ -1,8 +1,13 @@
-"""SFTP with a host that is not believed: answers, listings and waiting are all limited.
+"""SFTP with an untrusted host: sizes of answers and listings, and waiting times, are limited.
 
-paramiko's client takes a packet of 16 MB for each request and a name of any kind, and plans its
-requests by the whole size that the host claims. Here memory and time are bounded whatever it says.
+paramiko's client accepts packets of 16 MB and any name, and schedules requests for the whole size
+that the host claims. Here, memory and time are bounded whatever the host answers.
 """
+
+# pyright: reportAttributeAccessIssue=false
+# `Client` uses private methods of paramiko.SFTPClient, which its type stubs leave out.
+
+from __future__ import annotations
 
 import collections
 import contextlib
@@ -10,6 +15,8 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import paramiko
 from paramiko.sftp import (
@@ -30,41 +37,51 @@ from common import texts
 
 # OpenSSH sends at most 256 KB a packet.
 MOST_PACKET_BYTES = 300 * 1024
-# Files in one folder, and answers to one listing.
+# Limit for the files in one folder, and for the answers to one listing.
 MOST_NAMES = 20_000
 PIECE_BYTES = 32 * 1024
-# Requests for parts of a file that are under way at a time.
+# Pieces of a file that are requested in advance.
 REQUESTS_AHEAD = 64
-# Longest silence of a host; and how long one answer (a piece of a file, one listing) may take.
+# Limits for the silence of a host, and for one answer (a piece of a file, one listing).
 SILENCE_SECS = 60.0
 ANSWER_SECS = 180.0
 
-# size: bytes; mtime: Unix time in whole seconds, more SFTP does not tell; is_file: whether it is a
-# file and no folder, link or device.
-Attributes = collections.namedtuple('Attributes', 'size mtime is_file')
+
+class Attributes(NamedTuple):
+  """Attributes of a file.
+
+  Attributes:
+    size: bytes.
+    mtime: Unix time in whole seconds, the resolution of SFTP.
+    is_file: whether it is a regular file, not a folder, link or device.
+  """
+
+  size: int
+  mtime: int
+  is_file: bool
 
 
 class ProtocolError(paramiko.SFTPError):
-  """An answer that no host gives which keeps to the protocol."""
+  """An answer that violates the protocol."""
 
-  def __init__(self, what):
+  def __init__(self, what: str) -> None:
     super().__init__(f'the host breaks the rules of SFTP: {what}')
 
 
-class Ended(Exception):
-  """A listing or a file has no more."""
+class EndOfData(Exception):
+  """The end of a listing or a file."""
 
 
 class Client(paramiko.SFTPClient):
-  """An SFTPClient that can be had with `Client.from_transport(transport)`."""
+  """An SFTPClient with limits; made by `Client.from_transport(transport)`."""
 
-  _deadline = None
+  _deadline: float | None = None
 
-  def begin(self):
-    """From now on, what is asked has ANSWER_SECS in all; without it, each packet has."""
+  def start_deadline(self) -> None:
+    """Limits all requests from now on to ANSWER_SECS together, instead of each packet."""
     self._deadline = time.monotonic() + ANSWER_SECS
 
-  def _read_all(self, n):
+  def _read_all(self, n: int) -> bytes:
     if n > MOST_PACKET_BYTES:
       raise ProtocolError(f'an answer of {n:,} bytes')
     deadline = self._deadline or time.monotonic() + ANSWER_SECS
@@ -80,27 +97,27 @@ class Client(paramiko.SFTPClient):
       data += more
     return bytes(data)
 
-  def stat(self, path):
-    """The `Attributes` of what is at a path."""
+  def stat(self, path: str) -> Attributes:  # pyright: ignore[reportIncompatibleMethodOverride]
+    """Returns the attributes of a path."""
     return self._found(CMD_STAT, path)
 
-  def attributes(self, file):
-    """The `Attributes` of an open file as its host has them now."""
+  def attributes(self, file: paramiko.SFTPFile) -> Attributes:
+    """Returns the current attributes of an open file."""
     return self._found(CMD_FSTAT, file.handle)
 
-  def _found(self, *request):
+  def _found(self, *request: Any) -> Attributes:
     kind, message = self._request(*request)
     if kind != CMD_ATTRS:
       raise ProtocolError('no attributes of a file')
     return _attributes(message)
 
-  def close(self):
-    """Ends the session; a connection that is lost has ended it."""
+  def close(self) -> None:
+    """Ends the session, if the connection still exists."""
     with contextlib.suppress(OSError, EOFError):
       super().close()
 
-  def listing(self, folder):
-    """{name: Attributes} of a folder, without names that are no plain names of a file in it."""
+  def listing(self, folder: str) -> dict[str, Attributes]:
+    """Returns {name: Attributes} of a folder, for names that are `is_plain`."""
     kind, message = self._request(CMD_OPENDIR, folder)
     if kind != CMD_HANDLE:
       raise ProtocolError('no handle of a folder')
@@ -109,7 +126,7 @@ class Client(paramiko.SFTPClient):
     for _ in range(MOST_NAMES):
       try:
         message = self._answer(CMD_NAME, *self._asked(CMD_READDIR, handle))
-      except Ended:
+      except EndOfData:
         self._request(CMD_CLOSE, handle)
         return found
       for name, attributes in _names(message):
@@ -119,10 +136,14 @@ class Client(paramiko.SFTPClient):
         break
     raise ProtocolError(f'more than {MOST_NAMES:,} files in one folder')
 
-  def pieces(self, file, size):
-    """Yields the first `size` bytes of an open file in parts; `Ended` where it is shorter."""
+  def pieces(self, file: paramiko.SFTPFile, size: int) -> Iterator[bytes]:
+    """Yields the first `size` bytes of an open file in pieces.
+
+    Raises:
+      EndOfData: the file is shorter.
+    """
     answers = _Answers()
-    pending = collections.deque()
+    pending: collections.deque[tuple[int, int, int]] = collections.deque()
     asked = 0
     while pending or asked < size:
       while asked < size and len(pending) < REQUESTS_AHEAD:
@@ -133,23 +154,23 @@ class Client(paramiko.SFTPClient):
       number, position, length = pending.popleft()
       data = self._data(answers, number, length)
       yield data
-      while len(data) < length:  # Less than asked is allowed; the rest is asked for again.
+      while len(data) < length:  # A short answer is allowed; the rest is requested again.
         position, length = position + len(data), length - len(data)
         data = self._data(*self._asked(CMD_READ, file.handle, int64(position), length), length)
         yield data
 
-  def _data(self, answers, number, length):
+  def _data(self, answers: _Answers, number: int, length: int) -> bytes:
     data = self._answer(CMD_DATA, answers, number).get_string()
     if not 0 < len(data) <= length:
       raise ProtocolError(f'{len(data):,} bytes where {length:,} were asked for')
     return data
 
-  def _asked(self, *request):
+  def _asked(self, *request: Any) -> tuple[_Answers, int]:
     answers = _Answers()
     return answers, self._async_request(answers, *request)
 
-  def _answer(self, kind, answers, number):
-    """The message that answers a request, of the kind that it must have; or `Ended`."""
+  def _answer(self, kind: int, answers: _Answers, number: int) -> paramiko.Message:
+    """Returns the answer to a request, which must be of this kind; raises EndOfData."""
     while number not in answers.found:
       self._read_response()
     found, message = answers.found.pop(number)
@@ -158,22 +179,26 @@ class Client(paramiko.SFTPClient):
     try:
       self._convert_status(message)
     except EOFError:
-      raise Ended from None
+      raise EndOfData from None
     raise ProtocolError('an answer of another kind')
 
 
 class _Answers:
-  """{number of a request: (kind, message)} of what has been answered and not been looked at."""
+  """Collects answers for paramiko.
 
-  def __init__(self):
-    self.found = {}
+  Attributes:
+    found: {number of a request: (kind, message)}.
+  """
 
-  def _async_response(self, kind, message, number):
+  def __init__(self) -> None:
+    self.found: dict[int, tuple[int, paramiko.Message]] = {}
+
+  def _async_response(self, kind: int, message: paramiko.Message, number: int) -> None:
     self.found[number] = kind, message
 
 
-def is_plain(name):
-  """Whether a name in a listing can only be that of a file in that folder, and can be printed."""
+def is_plain(name: object) -> bool:
+  """Returns whether a name in a listing is printable and cannot lead out of the folder."""
   return (
     isinstance(name, str)
     and 0 < len(name) <= 255
@@ -183,10 +208,10 @@ def is_plain(name):
   )
 
 
-def _names(message):
-  """Yields (name, Attributes) of an answer; a name that is not UTF-8 is None."""
+def _names(message: paramiko.Message) -> Iterator[tuple[str | None, Attributes]]:
+  """Yields (name, Attributes) of a listing; a name that is not UTF-8 is None."""
   count = message.get_int()
-  # Each has two strings and attributes, four bytes at least each.
+  # An entry has two strings and attributes, of at least four bytes each.
   if count * 12 > len(message.asbytes()):
     raise ProtocolError(f'{count:,} names in {len(message.asbytes()):,} bytes')
   for _ in range(count):
@@ -199,15 +224,16 @@ def _names(message):
       yield None, attributes
 
 
-def _attributes(message):
+def _attributes(message: paramiko.Message) -> Attributes:
   flags = message.get_int()
   size = message.get_int64() & (2**64 - 1) if flags & 1 else 0
   if flags & 2:
-    message.get_int(), message.get_int()  # User and group.
+    message.get_int()  # User.
+    message.get_int()  # Group.
   mode = message.get_int() if flags & 4 else 0
   mtime = 0
   if flags & 8:
-    message.get_int()  # When it was read.
+    message.get_int()  # Time of the last access.
     mtime = message.get_int()
   if flags & 0x80000000:
     count = message.get_int()
@@ -218,7 +244,7 @@ def _attributes(message):
   return Attributes(size, mtime, stat.S_ISREG(mode))
 
 
-# What an answer that makes no sense raises, on top of what a lost connection does.
+# Exceptions of invalid answers; those of a lost connection come in addition.
 INVALID_ANSWERS = (
   paramiko.SSHException,
   paramiko.SFTPError,

@@ -227,7 +227,7 @@ class Connection:
     try:
       return sftp.Client.from_transport(self._transport)
     except paramiko.SFTPError as noise:
-      script = scripts.RemoteScript(self, scripts.SFTP)
+      script = scripts.RemoteScript(self.get_transport(), scripts.SFTP)
       try:
         return sftp.Client(script.channel)
       except (OSError, EOFError, paramiko.SFTPError):
@@ -242,7 +242,7 @@ class Connection:
 
 
 def _entry(options):
-  return known_hosts.place_of(options.hostname, options.port, options.host_key_alias)
+  return known_hosts.name_of(options.hostname, options.port, options.host_key_alias)
 
 
 def _login(options):

@@ -14,7 +14,7 @@ NO_TASKS = '@impala {"tasks": []}\n'
 
 
 def test_every_request_has_a_shape():
-  assert set(replies.SHAPES) == set(agent.REQUESTS)
+  assert set(replies.SCHEMAS) == set(agent.REQUESTS)
 
 
 @pytest.mark.parametrize('numbered', [True, False], ids=['code of now', 'code of before'])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from frontend.connection import pip_output
+from frontend.connection import scripts
 
 NOTICES = """
 [notice] A new release of pip is available: 23.0.1 -> 25.3
@@ -43,7 +43,7 @@ NOTICES = """
   ],
 )
 def test_the_reason_is_said(output, said):
-  found = pip_output.reason(output)
+  found = scripts.pip_failure(output)
   if said == 'WARNING':
     assert 'DO NOT MATCH THE HASHES' in found and said not in found
   else:
