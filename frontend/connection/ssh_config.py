@@ -1,10 +1,11 @@
-"""What OpenSSH's configuration says about a connection, that of this user and that of the system.
+"""OpenSSH's configuration of a connection, of this user and of the system.
 
-The ssh program itself is asked (`ssh -G`): Include, Match, tokens and whatever comes in later
-versions mean here what they mean there. Where it cannot say, paramiko reads the files.
+The ssh program itself is asked (`ssh -G`), so Include, Match, tokens and features of later versions
+have the same meaning here. If that fails, paramiko reads the files.
 """
 
-import collections
+from __future__ import annotations
+
 import glob
 import hashlib
 import os
@@ -13,18 +14,21 @@ import shlex
 import socket
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from frontend.errors import HostError
 
 SYSTEM_CONFIG = '/etc/ssh/ssh_config'
-# `Match exec` and the look-up of canonical names run meanwhile.
+# `ssh -G` runs the commands of `Match exec` and looks up canonical names.
 ASK_SECS = 60
-_SEVERAL = ('identityfile', 'certificatefile')
+_LISTS = ('identityfile', 'certificatefile')
 _KEYS = ('id_rsa', 'id_ecdsa', 'id_ecdsa_sk', 'id_ed25519', 'id_ed25519_sk')
-# ssh knows no such user; knows no -G; or will not go over a host to that host, which does no harm.
-_NOT_SAID = r'No user exists|(?i:illegal|unknown|invalid) (option|argument)|jumphost loop'
-# What the configuration may say and this program does not do: {option: values that change nothing}.
-_UNREAD = {
+# Errors after which paramiko reads the files: this user id has no name; an ssh without -G; a jump
+# host that leads to itself, which does no harm.
+_CANNOT_ANSWER = r'No user exists|(?i:illegal|unknown|invalid) (option|argument)|jumphost loop'
+# Options that are ignored here: {option: values with which it has no effect}.
+_IGNORED = {
   'knownhostscommand': ('none',),
   'pkcs11provider': ('none',),
   'proxyusefdpass': ('no',),
@@ -32,23 +36,65 @@ _UNREAD = {
   'verifyhostkeydns': ('no', 'false', 'ask'),
 }
 
-# address: what was asked about. hostname, port, user: where to log in, and as whom; user is ''
-# where nobody has a name.
-# identity_files, certificate_files, known_hosts, revoked: paths. identities_only: bool. agent: path
-# of its socket, '' for none. host_key_alias: '' without one. jumps: list of `Jump`, the first hop
-# first. proxy_command: for a shell, '' without one. bind_address: '' for any. family: of socket.
-# connect_secs: float or None. unread: names of options that this program does not follow.
-Options = collections.namedtuple(
-  'Options',
-  'address hostname port user identity_files certificate_files identities_only agent '
-  'host_key_alias known_hosts revoked jumps proxy_command bind_address family connect_secs unread',
-)
-# A host on the way; port None and user '' for what the configuration says about it.
-Jump = collections.namedtuple('Jump', 'host port user')
+
+class Jump(NamedTuple):
+  """A jump host.
+
+  Attributes:
+    host: its address or alias.
+    port: None for the port of its own configuration.
+    user: '' for the user of its own configuration.
+  """
+
+  host: str
+  port: int | None
+  user: str
 
 
-def local_user():
-  """The name of this user, '' for a user id that has none."""
+class Options(NamedTuple):
+  """The options of a connection.
+
+  Attributes:
+    address: for which the configuration was read.
+    hostname: to connect to.
+    port: to connect to.
+    user: to log in as; '' if this user id has no name and none is configured.
+    identity_files: paths of private keys.
+    certificate_files: paths of certificates.
+    identities_only: whether the agent's other keys are not offered.
+    agent: path of the agent's socket, or ''.
+    host_key_alias: HostKeyAlias, or ''.
+    known_hosts: paths of known_hosts files.
+    revoked: paths of RevokedHostKeys files.
+    jumps: the jump hosts in the order of the hops.
+    proxy_command: for a shell, or ''.
+    bind_address: local address, or ''.
+    family: address family of the socket.
+    connect_timeout_secs: ConnectTimeout, or None.
+    ignored: names of options that are set and ignored here.
+  """
+
+  address: str
+  hostname: str
+  port: int
+  user: str
+  identity_files: list[str]
+  certificate_files: list[str]
+  identities_only: bool
+  agent: str
+  host_key_alias: str
+  known_hosts: list[str]
+  revoked: list[str]
+  jumps: list[Jump]
+  proxy_command: str
+  bind_address: str
+  family: int
+  connect_timeout_secs: float | None
+  ignored: list[str]
+
+
+def local_user() -> str:
+  """Returns the name of this user, or '' for a user id without a name."""
   import getpass
 
   try:
@@ -57,18 +103,18 @@ def local_user():
     return ''
 
 
-def read(address, port=None, username=''):
-  """The `Options` of a connection.
+def read(address: str, port: int | None = None, username: str = '') -> Options:
+  """Returns the options of a connection.
 
   Args:
     address: address, host name or alias.
-    port: int, or None for what the configuration says.
-    username: '' for what the configuration says.
+    port: None for the port of the configuration.
+    username: '' for the user of the configuration.
 
   Raises:
-    HostError: the configuration cannot be used.
+    HostError: the configuration cannot be read, or is not valid.
   """
-  found = raw(address, port, username)
+  found = _configured(address, port, username)
   host = _with_tokens(_one(found, 'hostname', address), {'h': address, '%': '%'})
   place = str(port or _one(found, 'port', '22'))
   user = username or _one(found, 'user', '') or local_user()
@@ -97,13 +143,13 @@ def read(address, port=None, username=''):
     family={'inet': socket.AF_INET, 'inet6': socket.AF_INET6}.get(
       _one(found, 'addressfamily', 'any'), socket.AF_UNSPEC
     ),
-    connect_secs=float(timeout) if re.fullmatch(r'\d+', timeout) else None,
-    unread=[name for name, idle in _UNREAD.items() if _one(found, name, '') not in ('', *idle)],
+    connect_timeout_secs=float(timeout) if re.fullmatch(r'\d+', timeout) else None,
+    ignored=[name for name, idle in _IGNORED.items() if _one(found, name, '') not in ('', *idle)],
   )
 
 
-def jumps(text):
-  """`[user@]host[:port],...` as a list of `Jump`; raises HostError where it is none."""
+def jumps(text: str) -> list[Jump]:
+  """Parses a ProxyJump, `[user@]host[:port],...`; raises HostError if it is not valid."""
   found = []
   for word in text.split(','):
     match = re.fullmatch(
@@ -118,7 +164,7 @@ def jumps(text):
   return found
 
 
-def _port(text):
+def _port(text: str) -> int:
   if not re.fullmatch(r'\d{1,5}', text) or not 0 < int(text) < 65536:
     raise HostError('reachable', f'the ssh configuration names port {text!r}; ports are 1 to 65535')
   return int(text)
@@ -127,19 +173,22 @@ def _port(text):
 # ---- Reading. ------------------------------------------------------------------------------------
 
 
-def raw(address, port=None, username=''):
-  """{option in small letters: its value as a string, or a list of strings}, as for OpenSSH."""
+Values = dict[str, Any]
+
+
+def _configured(address: str, port: int | None, username: str) -> Values:
+  """Returns {option in lower case: its value, a string, or a list of strings for _LISTS}."""
   return _ask_ssh(address, port, username) or _read_files(address)
 
 
-def _ask_ssh(address, port, username):
-  """As `raw`; None where there is no ssh that could say."""
+def _ask_ssh(address: str, port: int | None, username: str) -> Values | None:
+  """Asks the ssh program for the configuration; returns None if there is none, or it cannot."""
   words = ['-p', str(port)] if port else []
   words += ['-l', username] if username else []
   with tempfile.NamedTemporaryFile('w', prefix='impala-ssh', encoding='utf-8') as ours:
     account = _home_of_account()
     moved = account and os.path.realpath(account) != os.path.realpath(_home())
-    if moved:  # ssh looks into the account's home folder, whatever HOME says.
+    if account and moved:  # ssh ignores HOME and uses the home folder of the account.
       ours.write(
         f'Include "{_home()}/.ssh/config"\nMatch all\nInclude {SYSTEM_CONFIG}\nMatch all\n'
         f'UserKnownHostsFile "{_home()}/.ssh/known_hosts" "{_home()}/.ssh/known_hosts2"\n'
@@ -157,38 +206,41 @@ def _ask_ssh(address, port, username):
       raise HostError('reachable', f'`ssh -G {address}` gave no answer in {ASK_SECS} s') from None
   if result.returncode:
     said = result.stderr.decode(errors='replace')
-    if re.search(_NOT_SAID, said):
+    if re.search(_CANNOT_ANSWER, said):
       return None
     lines = [line for line in said.splitlines() if ': line ' in line] or said.splitlines() or ['?']
     raise HostError('reachable', f'the ssh configuration cannot be read: {lines[0]}')
-  found = {}
+  found: Values = {}
   for line in result.stdout.decode(errors='replace').splitlines():
     name, _, value = line.partition(' ')
-    if moved and value.startswith(account + '/'):
+    if account and moved and value.startswith(account + '/'):
       value = ' '.join(
         _home() + word[len(account) :] if word.startswith(account + '/') else word
         for word in value.split(' ')
       )
     name = name.lower()
-    if name in _SEVERAL:
+    if name in _LISTS:
       found.setdefault(name, []).append(value)
     else:
       found.setdefault(name, value)
   return found
 
 
-def _read_files(address):
+def _read_files(address: str) -> Values:
+  """Reads the configuration with paramiko."""
   import paramiko
 
   class Config(paramiko.SSHConfig):
-    """Leaves tokens to `read`, and does without the user's name where there is none."""
+    """Leaves tokens to `read`, and accepts a user id without a name."""
 
-    def _allowed_tokens(self, key):
+    def _allowed_tokens(self, key: str) -> list[str]:
       return []
 
-    def _does_match(self, match_list, *args, **kwargs):
+    def _does_match(self, match_list: Any, *args: Any, **kwargs: Any) -> bool:
       try:
-        return bool(match_list) and super()._does_match(match_list, *args, **kwargs)
+        # Its type stubs leave out private methods.
+        matches = super()._does_match  # pyright: ignore[reportAttributeAccessIssue]
+        return bool(match_list) and matches(match_list, *args, **kwargs)
       except (KeyError, OSError):
         return False
 
@@ -200,7 +252,7 @@ def _read_files(address):
     raise HostError('reachable', f'the ssh configuration cannot be read: {error}') from None
 
 
-def _with_includes(path, depth):
+def _with_includes(path: str, depth: int) -> str:
   try:
     with open(path, encoding='utf-8', errors='replace') as file:
       lines = file.read().splitlines()
@@ -224,25 +276,25 @@ def _with_includes(path, depth):
 # ---- Values. -------------------------------------------------------------------------------------
 
 
-def _one(found, name, default, keep_none=False):
+def _one(found: Values, name: str, default: str, keep_none: bool = False) -> str:
   value = found.get(name, default)
   if isinstance(value, list):
     value = ' '.join(value)
   return default if value.lower() == 'none' and not keep_none else value
 
 
-def _words(text):
+def _words(text: str) -> list[str]:
   try:
     return shlex.split(text)
   except ValueError:
     return text.split()
 
 
-def _home():
+def _home() -> str:
   return os.path.expanduser('~')
 
 
-def _home_of_account():
+def _home_of_account() -> str | None:
   import pwd
 
   try:
@@ -251,16 +303,16 @@ def _home_of_account():
     return None
 
 
-def _with_home(path):
+def _with_home(path: str) -> str:
   return os.path.expanduser(path) if path.startswith('~') else path
 
 
-def _with_tokens(text, tokens):
+def _with_tokens(text: str, tokens: Mapping[str, str]) -> str:
   return re.sub(r'%(.)', lambda match: tokens.get(match[1], match[0]), text)
 
 
-def _paths(values, tokens):
-  """Paths with tokens, `~` and `${VARIABLE}` replaced; without `none`."""
+def _paths(values: Sequence[str], tokens: Mapping[str, str]) -> list[str]:
+  """Returns paths with tokens, `~` and `${VARIABLE}` replaced, without `none`."""
   return [
     os.path.expandvars(_with_home(_with_tokens(value, tokens)))
     for value in values
@@ -268,8 +320,8 @@ def _paths(values, tokens):
   ]
 
 
-def _agent(value, tokens):
-  """Path of the agent's socket, '' for none."""
+def _agent(value: str, tokens: Mapping[str, str]) -> str:
+  """Returns the path of the agent's socket, or ''."""
   if value.lower() == 'none':
     return ''
   if value == 'SSH_AUTH_SOCK':
@@ -279,7 +331,7 @@ def _agent(value, tokens):
   return _paths([value], tokens)[0]
 
 
-def _tokens(address, host, port, user, alias, jump):
+def _tokens(address: str, host: str, port: str, user: str, alias: str, jump: str) -> dict[str, str]:
   here = socket.gethostname()
   mixed = hashlib.sha1((here + host + port + user + jump).encode()).hexdigest()
   return {

@@ -1,4 +1,6 @@
-"""Logging in with keys, of an agent and of files, in OpenSSH's order; never with a password."""
+"""Logs in with keys of an agent and of files, in OpenSSH's order; never with a password."""
+
+from __future__ import annotations
 
 import base64
 import contextlib
@@ -6,22 +8,29 @@ import os
 import shlex
 import socket
 import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from frontend.connection import ssh_config
 from frontend.errors import HostError
 
-AGENT_SECS = 60  # Some agents ask the person.
+if TYPE_CHECKING:
+  import paramiko
+  from paramiko.agent import AgentSSH
+
+AGENT_SECS = 60  # Some agents ask the user to confirm.
 
 
-def log_in(transport, options, add_key):
-  """Logs in with the first key that the host takes.
+def log_in(transport: paramiko.Transport, options: ssh_config.Options, add_key: str) -> None:
+  """Logs in with the first key that the host accepts.
 
   Args:
-    transport: a paramiko Transport whose host key is accepted.
-    options: Options of frontend/connection/ssh_config.py.
-    add_key: the command that puts a key on the host, for a person to type.
+    transport: to the host, whose key has been verified.
+    options: of the host.
+    add_key: command, for messages, that adds the user's key on the host.
 
   Raises:
-    HostError: no key was accepted, and what to do about it.
+    HostError: no key was accepted; says what to do.
   """
   if not options.user:
     raise HostError(
@@ -49,8 +58,8 @@ def log_in(transport, options, add_key):
   )
 
 
-def _try_keys(transport, user, keys):
-  """Tries one key after another; returns None once one was accepted, else why none was."""
+def _try_keys(transport: paramiko.Transport, user: str, keys: _Keys) -> str | None:
+  """Tries one key after another; returns None when one is accepted, else why none was."""
   import paramiko
 
   tried = 0
@@ -79,15 +88,16 @@ class _Keys:
   """Iterates over the keys to offer.
 
   Attributes:
-    locked: paths of files with a passphrase.
-    damaged: sentences about files that hold no key.
+    locked: paths of keys with a passphrase.
+    damaged: sentences about files that cannot be used.
   """
 
-  def __init__(self, options, agent):
+  def __init__(self, options: ssh_config.Options, agent: _Agent) -> None:
     self._options, self._agent = options, agent
-    self.locked, self.damaged = [], []
+    self.locked: list[str] = []
+    self.damaged: list[str] = []
 
-  def __iter__(self):
+  def __iter__(self) -> Iterator[paramiko.PKey]:
     files = [path for path in self._options.identity_files if os.path.exists(path)]
     public = {_public_part(path): path for path in files}
     held = self._agent.keys()
@@ -100,8 +110,8 @@ class _Keys:
       if path not in done:
         yield from self._of_file(path)
 
-  def _of_file(self, path):
-    """The key in a file, with its certificates first."""
+  def _of_file(self, path: str) -> Iterator[paramiko.PKey]:
+    """Yields the key in a file, with each of its certificates first."""
     import paramiko
 
     try:
@@ -118,16 +128,22 @@ class _Keys:
     for certificate in [*self._options.certificate_files, path + '-cert.pub']:
       if os.path.exists(certificate):
         with_certificate = _load(path)
+        if with_certificate is None:
+          continue
         try:
           with_certificate.load_certificate(certificate)
-        except (paramiko.SSHException, ValueError):  # That of another key.
+        except (paramiko.SSHException, ValueError):  # It belongs to another key.
           continue
         yield with_certificate
     yield key
 
 
-def _load(path):
-  """The key in a file, None for an unknown kind; PasswordRequiredException with a passphrase."""
+def _load(path: str) -> paramiko.PKey | None:
+  """Returns the key in a file, or None for a key of an unknown type.
+
+  Raises:
+    paramiko.PasswordRequiredException: it has a passphrase.
+  """
   import paramiko
 
   with open(path, 'rb') as file:
@@ -143,8 +159,8 @@ def _load(path):
   return None
 
 
-def _public_part(path):
-  """The public key beside a private one, or in front of it, as bytes; b'' where there is none."""
+def _public_part(path: str) -> bytes:
+  """Returns the public key of a private key file, from PATH.pub or the file itself, or b''."""
   import paramiko
 
   with contextlib.suppress(OSError, ValueError, IndexError):
@@ -156,7 +172,7 @@ def _public_part(path):
     magic = b'openssh-key-v1\0'
     if data.startswith(magic):
       message = paramiko.Message(data[len(magic) :])
-      for _ in range(3):  # Cipher, and how its key is derived.
+      for _ in range(3):  # Cipher, key derivation function and its options.
         message.get_string()
       message.get_int()
       return message.get_string()
@@ -164,21 +180,22 @@ def _public_part(path):
 
 
 class _Agent:
-  """An agent's keys, while the context lasts.
+  """A context manager for the connection to an ssh-agent.
 
   Args:
-    path: of its socket, '' for none.
+    path: of its socket, or ''.
 
   Attributes:
-    runs: whether it answers.
+    runs: whether the agent answers.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: str) -> None:
     self._path = path
-    self._agent = self._socket = None
+    self._agent: AgentSSH | None = None
+    self._socket: socket.socket | None = None
     self.runs = False
 
-  def __enter__(self):
+  def __enter__(self) -> _Agent:
     from paramiko.agent import AgentSSH
 
     if self._path:
@@ -187,16 +204,16 @@ class _Agent:
       try:
         self._socket.connect(self._path)
         self._agent = AgentSSH()
-        self._agent._connect(self._socket)
+        self._agent._connect(self._socket)  # pyright: ignore[reportAttributeAccessIssue]
         self.runs = True
-      except Exception:  # Whatever it is, it is no agent.
+      except Exception:  # It is not an agent.
         self._agent = None
     return self
 
-  def keys(self):
-    """Its keys, [] without an agent."""
+  def keys(self) -> list[paramiko.PKey]:
+    """Returns the agent's keys; [] without an agent."""
     return list(self._agent.get_keys()) if self._agent else []
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object) -> None:
     if self._socket:
       self._socket.close()

@@ -66,11 +66,11 @@ def test_match_and_the_rest_of_what_a_connection_needs(config, tmp_path):
   assert far.certificate_files == [str(tmp_path / 'c_2222')]
   assert [path.lower() for path in far.known_hosts[:2]] == [f'{tmp_path}/kh_trainer', '/else']
   assert far.revoked == ['/revoked'] and far.bind_address == '127.0.0.9'
-  assert (far.family, far.connect_secs) == (ssh_config.socket.AF_INET6, 7)
-  assert far.unread == ['knownhostscommand']
+  assert (far.family, far.connect_timeout_secs) == (ssh_config.socket.AF_INET6, 7)
+  assert far.ignored == ['knownhostscommand']
   assert far.proxy_command == 'nc -x "a b" far 2222 ann %'
   other = ssh_config.read('far', None, 'bob')
-  assert (other.host_key_alias, other.identities_only, other.unread) == ('', False, [])
+  assert (other.host_key_alias, other.identities_only, other.ignored) == ('', False, [])
 
 
 @pytest.mark.parametrize(
