@@ -1,11 +1,13 @@
-"""What the processes of workers start ends with them, and with the program that has the workers.
+"""Ends all processes that workers have started, when a worker or the whole program ends.
 
-A simulator may start programs of its own, in sessions of their own. They are told by the session of
-their worker, and by a variable in their environment. Linux only.
+A simulator may start programs of its own, in their own sessions. They are recognised by the session
+of their worker, and by a variable in their environment. Linux only.
 
-As a program, it waits until the one that started it has gone, and then ends what that one left:
-python common/descendants.py LIFELINE MARK.
+Run as a program (python common/descendants.py LIFELINE MARK), it waits until the process that
+started it has ended, and then kills what that process has left.
 """
+
+from __future__ import annotations
 
 import contextlib
 import os
@@ -14,15 +16,16 @@ import subprocess
 import sys
 import threading
 
-# Whoever descends from a worker has this variable: the mark of the program, ':' and a number.
+# All descendants of a worker have this variable: the mark of the program, ':' and a number.
 VARIABLE = 'IMPALA_WORKER'
 
 _lock = threading.Lock()
-_watched = {}  # Process id (a forked program is another one) -> (mark, our end of the lifeline).
+# {process id: (mark, our end of the lifeline)}; a forked process needs a mark of its own.
+_watched: dict[int, tuple[str, int]] = {}
 
 
-def mark():
-  """The mark of this program; from the first call on, a process waits for this one's end."""
+def mark() -> str:
+  """Returns the mark of this program; the first call starts the process that waits for its end."""
   with _lock:
     if os.getpid() not in _watched:
       _watched.clear()
@@ -30,11 +33,11 @@ def mark():
     return _watched[os.getpid()][0]
 
 
-def _watch():
+def _watch() -> tuple[str, int]:
   own = f'{os.getpid()}-{os.urandom(8).hex()}'
-  lifeline, our_end = os.pipe()  # Nobody writes to it. It closes with this process.
+  lifeline, our_end = os.pipe()  # Nothing is written to it; it closes when this process ends.
   try:
-    # It is a grandchild: nobody here has to wait for its end.
+    # It forks, so that this process need not wait for it.
     subprocess.run(
       [sys.executable, '-I', '-S', os.path.abspath(__file__), str(lifeline), own],
       stdin=subprocess.DEVNULL,
@@ -49,14 +52,14 @@ def _watch():
   return own, our_end
 
 
-def end(sessions, marks):
-  """Kills all processes of sessions, and all whose environment has one of the marks, but this one.
+def end(sessions: set[int], marks: set[str]) -> None:
+  """Kills all processes that are in one of the sessions or have one of the marks, but this one.
 
   Args:
-    sessions: set of session ids.
-    marks: set of values of `VARIABLE`, or beginnings that end with ':'.
+    sessions: session ids.
+    marks: values of `VARIABLE`, or prefixes of them that end with ':'.
   """
-  # What they start meanwhile is found by the next look.
+  # Each round finds what was started during the last one.
   for _ in range(10):
     found = [pid for pid in _all_pids() if _belongs(pid, sessions, marks)]
     for pid in found:
@@ -66,14 +69,14 @@ def end(sessions, marks):
       return
 
 
-def _all_pids():
+def _all_pids() -> list[int]:
   return [int(name) for name in os.listdir('/proc') if name.isdigit() and int(name) != os.getpid()]
 
 
-def _belongs(pid, sessions, marks):
+def _belongs(pid: int, sessions: set[int], marks: set[str]) -> bool:
   try:
     with open(f'/proc/{pid}/stat', 'rb') as file:
-      # pid (command) state parent group session ...; the command may have any character.
+      # pid (command) state parent group session ...; the command may contain any character.
       state, _, _, session = file.read().rpartition(b')')[2].split()[:4]
     if state in (b'Z', b'X'):
       return False
@@ -81,14 +84,14 @@ def _belongs(pid, sessions, marks):
       return True
     with open(f'/proc/{pid}/environ', 'rb') as file:
       variables = file.read().split(b'\0')
-  except (OSError, ValueError):  # It has gone, or is another user's.
+  except (OSError, ValueError):  # It has ended, or belongs to another user.
     return False
   prefix = f'{VARIABLE}='.encode()
   values = [os.fsdecode(v[len(prefix) :]) for v in variables if v.startswith(prefix)]
   return any(v == m or (m.endswith(':') and v.startswith(m)) for v in values for m in marks)
 
 
-def _main(lifeline, own):
+def _main(lifeline: str, own: str) -> None:
   if os.fork():
     return
   os.read(int(lifeline), 1)  # Returns when the last writing end has closed.

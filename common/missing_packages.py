@@ -1,4 +1,6 @@
-"""What a program says where the Python that runs it lacks the packages of requirements.txt."""
+"""The message of a program whose Python lacks the packages of requirements.txt."""
+
+from __future__ import annotations
 
 import os
 import sys
@@ -12,14 +14,14 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _EXIT_CODE = 2
 
 
-def leave(error, program):
-  """Ends the process with a sentence if an exception is about a package that is missing.
+def leave(error: BaseException, program: str) -> None:
+  """Exits with a sentence if an exception is the ModuleNotFoundError of a missing package.
 
   Args:
-    error: an exception; any but a ModuleNotFoundError of such a package is let pass.
-    program: str, the name of the program in front of the sentence.
+    error: any other exception is ignored.
+    program: its name begins the sentence.
   """
-  module = (getattr(error, 'name', None) or '').partition('.')[0]
+  module = str(getattr(error, 'name', None) or '').partition('.')[0]
   if not isinstance(error, ModuleNotFoundError) or module not in _MODULES:
     return
   venv = os.path.join(_ROOT, '.venv')

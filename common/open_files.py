@@ -1,21 +1,23 @@
-"""The limit of open files is raised where it is low, or it is said what was needed."""
+"""Raises the limit of open files."""
+
+from __future__ import annotations
 
 import os
 import resource
 
-# Whatever else opens files meanwhile: TensorFlow, connections, checkpoints.
+# For TensorFlow, connections and checkpoints.
 _SPARE = 64
-_MOST = 65_536  # Enough for everybody, where there is no limit.
+_MOST = 65_536  # The limit to set if the hard limit is infinite.
 
 
-def raise_limit(more=0):
-  """Raises the soft limit of open files as far as the hard one allows.
+def raise_limit(more: int = 0) -> str:
+  """Raises the soft limit of open files up to the hard limit.
 
   Args:
-    more: how many files will be opened, beside what else a program needs.
+    more: number of files that will be opened, beside those that every program needs.
 
   Returns:
-    '' or, where the hard limit is too low for that, a sentence that says so.
+    '', or a sentence if the hard limit is too low.
   """
   needed = len(os.listdir('/proc/self/fd')) + more + _SPARE
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

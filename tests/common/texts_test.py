@@ -52,3 +52,11 @@ def test_durations(secs, text):
 )
 def test_numbers_as_bars(values, encoding, text):
   assert texts.spark(values, encoding) == text
+
+
+def test_similar_words_are_suggested():
+  known = ['logdir', 'level_name', 'log_every']
+  assert texts.did_you_mean('logdri', known, '--{}') == 'did you mean --logdir?'
+  assert texts.did_you_mean('level', known, count=2, cutoff=0.1).startswith('did you mean level_')
+  assert ' or ' in texts.did_you_mean('level', known, count=2, cutoff=0.1)
+  assert texts.did_you_mean('batch_size', known) == ''
