@@ -78,12 +78,13 @@ def test_a_file_of_an_earlier_version_gets_the_new_columns_empty(tmp_path):
   with reporting_run(tmp_path) as writer:
     writer.write(a_row(100, entropy_cost=0.5))
   path = tmp_path / 'metrics.csv'
-  earlier = [line.rpartition(',')[0] for line in path.read_text().splitlines()]
+  number = METRIC_COLUMNS.index('entropy_cost')
+  earlier = [','.join(line.split(',')[:number]) for line in path.read_text().splitlines()]
   assert earlier[0].endswith(',learning_rate')
   path.write_text('\n'.join(earlier) + '\n')
   with reporting_run(tmp_path) as writer:
     writer.write(a_row(200, entropy_cost=0.25))
-  assert path.read_text().splitlines()[1] == earlier[1] + ','
+  assert path.read_text().splitlines()[1] == earlier[1] + ',' * (len(METRIC_COLUMNS) - number)
   rows = rows_of(tmp_path, 'metrics.csv')
   assert [row['entropy_cost'] for row in rows] == ['', '0.25']
   assert [row['environment_frames'] for row in rows] == ['100', '200']
