@@ -1,14 +1,14 @@
-"""Turns flags, TF_CONFIG, a step of Slurm or a run's folder into a `Cluster`, or says why not."""
+"""Reads the `Cluster` of this task from flags, TF_CONFIG, a Slurm step or a run's folder."""
 
-import collections
 import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from runtime import cluster_file, slurm
 from runtime.cluster import JOBS, LOCAL, Cluster
 from runtime.peers import check_port, check_resolves
 from runtime.process import BadInput, RunFailed
 
-SOURCES = ('flags', 'tf_config', 'slurm', 'run', 'auto')
 _OTHER_NAMES = {
   'chief': 'the chief here is the first learner: write "learner"',
   'master': 'the master here is the first learner: write "learner"',
@@ -19,31 +19,37 @@ _EXAMPLE = (
   '"task": {"type": "learner", "index": 0}}'
 )
 
-Given = collections.namedtuple(
-  'Given',
-  'ps_hosts learner_hosts actor_hosts job_name task slurm_ps slurm_learners spare_actors logdir',
-  defaults=(1, 1, 0, ''),
-)
-Given.__doc__ = """The flags of these names; lists of 'host:port', '' and -1 where left open."""
-_NUM_PLACES = 5  # Those of them that place a task.
+
+class Given(NamedTuple):
+  """The flags of these names; lists of 'host:port'. What is left out is [], '' or -1."""
+
+  ps_hosts: list[str]
+  learner_hosts: list[str]
+  actor_hosts: list[str]
+  job_name: str
+  task: int
+  slurm_ps: int = 1
+  slurm_learners: int = 1
+  spare_actors: int = 0
+  logdir: str = ''
 
 
-def read(source, given, environ):
-  """Who is who.
+_NUM_PLACES = 5  # The first fields of `Given`, which say what this task is.
+
+
+def read(source: str, given: Given, environ: Mapping[str, str]) -> Cluster:
+  """Returns the cluster and this task's place in it; changes nothing.
 
   Args:
-    source: one of `SOURCES`. 'auto' reads TF_CONFIG if it is set (flags beside it have to agree), a
-      step of Slurm if neither TF_CONFIG nor a flag is set, and else the flags. 'run' reads the
-      folder `given.logdir` of a run that is under way, for a spare actor.
-    given: `Given`.
-    environ: dict of environment variables.
-
-  Returns:
-    `runtime.cluster.Cluster`.
+    source: the value of --cluster. 'auto' reads TF_CONFIG if it is set (flags beside it have to
+      agree), a Slurm step if neither TF_CONFIG nor a flag is set, and else the flags. 'run' reads
+      the folder `given.logdir` of a run that is under way, for a spare actor.
+    given: the flags.
+    environ: environment variables.
 
   Raises:
     BadInput: in one sentence.
-    RunFailed: the port that follows from the job of Slurm is taken.
+    RunFailed: the port that follows from Slurm's job id is taken.
   """
   if source == 'auto':
     has_flags = any(given[:4]) or given.task != -1
@@ -56,10 +62,11 @@ def read(source, given, environ):
   return {'tf_config': _from_tf_config, 'slurm': _from_slurm}[source](given, environ)
 
 
-def _from_flags(given):
+def _from_flags(given: Given) -> Cluster:
   if given.task < -1:
     raise BadInput(f'--task={given.task} is neither -1 (local training) nor an index from 0')
-  jobs = dict(zip(JOBS, given[:3], strict=True))
+  hosts = (given.ps_hosts, given.learner_hosts, given.actor_hosts)
+  jobs: dict[str, list[str]] = dict(zip(JOBS, hosts, strict=True))
   if not given.job_name:
     if given.task >= 0:
       raise BadInput(f'--task={given.task} needs --job_name=ps, learner or actor')
@@ -76,7 +83,7 @@ def _from_flags(given):
   )
 
 
-def _from_run(given):
+def _from_run(given: Given) -> Cluster:
   if not given.logdir:
     raise BadInput('--cluster=run needs --logdir, the folder of the run to join')
   if given.job_name not in ('', 'actor'):
@@ -87,11 +94,11 @@ def _from_run(given):
   task = len(jobs['actor']) + given.task
   hosts = given._replace(job_name='', task=-1)
   _check_flags_agree(hosts, jobs, 'actor', task, f'the run in {given.logdir}')
-  labels = dict.fromkeys(JOBS, f'the run in {given.logdir}')
+  labels: dict[str, str] = dict.fromkeys(JOBS, f'the run in {given.logdir}')
   return _checked(jobs, 'actor', task, labels, '--task=', spare_actors=given.task + 1)
 
 
-def _from_tf_config(given, environ):
+def _from_tf_config(given: Given, environ: Mapping[str, str]) -> Cluster:
   text = environ.get('TF_CONFIG')
   if not text:
     raise BadInput(f'--cluster=tf_config needs the environment variable TF_CONFIG: {_EXAMPLE}')
@@ -99,12 +106,14 @@ def _from_tf_config(given, environ):
     config = json.loads(text)
   except ValueError as e:
     raise BadInput(f'TF_CONFIG is not JSON ({e}); it is written {_EXAMPLE}') from None
-  parts = config if isinstance(config, dict) else {}
-  jobs, place = parts.get('cluster'), parts.get('task')
+  parts: dict[str, Any] = config if isinstance(config, dict) else {}
+  jobs: Any = parts.get('cluster')
+  place: Any = parts.get('task')
   for name, part in (('cluster', jobs), ('task', place)):
     if not isinstance(part, dict):
       raise BadInput(f'TF_CONFIG has no object {name!r}; it is written {_EXAMPLE}')
-  job, task = place.get('type'), place.get('index')
+  job: Any = place.get('type')
+  task: Any = place.get('index')
   for name in [*jobs, job]:
     if name not in JOBS:
       hint = _OTHER_NAMES.get(str(name), 'the jobs are ps, learner and actor')
@@ -116,28 +125,30 @@ def _from_tf_config(given, environ):
     raise BadInput(f'TF_CONFIG: task.index is {task!r}, not a number from 0')
   jobs = {name: jobs.get(name, []) for name in JOBS}
   _check_flags_agree(given, jobs, job, task, 'TF_CONFIG')
-  labels = {name: f'TF_CONFIG: cluster.{name}' for name in JOBS}
-  # A cluster manager may start a task before there are names for the others: they are waited for.
+  labels: dict[str, str] = {name: f'TF_CONFIG: cluster.{name}' for name in JOBS}
+  # A cluster manager may start a task before the names of the others resolve.
   return _checked(
     jobs, job, task, labels, 'TF_CONFIG: task.index=', True, spare_actors=given.spare_actors
   )
 
 
-def _from_slurm(given, environ):
+def _from_slurm(given: Given, environ: Mapping[str, str]) -> Cluster:
   step = slurm.read_step(environ)
   numbers = (given.slurm_ps, given.slurm_learners)
   jobs, job, task = slurm.jobs_of(step, *numbers)
   _check_flags_agree(given, jobs, job, task, 'Slurm')
-  labels = dict.fromkeys(JOBS, 'SLURM_STEP_NODELIST')
+  labels: dict[str, str] = dict.fromkeys(JOBS, 'SLURM_STEP_NODELIST')
   cluster = _checked(jobs, job, task, labels, 'SLURM_PROCID=')
   try:
     check_port(cluster.address(cluster.name))
-  except BadInput as e:  # Nothing that the user wrote, and the other program may go.
+  except BadInput as e:  # The user did not choose the port, and it may become free.
     raise RunFailed(f'{e}, and follows from SLURM_JOB_ID: another job has other ports') from None
   return cluster._replace(visible_gpus=slurm.visible_gpus(environ, step, job, *numbers))
 
 
-def _check_flags_agree(given, jobs, job, task, source):
+def _check_flags_agree(
+  given: Given, jobs: Mapping[str, list[str]], job: str, task: int, source: str
+) -> None:
   places = zip(Given._fields, given[:_NUM_PLACES], [*jobs.values(), job, task])
   for name, ours, theirs in places:
     left_open = ours == -1 if name == 'task' else not ours
@@ -146,9 +157,26 @@ def _check_flags_agree(given, jobs, job, task, source):
       raise BadInput(f'--{name}={ours} contradicts {source}, which has {theirs}; leave it out')
 
 
-def _checked(jobs, own_job, task, labels, task_label, may_come_later=False, spare_actors=0):
-  """The cluster, once its addresses and this task's place in it are known to be possible."""
-  seen = {}
+def _checked(
+  jobs: Mapping[str, list[str]],
+  own_job: str,
+  task: int,
+  labels: Mapping[str, str],
+  task_label: str,
+  may_come_later: bool = False,
+  spare_actors: int = 0,
+) -> Cluster:
+  """Returns the cluster after a check of its addresses and of this task's place.
+
+  Args:
+    jobs: 'host:port' of every task by job.
+    own_job, task: this task.
+    labels: by job, what an error calls the source of its addresses.
+    task_label: the same for `task`.
+    may_come_later: whether names of hosts need not resolve yet.
+    spare_actors: actors that may join beyond those of `jobs`.
+  """
+  seen: dict[str, str] = {}
   for job, hosts in jobs.items():
     if not hosts:
       raise BadInput(f'{labels[job]} is empty; a cluster needs at least one {job}')
@@ -168,10 +196,11 @@ def _checked(jobs, own_job, task, labels, task_label, may_come_later=False, spar
       f'{task_label}{task} is outside {labels[own_job]}, which has the tasks 0 to {listed - 1}'
       + (f', and {spare} more with --spare_actors={spare}' if spare else '')
     )
-  return Cluster(*(tuple(jobs[job]) for job in JOBS), own_job, task)
+  ps, learner, actor = (tuple(jobs[job]) for job in JOBS)
+  return Cluster(ps, learner, actor, own_job, task)
 
 
-def _check_address(label, address, may_come_later):
+def _check_address(label: str, address: str, may_come_later: bool) -> None:
   host, _, port = address.rpartition(':')
   if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
     raise BadInput(f'{label}: {address!r} is not host:port with a port from 1 to 65535')

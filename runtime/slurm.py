@@ -1,47 +1,53 @@
-"""What Slurm tells a task of a step: who else is in it, on which hosts, and at which ports.
+"""Reads from Slurm's variables which tasks are in a step, on which hosts and at which ports.
 
 The variables are those that srun sets in every task (https://slurm.schedmd.com/srun.html, "Output
 environment variables").
 """
 
-import collections
 import re
 import subprocess
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from runtime.process import BadInput
 
 _NUMBERS = ('SLURM_JOB_ID', 'SLURM_PROCID', 'SLURM_NODEID')
 _VARIABLES = (*_NUMBERS, 'SLURM_STEP_NODELIST', 'SLURM_STEP_TASKS_PER_NODE')
-# Below what systems give to outgoing connections (from 32,768 on), one of which could otherwise
-# take the port of a task that starts again.
+# Systems give ports from 32,768 on to outgoing connections: one of those could take the port of a
+# task that restarts.
 _FIRST_PORT, _NUM_PORTS = 12_000, 20_000
-# Jobs at once mostly have ids that follow each other. Steps of about the golden section of the
-# range leave each of them as much room for its tasks as there is.
+# Jobs that run at once mostly have consecutive ids. Multiples of about the golden ratio of the
+# range spread them evenly.
 _PORTS_PER_JOB = 12_361
-# Where GPUs are counted by task, each task is shown its own.
+# If one of these is set, Slurm shows each task only its own GPUs.
 _GPUS_BY_TASK = ('SLURM_GPUS_PER_TASK', 'SLURM_NTASKS_PER_GPU')
 
-Step = collections.namedtuple('Step', 'job_id rank hosts')
-Step.__doc__ = """A step as one of its tasks sees it.
 
-Attributes:
-  job_id: int.
-  rank: int, of this task among all.
-  hosts: list of names, one for each task of the step, in the order of ranks.
-"""
+class Step(NamedTuple):
+  """A step as one of its tasks sees it.
+
+  Attributes:
+    job_id: of Slurm.
+    rank: of this task among all tasks of the step.
+    hosts: name of each task's host, by rank.
+  """
+
+  job_id: int
+  rank: int
+  hosts: list[str]
 
 
-def is_there(environ):
-  """Whether this process is a task that srun started."""
+def is_there(environ: Mapping[str, str]) -> bool:
+  """Returns whether srun started this process as a task."""
   return 'SLURM_STEP_NODELIST' in environ and 'SLURM_PROCID' in environ
 
 
-def read_step(environ, expand=None):
-  """The `Step` that this process is a task of.
+def read_step(environ: Mapping[str, str], expand: Callable[[str], list[str]] | None = None) -> Step:
+  """Returns the step that this process is a task of.
 
   Args:
-    environ: dict, of environment variables.
-    expand: function from a node list to its names; by default `expand_node_list`.
+    environ: environment variables.
+    expand: returns the names in a node list; by default `expand_node_list`.
 
   Raises:
     BadInput: in one sentence.
@@ -73,8 +79,8 @@ def read_step(environ, expand=None):
   return Step(job_id, rank, [names[i] for i in nodes])
 
 
-def tasks_per_node(text):
-  """How many tasks each node has, a list of ints: '2(x3),1' is [2, 2, 2, 1].
+def tasks_per_node(text: str) -> list[int]:
+  """Returns the number of tasks of each node: [2, 2, 2, 1] for '2(x3),1'.
 
   Raises:
     BadInput: it is not written that way.
@@ -88,11 +94,11 @@ def tasks_per_node(text):
   return counts
 
 
-def expand_node_list(text):
-  """The names in a node list, as scontrol has them: 'n[08-10]' is ['n08', 'n09', 'n10'].
+def expand_node_list(text: str) -> list[str]:
+  """Returns the names in a node list, by scontrol: ['n08', 'n09', 'n10'] for 'n[08-10]'.
 
   Raises:
-    BadInput: scontrol is not here, or cannot read it.
+    BadInput: scontrol is not installed, or refuses the list.
   """
   command = ['scontrol', 'show', 'hostnames', text]
   try:
@@ -109,17 +115,17 @@ def expand_node_list(text):
   return names
 
 
-def port(job_id, rank):
-  """The port of a task; those of a job follow each other."""
+def port(job_id: int, rank: int) -> int:
+  """Returns the port of a task; tasks of a job have consecutive ports."""
   return _FIRST_PORT + (job_id * _PORTS_PER_JOB + rank) % _NUM_PORTS
 
 
-def jobs_of(step, num_ps, num_learners):
-  """Who is who in a step: parameter servers first, then learners; all others are actors.
+def jobs_of(step: Step, num_ps: int, num_learners: int) -> tuple[dict[str, list[str]], str, int]:
+  """Deals the tasks of a step to the jobs: parameter servers first, then learners, then actors.
 
   Args:
-    step: `Step`.
-    num_ps, num_learners: int, at least 1.
+    step: of this task.
+    num_ps, num_learners: at least 1.
 
   Returns:
     ({'ps': list of 'host:port', 'learner': .., 'actor': ..}, own job, own index in it).
@@ -146,11 +152,13 @@ def jobs_of(step, num_ps, num_learners):
   return jobs, job, step.rank - starts[job]
 
 
-def visible_gpus(environ, step, job, num_ps, num_learners):
-  """Which GPUs a task takes, as CUDA_VISIBLE_DEVICES has it; None where nothing is to change.
+def visible_gpus(
+  environ: Mapping[str, str], step: Step, job: str, num_ps: int, num_learners: int
+) -> str | None:
+  """Returns the CUDA_VISIBLE_DEVICES that a task has to set, None to keep its own.
 
-  Slurm shows all GPUs of a node to each of its tasks: the learners there deal them out among
-  themselves, parameter servers and actors take none.
+  Slurm shows all GPUs of a node to each of its tasks: the learners of a node share them out,
+  parameter servers and actors use none.
   """
   if job != 'learner':
     return ''
