@@ -132,7 +132,7 @@ ACTIONS = {
 }
 # The frontend runs these on the hosts; they are not for people.
 INNER_ACTIONS = ('on_host', 'supervise')
-# Flags that other actions ignore, if the help begins with an action, or that concern all actions.
+# Flags of all actions. If the help begins with an action, the others ignore the flag.
 GENERAL_FLAGS = (
   Flag('string', 'cluster_csv_path', None, 'CSV of the cluster: a row per task (see the README)'),
   Flag('enum', 'action', 'launch', 'one of the above', [*ACTIONS, *INNER_ACTIONS]),
@@ -145,7 +145,7 @@ GENERAL_FLAGS = (
     'enum',
     'restart',
     'on-failure',
-    'launch: whether to restart a task that died: on-failure (exit codes 0 and 2 are none), never',
+    'launch: when to restart a task: on-failure (any exit code but 0 and 2) or never',
     ['on-failure', 'never'],
   ),
   Flag(

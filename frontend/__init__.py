@@ -1,4 +1,4 @@
-"""Parts of the frontend: a cluster's CSV, hosts here and over SSH, tmux, one task's supervisor.
+"""The frontend: starts, watches and stops the cluster that a CSV describes, over SSH and tmux.
 
 Nothing in here imports TensorFlow, knows a training flag, or builds a shell string from user input.
 """

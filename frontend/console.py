@@ -72,7 +72,7 @@ class Console:
   def on_all(
     self, function: Callable[[AnyHost], T], targets: Iterable[AnyHost] | None = None
   ) -> list[tuple[AnyHost, T | HostError]]:
-    """Calls `function(host)` for all hosts at once; Ctrl-C interrupts it whatever the hosts do.
+    """Calls `function(host)` for all hosts at once; Ctrl-C interrupts it even if hosts hang.
 
     Args:
       function: may raise HostError, or OSError for a file of this machine.

@@ -86,7 +86,7 @@ def remove(console: Console, targets: list[AnyHost]) -> int:
 
 
 def warn_of_missing(console: Console) -> None:
-  """Prints a warning for each host that lost the firewall which was set there."""
+  """Prints a warning for each host whose firewall was set and is no longer in force."""
 
   def look(host: AnyHost) -> dict[str, Any]:
     return host.ask(

@@ -1,5 +1,7 @@
 """The frontend's command line: bad input, the help, and what `plan` prints."""
 
+import importlib
+import inspect
 import os
 import subprocess
 import sys
@@ -44,6 +46,12 @@ def test_bad_input_is_one_sentence_and_exit_2(words, sentence, own_tmux):  # noq
 def test_a_missing_csv():
   result = frontend_fixtures.frontend([])
   assert result.returncode == 2 and '--cluster_csv_path is missing' in result.stderr
+
+
+@pytest.mark.parametrize('name', run_experiment_mm_raw.ACTIONS)
+def test_each_action_is_the_function_run_of_a_module_of_its_name(name):
+  module = importlib.import_module(f'frontend.actions.{name}')
+  assert list(inspect.signature(module.run).parameters) == ['console']
 
 
 def test_a_bug_does_not_look_like_a_wrong_flag(monkeypatch):
