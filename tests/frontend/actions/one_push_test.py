@@ -49,7 +49,7 @@ def push_fixture(sshd, monkeypatch, checkout):  # noqa: F811
     for host in console.hosts:
       monkeypatch.setattr(host, 'make_venv', lambda *a, host=host: made.append(host))
     try:
-      code = push_action.push(console)
+      code = push_action.run(console)
     finally:
       console.close()
     return code, console.out.getvalue().splitlines(), [console.hosts.index(host) for host in made]
