@@ -1,6 +1,6 @@
 """Reads a cluster's CSV: a `Cluster`, or all mistakes in the file at once.
 
-One row per task; the tasks of a job are numbered in order of appearance. Format: see the README.
+One row per task; the tasks of a job are numbered in order of appearance. Format: docs/servers.md.
 Cells never reach a shell; still, a value that cannot be meant is refused here.
 """
 
