@@ -134,7 +134,7 @@ ACTIONS = {
 INNER_ACTIONS = ('on_host', 'supervise')
 # Flags of all actions. If the help begins with an action, the others ignore the flag.
 GENERAL_FLAGS = (
-  Flag('string', 'cluster_csv_path', None, 'CSV of the cluster: a row per task (see docs/servers.md)'),
+  Flag('string', 'cluster_csv_path', None, 'CSV of the cluster, a row per task (docs/servers.md)'),
   Flag('enum', 'action', 'launch', 'one of the above', [*ACTIONS, *INNER_ACTIONS]),
   Flag('string', 'tmux_sess', 'impala', 'name of the tmux session on every host'),
   Flag('string', 'tmux_socket', '', "name or path of the tmux socket; '' for tmux's own default"),
