@@ -152,7 +152,7 @@ class Records:
     self._next_row, self._rows = time.monotonic() + self._row_secs, 0
     self._bottleneck = BottleneckMonitor(settings.sample_reuse, socket.gethostname())
     self._inbox = _Inbox(graph.shared, self._statistics, task.unresponsive, writer.message)
-    for sentence in lock.told:
+    for sentence in lock.notices:
       writer.message(sentence)
 
   def begin(

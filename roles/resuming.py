@@ -37,13 +37,13 @@ class Plan:
     options: the command's options; what it left open is filled in from the run's record.
     settings: what all tasks of the run agree on.
     logdir: the run's folder.
-    told: sentences for the user.
+    notices: sentences for the user.
   """
 
   options: Options
   settings: Settings
   logdir: str
-  told: list[str]
+  notices: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +109,14 @@ def plan(options: Options) -> Plan:
   _check_capacity(resolved, settings)
   settings_lib.initial_weights(options.init_from, settings, folder)
   settings_lib.check_same_run(folder, settings, *config.FIXED)
-  told = _differences(options, settings, folder, before, taken)
+  notices = _differences(options, settings, folder, before, taken)
   if options.init_from and Checkpoints.exist(folder):
-    told.append(
+    notices.append(
       f'--init_from={options.init_from} has no effect: {folder} has a checkpoint of its own'
     )
   if not before:
-    told += [*_other_runs(options, settings, folder), *presets.hint(settings, options.given)]
-  return Plan(resolved, settings, folder, told)
+    notices += [*_other_runs(options, settings, folder), *presets.hint(settings, options.given)]
+  return Plan(resolved, settings, folder, notices)
 
 
 def lock_run_folder(planned: Plan, cluster: Cluster) -> RunLock:
@@ -133,14 +133,15 @@ def lock_run_folder(planned: Plan, cluster: Cluster) -> RunLock:
     'tasks': {} if cluster.is_local else tasks,
   }
   files.sweep(planned.logdir, *_RECORDS)
+  notices = list(planned.notices)
   try:
     run_record.write_run_json(planned.logdir, planned.options.all_flags, extra)
   except OSError as e:
     path = os.path.join(planned.logdir, 'run.json')
     if not os.path.exists(path):  # Nobody could tell what run it is.
       raise RunFailed(f'{path} cannot be written: {e.strerror}') from None
-    planned.told.append(f'{path} cannot be written, this start is not recorded: {e.strerror}')
-  return RunLock(planned.options, planned.settings, planned.logdir, planned.told, lock)
+    notices.append(f'{path} cannot be written, this start is not recorded: {e.strerror}')
+  return RunLock(planned.options, planned.settings, planned.logdir, notices, lock)
 
 
 def command(folder: str, level_name: str, *flags: str) -> str:
@@ -256,16 +257,16 @@ def _differences(
     for name, value in before.items()
     if not _is_open(options, name) and json.loads(json.dumps(own[name])) != value
   }
-  told = []
+  notices = []
   if kept:
     words = ', '.join(f'{name} {config.text(value)}' for name, value in kept.items())
-    told.append(f'{folder}: as before, since this command leaves it open: {words}')
+    notices.append(f'{folder}: settings kept from its last start: {words}')
   if changed:
     words = ', '.join(
       f'{n} {config.text(old)} -> {config.text(new)}' for n, (old, new) in changed.items()
     )
-    told.append(f'{folder}: otherwise than before: {words}')
-  return told
+    notices.append(f'{folder}: settings changed since its last start: {words}')
+  return notices
 
 
 def _other_runs(options: Options, settings: Settings, folder: str) -> list[str]:
@@ -279,4 +280,4 @@ def _other_runs(options: Options, settings: Settings, folder: str) -> list[str]:
   if not others:
     return []
   last = max(others, key=os.path.getmtime)
-  return [f'{folder} is a new run; this goes on with {last}: {command(last, settings.level_name)}']
+  return [f'{folder} is a new run; to resume {last}: {command(last, settings.level_name)}']

@@ -49,12 +49,12 @@ def test_a_folder_alone_goes_on_as_before(run):
   assert (again.options.num_actors, again.options.eval_every_frames) == (3, 500)
   assert again.options.all_flags == {**first.options.all_flags, 'agent_name': 'MLPLSTMAgent',
                                      'num_action_repeats': 1}  # fmt: skip
-  (told,) = again.told
-  assert told.startswith(f'{run}: as before, ') and '->' not in told
+  (notice,) = again.notices
+  assert notice.startswith(f'{run}: settings kept from its last start: ') and '->' not in notice
   for words in ('level_name impala/Memory-v0', 'learning_rate 0.01', 'seed 7', 'num_actors 3'):
-    assert words in told
+    assert words in notice
   assert (
-    'eval_every_frames 500' in told and 'discounting' not in told
+    'eval_every_frames 500' in notice and 'discounting' not in notice
   )  # The default, of this command too.
   resuming.lock_run_folder(again, LOCAL).close()
   assert planned(f'--logdir={run}').settings == first.settings
@@ -64,9 +64,9 @@ def test_what_a_command_changes_is_said_in_one_line(run):
   record(run, entropy_cost=0.5, num_actors=3, sync_learners='true')
   flags = '--entropy_cost=0.25', '--num_actors=1', '--nosync_learners', '--seed=7'
   plan = planned(f'--logdir={run}', *flags)
-  assert plan.told[1:] == [
-    f'{run}: otherwise than before: entropy_cost 0.5 -> 0.25, sync_learners true -> false, '
-    'num_actors 3 -> 1'
+  assert plan.notices[1:] == [
+    f'{run}: settings changed since its last start: entropy_cost 0.5 -> 0.25, '
+    'sync_learners true -> false, num_actors 3 -> 1'
   ]
   assert (plan.settings.entropy_cost, plan.settings.unroll_length) == (0.25, 9)
   assert plan.options.num_actors == 1
@@ -104,17 +104,17 @@ def test_the_default_folder_carries_the_seed_and_tells_what_goes_on(tmp_path, mo
   first = planned(*words)
   assert first.logdir == 'runs/impala-Memory-v0-MLPLSTMAgent-seed1'
   resuming.lock_run_folder(first, LOCAL).close()
-  assert planned(*words, '--learning_rate=0.5').told == [
-    f'{first.logdir}: otherwise than before: learning_rate 0.0006 -> 0.5'
+  assert planned(*words, '--learning_rate=0.5').notices == [
+    f'{first.logdir}: settings changed since its last start: learning_rate 0.0006 -> 0.5'
   ]
   (tmp_path / 'runs' / 'broken').mkdir()
   (tmp_path / 'runs' / 'broken' / 'run.json').write_text('[')
   other_agent = planned('--level_name=impala/Memory-v0')
-  assert any(f'goes on with {first.logdir}: ' in told for told in other_agent.told)
+  assert any(f'to resume {first.logdir}: ' in notice for notice in other_agent.notices)
   second = planned(*words, '--seed=2', '--learning_rate=0.1')
   assert second.logdir == 'runs/impala-Memory-v0-MLPLSTMAgent-seed2'
-  (told,) = second.told
-  words_to_paste = shlex.split(told.partition(f'goes on with {first.logdir}: ')[2])
+  (notice,) = second.notices
+  words_to_paste = shlex.split(notice.partition(f'to resume {first.logdir}: ')[2])
   assert words_to_paste[2:] == [f'--logdir={first.logdir}']
   assert planned(*words_to_paste[2:]).settings == first.settings
   # The folder of an earlier version is found, by the seed in its record.
@@ -220,10 +220,10 @@ def test_a_command_line_knows_nothing_of_the_one_before():
 def test_a_new_run_on_the_defaults_of_atari_hears_of_a_preset(run, flags, preset, monkeypatch):
   monkeypatch.chdir(ROOT)
   plan = planned(f'--logdir={run}', *flags)
-  assert len(plan.told) == bool(preset)
+  assert len(plan.notices) == bool(preset)
   if preset:
-    (told,) = plan.told
-    assert 'Atari' in told and told.endswith(f'--flagfile=flagfiles/{preset}.flags')
+    (notice,) = plan.notices
+    assert 'Atari' in notice and notice.endswith(f'--flagfile=flagfiles/{preset}.flags')
     assert os.path.exists(f'flagfiles/{preset}.flags')
     resuming.lock_run_folder(plan, LOCAL).close()
-    assert not any('flagfile' in told for told in planned(f'--logdir={run}', *flags).told)
+    assert not any('flagfile' in notice for notice in planned(f'--logdir={run}', *flags).notices)
