@@ -40,11 +40,21 @@ class Checkpointer:
     self._enter, self._should_stop = enter, should_stop
     self._saved_at, self._error = time.time(), ''
     self._retry_at, self._next = 0.0, time.monotonic() + save_secs
+    self._has_saved = False
 
   def on_update(self, update: Update) -> None:
     """Saves if a checkpoint is due; see `roles.observers`."""
     if time.monotonic() >= self._next or self._checkpoints.is_due(update.frames):
       self.save(update.session, update.values['updates'])
+
+  def save_soon(self) -> None:
+    """Saves with the next update, unless this process has saved before.
+
+    For a chief that was restarted: the parameter servers have kept updates that no checkpoint
+    holds, so a full interval from now on could lose two.
+    """
+    if not self._has_saved:
+      self._next = time.monotonic()
 
   def save(self, session: tf.compat.v1.Session, updates: int) -> Saved | None:
     """Saves a checkpoint now.
@@ -70,7 +80,7 @@ class Checkpointer:
     if self._error:
       self._records.message('a checkpoint could be written again')
       self._records.set_trouble('')
-    self._saved_at, self._error = time.time(), ''
+    self._saved_at, self._error, self._has_saved = time.time(), '', True
     self._retry_at, self._next = 0.0, time.monotonic() + self._save_secs
     return saved
 

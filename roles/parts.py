@@ -14,6 +14,7 @@ from absl import logging
 from evaluation.periodic import PeriodicEvaluator
 from learning.learner import SyncOps
 from roles.checkpointer import Checkpointer
+from roles.initialization import KEPT
 from roles.observers import Update, UpdateObserver
 from roles.records import Records
 from roles.reports import Reports
@@ -255,6 +256,8 @@ class Chief(Part):
   def opened(self, session: Session, path: str | None) -> None:
     """As `Part`: announces the run."""
     self._evaluations.begin(self._records.begin(session, path, self._origin))
+    if path == KEPT:
+      self._checkpointer.save_soon()
     if not self._task.cluster.is_local:
       cluster_file.write(self._logdir, self._task.cluster)
 
