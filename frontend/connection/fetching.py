@@ -77,7 +77,7 @@ class LocalFiles:
   def _checked(self, file: Any, is_file: bool, found: Version, path: str) -> tuple[Any, Version]:
     if not is_file:
       file.close()
-      raise HostError('', f'{path} is no file')
+      raise HostError('', f'{path} is not a file')
     return file, found
 
   def chunks(self, file: Any, size: int, path: str) -> Iterator[bytes]:
@@ -160,7 +160,7 @@ def read(source: LocalFiles, path: str) -> bytes:
   file, found = source.open(path)
   with file:
     if found.size > MOST_READ_BYTES:
-      raise HostError('', f'{path} is said to have {found.size:,} bytes, which is no such file')
+      raise HostError('', f'{path} is said to have {found.size:,} bytes, too many for such a file')
     return b''.join(source.chunks(file, found.size, path))
 
 

@@ -107,9 +107,9 @@ def problem(certificate: Certificate, authorities: Sequence[bytes], name: str) -
   if certificate.authority not in authorities:
     return 'its certificate is of an authority that known_hosts does not name'
   if certificate.kind != _HOST:
-    return 'its certificate is not one of a host'
+    return 'its certificate is not for a host'
   if certificate.critical:
-    return 'its certificate has options that are not known here'
+    return 'its certificate has options that are not supported'
   if name.lower() not in certificate.names:
     return f'its certificate is for {", ".join(certificate.names) or "no name"} and not for {name}'
   if not certificate.after <= time.time() < certificate.before:

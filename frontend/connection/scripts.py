@@ -150,7 +150,7 @@ class RemoteScript:
         self.channel.settimeout(max(0.01, deadline - time.monotonic()))
         data = self.channel.recv(65536)
       except TimeoutError:
-        raise _no_shell(f'came to run no command within {LOGIN_SECS} s', said) from None
+        raise _no_shell(f'did not run a command within {LOGIN_SECS} s', said) from None
       if not data:
         code = self.exit_code()
         if code in (None, -1):

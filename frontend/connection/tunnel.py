@@ -39,7 +39,8 @@ class Tunnel:
       self._far((ADDRESS, 0)).close()
     except self._lost as error:
       raise HostError(
-        '', f'its sshd passes no connection on to port {far_port} (AllowTcpForwarding?): {error}'
+        '',
+        f'its sshd does not forward connections to port {far_port} (AllowTcpForwarding?): {error}',
       ) from None
     self._listener = socket.create_server((ADDRESS, 0))
     self.port: int = self._listener.getsockname()[1]

@@ -158,15 +158,15 @@ def load(path: str) -> dict[str, Any]:
   value = read_json(path)
   name = os.path.basename(path)
   if not isinstance(value, dict):
-    what = 'is empty' if _is_empty(path) else 'is no record of a supervisor'
+    what = 'is empty' if _is_empty(path) else 'is not a record of a supervisor'
     raise ValueError(f'{name} {what}')
   record = dict.fromkeys(Record._fields) | {'restarts': 0}
   record |= {field: value[field] for field in Record._fields if value.get(field) is not None}
   for field, is_valid in _RECORD_CHECKS.items():
     if not is_valid(record[field]):
-      raise ValueError(f'{name} is no record of a supervisor: its {field} is of another kind')
+      raise ValueError(f'{name} is not a record of a supervisor: its {field} is not valid')
   if record['state'] == 'exited' and record['exit_code'] is None:
-    raise ValueError(f'{name} is no record of a supervisor: it lacks the exit code')
+    raise ValueError(f'{name} is not a record of a supervisor: it lacks the exit code')
   record['task'] = name.removesuffix('.supervisor.json')
   return record
 

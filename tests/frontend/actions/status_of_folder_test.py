@@ -93,15 +93,15 @@ def test_who_says_nothing_any_more_or_ended_is_not_running(tmp_path, write):
 @pytest.mark.parametrize(
   'text, said',
   [
-    ('{"half', 'is no record of a supervisor'),
+    ('{"half', 'is not a record of a supervisor'),
     ('', 'is empty'),
-    ('[]', 'is no record of a supervisor'),
-    ('[' * 100_000, 'is no record of a supervisor'),
-    ('{"task": "task-9"}', 'its state is of another kind'),
+    ('[]', 'is not a record of a supervisor'),
+    ('[' * 100_000, 'is not a record of a supervisor'),
+    ('{"task": "task-9"}', 'its state is not valid'),
     ('{"state": "exited", "started": 1}', 'it lacks the exit code'),
-    ('{"state": "running", "started": "soon", "pid": 3}', 'its started is of another kind'),
-    ('{"state": "running", "started": 1, "restarts": -1}', 'its restarts is of another kind'),
-    ('{"state": "\\u001b[2J", "started": 1}', 'its state is of another kind'),
+    ('{"state": "running", "started": "soon", "pid": 3}', 'its started is not valid'),
+    ('{"state": "running", "started": 1, "restarts": -1}', 'its restarts is not valid'),
+    ('{"state": "\\u001b[2J", "started": 1}', 'its state is not valid'),
   ],
 )
 def test_one_bad_record_is_named_and_hides_no_other_task(tmp_path, write, text, said):

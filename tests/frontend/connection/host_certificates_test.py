@@ -50,9 +50,9 @@ def test_a_changed_certificate_is_worth_nothing(certify, kind):
 
 def test_certificates_for_something_else(certify):
   data, authority = certify('-n', 'node7')
-  assert judge(data, authority, 'node7') == 'its certificate is not one of a host'
+  assert judge(data, authority, 'node7') == 'its certificate is not for a host'
   data, authority = certify('-h', '-n', 'node7', '-V', '+1d:+2d')
   assert 'not yet' in judge(data, authority, 'node7')
   data, authority = certify('-h', '-n', 'node7', '-O', 'critical:new@example.org=1')
-  assert judge(data, authority, 'node7') == 'its certificate has options that are not known here'
+  assert judge(data, authority, 'node7') == 'its certificate has options that are not supported'
   assert 'that known_hosts does not name' in judge(data, authority + b'x', 'node7')

@@ -112,7 +112,7 @@ def test_shells_that_run_nothing(account, tmp_path):
   account.has_scripts(bashrc='exec /bin/sh\n')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr('frontend.connection.scripts.LOGIN_SECS', 2)
-    with pytest.raises(HostError, match='came to run no command within 2 s'):
+    with pytest.raises(HostError, match='did not run a command within 2 s'):
       account.host(workdir=f'; touch {ran}').ask('hello')
   assert not ran.exists()
   account.has_scripts()

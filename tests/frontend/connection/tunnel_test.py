@@ -67,7 +67,7 @@ def test_an_sshd_that_passes_nothing_on_is_named(remote, echo, sshd):  # noqa: F
   sshd.close()
   sshd.more_settings = {'AllowTcpForwarding': 'no'}
   sshd.start()
-  with pytest.raises(HostError, match=f'^its sshd passes no connection on to port {echo} '):
+  with pytest.raises(HostError, match=f'^its sshd does not forward connections to port {echo} '):
     with remote().tunnel(echo):
       pass
 
