@@ -35,7 +35,7 @@ try:
   from roles import modes, resuming
   from roles import settings as settings_lib
   from roles import sizes as sizes_lib
-  from runtime import checkpoints, cluster_sources, failures, paths, process
+  from runtime import checkpoints, cluster_sources, paths, process
   from runtime.cluster import Cluster
   from runtime.process import BadInput
 except ModuleNotFoundError as e:
@@ -278,7 +278,7 @@ def main(argv: list[str]) -> int:
     from common import missing_packages
 
     missing_packages.leave(e, 'experiment.py')
-    reason = faults.sentence_in(e) or failures.reason(e)
+    reason = faults.sentence_in(e) or process.failure_reason(e)
     if not reason:
       logging.exception('a bug, or something that nobody thought of:')
     print(f'experiment.py: {reason or e}', file=sys.stderr)

@@ -12,6 +12,7 @@ from roles.observers import Update
 from roles.records import Records
 from runtime.checkpoint_folder import Saved
 from runtime.checkpoints import Checkpoints, SaveFailed
+from runtime.heartbeat import Heartbeat
 
 _RETRY_SECS = 30.0  # Until a failed save is tried again, or `save_secs` if that is shorter.
 _LAST_PAUSES_SECS = (1.0, 4.0)  # Between the attempts to save the last checkpoint.
@@ -24,7 +25,7 @@ class Checkpointer:
     checkpoints: writes them.
     save_secs: between two checkpoints.
     records: know the mean return, and tell people what is wrong with checkpoints.
-    enter: function of the phase of the learner loop, see `runtime.heartbeat`.
+    heartbeat: shown that the learner loop saves.
     should_stop: function that returns whether the run ends; then only `save_last` still saves.
   """
 
@@ -33,11 +34,11 @@ class Checkpointer:
     checkpoints: Checkpoints,
     save_secs: float,
     records: Records,
-    enter: Callable[[str], None],
+    heartbeat: Heartbeat,
     should_stop: Callable[[], bool],
   ):
     self._checkpoints, self._save_secs, self._records = checkpoints, save_secs, records
-    self._enter, self._should_stop = enter, should_stop
+    self._heartbeat, self._should_stop = heartbeat, should_stop
     self._saved_at, self._error = time.time(), ''
     self._retry_at, self._next = 0.0, time.monotonic() + save_secs
     self._has_saved = False
@@ -68,7 +69,7 @@ class Checkpointer:
     """
     if self._should_stop() or time.monotonic() < self._retry_at:
       return None
-    self._enter('save')
+    self._heartbeat.enter('learner', 'save')
     return self._try_to_save(session, updates)
 
   def _try_to_save(self, session: tf.compat.v1.Session, updates: int) -> Saved | None:

@@ -22,8 +22,6 @@ from runtime.process import POLL_SECS, WAITING_SECS
 from runtime.sessions import ANSWER_SECS, Loops, first_line, lost_peer
 from runtime.waiting import wait_for
 
-Session = tf.compat.v1.Session
-
 
 class RunSettings(NamedTuple):
   """What the tasks of a run agree on.
@@ -79,7 +77,7 @@ def _wait_for_peers(task: Task, names: Collection[str]) -> None:
 class Connection:
   """Opens the sessions of a role, one after another, and notices meanwhile if the run is over.
 
-  It belongs to the default graph, all of whose variables exist.
+  It takes the default graph as complete: nothing can be added to it afterwards.
 
   Args:
     task: that connects.
@@ -101,10 +99,11 @@ class Connection:
     self._tf_graph = v1.get_default_graph()
     self._local_init_op = v1.local_variables_initializer()
     self._ready_op = v1.report_uninitialized_variables(v1.global_variables())
+    self._tf_graph.finalize()
     # The look at ps 0 that is under way, see `run_is_over`.
     self._look: BackgroundCall | None = None
 
-  def open(self) -> Session | None:
+  def open(self) -> tf.compat.v1.Session | None:
     """Opens a session with all variables initialized; returns None if the end came first."""
     task, cluster = self._task, self._task.cluster
     task.heartbeat.phase('connecting')
@@ -150,11 +149,11 @@ class Connection:
       poll_secs=0,
     )
 
-  def _open_session(self) -> tuple[Session, str | None]:
+  def _open_session(self) -> tuple[tf.compat.v1.Session, str | None]:
     """Returns (session, what the chief resumed, see `VariableInitializer.initialize`)."""
     initializer, origin = self._initializer, None
 
-    def initialize(session: Session) -> None:
+    def initialize(session: tf.compat.v1.Session) -> None:
       nonlocal origin
       assert initializer
       origin = initializer.initialize(session, Checkpoints.latest(self._logdir))
@@ -196,7 +195,7 @@ class Connection:
     self._task.heartbeat.update(last_error=reason)
     logging.warning('%s lost a peer and connects again: %s', self._task.cluster.name, reason)
 
-  def invalidate(self, session: Session) -> None:
+  def invalidate(self, session: tf.compat.v1.Session) -> None:
     """Makes the chief's next process restore the last checkpoint, since this run has failed."""
     if self._initializer:
       invalidating = BackgroundCall(self._initializer.invalidate, session)
@@ -204,7 +203,7 @@ class Connection:
         with contextlib.suppress(tf.errors.OpError):
           invalidating.result()
 
-  def drop(self, loops: Loops, session: Session) -> None:
+  def drop(self, loops: Loops, session: tf.compat.v1.Session) -> None:
     """Ends the loops of a session that failed and closes it; gives up if the run is over."""
     loops.stop()
     closing = BackgroundCall(self._close, loops, session)
@@ -212,7 +211,7 @@ class Connection:
     while not closing.has_ended(POLL_SECS) and not self.run_is_over():
       pass
 
-  def _close(self, loops: Loops, session: Session) -> None:
+  def _close(self, loops: Loops, session: tf.compat.v1.Session) -> None:
     self.close_sessions(session)
     running: list[str] = []
 
@@ -229,7 +228,7 @@ class Connection:
       poll_secs=0,
     )
 
-  def close_sessions(self, session: Session) -> None:
+  def close_sessions(self, session: tf.compat.v1.Session) -> None:
     """Closes a session of this connection and those that the parts have opened beside it."""
     sessions.close_session(session, *(one for part in self._parts for one in part.release()))
 

@@ -81,6 +81,7 @@ class VariableInitializer:
       return KEPT
     self._mark(session, '')  # Until all are initialized, the values do not belong together.
     if path:
+      assert self._restore
       self._restore(session, path)
     else:
       session.run(self._init_op, self._init_feed)

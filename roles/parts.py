@@ -6,6 +6,7 @@ Each part knows what it does when a session opens, which loops it runs, and how 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 
 import tensorflow as tf
@@ -27,8 +28,6 @@ from runtime.heartbeat import ExpectedWait
 from runtime.process import RunFailed
 from runtime.sessions import Loops, first_line, run_within
 
-Session = tf.compat.v1.Session
-
 
 class Part:
   """Does nothing at any moment of a role's life; subclasses override some of the methods."""
@@ -38,7 +37,7 @@ class Part:
     """Names of loops that are awaited before `finish`, however long they take."""
     return ()
 
-  def opened(self, session: Session, path: str | None) -> None:
+  def opened(self, session: tf.compat.v1.Session, path: str | None) -> None:
     """Prepares for a session that has opened.
 
     Args:
@@ -47,22 +46,22 @@ class Part:
         and in other tasks.
     """
 
-  def start(self, loops: Loops, session: Session) -> None:
+  def start(self, loops: Loops, session: tf.compat.v1.Session) -> None:
     """Starts this part's loops on the session."""
 
-  def announce_end(self, session: Session) -> None:
+  def announce_end(self, session: tf.compat.v1.Session) -> None:
     """Prepares for the end of the run: the loops still run and will then be awaited."""
 
-  def check_alive(self, session: Session) -> None:
+  def check_alive(self, session: tf.compat.v1.Session) -> None:
     """Shows the chief that this task is alive, and raises if what its loops wait for is not.
 
     Called again and again while lasting loops still run.
     """
 
-  def finish(self, session: Session) -> None:
+  def finish(self, session: tf.compat.v1.Session) -> None:
     """Completes the run: the loops have ended, the session is still open."""
 
-  def release(self) -> list[Session]:
+  def release(self) -> list[tf.compat.v1.Session]:
     """Returns sessions that this part has opened, to be closed with that of the role."""
     return []
 
@@ -85,20 +84,20 @@ class Reporting(Part):
   def __init__(self, task: Task, reports: Reports, sender: ReportSender):
     self._task, self._reports, self._sender = task, reports, sender
 
-  def opened(self, session: Session, path: str | None) -> None:
+  def opened(self, session: tf.compat.v1.Session, path: str | None) -> None:
     """As `Part`."""
     self._sender.open(session)
 
-  def start(self, loops: Loops, session: Session) -> None:
+  def start(self, loops: Loops, session: tf.compat.v1.Session) -> None:
     """As `Part`."""
     loops.start('reports', self._reports.run, session, loops.should_stop)
 
-  def check_alive(self, session: Session) -> None:
+  def check_alive(self, session: tf.compat.v1.Session) -> None:
     """As `Part`."""
     if not self._task.cluster.is_chief:
       self._reports.send()
 
-  def release(self) -> list[Session]:
+  def release(self) -> list[tf.compat.v1.Session]:
     """As `Part`."""
     return self._sender.release()
 
@@ -125,18 +124,18 @@ class Acting(Part):
     self._task, self._actors, self._sender, self._reports = task, actors, sender, reports
     self._expected_wait = expected_wait
 
-  def opened(self, session: Session, path: str | None) -> None:
+  def opened(self, session: tf.compat.v1.Session, path: str | None) -> None:
     """As `Part`."""
     self._sender.open(session)
 
-  def start(self, loops: Loops, session: Session) -> None:
+  def start(self, loops: Loops, session: tf.compat.v1.Session) -> None:
     """As `Part`."""
     for i, loop in enumerate(self._actors.loops):
       enter = self._task.heartbeat.entering(f'actor loop {i}', self._expected_wait)
       loops.start(f'actor-{i}', loop.run, session, self._sender.send, loops.should_stop, enter,
                   self._reports.add_unroll)  # fmt: skip
 
-  def release(self) -> list[Session]:
+  def release(self) -> list[tf.compat.v1.Session]:
     """As `Part`."""
     return self._sender.release()
 
@@ -167,7 +166,7 @@ class Learning(Part):
     self._task, self._graph, self._learner = task, graph, learner
     self._observers, self._expected_wait = observers, expected_wait
 
-  def start(self, loops: Loops, session: Session) -> None:
+  def start(self, loops: Loops, session: tf.compat.v1.Session) -> None:
     """As `Part`."""
     heartbeat, loop = self._task.heartbeat, self._learner.loop
 
@@ -192,11 +191,11 @@ class Learning(Part):
     """As `Part`: half an update must not be saved. A synchronous one may wait for ever."""
     return () if self._learner.sync_ops else ('learner',)
 
-  def announce_end(self, session: Session) -> None:
+  def announce_end(self, session: tf.compat.v1.Session) -> None:
     """As `Part`: actors that wait at the full queue go on."""
     run_within(session, self._learner.close_queue)
 
-  def check_alive(self, session: Session) -> None:
+  def check_alive(self, session: tf.compat.v1.Session) -> None:
     """As `Part`: an update ends, unless a parameter server does not answer."""
     run_within(session, self._graph.counters.updates)
 
@@ -212,13 +211,13 @@ class SyncUpdates(Part):
   def __init__(self, ops: SyncOps, is_chief: bool):
     self._ops, self._is_chief = ops, is_chief
 
-  def opened(self, session: Session, path: str | None) -> None:
+  def opened(self, session: tf.compat.v1.Session, path: str | None) -> None:
     """As `Part`."""
     session.run(self._ops.chief_init if self._is_chief else self._ops.init)
     if self._is_chief and path:
       session.run(self._ops.spare_tokens)
 
-  def start(self, loops: Loops, session: Session) -> None:
+  def start(self, loops: Loops, session: tf.compat.v1.Session) -> None:
     """As `Part`."""
     if self._is_chief:
       loops.start('sync', self._ops.run, session, loops.should_stop)
@@ -237,8 +236,6 @@ class Chief(Part):
     checkpointer: saves the last checkpoint.
   """
 
-  lasting_loops = ('records',)
-
   def __init__(
     self,
     task: Task,
@@ -252,8 +249,14 @@ class Chief(Part):
     self._task, self._graph, self._logdir, self._origin = task, graph, logdir, origin
     self._records, self._evaluations, self._checkpointer = records, evaluations, checkpointer
     self._last_saved: Saved | None = None
+    task.heartbeat.update(logdir=os.path.abspath(logdir))
 
-  def opened(self, session: Session, path: str | None) -> None:
+  @property
+  def lasting_loops(self) -> Collection[str]:
+    """As `Part`: the records of what was reported."""
+    return ('records',)
+
+  def opened(self, session: tf.compat.v1.Session, path: str | None) -> None:
     """As `Part`: announces the run."""
     self._evaluations.begin(self._records.begin(session, path, self._origin))
     if path == KEPT:
@@ -261,17 +264,17 @@ class Chief(Part):
     if not self._task.cluster.is_local:
       cluster_file.write(self._logdir, self._task.cluster)
 
-  def start(self, loops: Loops, session: Session) -> None:
+  def start(self, loops: Loops, session: tf.compat.v1.Session) -> None:
     """As `Part`."""
     loops.start('records', self._records.run, session, loops.should_stop)
     self._task.interrupts.describe_end('saving a checkpoint', 'without it')
 
-  def announce_end(self, session: Session) -> None:
+  def announce_end(self, session: tf.compat.v1.Session) -> None:
     """As `Part`: the other tasks learn from ps 0 that the run is done."""
     if not self._task.interrupts.run_goes_on:
       run_within(session, self._graph.shared.mark_done)
 
-  def finish(self, session: Session) -> None:
+  def finish(self, session: tf.compat.v1.Session) -> None:
     """As `Part`: saves the last checkpoint, then the last records.
 
     Raises:
@@ -310,7 +313,7 @@ class Chief(Part):
     if not (failed or self._task.cluster.is_local or self._task.interrupts.run_goes_on):
       cluster_file.remove(self._logdir)
 
-  def _wait_for_last_updates(self, session: Session) -> None:
+  def _wait_for_last_updates(self, session: tf.compat.v1.Session) -> None:
     """Waits for the other learners to leave, so that the last checkpoint has their last updates.
 
     An update may take any time, as long as its learner still reports.

@@ -98,7 +98,9 @@ def serve_to_the_end(
     if state is None and interrupts.is_set():
       return f'{interrupts.reason}, and no chief is connected'
     chief_is_gone = state is not None and state.chief_is_gone
-    if chief_is_gone and state.num_deregistered >= others and not state.num_spare_actors:
+    all_left = state is not None and state.num_deregistered >= others
+    has_spare_actors = state is not None and state.num_spare_actors > 0
+    if chief_is_gone and all_left and not has_spare_actors:
       if cluster.task > 0:
         BackgroundCall(shared_state.deregister, cluster, target).has_ended(ANSWER_SECS)
       return 'the run is done and everybody has left'
@@ -112,7 +114,7 @@ def serve_to_the_end(
         return 'the run is done; some tasks never deregistered'
       who = 'spare actors' if chief_is_gone else 'the chief'
       return f'{interrupts.reason}, and {who} did not leave within {PATIENCE_SECS:.0f} s'
-    if interrupts.is_set() and chief_is_gone and not state.num_spare_actors:
+    if interrupts.is_set() and chief_is_gone and not has_spare_actors:
       return f'{interrupts.reason}, and the chief has left'
     time.sleep(POLL_SECS)
 
@@ -160,7 +162,7 @@ class _StateOnPs0:
   def __init__(self, cluster: Cluster, target: str, unresponsive: UnresponsiveTasks):
     self._cluster, self._target, self._unresponsive = cluster, target, unresponsive
     self._stack: contextlib.ExitStack | None = None  # Closes the session.
-    self._opened = None  # (session, shared state).
+    self._opened: tuple[tf.compat.v1.Session, shared_state.SharedState] | None = None
 
   def read(self) -> _RunState | None:
     """Returns the state, or None if no chief has been connected or ps 0 is away."""
@@ -171,6 +173,7 @@ class _StateOnPs0:
         self._stack = contextlib.ExitStack()
         opening = shared_state.shared_state_session(self._cluster, self._target)
         self._opened = self._stack.enter_context(opening)
+      assert self._opened
       session, shared = self._opened
       fetches = [
         shared.is_done,

@@ -16,7 +16,7 @@ import tensorflow as tf
 from roles.observers import Update
 from roles.sending import ReportSender
 from roles.task import Task
-from roles.wiring import Graph
+from roles.wiring import ActorSide, Graph
 from runtime.process import WAITING_SECS
 from runtime.processors import ProcessorUse
 from runtime.sessions import ANSWER_SECS, run_within
@@ -32,7 +32,7 @@ class Reports:
     graph: with the shared state on ps 0.
     queue_size: int32 tensor, of the queue that this task sends unrolls to or takes them from.
     sender: to ps 0.
-    crashes: function that returns how many environments this task has rebuilt so far.
+    actors: of this task, which know how many environments have crashed; None if it has none.
   """
 
   def __init__(
@@ -41,9 +41,9 @@ class Reports:
     graph: Graph,
     queue_size: tf.Tensor,
     sender: ReportSender,
-    crashes: Callable[[], int] = lambda: 0,
+    actors: ActorSide | None = None,
   ):
-    self._task, self._graph, self._sender, self._crashes = task, graph, sender, crashes
+    self._task, self._graph, self._sender, self._actors = task, graph, sender, actors
     self._queue_size = queue_size
     self._lock, self._seen_full = threading.Lock(), -math.inf
     self._clear()
@@ -116,7 +116,7 @@ class Reports:
         wait_secs=self._wait_secs,
         busy_secs=self._busy_secs,
         episodes=[dict(e, secs_ago=round(now - ended, 3)) for ended, e in self._episodes],
-        crashes=self._crashes(),
+        crashes=self._actors.crashes() if self._actors else 0,
         host=socket.gethostname(),
         processors_busy=self._processors.share(),
         leaves=self._task.interrupts.is_set(),

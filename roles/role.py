@@ -16,8 +16,6 @@ from runtime.process import POLL_SECS, RunFailed
 from runtime.sessions import Loops, first_line, lost_peer
 from runtime.waiting import wait_for
 
-Session = tf.compat.v1.Session
-
 _LOOPS_SECS = 5.0  # For loops that no file of the run depends on.
 _CLOSING_SECS = 1.0  # For sessions to close before the task deregisters.
 _ALIVE_SECS = 2.0  # Between two signs of life of a task whose loops are ending.
@@ -57,7 +55,7 @@ class Role:
       for part in self._parts:
         part.close(failed)
 
-  def _train(self, session: Session) -> bool:
+  def _train(self, session: tf.compat.v1.Session) -> bool:
     """Runs the loops on a session; returns True at the end of the run, False if a peer was lost."""
     loops, interrupts = Loops(), self._task.interrupts
     if not self._was_done_before():
@@ -87,7 +85,7 @@ class Role:
     self._task.interrupts.set(f'all {total} frames were done before (--total_environment_frames)')
     return True
 
-  def _leave(self, loops: Loops, session: Session) -> None:
+  def _leave(self, loops: Loops, session: tf.compat.v1.Session) -> None:
     """Ends the loops, lets the parts save what has to be kept, and deregisters."""
     cluster = self._task.cluster
     logging.info('%s leaves: %s', cluster.name, self._task.interrupts.reason)
@@ -111,7 +109,7 @@ class Role:
       self._connection.deregister()
       closing.result()
 
-  def _wait_for_loops(self, loops: Loops, session: Session) -> None:
+  def _wait_for_loops(self, loops: Loops, session: tf.compat.v1.Session) -> None:
     """Waits for the loops that checkpoints or records depend on, however long they take.
 
     Other loops, such as that of an environment that hangs, are given up after _LOOPS_SECS.

@@ -13,8 +13,6 @@ from runtime import placement, sessions
 from runtime.cluster import Cluster
 from runtime.shared_state import SharedState
 
-Session = tf.compat.v1.Session
-
 
 class RemoteSessions:
   """Sessions on the server of another task, as its client.
@@ -34,15 +32,15 @@ class RemoteSessions:
     self._target = f'grpc://{cluster.address(f"{job}:{task}")}'
     self._tf_graph, self._config = tf_graph, placement.session_config(cluster)
     self._config.device_filters[:] = [cluster.device(job, task)]  # No third task is needed.
-    self._opened: list[Session] = []
+    self._opened: list[tf.compat.v1.Session] = []
 
-  def open(self) -> Session:
+  def open(self) -> tf.compat.v1.Session:
     """Opens a session; one that was opened before is closed."""
     sessions.close_session(*self.release())
-    self._opened = [Session(self._target, self._tf_graph, self._config)]
+    self._opened = [tf.compat.v1.Session(self._target, self._tf_graph, self._config)]
     return self._opened[0]
 
-  def release(self) -> list[Session]:
+  def release(self) -> list[tf.compat.v1.Session]:
     """Returns the sessions that are open; the caller closes them."""
     opened, self._opened = self._opened, []
     return opened
@@ -60,7 +58,7 @@ class UnrollSender:
     self._enqueue, self._remote = enqueue, remote
     self._send: Callable[..., Any] | None = None
 
-  def open(self, session: Session) -> None:
+  def open(self, session: tf.compat.v1.Session) -> None:
     """Prepares to send, on a new session of the role."""
     self._send = self._enqueue.on(self._remote.open() if self._remote else session)
 
@@ -69,7 +67,7 @@ class UnrollSender:
     assert self._send, 'not open'
     self._send(*arrays)
 
-  def release(self) -> list[Session]:
+  def release(self) -> list[tf.compat.v1.Session]:
     """Returns the sessions that this object has opened; the caller closes them."""
     return self._remote.release() if self._remote else []
 
@@ -87,7 +85,7 @@ class ReportSender:
     self._shared, self._cluster, self._remote = shared, cluster, remote
     self._send: Callable[[str], Any] | None = None
 
-  def open(self, session: Session) -> None:
+  def open(self, session: tf.compat.v1.Session) -> None:
     """Registers the task and prepares to send, on a new session of the role."""
     at_ps = self._remote.open() if self._remote else session
     self._shared.register(at_ps, self._cluster)
@@ -98,7 +96,7 @@ class ReportSender:
     assert self._send, 'not open'
     self._send(report)
 
-  def release(self) -> list[Session]:
+  def release(self) -> list[tf.compat.v1.Session]:
     """Returns the sessions that this object has opened; the caller closes them."""
     return self._remote.release() if self._remote else []
 

@@ -1,12 +1,11 @@
-"""A run in one place: local training, learner and actor, each from its settings to its loops.
+"""A run in one place: local training, a learner and an actor, each from its settings to its loops.
 
-IMPALA (Espeholt et al. 2018, arXiv 1802.01561). `chief` is local training as a whole.
+IMPALA (Espeholt et al. 2018, arXiv 1802.01561). `train` shows all of local training.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -31,6 +30,8 @@ from roles.task import Task
 from runtime.checkpoints import Checkpoints
 from runtime.cluster import Cluster
 from runtime.process import Interrupts
+
+v1 = tf.compat.v1
 
 # Flags of the chief that its evaluations are played with.
 _EVALUATION_FLAGS = ('eval_protocol', 'test_num_episodes', 'deterministic', 'max_episode_frames')
@@ -58,24 +59,24 @@ def run(
     return
   with _seeded_graph(cluster, run_settings):
     if lock and writer:
-      role = chief(task, run_settings, lock, writer)
+      train(task, run_settings, lock, writer)
+    elif cluster.job == 'learner':
+      learn(task, run_settings)
     else:
-      role = {'learner': learner, 'actor': actor}[cluster.job](task, run_settings)
-  role.run()
+      act(task, run_settings)
 
 
-def chief(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWriter) -> Role:
-  """Builds local training; in a cluster, the first learner: the same without actors.
+def train(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWriter) -> None:
+  """Trains in this process; in a cluster, is the chief, the first learner, which has no actors.
 
   Args:
-    task: the chief's.
+    task: that trains.
     run_settings: what is trained, and the frames so far.
     lock: on the run's folder.
     writer: of the run's records.
   """
   cluster, options, interrupts = task.cluster, task.options, task.interrupts
   (settings, start_frames), logdir = run_settings, lock.logdir
-  task.heartbeat.update(logdir=os.path.abspath(logdir))
   # The agent, with its weights and counters on the parameter servers if there are any.
   graph = wiring.Graph(settings, cluster)
   # The learner: unrolls wait in a queue, and each batch of them makes an update.
@@ -87,8 +88,7 @@ def chief(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWrite
     environments = wiring.create_environments(settings, cluster, options, start_frames)
     actors = wiring.ActorSide(graph, environments, options.dynamic_batching)
   report_sender = ReportSender(graph.shared, cluster)
-  crashes = actors.crashes if actors else lambda: 0
-  reports = Reports(task, graph, learner.queue_size, report_sender, crashes)
+  reports = Reports(task, graph, learner.queue_size, report_sender, actors)
   # Records, checkpoints and evaluations.
   end_of_run = EndOfRun(interrupts, settings.total_environment_frames)
   records = Records(task, graph, learner, lock, writer, end_of_run)
@@ -102,20 +102,18 @@ def chief(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWrite
     keep_every_frames=options.keep_checkpoint_every_frames,
   )
   checkpointer = Checkpointer(
-    checkpoints, options.save_checkpoint_secs, records, task.heartbeat.entering('learner'),
-    interrupts.is_set,
-  )  # fmt: skip
-  # Another run that still trains may have deleted the checkpoint since it was first looked for.
-  origin = initial_weights(options.init_from, settings, logdir, check=True)
+    checkpoints, options.save_checkpoint_secs, records, task.heartbeat, interrupts.is_set
+  )
+  origin = initial_weights(options.init_from, settings, logdir, check=True)  # It may be gone now.
   initializer = VariableInitializer(
     graph.shared,
     'local' if cluster.is_local else run_id(logdir),
-    tf.compat.v1.global_variables_initializer(),
+    v1.global_variables_initializer(),
     Checkpoints.first_values(origin, graph.agent.variables) if origin else {},
-    tf.compat.v1.report_uninitialized_variables(tf.compat.v1.global_variables()),
+    v1.report_uninitialized_variables(v1.global_variables()),
     checkpoints.restore,
   )
-  # All of it runs on one session until the frames are reached.
+  # All parts run on one session, until the frames are reached.
   wait = ExpectedWaits(cluster, settings.sync_learners, task.unresponsive, reports.queue_is_full)
   observers = [records, end_of_run, Evaluator(evaluations, checkpointer), checkpointer]
   parts: list[Part] = [
@@ -127,11 +125,11 @@ def chief(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWrite
     parts.insert(0, SyncUpdates(learner.sync_ops, is_chief=True))
   if actors:
     parts.append(Acting(task, actors, UnrollSender(EnqueueOp(*unrolls)), reports, wait.reason))
-  return Role(task, run_settings, parts, Connection(task, parts, initializer, logdir))
+  Role(task, run_settings, parts, Connection(task, parts, initializer, logdir)).run()
 
 
-def learner(task: Task, run_settings: RunSettings) -> Role:
-  """Builds a learner that is not the chief: queue and updates, without records or checkpoints."""
+def learn(task: Task, run_settings: RunSettings) -> None:
+  """Is a learner that is not the chief: queue and updates, without records or checkpoints."""
   cluster, settings = task.cluster, run_settings.settings
   graph = wiring.Graph(settings, cluster)
   devices = wiring.learner_devices(cluster, task.options.learner_devices, settings.batch_size)
@@ -145,24 +143,24 @@ def learner(task: Task, run_settings: RunSettings) -> Role:
   ]
   if learner.sync_ops:
     parts.insert(0, SyncUpdates(learner.sync_ops, is_chief=False))
-  return Role(task, run_settings, parts, Connection(task, parts))
+  Role(task, run_settings, parts, Connection(task, parts)).run()
 
 
-def actor(task: Task, run_settings: RunSettings) -> Role:
-  """Builds an actor: environments whose unrolls go to the queue of one learner."""
+def act(task: Task, run_settings: RunSettings) -> None:
+  """Is an actor: steps environments, and sends their unrolls to the queue of one learner."""
   cluster, options, settings = task.cluster, task.options, run_settings.settings
   graph = wiring.Graph(settings, cluster)
   unrolls = graph.unroll_queue(cluster.learner_of_actor)
   unroll_sender, report_sender = actor_senders(graph)
   environments = wiring.create_environments(settings, cluster, options, run_settings.start_frames)
   actors = wiring.ActorSide(graph, environments, options.dynamic_batching)
-  reports = Reports(task, graph, unrolls.queue.size(), report_sender, actors.crashes)
+  reports = Reports(task, graph, unrolls.queue.size(), report_sender, actors)
   wait = ExpectedWaits(cluster, settings.sync_learners, task.unresponsive, reports.queue_is_full)
   parts: list[Part] = [
     Acting(task, actors, unroll_sender, reports, wait.reason),
     Reporting(task, reports, report_sender),
   ]
-  return Role(task, run_settings, parts, Connection(task, parts))
+  Role(task, run_settings, parts, Connection(task, parts)).run()
 
 
 def _evaluations(
@@ -181,9 +179,8 @@ def _evaluations(
 
 @contextlib.contextmanager
 def _seeded_graph(cluster: Cluster, run_settings: RunSettings) -> Iterator[None]:
-  """Makes a TensorFlow graph the default one; nothing can be added to it afterwards."""
+  """Makes a new TensorFlow graph the default one; its seed depends on the task."""
   place = max(0, cluster.task) + (10_000 if cluster.job == 'actor' else 0)
-  with tf.Graph().as_default() as tf_graph:
+  with tf.Graph().as_default():
     tf.compat.v1.set_random_seed(derived_seed(run_settings.settings.seed, place))
     yield
-    tf_graph.finalize()

@@ -1,5 +1,7 @@
 """Who is who in a run: the tasks, their addresses, and who needs whom; without TensorFlow."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 from common import cluster_names
@@ -24,60 +26,60 @@ class Cluster(NamedTuple):
   visible_gpus: str | None = None
 
   @property
-  def is_local(self):
-    """Whether everything happens in this process."""
+  def is_local(self) -> bool:
+    """Whether the whole run is in this process."""
     return not self.job
 
   @property
-  def is_chief(self):
-    """Whether this task initialises variables, writes checkpoints and ends the run."""
+  def is_chief(self) -> bool:
+    """Whether this task initializes variables, saves checkpoints and ends the run."""
     return self.is_local or (self.job == 'learner' and self.task == 0)
 
   @property
-  def name(self):
+  def name(self) -> str:
     """'learner:0', or 'local'."""
     return 'local' if self.is_local else cluster_names.task_name(self.job, self.task)
 
   @property
-  def is_spare(self):
-    """Whether this is an actor that the others have no address of, and need none of."""
+  def is_spare(self) -> bool:
+    """Whether this is an actor that is not listed; the other tasks need no address of it."""
     return self.job == 'actor' and self.task >= len(self.actor)
 
-  def address(self, name):
-    """'host:port' of a task 'job:index'; a spare actor's own port is the system's choice."""
+  def address(self, name: str) -> str:
+    """Returns 'host:port' of a task 'job:index'; a spare actor takes any free port."""
     if self.is_spare and name == self.name:
       return 'localhost:0'
     job, task = name.split(':')
     return getattr(self, job)[int(task)]
 
-  def device(self, job, task):
-    """The device scope of a task; '' in local training."""
+  def device(self, job: str, task: int) -> str:
+    """Returns the device scope of a task; '' in local training."""
     return '' if self.is_local else f'/job:{job}/task:{task}'
 
   @property
-  def own_device(self):
+  def own_device(self) -> str:
     """The device scope of this task."""
     return self.device(self.job, self.task)
 
   @property
-  def state_device(self):
-    """Where the shared state of the run lives: the first parameter server's CPU."""
+  def state_device(self) -> str:
+    """Where the shared state of the run is: the CPU of the first parameter server."""
     return self.device('ps', 0) + ('' if self.is_local else '/cpu:0')
 
   @property
-  def learner_of_actor(self):
-    """The learner that this actor feeds: actors are dealt to learners round robin."""
+  def learner_of_actor(self) -> int:
+    """The learner that this actor feeds: actors are assigned to learners round robin."""
     return self.task % len(self.learner)
 
   @property
-  def actors_of_learners(self):
+  def actors_of_learners(self) -> list[list[str]]:
     """Names of the actors that feed each learner, a list for each."""
     step = len(self.learner)
     return [[f'actor:{a}' for a in range(i, len(self.actor), step)] for i in range(step)]
 
   @property
-  def peers(self):
-    """Names of the tasks without which this one can do nothing."""
+  def peers(self) -> list[str]:
+    """Names of the tasks that this one cannot work without."""
     if self.is_local or self.job == 'ps':
       return []
     names = [f'ps:{i}' for i in range(len(self.ps))]

@@ -1,4 +1,6 @@
-"""Where a run under way is to be found: cluster.json in its folder, for actors that join it."""
+"""cluster.json in the folder of a run: its addresses while it trains, for actors that join it."""
+
+from __future__ import annotations
 
 import contextlib
 import json
@@ -7,18 +9,18 @@ import os
 from absl import logging
 
 from common import files
-from runtime.cluster import JOBS
+from runtime.cluster import JOBS, Cluster
 from runtime.process import BadInput
 
 _NAME = 'cluster.json'
 
 
-def write(folder, cluster):
-  """The chief says who is who, until `remove`.
+def write(folder: str, cluster: Cluster) -> None:
+  """Writes the addresses of the tasks; the chief does, and calls `remove` at the end.
 
   Args:
     folder: of the run.
-    cluster: `runtime.cluster.Cluster`.
+    cluster: whose addresses.
   """
   path = os.path.join(folder, _NAME)
   text = json.dumps({job: getattr(cluster, job) for job in JOBS})
@@ -28,8 +30,8 @@ def write(folder, cluster):
     logging.warning('%s cannot be written, so no actor can join the run: %s', path, e.strerror)
 
 
-def remove(folder):
-  """The run is over; nobody can join it any more."""
+def remove(folder: str) -> None:
+  """Removes the file, since the run is over and no actor can join it."""
   path = os.path.join(folder, _NAME)
   try:
     with contextlib.suppress(FileNotFoundError):
@@ -38,11 +40,11 @@ def remove(folder):
     logging.warning('%s stays, though the run is over: %s', path, e.strerror)
 
 
-def read(folder):
-  """Who is who in the run that is under way in a folder.
+def read(folder: str) -> dict[str, list[str]]:
+  """Reads the addresses of the run that trains in a folder.
 
   Returns:
-    dict of 'ps', 'learner' and 'actor', lists of 'host:port'.
+    {'ps': list of 'host:port', 'learner': .., 'actor': ..}.
 
   Raises:
     BadInput: no run of a cluster is under way there.

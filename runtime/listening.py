@@ -1,26 +1,30 @@
-"""Who may connect to this task's server: nobody to an actor's, this machine to a run's within it.
+"""Restricts who may connect to a task's server.
 
-TensorFlow's server listens on every interface and asks nobody for a password, and no option changes
-either. So its socket is changed after it was made, and before the server answers.
+TensorFlow's server listens on every interface without any authentication, and has no option to
+change that. So its socket is changed after it is created, before the server answers.
 """
+
+from __future__ import annotations
 
 import contextlib
 import ipaddress
 import socket
+from collections.abc import Callable
 
 from absl import logging
 
 from runtime import peers
+from runtime.cluster import Cluster
 
 
-def restrict(cluster, port):
-  """Closes an actor's port; keeps those of a cluster of one machine to the loopback interface.
+def restrict(cluster: Cluster, port: int) -> None:
+  """Closes the port of an actor; limits a cluster on one machine to the loopback interface.
 
-  All other ports stay as they are. Where the system does not do it, a warning says so.
+  Other ports stay as they are. If the system refuses, a warning says so.
 
   Args:
-    cluster: `runtime.cluster.Cluster`.
-    port: int, at which this task's server listens.
+    cluster: with this task's place in it.
+    port: at which this task's server listens.
   """
   if cluster.job == 'actor':
     closed, risk = _change_listeners(port, _close), 'nobody needs to connect to an actor'
@@ -32,19 +36,19 @@ def restrict(cluster, port):
     logging.warning('%s: port %d is open to others, though %s', cluster.name, port, risk)
 
 
-def _close(listener):
+def _close(listener: socket.socket) -> None:
   listener.shutdown(socket.SHUT_RDWR)
 
 
-def _keep_to_loopback(listener):
+def _keep_to_loopback(listener: socket.socket) -> None:
   listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'lo\0')
 
 
-def _change_listeners(port, change):
-  """Calls `change` with each listening socket, and ends strangers' connections made before.
+def _change_listeners(port: int, change: Callable[[socket.socket], None]) -> bool:
+  """Calls `change` with each listening socket, then ends connections that other hosts made before.
 
   Returns:
-    Whether there were such sockets, and all could be changed.
+    Whether there were such sockets and all could be changed.
   """
   done = []
   with contextlib.ExitStack() as stack:
@@ -61,8 +65,8 @@ def _change_listeners(port, change):
   return bool(done) and all(done)
 
 
-def _sockets(stack, port, listening):
-  """This process's sockets of TCP at a local port, as copies that `stack` closes."""
+def _sockets(stack: contextlib.ExitStack, port: int, listening: bool) -> list[socket.socket]:
+  """Returns duplicates of this process's TCP sockets at a local port; `stack` closes them."""
   found = []
   for one in map(stack.enter_context, peers.own_sockets()):
     with contextlib.suppress(OSError):
@@ -72,8 +76,8 @@ def _sockets(stack, port, listening):
   return found
 
 
-def _is_loopback(address):
-  """Whether 'host:port' means this machine wherever it is read."""
+def _is_loopback(address: str) -> bool:
+  """Returns whether 'host:port' is a loopback address."""
   host = address.rpartition(':')[0].strip('[]')
   try:
     ip = ipaddress.ip_address(host)

@@ -1,24 +1,35 @@
-"""Folders and outputs that one process at a time writes."""
+"""Locks on folders and outputs, so that one process at a time writes them."""
+
+from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
 import os
 import socket
+from collections.abc import Iterator
+from typing import TextIO
 
 from absl import logging
 
 from common import files
 from runtime.process import BadInput, RunFailed
 
-# Of NFS without its lock daemon, Lustre without -o flock, and some FUSE file systems.
+# Errors of NFS without its lock daemon, Lustre without -o flock, and some FUSE file systems.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-# Nothing that another --logdir would put right for long: the disk does not write at all.
+# Errors of a disk that cannot be written at all, so that another --logdir would not help.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
 
 
-def lock_folder(path, flag):
-  """Creates a folder and locks it for this process; returns what holds the lock.
+def lock_folder(path: str, flag: str) -> TextIO:
+  """Creates a folder and locks it for this process.
+
+  Args:
+    path: of the folder.
+    flag: that names it, for messages.
+
+  Returns:
+    The open lock file; closing it releases the lock.
 
   Raises:
     BadInput: it cannot be written, or another process holds it.
@@ -29,8 +40,16 @@ def lock_folder(path, flag):
   )
 
 
-def lock_output(path, what, flag):
-  """Locks an output of a run, such as its export, for this process; returns what holds the lock.
+def lock_output(path: str, what: str, flag: str) -> TextIO:
+  """Locks an output of a run, such as its export, for this process.
+
+  Args:
+    path: of the run's folder.
+    what: the output, such as 'export'.
+    flag: that names the folder, for messages.
+
+  Returns:
+    The open lock file; closing it releases the lock.
 
   Raises:
     BadInput, RunFailed: as `lock_folder`.
@@ -40,12 +59,14 @@ def lock_output(path, what, flag):
 
 
 @contextlib.contextmanager
-def alone(folder, name):
-  """Waits until nobody else is inside with this folder; without effect where nothing can be locked.
+def alone(folder: str, name: str) -> Iterator[None]:
+  """Excludes other processes that call this with the same folder, which wait meanwhile.
+
+  Has no effect if the file system has no locks.
 
   Args:
-    folder: what is locked.
-    name: of a file in it that is locked instead where folders cannot be, as on NFS.
+    folder: to lock.
+    name: of a file in it that is locked instead if folders cannot be, as on NFS.
 
   Raises:
     OSError: the folder cannot be read.
@@ -66,7 +87,7 @@ def alone(folder, name):
     yield
 
 
-def _locked(path, name, flag, sentence):
+def _locked(path: str, name: str, flag: str, sentence: str) -> TextIO:
   try:
     os.makedirs(path, exist_ok=True)
     file = open(os.path.join(path, name), 'a+', opener=files.nofollow_opener)
@@ -91,23 +112,23 @@ def _locked(path, name, flag, sentence):
   if is_held:
     holder = holder.split()[0] if holder else 'unknown'
     raise BadInput(sentence.format(flag=flag, path=path, holder=holder))
-  with contextlib.suppress(OSError):  # A full disk: the lock holds without a name on it.
+  with contextlib.suppress(OSError):  # On a full disk the lock holds without naming its holder.
     file.truncate(0)
     file.write(f'{os.getpid()} {socket.gethostname()} {_start_time(os.getpid())}')
     file.flush()
   return file
 
 
-def _holder(file):
-  """What a lock file says: process id, host and start time; '' where nothing can be read."""
+def _holder(file: TextIO) -> str:
+  """Returns the holder in a lock file, 'process_id host start_time', or '' if it is unreadable."""
   try:
     return file.read().strip()
   except (OSError, ValueError):
     return ''
 
 
-def _lives_here(holder):
-  """Whether a process that wrote its name on a lock still runs on this machine."""
+def _lives_here(holder: str) -> bool:
+  """Returns whether the holder named in a lock file still runs on this machine."""
   process_id, _, rest = holder.partition(' ')
   host, _, started = rest.rpartition(' ')
   if host != socket.gethostname() or not process_id.isdecimal():
@@ -115,8 +136,8 @@ def _lives_here(holder):
   return int(process_id) != os.getpid() and _start_time(process_id) == started != ''
 
 
-def _start_time(process_id):
-  """When a process of this machine began, in ticks since the boot, as text; '' if it is gone."""
+def _start_time(process_id: int | str) -> str:
+  """Returns when a process of this machine began, in ticks since boot, or '' if it has ended."""
   try:
     with open(f'/proc/{process_id}/stat', 'rb') as file:
       return file.read().rpartition(b')')[2].split()[19].decode()

@@ -1,4 +1,6 @@
-"""Paths as people write them in flags: of this machine, with `~` and variables filled in."""
+"""Paths in flags: `~` and environment variables are expanded, and they must be on this machine."""
+
+from __future__ import annotations
 
 import os
 import re
@@ -6,15 +8,15 @@ import re
 from runtime.process import BadInput
 
 
-def local(flag, text):
-  """The path that a flag means.
+def local(flag: str, text: str) -> str:
+  """Returns the path that a flag means.
 
   Args:
-    flag: its name, with dashes, for sentences.
-    text: what was written; '' stays.
+    flag: its name with dashes, for messages.
+    text: its value; '' stays ''.
 
   Raises:
-    BadInput: it is no path of this machine, or not one that TensorFlow can read from.
+    BadInput: it is not a path on this machine, or not one that TensorFlow can read.
   """
   given = f'{flag}={text}'
   if scheme := re.match(r'([A-Za-z][A-Za-z0-9+.-]*)://', text):
@@ -37,7 +39,7 @@ def local(flag, text):
   return path
 
 
-def _variable(given, found):
+def _variable(given: str, found: re.Match[str]) -> str:
   name = found[1] or found[2]
   if name[0].isdigit():
     return found[0]

@@ -18,8 +18,9 @@ from runtime.cluster import Cluster
 from runtime.process import BadInput
 from runtime.waiting import WaitTimedOut, wait_for
 
-# A client whose host vanished: the server cancels its calls, as it does for one that was killed.
-# A call that waits for a token or for gradients would otherwise take those of the next connection.
+# With these options the server cancels the calls of a client whose host vanished, as it does for a
+# client that was killed. Otherwise a call that waits for a token or for gradients would take those
+# of the next connection.
 _KEEPALIVE = {
   (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
   (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): 4,
@@ -27,14 +28,14 @@ _KEEPALIVE = {
   (socket.IPPROTO_TCP, socket.TCP_KEEPCNT): 3,
   (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT): 10_000,
 }
-LAST_UPDATES_SECS = 10.0  # For asynchronous learners to leave, before the last checkpoint.
+LAST_UPDATES_SECS = 10.0  # For the other learners to leave, before the last checkpoint.
 
 
-def check_resolves(flag, address):
-  """Refuses an address whose host name does not resolve here.
+def check_resolves(flag: str, address: str) -> None:
+  """Checks that the host name of 'host:port' resolves on this machine.
 
   Raises:
-    BadInput: naming the flag.
+    BadInput: it does not; the message names the flag.
   """
   host = address.rpartition(':')[0].strip('[]')
   try:
@@ -45,11 +46,11 @@ def check_resolves(flag, address):
     ) from None
 
 
-def check_port(address):
-  """Refuses a port of this host that is taken.
+def check_port(address: str) -> None:
+  """Checks that a port of this machine is free.
 
   Raises:
-    BadInput: somebody listens there; the message names the process where the system tells.
+    BadInput: a process listens there; the message names it if the system tells.
   """
   port = int(address.rsplit(':', 1)[1])
   try:
@@ -62,8 +63,8 @@ def check_port(address):
     raise BadInput(f'port {port} of {address} is in use{by}') from None
 
 
-def give_up_lost_clients(port):
-  """Connections that this process accepts at a port from now on end with their other end's host."""
+def give_up_lost_clients(port: int) -> None:
+  """Makes connections that this process accepts at a port end when the client's host vanishes."""
   for listener in own_sockets():
     is_listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if is_listening and listener.getsockname()[1] == port:
@@ -72,21 +73,22 @@ def give_up_lost_clients(port):
 
 
 class Connections:
-  """The TCP connections of this process, libraries' too.
+  """The TCP connections of this process, including those of libraries.
 
-  TCP alone takes up to 20 minutes to give up on a host that has vanished. Until it does, it tries
-  again at intervals of up to half the time since the loss, also where the host is back by then.
-  TCP_USER_TIMEOUT is late where this host itself is off the network (seen with Linux 6.18: 35 s).
+  TCP alone takes up to 20 minutes to give up on a host that has vanished. Until then it retransmits
+  at intervals of up to half the time since the loss, even if the host is back by then.
+  TCP_USER_TIMEOUT is late if this host itself is off the network (35 s with Linux 6.18).
   """
 
   def __init__(self):
     self._looked = time.monotonic()
-    self._waits = {}  # Inode of a socket -> since when something that it sent is unacknowledged.
+    # Inode of a socket -> since when something that it has sent is unacknowledged.
+    self._waits: dict[int, float] = {}
 
-  def close_dead(self, secs):
-    """Closes connections to hosts that acknowledge nothing for so long, though there is something.
+  def close_dead(self, secs: float) -> int:
+    """Closes connections to hosts that have not acknowledged sent data for `secs`.
 
-    The host of a suspended process acknowledges. To be called more often than that.
+    The host of a suspended process does acknowledge. To be called more often than every `secs`.
 
     Returns:
       How many were closed.
@@ -110,9 +112,9 @@ class Connections:
     return len(dead)
 
 
-def own_sockets():
-  """TCP sockets of this process, libraries' too; duplicates, which the caller closes."""
-  found = []
+def own_sockets() -> list[socket.socket]:
+  """Returns duplicates of the TCP sockets of this process, which the caller closes."""
+  found: list[socket.socket] = []
   for fd in map(int, os.listdir('/proc/self/fd')):
     with contextlib.suppress(OSError):
       if fd in [s.fileno() for s in found] or not stat.S_ISSOCK(os.fstat(fd).st_mode):
@@ -123,8 +125,8 @@ def own_sockets():
   return found
 
 
-def _as_socket(fd):
-  """The socket behind a file descriptor, which is closed where it is none (OSError)."""
+def _as_socket(fd: int) -> socket.socket:
+  """Returns the socket of a file descriptor; OSError if it is none, which closes the descriptor."""
   try:
     return socket.socket(fileno=fd)
   except OSError:
@@ -132,8 +134,8 @@ def _as_socket(fd):
     raise
 
 
-def _peer_of(connection):
-  """(IP address, port) of the other end; None where it is not connected."""
+def _peer_of(connection: socket.socket) -> tuple[str, int] | None:
+  """Returns (IP address, port) of the other end, or None if it is not connected."""
   try:
     host, port = connection.getpeername()[:2]
   except OSError:
@@ -141,13 +143,13 @@ def _peer_of(connection):
   return host.removeprefix('::ffff:'), port
 
 
-def _quiet_secs(connection):
-  """Seconds since the other end last acknowledged something (tcpi_last_ack_recv)."""
+def _quiet_secs(connection: socket.socket) -> float:
+  """Returns the seconds since the other end last acknowledged something (tcpi_last_ack_recv)."""
   info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
   return struct.unpack_from('I', info, 56)[0] / 1000
 
 
-def _unacknowledged_bytes(connection):
+def _unacknowledged_bytes(connection: socket.socket) -> int:
   return struct.unpack('i', fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0]
 
 

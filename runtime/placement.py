@@ -1,10 +1,17 @@
-"""Placement: variables go to the parameter servers, all else to the task that builds it."""
+"""Placement: variables go to the parameter servers, everything else to the task that builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
+from runtime.cluster import Cluster
 
-def cluster_spec(cluster):
-  """The tf.train.ClusterSpec of a `runtime.cluster.Cluster`."""
+
+def cluster_spec(cluster: Cluster) -> tf.train.ClusterSpec:
+  """Returns TensorFlow's description of a cluster; a spare actor adds itself to it."""
   actors = dict(enumerate(cluster.actor))
   if cluster.is_spare:
     actors[cluster.task] = cluster.address(cluster.name)
@@ -13,14 +20,14 @@ def cluster_spec(cluster):
   )
 
 
-def byte_balanced(num_ps):
-  """A strategy for tf.compat.v1.train.replica_device_setter: each variable to the emptiest ps.
+def byte_balanced(num_ps: int) -> Callable[[tf.Operation], int]:
+  """Returns a strategy for replica_device_setter: each variable goes to the ps with fewest bytes.
 
-  The same sequence of variables is dealt the same way in every role.
+  Every role creates the same variables in the same order, so all roles agree on the placement.
   """
   loads = [0] * num_ps
 
-  def place(op):
+  def place(op: tf.Operation) -> int:
     task = loads.index(min(loads))
     shape = tf.TensorShape(op.get_attr('shape'))
     loads[task] += shape.num_elements() * tf.dtypes.as_dtype(op.get_attr('dtype')).size
@@ -29,8 +36,8 @@ def byte_balanced(num_ps):
   return place
 
 
-def variables_device(cluster):
-  """The device scope or function under which global variables are created."""
+def variables_device(cluster: Cluster) -> Any:
+  """Returns the device scope or function under which global variables are created."""
   if cluster.is_local:
     return ''
   return tf.compat.v1.train.replica_device_setter(
@@ -40,10 +47,14 @@ def variables_device(cluster):
   )
 
 
-def session_config(cluster, threads=0):
-  """tf.compat.v1.ConfigProto: device filters, growing GPU memory, threads per pool (0: all cores).
+def session_config(cluster: Cluster, threads: int = 0) -> tf.compat.v1.ConfigProto:
+  """Returns the configuration of this task's sessions: device filters, growing GPU memory, threads.
 
-  Without the filters a session waits for every task of the cluster, up or not.
+  Without device filters a session waits for every task of the cluster, whether it needs it or not.
+
+  Args:
+    cluster: with this task's place in it.
+    threads: per pool of TensorFlow; 0 = one per core.
   """
   config = tf.compat.v1.ConfigProto(
     allow_soft_placement=True,

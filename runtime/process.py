@@ -1,44 +1,50 @@
-"""A process of a run: its exit codes, its signals, how it loads TensorFlow.
+"""A process of a run: its exit codes and errors, its signals, how it loads TensorFlow.
 
-Nothing in `runtime` knows agents, losses or environments. The engine is distributed TensorFlow
-(tf.train.ClusterSpec, tf.distribute.Server); a local run is the same graph in a session of its own.
+Nothing in `runtime` knows agents, losses or environments.
 """
 
+from __future__ import annotations
+
 import contextlib
+import errno
 import gc
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, MutableMapping
+from types import FrameType, ModuleType
+from typing import NoReturn
 
-POLL_SECS = 0.5  # Between two looks at something that is waited for.
-WAITING_SECS = 10.0  # Between two lines about what is waited for.
-ONE_SIGNAL_SECS = 0.5  # Within these, two equal signals are one: nobody presses a key so fast.
+POLL_SECS = 0.5  # Between two looks at something that is awaited.
+WAITING_SECS = 10.0  # Between two log lines about what is awaited.
+ONE_SIGNAL_SECS = 0.5  # Two equal signals within this time count as one: no key is pressed so fast.
 
 EXIT_OK, EXIT_FAILURE, EXIT_BAD_INPUT = 0, 1, 2
-EXIT_LEFT = 128 + signal.SIGTERM  # This task was told to leave, and the run goes on.
+EXIT_LEFT = 128 + signal.SIGTERM  # This task was told to leave, but the run goes on.
 
 
 class BadInput(ValueError):
-  """The user's mistake, in one sentence; the process exits with 2."""
+  """A mistake of the user, in one sentence; the process exits with 2."""
 
 
 class RunFailed(RuntimeError):
-  """Nothing the user typed: the run cannot go on; the process exits with 1."""
+  """The run cannot go on, which is no mistake of the user; the process exits with 1."""
 
 
-# What TensorFlow's libraries print when they are loaded, before any log level applies.
+# What TensorFlow's libraries print while they are loaded, before any log level applies.
 _LOADING_NOISE = (
   r'before absl::InitializeLog|oneDNN custom operations are on|Could not find cuda drivers'
   r'|cpu_feature_guard|To enable the following instructions'
 )
 
 
-# How gRPC's clients, TensorFlow's servers among them, keep their connections; docs/design.md says
-# why ("Peers that vanish").
+# How gRPC's clients, TensorFlow's servers among them, keep their connections; see "Peers that
+# vanish" in docs/design.md.
 _CHANNEL_OPTIONS = {
   'grpc.keepalive_time_ms': '310000',
   'grpc.keepalive_timeout_ms': '10000',
@@ -47,11 +53,11 @@ _CHANNEL_OPTIONS = {
 }
 
 
-def set_channel_options(environ):
-  """Gives the tasks' connections their options; those that are in `environ` already are kept.
+def set_channel_options(environ: MutableMapping[str, str]) -> None:
+  """Sets gRPC's options for connections between tasks, unless `environ` sets them already.
 
   Args:
-    environ: dict, of environment variables; TensorFlow reads it once.
+    environ: environment variables; TensorFlow reads them once.
   """
   given = [option for option in environ.get('TF_GRPC_DEFAULT_OPTIONS', '').split(',') if option]
   names = {option.partition('=')[0].strip() for option in given}
@@ -59,16 +65,16 @@ def set_channel_options(environ):
   environ['TF_GRPC_DEFAULT_OPTIONS'] = ','.join(given + ours)
 
 
-def import_tensorflow():
-  """The module `tensorflow`, without Keras, and without what its libraries tell at every start.
+def import_tensorflow() -> ModuleType:
+  """Imports TensorFlow without Keras and without the messages that its libraries always print.
 
-  Keras (and matplotlib, which it loads) is a fifth of the time that importing TensorFlow takes;
-  nobody here uses it, and `tf.keras` still loads it for who does. TensorFlow uses oneDNN by itself
-  on processors with AVX-512 VNNI only; without, its own gradients of convolutions take up to twice
-  as long (docs/performance.md). TF_ENABLE_ONEDNN_OPTS in the environment decides.
+  Keras (and matplotlib, which it loads) takes a fifth of the import time, and nothing here uses it;
+  `tf.keras` still loads it on demand. By itself TensorFlow enables oneDNN only on processors with
+  AVX-512 VNNI; without it, gradients of convolutions take up to twice as long
+  (docs/performance.md). TF_ENABLE_ONEDNN_OPTS in the environment overrides this.
 
-  Standard error goes through grep meanwhile, so that whatever else is said is seen, even where it
-  is the last thing that this process says. TF_CPP_MIN_LOG_LEVEL in the environment shows all.
+  Standard error is piped through grep meanwhile, so that any other message is seen, even the last
+  one of a process that crashes. TF_CPP_MIN_LOG_LEVEL in the environment shows all messages.
   """
   os.environ.setdefault('GRPC_VERBOSITY', 'NONE')
   set_channel_options(os.environ)
@@ -76,15 +82,15 @@ def import_tensorflow():
   shows_all = 'TF_CPP_MIN_LOG_LEVEL' in os.environ
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   quietly = contextlib.nullcontext() if shows_all else _stderr_without(_LOADING_NOISE)
-  with quietly, _other_keras(), _without_collecting():
+  with quietly, _keras_on_demand(), _without_garbage_collection():
     import tensorflow as tf
   tf.get_logger().setLevel('ERROR')
   return tf
 
 
 @contextlib.contextmanager
-def _without_collecting():
-  """What is made while TensorFlow is loaded is not looked through for garbage: modules stay."""
+def _without_garbage_collection() -> Iterator[None]:
+  """Pauses garbage collection and exempts what was created meanwhile, since modules stay."""
   if not gc.isenabled() or 'tensorflow' in sys.modules:
     yield
     return
@@ -97,8 +103,8 @@ def _without_collecting():
 
 
 @contextlib.contextmanager
-def _other_keras():
-  """TensorFlow is told to load Keras 2 instead, which is not there."""
+def _keras_on_demand() -> Iterator[None]:
+  """Makes TensorFlow look for Keras 2, which is not installed, so that it loads no Keras."""
   name = 'TF_USE_LEGACY_KERAS'
   if name in os.environ:
     yield
@@ -111,21 +117,22 @@ def _other_keras():
 
 
 @contextlib.contextmanager
-def _stderr_without(pattern):
-  """Standard error, of libraries too, loses the lines that match an extended regular expression."""
+def _stderr_without(pattern: str) -> Iterator[None]:
+  """Drops the lines that match an extended regular expression from standard error."""
   if not shutil.which('grep'):
     yield
     return
   sys.stderr.flush()
   stderr = os.dup(2)
-  # A session of its own: Ctrl-C is not for the filter.
+  # A session of its own, so that Ctrl-C does not end the filter.
   with subprocess.Popen(
     ['grep', '-vE', pattern],
-    env={**os.environ, 'LC_ALL': 'C'},  # Any byte is text.
+    env={**os.environ, 'LC_ALL': 'C'},  # In which any byte is text.
     stdin=subprocess.PIPE,
     stdout=stderr,
     start_new_session=True,
   ) as grep:
+    assert grep.stdin
     os.dup2(grep.stdin.fileno(), 2)
     try:
       yield
@@ -136,30 +143,31 @@ def _stderr_without(pattern):
 
 
 class Interrupts:
-  """SIGINT, SIGTERM and SIGHUP ask for the end; what it takes is said at once.
+  """Handles SIGINT, SIGTERM and SIGHUP as requests to end, and prints at once what the end takes.
 
-  SIGTERM and SIGHUP may come any number of times: timeout(1) sends one to its child and one to the
-  group of both, Slurm tells every process of a step, and so does the supervisor of a task, which is
-  told as well. Only a person presses Ctrl-C: SIGINT after the first signal leaves at once. SIGHUP
-  stays ignored where it was, as nohup(1) has it.
+  SIGTERM and SIGHUP may come more than once: timeout(1) sends one to its child and one to the group
+  of both, and both Slurm and the supervisor of a task signal each process. Only SIGINT is always a
+  person's Ctrl-C: after the first signal it ends the process at once. A SIGHUP that was ignored, as
+  by nohup(1), stays ignored.
 
   Args:
-    sigterm_ends_run: whether SIGTERM and SIGHUP are about the run, as SIGINT always is, or this
+    sigterm_ends_run: whether SIGTERM and SIGHUP end the whole run, as SIGINT always does, or this
       task alone.
 
   Attributes:
-    reason: '' or why the end was asked for first, for a signal its name.
+    reason: why the end was first asked for, for a signal its name; '' before.
   """
 
-  def __init__(self, sigterm_ends_run=True):
+  def __init__(self, sigterm_ends_run: bool = True):
     self._sigterm_ends_run = sigterm_ends_run
-    self._event, self._first = threading.Event(), None  # The first signal and when it came.
+    self._event = threading.Event()
+    self._first: tuple[int, float] | None = None  # The first signal and when it came.
     self.reason, self._at_end, self._if_forced = '', 'ending', 'at once'
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
       if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
         signal.signal(number, self._handle)
 
-  def _handle(self, number, frame):
+  def _handle(self, number: int, frame: FrameType | None) -> None:
     del frame
     now = time.monotonic()
     if self._first is None:
@@ -175,44 +183,81 @@ class Interrupts:
     _say(f'SIGINT again: leaving {self._if_forced}')
     os._exit(EXIT_FAILURE)
 
-  def describe_end(self, at_end, if_forced='at once'):
+  def describe_end(self, at_end: str, if_forced: str = 'at once') -> None:
     """Sets the answer to a signal: what the end takes, and how a second Ctrl-C leaves."""
     self._at_end, self._if_forced = at_end, if_forced
 
-  def is_set(self):
-    """Whether the end was asked for."""
+  def is_set(self) -> bool:
+    """Returns whether the end was asked for."""
     return self._event.is_set()
 
-  def set(self, reason):
-    """Asks for the end as a signal would."""
+  def set(self, reason: str) -> None:
+    """Asks for the end, as a signal does."""
     self.reason = self.reason or reason
     self._event.set()
 
   @property
-  def had_signal(self):
-    """Whether a signal came, be it after the end had begun by itself."""
+  def had_signal(self) -> bool:
+    """Whether a signal has come, perhaps after the end had begun by itself."""
     return self._first is not None
 
   @property
-  def run_goes_on(self):
-    """Whether this task alone was told to leave: it is started again, and the others wait."""
+  def run_goes_on(self) -> bool:
+    """Whether only this task was told to leave; it will be restarted, and the others wait."""
     return self.reason in ('SIGTERM', 'SIGHUP') and not self._sigterm_ends_run
 
 
-def _say(text):
-  """A line on standard error, in place of a live line; for handlers of signals."""
-  with contextlib.suppress(OSError):  # The terminal has gone, as SIGHUP may say.
+def _say(text: str) -> None:
+  """Prints a line on standard error in place of the live line; safe in a signal handler."""
+  with contextlib.suppress(OSError):  # The terminal may have gone.
     start = '\r\x1b[K' if os.isatty(2) else ''
     os.write(2, f'{start}{text}\n'.encode())
 
 
-def interrupt_on_signals():
-  """Until `Interrupts` listens, SIGTERM and SIGHUP raise KeyboardInterrupt as SIGINT does.
+# Errors of a disk, of its permissions, or of the limits of this process.
+_OF_THE_MACHINE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ESTALE, errno.EMFILE, errno.ENFILE,
+    errno.ENOMEM, errno.ETXTBSY, errno.ELOOP,
+}  # fmt: skip
 
-  SIGHUP stays ignored where it was.
+
+def failure_reason(error: BaseException | None) -> str:
+  """Returns why a program failed, in one sentence, or '' if the exception may be a bug."""
+  if isinstance(error, RunFailed):
+    return str(error)
+  while error is not None:
+    if text := _of_the_machine(error):
+      return text
+    error = error.__cause__
+  return ''
+
+
+def _of_the_machine(error: BaseException) -> str:
+  if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+    where = f'{os.fsdecode(error.filename)}: ' if isinstance(error.filename, (str, bytes)) else ''
+    limit = ''
+    if error.errno == errno.EMFILE:
+      limit = f' (ulimit -n is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})'
+    return where + os.strerror(error.errno) + limit
+  if isinstance(error, MemoryError):
+    return ' '.join(['this machine is out of memory', *str(error).split()])
+  # TensorFlow's errors have the text of the system's error in theirs.
+  message = getattr(error, 'message', None)
+  if isinstance(message, str):
+    for line in message.splitlines():
+      if any(line.rstrip().endswith(os.strerror(number)) for number in _OF_THE_MACHINE):
+        return line.strip()
+  return ''
+
+
+def interrupt_on_signals() -> None:
+  """Makes SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does, until `Interrupts` exists.
+
+  A SIGHUP that was ignored stays ignored.
   """
 
-  def interrupt(number, frame):
+  def interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
   for number in (signal.SIGTERM, signal.SIGHUP):
@@ -220,9 +265,9 @@ def interrupt_on_signals():
       signal.signal(number, interrupt)
 
 
-def leave(code):
-  """Ends the process without waiting for threads that TensorFlow may hold up."""
+def leave(code: int) -> NoReturn:
+  """Ends the process without waiting for threads, which may be blocked in TensorFlow."""
   for stream in (sys.stdout, sys.stderr):
-    with contextlib.suppress(OSError):  # Nobody reads any more, as in `--help | head`.
+    with contextlib.suppress(OSError):  # A closed pipe, as in `--help | head`.
       stream.flush()
   os._exit(code)

@@ -57,7 +57,6 @@ STARTS_WITHOUT_TENSORFLOW = {
   'runtime/cluster.py',
   'runtime/cluster_file.py',
   'runtime/cluster_sources.py',
-  'runtime/failures.py',
   'runtime/heartbeat.py',
   'runtime/kept_checkpoints.py',
   'runtime/listening.py',

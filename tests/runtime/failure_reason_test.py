@@ -1,11 +1,11 @@
-"""runtime.failures: what is the machine's is told in words, what may be a bug is not."""
+"""runtime.process.failure_reason: errors of the machine are sentences, possible bugs are not."""
 
 import errno
 import os
 
 import pytest
 
-from runtime import failures
+from runtime import process
 from runtime.process import RunFailed
 
 
@@ -37,7 +37,7 @@ class OpError(Exception):
   ],
 )
 def test_whose_failure_it_is(error, said):
-  assert failures.reason(error) == said
+  assert process.failure_reason(error) == said
 
 
 def test_a_cause_is_looked_into():
@@ -47,8 +47,8 @@ def test_a_cause_is_looked_into():
     except OSError as cause:
       raise ValueError('no record') from cause
   except ValueError as error:
-    assert failures.reason(error) == '/proc/self/mem/x: Not a directory'
+    assert process.failure_reason(error) == '/proc/self/mem/x: Not a directory'
 
 
 def test_too_many_files_are_told_with_the_limit():
-  assert '(ulimit -n is ' in failures.reason(OSError(errno.EMFILE, 'x', 'f'))
+  assert '(ulimit -n is ' in process.failure_reason(OSError(errno.EMFILE, 'x', 'f'))
