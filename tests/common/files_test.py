@@ -1,4 +1,4 @@
-"""A file is replaced whole or not at all, and is on the disk where that is asked for."""
+"""Files are replaced completely or not at all, and durably if requested."""
 
 import os
 import stat

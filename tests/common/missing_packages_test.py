@@ -1,4 +1,4 @@
-"""missing_packages: a Python without the packages is told of in one sentence."""
+"""A Python without the packages of requirements.txt gets one sentence, not a traceback."""
 
 import os
 import subprocess

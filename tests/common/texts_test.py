@@ -1,4 +1,4 @@
-"""Text for people: a host never steers the terminal of whoever reads it; durations and bars."""
+"""Text for people: no control characters of a host reach the terminal; durations, bars, hints."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""A task that is asked to finish gets one signal, however often somebody asks."""
+"""A task that is asked to finish gets one signal, however often it is asked."""
 
 import json
 import sys
@@ -37,7 +37,7 @@ def test_only_the_first_request_is_a_signal(tmp_path, monkeypatch, processes):
 
 
 def write_record(folder, pid):
-  """As of a supervisor that is the process with this id."""
+  """Writes the record of a supervisor and a task that are both the process with this id."""
   mark = processes.start_mark(pid)
   record = task_record.Record(
     'learner-0', 'running', None, pid, mark, pid, mark, 0.0, 0, 'h', processes.realm(), None, None,

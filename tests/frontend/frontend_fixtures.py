@@ -1,4 +1,4 @@
-"""What the tests of the frontend share: copies of the code, running it, a tmux of one's own.
+"""Shared by the tests of the frontend: copies of the code, running it, a private tmux.
 
 Everything that is started here is ended by process id when its fixture closes.
 """
@@ -73,7 +73,7 @@ def with_argument(text):
 
 
 class Tmux:
-  """A tmux of our own: a socket in a folder of our own, and no configuration but ours."""
+  """A tmux server on a private socket, without the user's configuration."""
 
   def __init__(self, path):
     self.path = str(path)
@@ -95,7 +95,7 @@ class Tmux:
     return self('list-sessions', '-F', '#{session_name}', check=False).split()
 
   def close(self):
-    """Ends the server, by process id when it does not listen."""
+    """Ends the server, by its process id if it does not answer."""
     pid = self('display-message', '-p', '#{pid}', check=False).strip()
     self('kill-server', check=False)
     if pid:
@@ -105,8 +105,7 @@ class Tmux:
 @pytest.fixture
 def own_tmux(tmp_path):
   """A `Tmux` that ends with the test."""
-  # A socket's path is short, or the system refuses it.
-
+  # The path of a socket must be short.
   folder = tempfile.mkdtemp(prefix='tmux')
   server = Tmux(os.path.join(folder, 's'))
   yield server

@@ -1,4 +1,4 @@
-"""A cluster on this machine, with a real tmux, of tasks that are a small program and do as told.
+"""A cluster on this machine, in a real tmux, whose tasks are a small scripted program.
 
 A test that takes `local` imports `local_fixture` and `own_tmux`.
 """
@@ -87,7 +87,7 @@ class Local:
       return file.read()
 
   def ask_chief_to_end(self):
-    """As when the frames are reached: the chief ends, and the others follow."""
+    """Ends the run as at its last frame: the chief ends, and the other tasks follow."""
     path = os.path.join(self.code, '.cluster', 'imp', 'learner-0.json')
     with open(path, encoding='utf-8') as file:
       os.kill(json.load(file)['pid'], signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Hosts that do not answer for a while, or never again: stop, status, logs, and Ctrl-C."""
+"""Hosts that do not answer for a while, or for ever: stop, status, logs, and Ctrl-C."""
 
 import os
 import signal

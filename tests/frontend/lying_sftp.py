@@ -1,4 +1,4 @@
-"""An SFTP server that lies: by hand, as no library would send this.
+"""An SFTP server that lies; written by hand, because no library would send such answers.
 
 python lying_sftp.py LIE       speaks SFTP on standard input and output, as a subsystem of sshd
 """
@@ -48,7 +48,7 @@ class Liar:
     self._numbers = itertools.count()
 
   def serve(self):
-    """Until the input ends."""
+    """Answers requests until the input ends."""
     while head := self._read(4):
       packet = self._read(struct.unpack('>I', head)[0])
       kind, rest = packet[0], packet[1:]

@@ -1,4 +1,4 @@
-"""A run that was launched from a copy of the code, and has written records, here or behind an sshd.
+"""A run with records, launched from a copy of the code on this machine or behind an sshd.
 
 A test that takes `recorded` imports `recorded_fixture`, and what its parameter `place` needs.
 """
@@ -39,7 +39,7 @@ class Recorded:
       file.write('\n'.join(['job,ip,tf_port,ssh_port,workdir,python', *rows]))
 
   def launched(self):
-    """Leaves what a launch and the chief of it leave."""
+    """Writes the files of a launch and of its chief."""
     folder = os.path.join(self.code, '.cluster', 'impala')
     os.makedirs(folder)
     argv = ['python', 'experiment.py', '--logdir=other', '--logdir', 'runs/a; run']
@@ -52,7 +52,7 @@ class Recorded:
     return self
 
   def starts(self, name):
-    """The chief begins, or begins again."""
+    """Marks a start, or a restart, of the chief."""
     run_record.write_run_json(self.logdir, {'seed': 1}, {'settings': {'level_name': name}})
 
   def write(self, name, text):

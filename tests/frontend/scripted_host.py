@@ -1,4 +1,4 @@
-"""Hosts on this machine whose side of the conversation is a program of the test's own.
+"""Hosts on this machine with a scripted program in place of the agent.
 
 What is real: the scripts, the processes, their pipes. What is not: that the host tells the truth.
 """

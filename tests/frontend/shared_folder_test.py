@@ -1,4 +1,4 @@
-"""Two hosts that see one folder, as with a shared home: a second host is a PID namespace here."""
+"""Two hosts that share a folder, such as a home folder; the second host is a PID namespace."""
 
 import json
 import os

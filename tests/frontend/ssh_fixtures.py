@@ -51,7 +51,7 @@ def remote_fixture(opened, sshd, code, monkeypatch):  # noqa: F811
 
 @pytest.fixture(name='broken')
 def broken_fixture(remote):
-  """A host that was talked to, on a connection that takes nothing more."""
+  """A host with an agent on a connection that no longer accepts data."""
   host = remote()
   host.ask('hello')
   host._clients[-1].get_transport().sock.shutdown(socket.SHUT_WR)

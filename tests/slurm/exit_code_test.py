@@ -1,6 +1,6 @@
-"""The batch scripts' exit code is that of the job, whenever it ends; srun is a script of the test.
+"""The batch scripts exit with the exit code of srun, whenever it ends; srun is a test script.
 
-How a signal meets the end of srun is a matter of milliseconds, which a real Slurm does not offer.
+Signals have to arrive within milliseconds of the end of srun, which a real Slurm does not allow.
 """
 
 import os

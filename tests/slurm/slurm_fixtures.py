@@ -122,7 +122,7 @@ class Slurm:
     return states == ['idle'] * len(self.NODES)
 
   def logs(self):
-    """What the daemons have to say."""
+    """Returns the ends of the daemons' logs."""
     return '\n'.join(f'--- {d.args[-3:]}\n{d.output()[-3000:]}' for d in self._daemons)
 
   def command(self, *words, check=True, **environment):
@@ -164,7 +164,7 @@ class Slurm:
     return said.strip()
 
   def fail(self, node):
-    """All that runs on a node is gone at once, and the controller finds it down."""
+    """Kills everything on a node, and waits until the controller notices."""
     number = self._names.index(node)
     # Else a process that is killed before slurmstepd is a job that failed, not a node that did.
     self._hosts.pull_plug(number)
@@ -220,7 +220,7 @@ class Job:
     self.until(lambda: self.about('JobState') in states)
 
   def story(self):
-    """What is known of the job, for who has to find out why it failed."""
+    """Returns what is known of the job, to find out why it failed."""
     text = self._slurm.command('scontrol', 'show', 'job', self.id, check=False)
     return f'{text}\n{self.output()[-6000:]}\n{self._slurm.logs()}'
 

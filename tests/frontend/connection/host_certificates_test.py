@@ -1,4 +1,4 @@
-"""Certificates of host keys as ssh-keygen makes them, and what is left of them after a change."""
+"""Certificates of host keys made by ssh-keygen, valid and tampered with."""
 
 import base64
 import subprocess

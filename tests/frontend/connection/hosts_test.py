@@ -1,4 +1,4 @@
-"""Which host is this machine, what its cells mean, and how a terminal gets there."""
+"""Which host is this machine, defaults of its cells, and how a terminal attaches to it."""
 
 import getpass
 import sys

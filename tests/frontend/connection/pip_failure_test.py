@@ -1,4 +1,4 @@
-"""What is said of a failure of pip: the reason, and none of its notices."""
+"""The message of a failed pip: the reason without notices."""
 
 import pytest
 

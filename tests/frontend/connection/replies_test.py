@@ -1,4 +1,4 @@
-"""Replies that come late, twice, without end, or of another shape than was asked for."""
+"""Replies that come late, twice, without end, or do not fit their schema."""
 
 import json
 

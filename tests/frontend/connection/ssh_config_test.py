@@ -1,4 +1,4 @@
-"""What the configuration of OpenSSH says: asked of ssh itself, and read without it."""
+"""OpenSSH's configuration, asked from ssh itself and read without it."""
 
 import os
 import subprocess

@@ -206,7 +206,7 @@ def test_over_two_jump_hosts_each_by_its_own_settings(remote, sshd, tmp_path):  
 
 
 def test_an_sshd_that_hangs_up_on_some_of_many(remote, sshd):  # noqa: F811
-  """It lets in two at a time; a host behind it is not to blame."""
+  """A jump host lets in two at a time; errors do not blame the host behind it."""
   sshd.close()
   sshd.more_settings = {'MaxStartups': '2:100:2'}
   sshd.start()

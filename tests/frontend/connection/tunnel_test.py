@@ -1,4 +1,4 @@
-"""A port here leads to one behind a real sshd."""
+"""A port of this machine is forwarded to one behind a real sshd."""
 
 import contextlib
 import socket

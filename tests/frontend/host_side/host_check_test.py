@@ -1,4 +1,4 @@
-"""What one host says about itself before a cluster starts on it."""
+"""Checks that a host does alone before a cluster starts on it."""
 
 import os
 import sys

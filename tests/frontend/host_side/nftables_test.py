@@ -1,4 +1,4 @@
-"""What a host knows of the firewall that was set there, without a firewall."""
+"""The state of a firewall that was set, on a host without nft."""
 
 import json
 import os

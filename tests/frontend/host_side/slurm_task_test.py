@@ -1,4 +1,4 @@
-"""A task of a Slurm step is supervised, and its exit code tells what concerns the others."""
+"""A task of a Slurm step is supervised; its exit code is 0 unless it cannot go on."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A task's log and terminal: no full disk and no stopped terminal ends or holds up anything."""
+"""A task's log and terminal: neither a full disk nor a blocked terminal stops or delays a task."""
 
 import os
 import pty

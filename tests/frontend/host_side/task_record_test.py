@@ -1,4 +1,4 @@
-"""A supervisor's record: whose process ids it holds, and how it is kept where the disk is full."""
+"""A supervisor's record: the host of its process ids, and writing it on a full disk."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a host tells of its tasks: every line of a log once, whatever becomes of its file."""
+"""Lines of a log: each is sent once, even if the file is rotated meanwhile."""
 
 import os
 
