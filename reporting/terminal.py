@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from common import texts
+
 # Errors that cost a line but not the stream: a full disk, for example, may have room again.
 _TRANSIENT = (
   errno.EAGAIN, errno.EINTR, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE,
@@ -71,15 +73,7 @@ def _count(number: int) -> str:
 
 def _duration(secs: float) -> str:
   """3900 -> '1h05m'."""
-  secs = int(secs)
-  for size, unit, part, part_unit in (
-    (86400, 'd', 3600, 'h'),
-    (3600, 'h', 60, 'm'),
-    (60, 'm', 1, 's'),
-  ):
-    if secs >= size:
-      return f'{secs // size}{unit}{secs % size // part:02d}{part_unit}'
-  return f'{secs}s'
+  return texts.duration(secs, separator='')
 
 
 class Terminal:
