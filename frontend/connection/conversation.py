@@ -128,7 +128,9 @@ class Conversation:
 
   def _ended(self) -> HostError:
     """Ends the conversation; returns why the agent has ended, or could not be started."""
-    script = self._started()
+    script = self._script
+    if script is None:  # Another thread has closed the conversation.
+      return HostError('', 'the connection was lost')
     code, errors = script.exit_code(), script.errors().strip().splitlines()
     self.close()
     if code in (None, -1):  # -1: the channel closed without an exit status.

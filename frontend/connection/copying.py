@@ -41,10 +41,10 @@ class LocalFolder:
 
     Copies nothing if both folders are the same.
     """
-    self._make_folders([''])
+    self._prepare_folders([''])
     if self.is_same(root):
       return 0
-    self._make_folders(sorted({os.path.dirname(name) for name in names}))
+    self._prepare_folders(sorted({os.path.dirname(name) for name in names}))
     for name in names:
       with self._named('write', name):
         self._put_file(os.path.join(root, name), self._path(name))
@@ -56,7 +56,7 @@ class LocalFolder:
 
   def touch(self, name: str) -> None:
     """Writes an empty file."""
-    self._make_folders([''])
+    self._prepare_folders([''])
     with self._named('write', name):
       self._write(self._path(name), b'')
 
@@ -98,7 +98,7 @@ class LocalFolder:
       reason = error.strerror or error
       raise HostError('workdir', f'cannot {verb} {self._path(name)}: {reason}') from None
 
-  def _make_folders(self, names: Sequence[str]) -> None:
+  def _prepare_folders(self, names: Sequence[str]) -> None:
     for name in names:
       with self._named('make the folder', name):
         os.makedirs(self._path(name), exist_ok=True)
@@ -149,7 +149,7 @@ class RemoteFolder(LocalFolder):
     except FileNotFoundError:
       return False
 
-  def _make_folders(self, names: Sequence[str]) -> None:
+  def _prepare_folders(self, names: Sequence[str]) -> None:
     made: set[str] = set()
     for name in names:
       self._make_folder(self._path(name), made)
