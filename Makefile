@@ -3,6 +3,7 @@
 #
 #   make train                            train Pong with flagfiles/pong.flags
 #   make train ARGS="--level_name=..."    the same with further flags
+#   make train ARGS=--flagfile=flagfiles/catch.flags    another preset instead of that of Pong
 #   make test                             all tests, in three processes (see tests/conftest.py)
 #   make test ARGS="-n0 tests/vtrace_test.py"    one file, in one process
 #   make quick                            those that start no cluster: two to four minutes on two cores
@@ -16,6 +17,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHELL := /bin/sh
+# A preset that ARGS names replaces that of Pong.
+PRESET = $(if $(findstring --flagfile,$(ARGS)),,--flagfile=flagfiles/pong.flags)
 
 .PHONY: help train test quick lint format clean same-python
 .DELETE_ON_ERROR:
@@ -24,7 +27,7 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 train: same-python $(VENV)/.requirements
-	@$(BIN)/python experiment.py --flagfile=flagfiles/pong.flags $(ARGS)
+	@$(BIN)/python experiment.py $(PRESET) $(ARGS)
 
 test: same-python $(VENV)/.requirements-dev
 	@$(BIN)/python -m pytest --numprocesses=3 $(ARGS)

@@ -60,3 +60,17 @@ def test_another_python_than_that_of_the_venv_is_said(folder):
 def test_a_python_that_is_none_is_said(folder, python, told):
   code, out, err = make_train(folder, f'PYTHON={python}')
   assert (code, out) == (2, '') and told in err
+
+
+@pytest.mark.parametrize(
+  'arguments, flags',
+  [
+    ([], ['--flagfile=flagfiles/pong.flags']),
+    (['ARGS=--seed=2 --num_actors=1'],
+     ['--flagfile=flagfiles/pong.flags', '--seed=2', '--num_actors=1']),
+    (['ARGS=--flagfile=flagfiles/catch.flags'], ['--flagfile=flagfiles/catch.flags']),
+  ],
+)  # fmt: skip
+def test_args_are_added_to_the_preset_of_pong_or_name_another(folder, arguments, flags):
+  (folder / 'experiment.py').write_text('import sys\nprint(*sys.argv[1:])\n')
+  assert make_train(folder, *arguments) == (0, ' '.join(flags) + '\n', '')
