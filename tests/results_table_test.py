@@ -1,15 +1,23 @@
-"""benchmarks/results_table.py: the committed table, and facts that the folders' pages state."""
+""".ci/results_table: the committed table, and facts that the folders' pages state."""
 
+import importlib.machinery
+import importlib.util
 import os
-import sys
 
 import pytest
 
 from conftest import ROOT
 
-sys.path.insert(0, os.path.join(ROOT, 'benchmarks'))
-import results_table
 
+def load(path):
+  """A script without a suffix as a module."""
+  loader = importlib.machinery.SourceFileLoader('results_table', path)
+  module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+  loader.exec_module(module)
+  return module
+
+
+results_table = load(os.path.join(ROOT, '.ci', 'results_table'))
 RESULTS = results_table.read_results()
 
 
@@ -21,13 +29,13 @@ def text_of(*parts):
 def test_the_page_is_made_of_the_results():
   page = results_table.page(RESULTS)
   assert text_of('docs', 'results', 'README.md') == page, (
-    'python benchmarks/results_table.py > docs/results/README.md'
+    '.ci/results_table > docs/results/README.md'
   )
 
 
 def test_the_readme_shows_the_top_rows():
   rows = results_table.top_rows(RESULTS)
-  assert rows in text_of('README.md'), 'python benchmarks/results_table.py --top'
+  assert rows in text_of('README.md'), '.ci/results_table --top'
   assert sum(result['top'] for result in RESULTS) == 5
 
 
