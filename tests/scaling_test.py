@@ -1,4 +1,4 @@
-"""benchmarks/scaling.py: who is on which host, and the program that waits."""
+"""benchmarks/scaling.py: which task is on which host; waiting_experiment.py trains."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says."""
+"""benchmarks/throughput.py: rates, stolen time and the choice of settings."""
 
 import os
 import sys

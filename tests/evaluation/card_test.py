@@ -1,4 +1,4 @@
-"""evaluation.card: what it says of a real run of CartPole, and what it leaves to itself."""
+"""evaluation.card: the card of a real run of CartPole, and what it must not contain."""
 
 import json
 import os

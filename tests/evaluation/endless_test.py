@@ -1,4 +1,4 @@
-"""Games that do not end by themselves: they are cut off, counted, told of; pictures of any size."""
+"""Games that do not end by themselves are cut off, counted and reported; pictures of any size."""
 
 import numpy as np
 import pytest

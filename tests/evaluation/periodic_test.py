@@ -1,4 +1,4 @@
-"""--eval_every_frames: real runs are evaluated beside their training, and leave nothing behind."""
+"""--eval_every_frames: real runs are evaluated while they train, and leave no process behind."""
 
 import json
 import os

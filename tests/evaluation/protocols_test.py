@@ -1,4 +1,4 @@
-"""evaluation.protocols: no-ops, sticky actions and whole games are in force on real Atari."""
+"""evaluation.protocols: no-ops, sticky actions and whole games take effect on real Atari."""
 
 import json
 import os

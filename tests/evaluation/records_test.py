@@ -1,4 +1,4 @@
-"""evaluation.records: what an evaluation holds, its interval, and that earlier ones are kept."""
+"""evaluation.records: the entries of an evaluation, its interval; earlier ones are kept."""
 
 import concurrent.futures
 import json

@@ -1,4 +1,4 @@
-"""evaluation.video: real games are filmed whole, in their colours, and nothing half stays."""
+"""evaluation.video: whole games are filmed in their colours; no half-written file remains."""
 
 import os
 import resource

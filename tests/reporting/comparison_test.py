@@ -1,4 +1,4 @@
-"""reporting.comparison and plot_runs.py: numbers worked out by hand, and bad input."""
+"""Comparing runs, and plot_runs.py: numbers worked out by hand, and bad input."""
 
 import json
 import os

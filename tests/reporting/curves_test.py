@@ -1,4 +1,4 @@
-"""reporting.curves: the picture, and what it leaves out."""
+"""reporting.curves: the picture is drawn, without rows that are void."""
 
 import math
 import os

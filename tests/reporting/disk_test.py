@@ -1,4 +1,4 @@
-"""reporting on a disk that is full, shared, or would be filled: a record is not the run."""
+"""reporting on a full or a shared disk: training goes on; and limits on the size of files."""
 
 import io
 import math

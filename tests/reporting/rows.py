@@ -1,4 +1,4 @@
-"""Reports and rows as the tests of `reporting` need them, and a clock that they move."""
+"""Reports, rows and a manual clock for the tests of `reporting`."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""reporting.statistics: what rows sum up."""
+"""reporting.statistics: the figures of a row."""
 
 import sys
 import threading

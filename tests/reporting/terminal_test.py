@@ -1,4 +1,4 @@
-"""reporting.terminal: the live line, messages, and streams that nobody reads."""
+"""reporting.terminal: the live line, messages, and closed or broken streams."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""reporting.writers and reporting.csv_files: what then stands in the files of a run."""
+"""reporting.writers and reporting.csv_files: the contents of a run's files."""
 
 import io
 import os
