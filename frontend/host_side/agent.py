@@ -175,7 +175,7 @@ def launch(
     max_restarts: see `supervisor.Spec`.
 
   Raises:
-    ValueError: tasks of the session still run.
+    UserError: tasks of the session still run.
   """
   folder = supervisor.private_run_folder(session)
   names = [task['task'] for task in tasks]

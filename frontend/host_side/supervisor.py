@@ -310,7 +310,7 @@ def supervise(session: str, task: str) -> int:
   """Supervises a task of a session in this process; returns its last exit code.
 
   Raises:
-    ValueError: the task was not launched here.
+    UserError: the task was not launched here.
   """
   folder = run_folder(session)
   spec = read_json(path_of(folder, task, 'spec.json'))
