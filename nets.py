@@ -169,7 +169,7 @@ class Agent(snt.Module):
     precision: dtype of the torso's arithmetic, 'float32' or 'bfloat16'. Weights, LSTM, heads and
       all that the agent returns stay float32.
     scaling: what the torso sees of an observation, a key of `observation_scaling.SCALES`.
-      Images: x / 255, (x - 128) / 128, `RunningScaling` or, of copies, `HeldScaling`; vectors: as
+      Images: x / 255, (x - 128) / 128, `RunningScaling` or, of copies, `CopiedScaling`; vectors: as
       they are, or either of these.
     value_normalisation: whether the baseline's last layer learns normalised returns, see
       `value_normalisation.PopArt`.
@@ -407,7 +407,7 @@ def local_copy(
     current device; TensorFlow's collections list them as local variables, not as trainable ones.
   """
   if scaling == 'running':
-    scaling = 'held'
+    scaling = 'copied'
   with tf.variable_creator_scope(_zero):  # Random values would cost time, and are never read.
     copy = build_agent(agent_name, spec, precision, scaling, value_normalisation)
   graph = tf.compat.v1.get_default_graph()

@@ -1,44 +1,46 @@
-"""Advantages divided by their root mean square: one entropy cost suits rare rewards and many.
+"""Advantages divided by their root mean square: one entropy cost suits rare and frequent rewards.
 
-Only a division: an advantage of 0 stays 0, and the sum of weighted steps that the V-trace policy
-gradient is (Espeholt et al. 2018, arXiv 1802.01561, section 4.2) keeps its direction, which the
-subtraction of a mean would change where actions are weighted by their importance.
+Nothing is subtracted. An advantage of 0 stays 0, and the V-trace policy gradient, a weighted sum
+over steps (Espeholt et al. 2018, arXiv 1802.01561, section 4.2), keeps its direction; subtracting a
+mean would change it where actions have importance weights.
 """
+
+from __future__ import annotations
 
 import tensorflow as tf
 
-_DECAY = 0.99  # An update of 80 steps says little alone: the last hundred or so count.
-_LEAST = 1e-4  # Of the root mean square: where nothing is rewarded, nothing is made of rounding.
+_DECAY = 0.99  # Per update: one batch of 80 steps is a noisy estimate, a hundred are not.
+_LEAST = 1e-4  # Smallest root mean square, so that rounding is not amplified without rewards.
 
 
 class AdvantageScale(tf.Module):
-  """The root mean square of the advantages of late, of all learners of a run.
+  """The root mean square of recent advantages of all learners of a run.
 
-  The statistics are variables of the run, on parameter servers and in checkpoints, and every
-  learner adds its batch to them once an update.
+  The statistics are variables of the run, on parameter servers and in checkpoints; every learner
+  adds its batch to them once per update.
 
   Args:
-    num_learners: int, how many learners add to them for one update.
+    num_learners: how many learners add to them for one update.
   """
 
-  def __init__(self, num_learners=1):
+  def __init__(self, num_learners: int = 1):
     super().__init__(name='advantage_scale')
     self._num_learners = num_learners
     # Moving averages over updates of (number of advantages, sum of their squares).
     self.moments = tf.Variable(tf.zeros([2], tf.float64), trainable=False, name='advantage_moments')
 
-  def factor(self):
-    """float32 scalar that advantages are multiplied with; 1 before the first update."""
+  def factor(self) -> tf.Tensor:
+    """Returns the factor of advantages, a float32 scalar; 1 before the first update."""
     number, squares = tf.unstack(self.moments.read_value())
     root = tf.sqrt(squares / tf.maximum(number, 1e-9))
     factor = tf.where(number > 0, 1.0 / tf.maximum(root, _LEAST), 1.0)
     return tf.cast(factor, tf.float32)
 
-  def add(self, moments):
-    """Takes in one batch of one learner; an operation.
+  def add(self, moments: tf.Tensor) -> tf.Operation:
+    """Returns an operation that adds one batch of one learner.
 
     Args:
-      moments: float32 [2], how many advantages there were and the sum of their squares.
+      moments: float32 [2], number of advantages and sum of their squares.
     """
     share = self.moments.read_value() / self._num_learners
     return self.moments.assign_add((1.0 - _DECAY) * (tf.cast(moments, tf.float64) - share))

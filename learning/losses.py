@@ -6,24 +6,56 @@ and batch, so gradients of towers and of learners add up.
 Shapes: [T, B] is time-major, a batch of B unrolls of T steps; A actions.
 """
 
-import collections
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
 import vtrace
+from config import Hyperparameters
+from structs import AgentOutput, StepOutput, StepOutputInfo
 
-_RATIO_CLIP = 0.2  # How far a policy may go from that of the first pass and still be followed.
-
-Losses = collections.namedtuple('Losses', 'total policy baseline entropy advantages targets')
-Losses.__doc__ = """float32 scalars; `baseline` and `entropy` without their costs, `total` with.
-
-`advantages` (not scaled) and `targets` (of the values) are float32 [3]: how many steps had one,
-their sum and the sum of their squares.
-"""
+_RATIO_CLIP = 0.2  # As in PPO, Table 3.
 
 
-def clip_rewards(rewards, clipping):
-  """Rewards as the learner sees them.
+class Losses(NamedTuple):
+  """Losses of a batch, and the moments of what they were computed from.
+
+  Attributes:
+    total: float32 scalar, the sum of policy loss and weighted baseline and entropy loss.
+    policy: float32 scalar.
+    baseline: float32 scalar, without its weight.
+    entropy: float32 scalar, without its weight.
+    advantages: float32 [3], number, sum and sum of squares of the unscaled advantages.
+    targets: float32 [3], the same of the V-trace targets of the values.
+  """
+
+  total: tf.Tensor
+  policy: tf.Tensor
+  baseline: tf.Tensor
+  entropy: tf.Tensor
+  advantages: tf.Tensor
+  targets: tf.Tensor
+
+
+class Factors(NamedTuple):
+  """What parts of the loss are multiplied by; floats or float32 scalars.
+
+  Attributes:
+    entropy: weight of the entropy loss in the total, see `learner.entropy_cost`.
+    advantages: factor of the advantages.
+    baseline: factor of the baseline's errors.
+  """
+
+  entropy: float | tf.Tensor
+  advantages: float | tf.Tensor = 1.0
+  baseline: float | tf.Tensor = 1.0
+
+
+def clip_rewards(rewards: tf.Tensor, clipping: str) -> tf.Tensor:
+  """Returns rewards as the learner sees them.
 
   Args:
     rewards: float32 tensor of any shape.
@@ -43,81 +75,88 @@ def clip_rewards(rewards, clipping):
   raise ValueError(f'reward clipping {clipping!r} is none of abs_one, soft_asymmetric, none')
 
 
-def policy_gradient_loss(policy_logits, actions, advantages):
+def policy_gradient_loss(
+  policy_logits: tf.Tensor, actions: tf.Tensor, advantages: tf.Tensor
+) -> tf.Tensor:
   """Sum over [T, B] of -log pi(a) * advantage; no gradient flows through the advantages."""
   log_probs = vtrace.log_probs_from_logits_and_actions(policy_logits, actions)
   return -tf.reduce_sum(log_probs * tf.stop_gradient(advantages))
 
 
-def reused_policy_gradient_loss(policy_logits, actions, advantages, at_first):
-  """The policy gradient loss where a batch is learned from several times (PPO, arXiv 1707.06347).
+def reused_policy_gradient_loss(
+  policy_logits: tf.Tensor,
+  actions: tf.Tensor,
+  advantages: tf.Tensor,
+  first_pass_only: Callable[[tf.Tensor], tf.Tensor],
+) -> tf.Tensor:
+  """Returns the policy gradient loss of a batch that is used in several passes.
 
-  Sum over [T, B] of -min(r * advantage, clip(r) * advantage), with r the probability of the action
-  relative to that before the first pass, clipped to [0.8, 1.2]. The gradient of the first pass is
-  that of `policy_gradient_loss`.
+  The clipped objective of PPO (Schulman et al. 2017, arXiv 1707.06347): the sum over [T, B] of
+  -min(r * advantage, clip(r) * advantage), with r the probability of the action relative to that
+  in the first pass, clipped to [0.8, 1.2]. Its gradient in the first pass is that of
+  `policy_gradient_loss`.
 
   Args:
     policy_logits: float32 [T, B, A].
     actions: int32 [T, B].
     advantages: float32 [T, B]; no gradient flows through them.
-    at_first: function of log pi(a) [T, B], gives those of the first pass.
+    first_pass_only: function of log pi(a) [T, B] that returns its value in the first pass.
   """
   log_probs = vtrace.log_probs_from_logits_and_actions(policy_logits, actions)
   advantages = tf.stop_gradient(advantages)
-  ratios = tf.exp(log_probs - tf.stop_gradient(at_first(log_probs)))
+  ratios = tf.exp(log_probs - tf.stop_gradient(first_pass_only(log_probs)))
   clipped = tf.clip_by_value(ratios, 1 - _RATIO_CLIP, 1 + _RATIO_CLIP)
   return -tf.reduce_sum(tf.minimum(ratios * advantages, clipped * advantages))
 
 
-def baseline_loss(errors):
-  """Half the sum of squares of `errors` [T, B]."""
+def baseline_loss(errors: tf.Tensor) -> tf.Tensor:
+  """Returns half the sum of squares of `errors` [T, B]."""
   return 0.5 * tf.reduce_sum(tf.square(errors))
 
 
-def entropy_loss(policy_logits, counted=None):
-  """The negative entropy of policies [T, B, A], summed where `counted` (bool [T, B]; None: all)."""
+def entropy_loss(policy_logits: tf.Tensor, counted: tf.Tensor | None = None) -> tf.Tensor:
+  """Returns the negative entropy of policies, summed over time and batch.
+
+  Args:
+    policy_logits: float32 [T, B, A].
+    counted: bool [T, B], which steps are summed; None: all.
+  """
   policy, log_policy = tf.nn.softmax(policy_logits), tf.nn.log_softmax(policy_logits)
   if counted is not None:
     policy = tf.where(counted[..., tf.newaxis], policy, 0.0)
   return tf.reduce_sum(policy * log_policy)
 
 
-def _leads_nowhere(done, info):
-  """Whether entries came by a step from a crash or a time limit to a new game; see `StepOutput`."""
+def _starts_after_cut(done: tf.Tensor, info: StepOutputInfo) -> tf.Tensor:
+  """bool, True where an entry starts a new game after a crash or time limit; see `StepOutput`."""
   return done & ~info.game_over & tf.equal(info.episode_step, 0)
 
 
-def _moments(values, masked):
+def _moments(values: tf.Tensor, masked: tf.Tensor) -> tf.Tensor:
+  """float32 [3]: number, sum and sum of squares of the values that are not masked."""
   kept = tf.where(masked, 0.0, values)
   number = tf.reduce_sum(tf.cast(~masked, tf.float32))
   return tf.stack([number, tf.reduce_sum(kept), tf.reduce_sum(tf.square(kept))])
 
 
 def compute_losses(
-  learner_outputs,
-  agent_outputs,
-  env_outputs,
-  hyperparameters,
-  entropy_weight,
-  advantage_factor=1.0,
-  baseline_factor=1.0,
-  at_first=None,
-):
-  """V-trace losses of a batch.
+  learner_outputs: AgentOutput,
+  agent_outputs: AgentOutput,
+  env_outputs: StepOutput,
+  hyperparameters: Hyperparameters,
+  factors: Factors,
+  first_pass_only: Callable[[tf.Tensor], tf.Tensor] | None = None,
+) -> Losses:
+  """Returns the V-trace losses of a batch.
 
   Args:
     learner_outputs: AgentOutput of [T+1, B, ...], the learner's policy on the actor's steps.
     agent_outputs: AgentOutput of [T+1, B, ...], what the actor computed; the action of entry t led
       to observation t.
     env_outputs: StepOutput of [T+1, B, ...]; reward and done of entry t came with observation t.
-    hyperparameters: `config.Hyperparameters`.
-    entropy_weight: what the entropy counts in the total, see `learner.entropy_cost`.
-    advantage_factor: float32 scalar, multiplies the advantages.
-    baseline_factor: float32 scalar, multiplies the errors of the baseline.
-    at_first: see `reused_policy_gradient_loss`; None: a batch is learned from once.
-
-  Returns:
-    `Losses`.
+    hyperparameters: weights, discount and clipping.
+    factors: see `Factors`.
+    first_pass_only: see `reused_policy_gradient_loss`; None: each batch is used once.
   """
   bootstrap_value = learner_outputs.baseline[-1]
   # Entry t of these is the step from observation t to observation t+1.
@@ -125,8 +164,8 @@ def compute_losses(
   rewards, done = env_outputs.reward[1:], env_outputs.done[1:]
   learner_outputs = tf.nest.map_structure(lambda t: t[:-1], learner_outputs)
   rewards = clip_rewards(rewards, hyperparameters.reward_clipping)
-  # From a time limit or a crash to the next game: target and value are one, so the errors are 0.
-  masked = _leads_nowhere(env_outputs.done, env_outputs.info)[1:]
+  # Nothing is learned from these steps: a reward equal to the value makes target and value equal.
+  masked = _starts_after_cut(env_outputs.done, env_outputs.info)[1:]
   rewards = tf.where(masked, learner_outputs.baseline, rewards)
 
   returns = vtrace.from_logits(
@@ -140,13 +179,13 @@ def compute_losses(
     lambda_=hyperparameters.vtrace_lambda,
   )
   advantages, targets = _moments(returns.pg_advantages, masked), _moments(returns.vs, masked)
-  scaled = returns.pg_advantages * advantage_factor
+  scaled = returns.pg_advantages * factors.advantages
   chosen = learner_outputs.policy_logits, agent_outputs.action, scaled
-  if at_first is None:
+  if first_pass_only is None:
     policy = policy_gradient_loss(*chosen)
   else:
-    policy = reused_policy_gradient_loss(*chosen, at_first)
-  baseline = baseline_loss((returns.vs - learner_outputs.baseline) * baseline_factor)
+    policy = reused_policy_gradient_loss(*chosen, first_pass_only)
+  baseline = baseline_loss((returns.vs - learner_outputs.baseline) * factors.baseline)
   entropy = entropy_loss(learner_outputs.policy_logits, ~masked)
-  total = policy + hyperparameters.baseline_cost * baseline + entropy_weight * entropy
+  total = policy + hyperparameters.baseline_cost * baseline + factors.entropy * entropy
   return Losses(total, policy, baseline, entropy, advantages, targets)

@@ -1,47 +1,68 @@
-"""What the network sees of an observation: as it is, shifted and scaled, or by running moments.
+"""What the network sees of an observation: itself, shifted and scaled, or normalised by moments.
 
-It stands beside `nets`, since its statistics are variables of a run like the weights, without being
-trained.
+The moments of all observations so far are variables of a run like the weights, but not trained.
 """
 
-import collections
+from __future__ import annotations
+
+from typing import NamedTuple
 
 import sonnet as snt
 import tensorflow as tf
 
-_CLIP = 5.0  # Standard deviations, of an observation scaled by running statistics.
+_CLIP = 5.0  # In standard deviations.
 
-# What is subtracted from the pixels (or elements) of an observation, and then multiplied with.
-Scale = collections.namedtuple('Scale', 'offset factor')
+
+class Scale(NamedTuple):
+  """What the first layer sees is (x - offset) * factor."""
+
+  offset: float
+  factor: float
+
+
 SCALES = {
   'unit': Scale(0.0, 1 / 255),
   'centred': Scale(128.0, 1 / 128),
-  'running': Scale(0.0, 1.0),  # `RunningScaling` has done it,
-  'held': Scale(0.0, 1.0),  # and in copies of the weights `HeldScaling`.
+  # `RunningScaling`, or in copies of the weights `CopiedScaling`, has scaled these.
+  'running': Scale(0.0, 1.0),
+  'copied': Scale(0.0, 1.0),
 }
 
 
-class _Scaling(snt.Module):
+class MomentScaling(snt.Module):
   """(x - mean) / std, clipped to +-5, for each element on its own (pixel and channel of images)."""
 
-  def __call__(self, observation):
+  def moments(self) -> tuple[tf.Tensor | tf.Variable, tf.Tensor | tf.Variable]:
+    """Returns (mean, standard deviation), float32 like one observation."""
+    raise NotImplementedError
+
+  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
     """[N, ...] of any dtype -> float32 [N, ...]."""
     mean, std = self.moments()
     return tf.clip_by_value((tf.cast(observation, tf.float32) - mean) / std, -_CLIP, _CLIP)
 
 
-class RunningScaling(_Scaling):
+class RunningScaling(MomentScaling):
   """Scales by the moments of all observations learned from.
 
-  The statistics are float64 sums, so that additions of many learners commute and none is lost
-  beside large sums; they are variables like the weights: on one parameter server, and in
-  checkpoints.
+  The statistics are variables like the weights: on one parameter server, and in checkpoints. They
+  are float64 sums: additions of several learners commute, and large sums lose no small ones.
+
+  Args:
+    shape: of one observation.
+    dtype: of observations.
+    name: of the variables' scope.
+
+  Attributes:
+    count: float64 scalar, observations so far.
+    sum: float64, their sum.
+    sum_of_squares: float64, the sum of their squares.
   """
 
-  def __init__(self, shape, dtype, name='observation_statistics'):
+  def __init__(self, shape: tf.TensorShape, dtype: tf.DType, name: str = 'observation_statistics'):
     super().__init__(name=name)
     is_pixels = tf.dtypes.as_dtype(dtype) == tf.uint8
-    # Before the first update, and the least that counts as a deviation at all.
+    # Mean and deviation before the first update, and the smallest deviation.
     self._first_mean, self._first_std, self._least_std = (
       (128, 128, 1) if is_pixels else (0, 1, 1e-4)
     )
@@ -55,8 +76,8 @@ class RunningScaling(_Scaling):
       with tf.device(self.sum.device):
         self.sum_of_squares = zeros(shape, 'sum_of_squares')
 
-  def moments(self):
-    """(mean, standard deviation) of each element, float32; made where the statistics are."""
+  def moments(self) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns (mean, standard deviation), float32, computed on the device of the statistics."""
     with tf.device(self.sum.device):
       count, one = self.count.read_value(), tf.ones([], tf.float64)
       mean = self.sum.read_value() / tf.maximum(count, one)
@@ -67,8 +88,8 @@ class RunningScaling(_Scaling):
       std = tf.where(known, std, self._first_std)
       return tf.cast(mean, tf.float32), tf.cast(std, tf.float32)
 
-  def add(self, count, sums, sums_of_squares):
-    """Takes in `count` observations, a float64 scalar, by `sums_of` them; an operation."""
+  def add(self, count: tf.Tensor, sums: tf.Tensor, sums_of_squares: tf.Tensor) -> tf.Operation:
+    """Returns an operation that adds observations, given as `sums_of` them."""
     return tf.group(
       self.count.assign_add(count),
       self.sum.assign_add(sums),
@@ -76,34 +97,40 @@ class RunningScaling(_Scaling):
     )
 
 
-class HeldScaling(_Scaling):
-  """Scales by moments that were copied with the weights: nothing but that at every step.
+class CopiedScaling(MomentScaling):
+  """Scales by moments that were copied with the weights, without computing them at every step.
 
   Attributes:
-    mean, std: float32 variables like an observation; without use before the first copy.
+    mean: float32 variable like one observation.
+    std: float32 variable like one observation.
   """
 
-  def __init__(self, shape, name='observation_moments'):
+  def __init__(self, shape: tf.TensorShape, name: str = 'observation_moments'):
     super().__init__(name=name)
     with self.name_scope:
       self.mean = tf.Variable(tf.zeros(shape), trainable=False, name='mean')
       self.std = tf.Variable(tf.ones(shape), trainable=False, name='std')
 
-  def moments(self):
-    """(mean, standard deviation) as they were copied."""
+  def moments(self) -> tuple[tf.Variable, tf.Variable]:
+    """Returns (mean, standard deviation) as they were copied."""
     return self.mean, self.std
 
 
-def scaling_by_moments(name, like):
-  """What scales observations like the tensor [N, ...], or None where the key of `SCALES` does."""
+def scaling_by_moments(name: str, like: tf.Tensor) -> MomentScaling | None:
+  """Returns the scaling of observations like the tensor [N, ...], or None.
+
+  Args:
+    name: a key of `SCALES`; None is returned for those without moments.
+    like: observations.
+  """
   shape = like.shape[1:]
   if name == 'running':
     return RunningScaling(shape, like.dtype)
-  return HeldScaling(shape) if name == 'held' else None
+  return CopiedScaling(shape) if name == 'copied' else None
 
 
-def sums_of(observations):
-  """(N, their sum, the sum of their squares), float64, of observations [N, ...] of any dtype."""
+def sums_of(observations: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+  """Returns (N, sum, sum of squares), float64, of observations [N, ...] of any dtype."""
   values = tf.cast(observations, tf.float64)
   number = tf.cast(tf.shape(values)[0], tf.float64)
   return number, tf.reduce_sum(values, axis=0), tf.reduce_sum(tf.square(values), axis=0)

@@ -1,73 +1,80 @@
-"""A batch is learned from several times: what later passes know of the first (--sample_reuse).
+"""Several updates per batch (--sample_reuse): what later passes share with the first.
 
-As in IMPACT (Luo et al. 2019, arXiv 1912.00167) and APPO. Frames come faster than a learner that
-waits for actors can use up; learning from each batch again costs it nothing but its own time.
+As in IMPACT (Luo et al. 2019, arXiv 1912.00167) and APPO. Where actors are slower than the learner,
+learning from each batch again uses time in which the learner would wait.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 
 class SampleReuse:
-  """Which pass over a batch runs, and what all passes share.
+  """Knows which pass over a batch runs, and keeps tensors of the first pass for the others.
 
   Args:
-    passes: int, how many updates are made of a batch. With 1 nothing is kept.
+    passes: updates per batch. With 1 nothing is kept.
 
   Attributes:
     passes: as given.
     index: int32 placeholder, 0 for the first pass over a batch.
   """
 
-  def __init__(self, passes):
+  def __init__(self, passes: int):
     self.passes = passes
     self.index = tf.compat.v1.placeholder_with_default(0, [], name='pass')
     self._is_first = tf.equal(self.index, 0)
 
-  def held(self, make, specs):
-    """Tensors that the first pass makes, and every pass has.
+  def kept_for_all_passes(
+    self, make: Callable[[], Sequence[tf.Tensor]], specs: Sequence[tuple[tf.DType, Any]]
+  ) -> list[tf.Tensor]:
+    """Returns the tensors that `make` returned in the first pass, in every pass.
 
-    They are kept in variables of this task, on the current device, until the next first pass.
+    They are kept in local variables on the current device until the next first pass.
 
     Args:
-      make: function without arguments, gives a list of tensors; runs in the first pass only.
-      specs: list of their (dtype, shape).
-
-    Returns:
-      A list of tensors.
+      make: returns the tensors; runs in the first pass only.
+      specs: their (dtype, shape).
     """
     if self.passes == 1:
-      return make()
+      return list(make())
     variables = [_local_variable(dtype, shape) for dtype, shape in specs]
 
     def first():
-      held = []
+      kept = []
       for variable, tensor in zip(variables, make(), strict=True):
         with tf.control_dependencies([variable.assign(tensor)]):
-          held.append(tf.identity(tensor))
-      return held
+          kept.append(tf.identity(tensor))
+      return kept
 
     return tf.cond(self._is_first, first, lambda: [v.read_value() for v in variables])
 
-  def at_first(self, shape):
-    """A function of a float32 tensor of `shape`, what it was in the first pass; None for 1 pass."""
+  def first_pass_only(self, shape: Sequence[int]) -> Callable[[tf.Tensor], tf.Tensor] | None:
+    """Returns a function of a float32 tensor of `shape` that returns its value in the first pass.
+
+    None where there is one pass.
+    """
     if self.passes == 1:
       return None
-    return lambda tensor: self.held(lambda: [tensor], [(tf.float32, shape)])[0]
+    return lambda tensor: self.kept_for_all_passes(lambda: [tensor], [(tf.float32, shape)])[0]
 
-  def in_first(self, operation):
-    """`operation()`, a function that gives an operation, in the first pass; else nothing."""
+  def run_in_first_pass(self, build: Callable[[], tf.Operation]) -> tf.Operation:
+    """Returns the operation that `build` returns; it does nothing in later passes."""
     if self.passes == 1:
-      return operation()
-    return tf.cond(self._is_first, lambda: tf.group(operation()), tf.no_op)
+      return build()
+    return tf.cond(self._is_first, lambda: tf.group(build()), tf.no_op)
 
-  def first_only(self, value):
-    """A float32 scalar in the first pass, 0 in the others."""
+  def zero_after_first_pass(self, value: float | tf.Tensor) -> float | tf.Tensor:
+    """Returns a float32 scalar in the first pass, 0 in the others."""
     if self.passes == 1:
       return value
     return tf.where(self._is_first, value, 0.0)
 
 
-def _local_variable(dtype, shape):
+def _local_variable(dtype: tf.DType, shape: Any) -> tf.Variable:
   return tf.compat.v1.Variable(
     lambda: tf.zeros(shape, dtype),
     trainable=False,

@@ -1,27 +1,31 @@
-"""The trained weights of a run in slices of one size, one slice on each parameter server.
+"""The trained weights of a run in slices of equal size, one slice on each parameter server.
 
-Where single variables are dealt to parameter servers, the largest may be nearly all there is (95%
-of `SimpleConvNetAgent`), and a second server hardly helps. Slices are even whatever the network is,
-and one message takes the weights of a server, another brings it their gradients. Optimisers work
-element by element, so they learn from slices what they would learn from the variables.
+If whole variables were dealt out to parameter servers, the largest could hold nearly everything
+(95% of `SimpleConvNetAgent`) and a second server would hardly help. Equal slices balance any
+network, and one message per server carries its weights or their gradients. RMSProp and Adam work
+element by element, so they learn the same from slices as from variables.
 
-Checkpoints hold the variables under their own names and in their own shapes (`Whole`): they know
-nothing of slices, and a run may go on with another number of them.
+Checkpoints hold variables under their own names and shapes (`UnslicedVariables`), so a run can be
+resumed with another number of parameter servers.
 """
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
-# Elements of a slice are a multiple of it: TensorFlow cuts without copying at every 64 bytes.
+# Slices hold a multiple of this many elements: TensorFlow splits without a copy at 64-byte borders.
 _ALIGNMENT = 16
 
 
 @contextlib.contextmanager
-def templates(device):
-  """Trainable variables made inside only say what slices hold and begin with.
+def shape_only_variables(device: str) -> Iterator[None]:
+  """Trainable variables created inside never have a value; they give slices shape and initializer.
 
-  They are on `device`, in no collection of TensorFlow, and never have a value.
+  They are on `device` and in no collection of TensorFlow.
   """
 
   def create(next_creator, **kwargs):
@@ -40,51 +44,53 @@ def templates(device):
 
 
 class SlicedWeights:
-  """What is trained, in slices; created on the devices that the current scope chooses.
+  """The trained weights in slices, created on the devices that the current scope chooses.
 
   Args:
-    variables: list of float32 tf.Variable, not empty; `templates` makes them.
-    num_slices: int, at least 1.
+    variables: float32, at least one, from `shape_only_variables`.
+    num_slices: at least 1.
 
   Attributes:
     variables: as given; they have no values.
-    slices: list of float32 tf.Variable [N], all of the same N; zeros follow the last weight.
+    slices: float32 variables [N], all of the same N; zeros follow the last weight.
   """
 
-  def __init__(self, variables, num_slices):
+  def __init__(self, variables: Sequence[tf.Variable], num_slices: int):
     self.variables = variables
     self._sizes = [v.shape.num_elements() for v in variables]
     even = -(-sum(self._sizes) // num_slices)
     self._size = -(-even // _ALIGNMENT) * _ALIGNMENT
     self._num_slices = num_slices
     self._padding = self._size * num_slices - sum(self._sizes)
-    # What an initializer is fed (see `Checkpoints.first_values`) comes through, too.
+    # Feeding a variable's initializer (see `Checkpoints.first_values`) also sets its slices.
     first = self.cut([v.initializer.inputs[1] for v in variables])
     self.slices = [tf.Variable(value, name=f'weights_{i}') for i, value in enumerate(first)]
 
-  def cut(self, tensors):
-    """Tensors of the shapes of the variables -> list of [N], as the slices hold them."""
+  def cut(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Converts tensors of the shapes of the variables to one [N] per slice."""
     flat = [tf.reshape(t, [-1]) for t in tensors]
     whole = tf.concat([*flat, tf.zeros([self._padding])], axis=0)
     return tf.split(whole, self._num_slices)
 
-  def joined(self, slices=None):
-    """The inverse of `cut`: a list of tensors like the variables, by default the weights."""
+  def joined(self, slices: Sequence[tf.Tensor | tf.Variable] | None = None) -> list[tf.Tensor]:
+    """Converts slices, by default the weights, to tensors of the shapes of the variables."""
     slices = self.slices if slices is None else slices
     whole = tf.concat([tf.convert_to_tensor(s) for s in slices], axis=0)
     pieces = tf.split(whole, [*self._sizes, self._padding])
     return [tf.reshape(t, v.shape) for t, v in zip(pieces, self.variables, strict=False)]
 
-  def change(self, variable, factor, offset=0.0):
-    """Each element of one of the variables times `factor` plus `offset`; an operation."""
+  def scale_and_shift(
+    self, variable: tf.Variable, factor: tf.Tensor, offset: float | tf.Tensor = 0.0
+  ) -> tf.Operation:
+    """Returns an operation that sets each element of a variable to itself * factor + offset."""
     assigned = []
     for piece, start, stop in self._pieces(variable):
       with tf.device(piece.device):
         assigned.append(piece[start:stop].assign(piece[start:stop] * factor + offset))
     return tf.group(*assigned)
 
-  def _pieces(self, variable):
-    """Where a variable lies: (slice, start, stop) of each slice that holds some of it."""
+  def _pieces(self, variable: tf.Variable) -> Iterator[tuple[tf.Variable, int, int]]:
+    """Yields (slice, start, stop) for each slice that holds a part of a variable."""
     index = next(i for i, v in enumerate(self.variables) if v is variable)
     first = sum(self._sizes[:index])
     last = first + self._sizes[index]
@@ -93,37 +99,46 @@ class SlicedWeights:
       if start < stop:
         yield piece, start, stop
 
-  def values_of(self, agent):
-    """What `agent.variables` hold, with the weights out of the slices; a list of tensors."""
+  def values_of(self, agent: Any) -> list[tf.Tensor]:
+    """Returns the values of `agent.variables`, with the weights taken from the slices."""
     weights = {v.ref(): t for v, t in zip(self.variables, self.joined(), strict=True)}
     return [weights.get(v.ref(), v) for v in agent.variables]
 
-  def whole(self, optimizer):
-    """`Whole` of the weights and of their slots in a tf.compat.v1.train.Optimizer.
-
-    Its variables are created on the current device.
-    """
+  def unsliced(self, optimizer: tf.compat.v1.train.Optimizer) -> UnslicedVariables:
+    """Returns the weights and their optimizer slots as single variables on the current device."""
     parts = {v.op.name: v.shape for v in self.variables}
     columns = [(list(parts), self.slices)]
     for slot in optimizer.get_slot_names():
       slots = [optimizer.get_slot(s, slot) for s in self.slices]
       suffix = slots[0].op.name.rpartition('/')[2]
       columns.append(([f'{name}/{suffix}' for name in parts], slots))
-    return Whole(self, columns, list(parts.values()))
+    return UnslicedVariables(self, columns, list(parts.values()))
 
 
-class Whole:
-  """Sliced values as single variables, for who saves or restores them.
+class UnslicedVariables:
+  """Sliced values as single variables, to be saved in checkpoints and restored from them.
+
+  Args:
+    weights: converts between slices and tensors of the variables' shapes.
+    columns: (names of the variables, their slices), for weights and for each kind of slot.
+    shapes: of the variables of a column.
 
   Attributes:
-    variables: {name: tf.Variable}; in no collection, and without a value until `gather` ran.
-    sliced: list of the tf.Variable that they stand for.
+    variables: by name; in no collection, and without a value until `gather` ran.
+    sliced: the slices that they stand for.
     gather: operation, slices -> variables.
     scatter: operation, variables -> slices.
   """
 
-  def __init__(self, weights, columns, shapes):
-    self.variables, self.sliced, gather, scatter = {}, [], [], []
+  def __init__(
+    self,
+    weights: SlicedWeights,
+    columns: Sequence[tuple[list[str], list[tf.Variable]]],
+    shapes: Sequence[tf.TensorShape],
+  ):
+    self.variables: dict[str, tf.Variable] = {}
+    self.sliced: list[tf.Variable] = []
+    gather, scatter = [], []
     for names, slices in columns:
       singles = [_without_collection(shape) for shape in shapes]
       self.variables.update(zip(names, singles, strict=True))
@@ -131,10 +146,11 @@ class Whole:
       gather += [v.assign(t) for v, t in zip(singles, weights.joined(slices), strict=True)]
       cut = weights.cut([v.read_value() for v in singles])
       scatter += [s.assign(t) for s, t in zip(slices, cut, strict=True)]
-    self.gather, self.scatter = tf.group(gather), tf.group(scatter)
+    self.gather: tf.Operation = tf.group(gather)
+    self.scatter: tf.Operation = tf.group(scatter)
 
 
-def _without_collection(shape):
+def _without_collection(shape: tf.TensorShape) -> tf.Variable:
   return tf.compat.v1.Variable(
     lambda: tf.zeros(shape), trainable=False, use_resource=True, collections=[]
   )

@@ -1,48 +1,66 @@
-"""PopArt: the baseline learns returns of mean 0 and deviation 1, and is worth what they are.
+"""PopArt: the baseline learns normalised returns, and its values stay those of the real ones.
 
-As van Hasselt et al. 2016 (arXiv 1602.07714), and Hessel et al. 2018 (arXiv 1809.04474) with
-V-trace: what the last layer gives is multiplied with the deviation of the returns, their mean is
-added, and where these statistics change its weights are changed so that no value does. Errors of
-the baseline and advantages are divided by the deviation, so that one learning rate suits rewards of
-any size.
+Van Hasselt et al. 2016 (arXiv 1602.07714), and with V-trace Hessel et al. 2018 (arXiv 1809.04474).
+The value is the last layer's output times the standard deviation of the returns plus their mean.
+When these statistics change, the layer is rescaled so that no value changes. Baseline errors and
+advantages are divided by the deviation, so one learning rate suits rewards of any size.
 """
+
+from __future__ import annotations
+
+from typing import Protocol
 
 import sonnet as snt
 import tensorflow as tf
 
-_STEP = 3e-4  # Of the moving averages, an update; and the least deviation: both as Hessel et al.
+from learning.sliced_weights import SlicedWeights
+
+# Both as Hessel et al.: step size of the moving averages per update, smallest deviation.
+_STEP = 3e-4
 _LEAST_STD = 1e-4
+
+
+class LinearLayer(Protocol):
+  """The last layer of a baseline.
+
+  Attributes:
+    w: float32 variable [inputs, 1].
+    b: float32 variable [1].
+  """
+
+  w: tf.Variable
+  b: tf.Variable
 
 
 class PopArt(snt.Module):
   """Mean and deviation of the V-trace targets that the baseline learned from.
 
   The statistics are variables of the run like the weights: on parameter servers, in checkpoints,
-  and copied to actors and learners with the weights that they belong to.
+  and copied to actors and learners together with the weights they belong to.
 
   Attributes:
     moments: float64 [3], moving averages over updates of (number of targets, their sum, the sum of
       their squares).
-    scale: float32 [2], (mean, deviation) that the baseline's weights stand for.
+    scale: float32 [2], (mean, deviation) that the baseline's weights are normalised by.
   """
 
-  def __init__(self, name='value_statistics'):
+  def __init__(self, name: str = 'value_statistics'):
     super().__init__(name=name)
     with self.name_scope:
       self.moments = tf.Variable(tf.zeros([3], tf.float64), trainable=False, name='moments')
       self.scale = tf.Variable([0.0, 1.0], trainable=False, name='scale')
 
-  def __call__(self, normalised):
-    """What the last layer gives -> values; float32 of any shape."""
+  def __call__(self, normalised: tf.Tensor) -> tf.Tensor:
+    """Converts outputs of the last layer to values; float32 of any shape."""
     mean, std = tf.unstack(self.scale.read_value())
     return normalised * std + mean
 
-  def factor(self):
-    """float32 scalar that errors of the baseline and advantages are multiplied with."""
+  def factor(self) -> tf.Tensor:
+    """Returns the factor of baseline errors and advantages, a float32 scalar."""
     return 1.0 / self.scale.read_value()[1]
 
-  def add(self, moments, num_learners=1):
-    """Takes in one batch of one learner; an operation.
+  def add(self, moments: tf.Tensor, num_learners: int = 1) -> tf.Operation:
+    """Returns an operation that adds one batch of one learner.
 
     Args:
       moments: float32 [3], see `losses.Losses.targets`.
@@ -51,26 +69,26 @@ class PopArt(snt.Module):
     share = self.moments.read_value() / num_learners
     return self.moments.assign_add(_STEP * (tf.cast(moments, tf.float64) - share))
 
-  def statistics(self):
-    """float32 [2], (mean, deviation) of the targets so far; those of now before the first ones."""
+  def statistics(self) -> tf.Tensor:
+    """Returns float32 [2], (mean, deviation) of the targets; `scale` before the first batch."""
     number, total, squares = tf.unstack(self.moments.read_value())
     mean = total / tf.maximum(number, 1e-30)
     variance = squares / tf.maximum(number, 1e-30) - tf.square(mean)
     std = tf.maximum(tf.sqrt(tf.maximum(variance, 0.0)), _LEAST_STD)
     return tf.where(number > 0, tf.cast([mean, std], tf.float32), self.scale.read_value())
 
-  def rescale(self, weights, layer):
-    """Takes the statistics of now, and changes a layer so that no value changes; an operation.
+  def rescale(self, weights: SlicedWeights, layer: LinearLayer) -> tf.Operation:
+    """Returns an operation that adopts the newest statistics and keeps all values as they are.
 
     Args:
-      weights: `sliced_weights.SlicedWeights`, which hold the layer.
-      layer: has `w` [inputs, 1] and `b` [1], the last of the baseline.
+      weights: hold the layer.
+      layer: the last of the baseline.
     """
     before, after = self.scale.read_value(), self.statistics()
     (mean, std), (new_mean, new_std) = tf.unstack(before), tf.unstack(after)
     changes = (
-      weights.change(layer.w, std / new_std),
-      weights.change(layer.b, std / new_std, (mean - new_mean) / new_std),
+      weights.scale_and_shift(layer.w, std / new_std),
+      weights.scale_and_shift(layer.b, std / new_std, (mean - new_mean) / new_std),
     )
     with tf.control_dependencies([before, *changes]):
       return self.scale.assign(after)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from evaluation.periodic import PeriodicEvaluator
-from learning.learner import SyncOps
+from learning.optimizers import SyncOps
 from roles.checkpointer import Checkpointer
 from roles.initialization import KEPT
 from roles.observers import Update, UpdateObserver

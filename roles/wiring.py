@@ -13,7 +13,7 @@ import dynamic_batching
 import environments
 import nets
 from acting import actor
-from learning import learner, losses, sliced_weights
+from learning import learner, losses, optimizers, sliced_weights
 from learning.advantage_scale import AdvantageScale
 from learning.sample_reuse import SampleReuse
 from roles.settings import derived_seed
@@ -46,17 +46,17 @@ class Graph:
   Attributes:
     agent: what is trained; `weights` hold the values of its trainable variables.
     weights: `sliced_weights.SlicedWeights`, one slice on each parameter server.
-    counters: `learner.Counters`.
+    counters: `optimizers.Counters`.
     advantage_scale: `advantage_scale.AdvantageScale`, or None where advantages are not scaled.
     shared: `runtime.shared_state.SharedState`.
-    together: how many learners' batches make one update.
+    num_learners_per_update: how many learners' batches make one update.
   """
 
   def __init__(self, settings, cluster):
     self.settings, self.cluster = settings, cluster
-    self.together = max(1, len(cluster.learner)) if settings.sync_learners else 1
+    self.num_learners_per_update = max(1, len(cluster.learner)) if settings.sync_learners else 1
     with tf.compat.v1.device(placement.variables_device(cluster)):
-      with sliced_weights.templates(cluster.own_device):
+      with sliced_weights.shape_only_variables(cluster.own_device):
         self.agent = nets.build_agent(
           settings.agent_name,
           settings,
@@ -66,10 +66,10 @@ class Graph:
       self.weights = sliced_weights.SlicedWeights(
         self.agent.trainable_variables, max(1, len(cluster.ps))
       )
-      self.counters = learner.create_counters()
+      self.counters = optimizers.create_counters()
       self.advantage_scale = None
       if settings.advantage_normalisation:
-        self.advantage_scale = AdvantageScale(self.together)
+        self.advantage_scale = AdvantageScale(self.num_learners_per_update)
     self.shared = SharedState(cluster)
 
   def unroll_queue(self, learner_task):
@@ -202,49 +202,59 @@ class LearnerSide:
     update: dict of tensors, see `learner.build_update`.
     optimizer: tf.compat.v1.train.Optimizer of the slices of the weights.
     sync_optimizer: tf.compat.v1.train.SyncReplicasOptimizer, or None if each learner updates alone.
-    sync_ops: `learner.SyncOps` of it, or None.
+    sync_ops: `optimizers.SyncOps` of it, or None.
     learning_rate, entropy_cost: float32 scalars, those of the frames so far.
     device_names: of the towers, for people.
   """
 
   def __init__(self, graph, queue, devices):
     cluster, settings = graph.cluster, graph.settings
-    self._cluster, self._weights, together = cluster, graph.weights, graph.together
+    self._cluster, self._weights = cluster, graph.weights
     self.device_names = ', '.join(d.rpartition('/')[2].removeprefix('device:') for d in devices)
     self.queue_size = queue.queue.size()
     self.close_queue = queue.queue.close(cancel_pending_enqueues=True)
     with tf.device(cluster.own_device):
       frames = graph.counters.environment_frames.read_value()
-      self.learning_rate = learner.learning_rate(settings, frames)
+      self.learning_rate = optimizers.learning_rate(settings, frames)
       self.entropy_cost = tf.convert_to_tensor(learner.entropy_cost(settings, frames))
       reuse = SampleReuse(settings.sample_reuse)
       self.loop = learner.LearnerLoop(*queue, settings.batch_size, reuse)
       agent, copy_weights = graph.local_agent(settings.learner_precision)
-      self.optimizer, self.sync_optimizer = learner.build_optimizer(
-        settings, graph.counters, together, and_then=self._after_application(graph)
+      self.optimizer, self.sync_optimizer = optimizers.build_optimizer(
+        settings,
+        graph.counters,
+        graph.num_learners_per_update,
+        after_application=self._after_application(graph),
       )
       self.update = learner.build_update(
-        graph,
-        agent,
-        copy_weights(),
-        self.loop.batch,
-        settings,
-        self.optimizer,
-        devices,
-        reuse,
+        weights=graph.weights,
+        counters=graph.counters,
+        statistics=learner.Statistics(
+          graph.agent.running_scaling, graph.agent.value_scale, graph.advantage_scale
+        ),
+        num_learners_per_update=graph.num_learners_per_update,
+        agent=agent,
+        refresh=copy_weights(),
+        batch=self.loop.batch,
+        hyperparameters=settings,
+        optimizer=self.optimizer,
+        devices=devices,
+        reuse=reuse,
       )
-    self.sync_ops = learner.SyncOps(self.sync_optimizer) if self.sync_optimizer else None
+    self.sync_ops = optimizers.SyncOps(self.sync_optimizer) if self.sync_optimizer else None
 
   def _after_application(self, graph):
     """The values' scale follows their statistics; one learner sees to it, where several update."""
-    if not graph.agent.value_scale or (graph.together == 1 and graph.cluster.task > 0):
+    if not graph.agent.value_scale or (
+      graph.num_learners_per_update == 1 and graph.cluster.task > 0
+    ):
       return None
     return lambda: graph.agent.rescale_values(graph.weights)
 
   def whole_weights(self):
-    """`sliced_weights.Whole` on this task, for who saves checkpoints."""
+    """`sliced_weights.UnslicedVariables` on this task, for who saves checkpoints."""
     with tf.device(self._cluster.own_device + '/cpu:0'):
-      return self._weights.whole(self.optimizer)
+      return self._weights.unsliced(self.optimizer)
 
 
 def learner_devices(cluster, names, batch_size):

@@ -33,7 +33,7 @@ class Checkpoints:
   Args:
     logdir: folder.
     device: of the task that reads and writes.
-    whole: `sliced_weights.Whole`, how values in slices are saved; None where there are none.
+    whole: `sliced_weights.UnslicedVariables` of the sliced weights, or None.
     in_use: function of a checkpoint's name, whether somebody reads it, so that it must stay.
     **kept: which are kept, see `runtime.kept_checkpoints.Kept`.
 
@@ -176,7 +176,7 @@ def saved_variables(whole=None):
   """{name: tf.Variable} of what a checkpoint of the graph holds.
 
   Args:
-    whole: `sliced_weights.Whole`, stands for the variables in slices; None where there are none.
+    whole: `sliced_weights.UnslicedVariables` of the sliced weights, or None.
   """
   import tensorflow as tf
 

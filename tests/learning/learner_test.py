@@ -19,7 +19,7 @@ from learner_fixtures import (
   two_learners,
   update_together,
 )
-from learning import learner
+from learning import learner, optimizers
 from roles.role import failure
 from structs import Frames, StepOutput, StepOutputInfo
 
@@ -42,9 +42,9 @@ Applied = collections.namedtuple('Applied', 'steps norm updates frames')
 
 def apply_once(gradients, clipping, scale=1.0):
   """What plain gradient descent at rate 1 does with gradients of variables that are zero."""
-  counters = learner.create_counters()
+  counters = optimizers.create_counters()
   variables = [tf.Variable(tf.zeros(np.shape(g))) for g in gradients]
-  optimizer = learner.TotalGradientOptimizer(
+  optimizer = optimizers.TotalGradientOptimizer(
     tf.compat.v1.train.GradientDescentOptimizer(1.0), counters, clipping, scale, 640
   )
   update = optimizer.apply_gradients(
@@ -99,7 +99,7 @@ def test_an_update_counts_itself_and_its_frames_once(graph):
 
 @pytest.mark.parametrize('frames, expected', [(0, 0.05), (250, 0.0375), (1000, 0), (1500, 0)])
 def test_the_learning_rate_falls_linearly_over_the_frames(graph, frames, expected):
-  rate = learner.learning_rate(small_settings(), tf.constant(frames, tf.int64))
+  rate = optimizers.learning_rate(small_settings(), tf.constant(frames, tf.int64))
   assert run(rate) == pytest.approx(expected)
 
 
@@ -156,9 +156,9 @@ def adam(settings, gradient, rates):
 @pytest.mark.parametrize('optimizer', [rmsprop, adam])
 def test_weights_follow_the_optimizer_and_the_rate_of_the_frames_so_far(graph, optimizer):
   settings = small_settings(optimizer=optimizer.__name__, gradient_clipping=6.5)
-  counters = learner.create_counters()
+  counters = optimizers.create_counters()
   weight = tf.Variable(tf.zeros(2))
-  built, sync = learner.build_optimizer(settings, counters)
+  built, sync = optimizers.build_optimizer(settings, counters)
   assert sync is None
   update = built.apply_gradients([(tf.constant([5.0, 12.0]), weight)], counters.updates)
   with tf.compat.v1.Session() as session:

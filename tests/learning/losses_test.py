@@ -55,7 +55,7 @@ def unroll_arrays(seed=3):
 
 
 def losses_and_gradients(
-  logits, values, acting, reward, done, episode_step=1, terms=None, **changes
+  logits, values, acting, reward, done, episode_step=1, factors=None, **changes
 ):
   """Losses, and the gradients of the total for the learner's logits and values."""
   steps = np.broadcast_to(np.int32(episode_step), done.shape)
@@ -67,8 +67,7 @@ def losses_and_gradients(
     tf.nest.map_structure(tf.constant, acting),
     StepOutput(tf.constant(reward), info, tf.constant(done), ()),
     settings,
-    settings.entropy_cost,
-    **(terms or {}),
+    losses.Factors(settings.entropy_cost, **(factors or {})),
   )
   return run((found, tf.gradients(found.total, [logits, values])))
 
@@ -134,14 +133,14 @@ def test_a_factor_multiplies_the_advantages_and_nothing_else(graph):
   arrays = unroll_arrays()
   plain, _ = losses_and_gradients(*arrays)
   scaled, (for_logits, for_values) = losses_and_gradients(
-    *arrays, terms=dict(advantage_factor=tf.constant(4.0))
+    *arrays, factors=dict(advantages=tf.constant(4.0))
   )
   assert scaled.policy == pytest.approx(4 * plain.policy, rel=1e-5)
   assert (scaled.baseline, scaled.entropy) == (plain.baseline, plain.entropy)
   np.testing.assert_array_equal(scaled.advantages, plain.advantages)
   assert scaled.total == pytest.approx(plain.total + 3 * plain.policy, rel=1e-5)
   _, (without_policy, values_alone) = losses_and_gradients(
-    *arrays, terms=dict(advantage_factor=tf.constant(0.0))
+    *arrays, factors=dict(advantages=tf.constant(0.0))
   )
   _, (for_logits_once, _) = losses_and_gradients(*arrays)
   np.testing.assert_allclose(

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from learner_fixtures import small_settings
-from learning import learner, sliced_weights
+from learning import optimizers, sliced_weights
 from runtime.checkpoints import Checkpoints
 
 SHAPES = ([3, 5], [7], [], [2, 1, 4], [64])
@@ -23,7 +23,7 @@ def made(num_slices, scale=1.0):
   """(list of arrays, `SlicedWeights` that begin with them)."""
   rng = np.random.default_rng(3)
   first = [np.float32(scale * rng.normal(size=shape)) for shape in SHAPES]
-  with sliced_weights.templates(''):
+  with sliced_weights.shape_only_variables(''):
     variables = [tf.Variable(value, name=f'v{i}') for i, value in enumerate(first)]
   return first, sliced_weights.SlicedWeights(variables, num_slices)
 
@@ -59,7 +59,7 @@ def test_slices_are_even_and_hold_every_weight_once(num_slices):
 )
 def test_a_variable_is_changed_where_it_lies_and_no_other_is(num_slices, which):
   first, weights = made(num_slices)
-  change = weights.change(weights.variables[which], tf.constant(3.0), -1.0)
+  change = weights.scale_and_shift(weights.variables[which], tf.constant(3.0), -1.0)
   with initialized() as session:
     session.run(change)
     joined, slices = session.run([weights.joined(), weights.slices])
@@ -78,8 +78,8 @@ def test_only_slices_are_variables_of_the_graph(num_slices):
 def updated(optimizer, values, gradients):
   """An operation that applies gradients as a learner does, clipped by their norm."""
   settings = small_settings(optimizer=optimizer, gradient_clipping=6.5)
-  counters = learner.create_counters()
-  built, _ = learner.build_optimizer(settings, counters)
+  counters = optimizers.create_counters()
+  built, _ = optimizers.build_optimizer(settings, counters)
   return built, built.apply_gradients(list(zip(gradients, values, strict=True)), counters.updates)
 
 
@@ -115,7 +115,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_slices(optimizer, tmp_path)
   def trained(num_slices, scale):
     _, weights = made(num_slices, scale)
     built, update = updated(optimizer, weights.slices, weights.cut(weights.joined()))
-    return weights, weights.whole(built), update
+    return weights, weights.unsliced(built), update
 
   with tf.Graph().as_default():
     _, whole, update = trained(3, 1.0)

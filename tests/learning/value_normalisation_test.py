@@ -64,7 +64,7 @@ def test_where_every_return_is_the_same_nothing_is_blown_up(graph):
 @pytest.mark.parametrize('name', ['MLPAgent', 'MLPLSTMAgent'])
 def test_a_change_of_the_statistics_changes_no_output(graph, name, num_slices):
   tf.compat.v1.set_random_seed(3)
-  with sliced_weights.templates(''):
+  with sliced_weights.shape_only_variables(''):
     agent = nets.build_agent(name, ON, value_normalisation=True)
   weights = sliced_weights.SlicedWeights(agent.trainable_variables, num_slices)
   copy, copy_weights = nets.local_copy(
