@@ -12,7 +12,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import tensorflow as tf
 
@@ -26,10 +26,29 @@ from learning.optimizers import Counters, learning_rate
 from learning.sample_reuse import SampleReuse
 from learning.sliced_weights import SlicedWeights
 from learning.value_normalisation import PopArt
-from nets import Agent
-from structs import Frames, StepOutput, StepOutputInfo, Unroll
+from structs import AgentOutput, CoreState, Frames, StepOutput, StepOutputInfo, Unroll
 
 Nest = TypeVar('Nest')
+
+
+class Agent(Protocol):
+  """What a learner uses of `nets.Agent`."""
+
+  @property
+  def trainable_variables(self) -> Sequence[tf.Variable]:
+    """What gradients are taken for."""
+    ...
+
+  @property
+  def value_scale(self) -> PopArt | None:
+    """Of agents whose values are normalised."""
+    ...
+
+  def unroll(
+    self, actions: tf.Tensor, env_outputs: StepOutput, core_state: CoreState
+  ) -> tuple[AgentOutput, CoreState]:
+    """See `nets.Agent.unroll`."""
+    ...
 
 
 def entropy_cost(
