@@ -14,11 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from common.declarations import Setting, rows_of, setting, text
-
-AGENT_NAMES = (
-  'SimpleConvNetAgent', 'SimpleConvNetLSTMAgent', 'ResNetAgent', 'ResNetLSTMAgent', 'MLPAgent',
-  'MLPLSTMAgent',
-)  # fmt: skip
+from structs import AGENTS
 
 # Groups of --help and docs/flags.md, in their order, and what is added to a heading.
 RUN_GROUP = 'What is run'
@@ -121,7 +117,7 @@ class RunFlags(Hyperparameters):
   agent_name: str = setting(
     'auto',
     'Network; auto chooses by the observations.',
-    choices=('auto', *AGENT_NAMES),
+    choices=('auto', *AGENTS),
     fits=True,
     fixed=True,
   )

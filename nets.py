@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from learning.observation_scaling import SCALES, scaling_by_moments, with_moments
 from learning.value_normalisation import PopArt
-from structs import AgentOutput
+from structs import AGENTS, AgentOutput, default_agent_name
 
 snt.Module()  # Sonnet 2 wants its first module built eagerly; later ones may be built in graphs.
 
@@ -180,7 +180,6 @@ class Agent(snt.Module):
   """
 
   torso_class = None
-  observation_rank = None  # Of a single observation: 3 for images, 1 for vectors.
   lstm_size = None
 
   def __init__(
@@ -291,7 +290,7 @@ def _split_time(tensor, like):
 class SimpleConvNetAgent(Agent):
   """Images; convolutions 32-64-64 and a linear layer of 512 (Mnih et al. 2015)."""
 
-  torso_class, observation_rank = _NatureTorso, 3
+  torso_class = _NatureTorso
 
 
 class SimpleConvNetLSTMAgent(SimpleConvNetAgent):
@@ -303,7 +302,7 @@ class SimpleConvNetLSTMAgent(SimpleConvNetAgent):
 class ResNetAgent(Agent):
   """Images; the paper's large network: residual sections 16-32-32, linear 256."""
 
-  torso_class, observation_rank = _ResNetTorso, 3
+  torso_class = _ResNetTorso
 
 
 class ResNetLSTMAgent(ResNetAgent):
@@ -315,7 +314,7 @@ class ResNetLSTMAgent(ResNetAgent):
 class MLPAgent(Agent):
   """Vectors; two hidden layers of 64."""
 
-  torso_class, observation_rank = _MLPTorso, 1
+  torso_class = _MLPTorso
 
 
 class MLPLSTMAgent(MLPAgent):
@@ -324,17 +323,7 @@ class MLPLSTMAgent(MLPAgent):
   lstm_size = 64
 
 
-_AGENTS = {
-  cls.__name__.lower(): cls
-  for cls in (
-    SimpleConvNetAgent,
-    SimpleConvNetLSTMAgent,
-    ResNetAgent,
-    ResNetLSTMAgent,
-    MLPAgent,
-    MLPLSTMAgent,
-  )
-}
+_AGENTS = {name.lower(): globals()[name] for name in AGENTS}  # The classes above.
 
 
 def agent_factory(agent_name):
@@ -346,13 +335,7 @@ def agent_factory(agent_name):
   try:
     return _AGENTS[agent_name.lower()]
   except KeyError:
-    known = ', '.join(cls.__name__ for cls in _AGENTS.values())
-    raise ValueError(f'no agent is called {agent_name!r}; there are {known}') from None
-
-
-def default_agent_name(observation_shape):
-  """'SimpleConvNetAgent' for images (H, W, C), 'MLPAgent' for vectors (D,)."""
-  return (SimpleConvNetAgent if len(observation_shape) == 3 else MLPAgent).__name__
+    raise ValueError(f'no agent is called {agent_name!r}; there are {", ".join(AGENTS)}') from None
 
 
 def build_agent(agent_name, spec, precision='float32', scaling='unit', value_normalisation=False):
@@ -367,10 +350,11 @@ def build_agent(agent_name, spec, precision='float32', scaling='unit', value_nor
     ValueError: the agent does not take observations of this rank.
   """
   cls = agent_factory(agent_name)
-  if cls.observation_rank != len(spec.observation_shape):
+  rank = AGENTS[cls.__name__]
+  if rank != len(spec.observation_shape):
     kinds = {1: 'vectors', 3: 'images'}
     raise ValueError(
-      f'{cls.__name__} takes {kinds[cls.observation_rank]}, but the observations are of shape '
+      f'{cls.__name__} takes {kinds[rank]}, but the observations are of shape '
       f'{tuple(spec.observation_shape)}; {default_agent_name(spec.observation_shape)} would fit'
     )
   agent = cls(spec.num_actions, precision, scaling, value_normalisation)

@@ -6,12 +6,29 @@ number of actions. Importing this module does not import TensorFlow.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 # A numpy array where environments step, a tf.Tensor in a graph, a tf.TensorSpec in a specification.
 Array: TypeAlias = Any
 # A nest of arrays; () of an agent without LSTM.
 CoreState: TypeAlias = Any
+
+# The agents of nets.py by name, with the rank of the observations that each takes: 3 for images
+# (H, W, C), 1 for vectors (D,).
+AGENTS = {
+  'SimpleConvNetAgent': 3,
+  'SimpleConvNetLSTMAgent': 3,
+  'ResNetAgent': 3,
+  'ResNetLSTMAgent': 3,
+  'MLPAgent': 1,
+  'MLPLSTMAgent': 1,
+}
+
+
+def default_agent_name(observation_shape: Sequence[int]) -> str:
+  """Returns the agent that `--agent_name=auto` stands for."""
+  return 'SimpleConvNetAgent' if len(observation_shape) == 3 else 'MLPAgent'
 
 
 class StepOutputInfo(NamedTuple):

@@ -21,6 +21,7 @@ from runtime.checkpoints import Checkpoints
 from runtime.cluster import Cluster
 from runtime.locks import lock_folder
 from runtime.process import BadInput, RunFailed
+from structs import default_agent_name
 
 # Files that the chief writes beside the checkpoints.
 _RECORDS = (
@@ -248,7 +249,7 @@ def _differences(
   """Returns sentences: which flags a resumed run keeps that are no defaults, and which change."""
   own = options.all_flags
   fitting = dict(
-    agent_name=settings_lib.default_agent(settings.observation_shape),
+    agent_name=default_agent_name(settings.observation_shape),
     num_action_repeats=settings.num_action_repeats,
   )
   kept = {n: v for n, v in taken.items() if v not in (own[n], fitting.get(n, own[n]))}

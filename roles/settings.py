@@ -17,6 +17,7 @@ from reporting import run_record
 from runtime import checkpoints
 from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput
+from structs import AGENTS, default_agent_name
 
 if TYPE_CHECKING:
   import environments
@@ -97,19 +98,15 @@ def _spec(
   return environments.environment_spec(level_name, num_action_repeats, width, height)
 
 
-def default_agent(observation_shape: tuple[int, ...]) -> str:
-  """Returns the name of the agent that `auto` stands for."""
-  return 'SimpleConvNetAgent' if len(observation_shape) == 3 else 'MLPAgent'
-
-
 def _fitting_agent(agent_name: str, level_name: str, observation_shape: tuple[int, ...]) -> str:
-  is_image, default = len(observation_shape) == 3, default_agent(observation_shape)
+  default = default_agent_name(observation_shape)
   if agent_name == 'auto':
     return default
-  if agent_name.startswith('MLP') == is_image:
+  if AGENTS[agent_name] != len(observation_shape):
+    kind = 'images' if AGENTS[agent_name] == 3 else 'vectors'
     raise BadInput(
-      f'--agent_name={agent_name} takes {"vectors" if is_image else "images"}, but those of '
-      f'{level_name} are of shape {tuple(observation_shape)}; {default} would fit'
+      f'--agent_name={agent_name} takes {kind}, but those of {level_name} are of shape '
+      f'{tuple(observation_shape)}; {default} would fit'
     )
   return agent_name
 

@@ -182,14 +182,14 @@ def test_help_lists_the_flags_without_tensorflow(flag, no_tensorflow):
 @pytest.mark.slow
 def test_agents_have_the_names_that_the_command_line_offers():
   code = (
-    'import config, nets\n'
-    'names = [nets.agent_factory(name).__name__ for name in config.AGENT_NAMES]\n'
-    'assert names == list(config.AGENT_NAMES), names\n'
+    'import nets, structs\n'
+    'names = [nets.agent_factory(name).__name__ for name in structs.AGENTS]\n'
+    'assert names == list(structs.AGENTS), names\n'
     'try:\n  nets.agent_factory("none")\n'
     'except ValueError as e:\n  print(str(e).split("there are ")[1])'
   )
   result = subprocess.run(
-      [sys.executable, '-c', code + '\nprint(*config.AGENT_NAMES, sep=", ")'],
+      [sys.executable, '-c', code + '\nprint(*structs.AGENTS, sep=", ")'],
       cwd=ROOT, capture_output=True, text=True, timeout=120,
   )  # fmt: skip
   assert result.returncode == 0, result.stderr

@@ -9,8 +9,7 @@ import sonnet as snt
 import tensorflow as tf
 
 import nets
-from config import AGENT_NAMES
-from structs import StepOutput, StepOutputInfo
+from structs import AGENTS, StepOutput, StepOutputInfo
 
 Spec = collections.namedtuple('Spec', 'observation_shape observation_dtype num_actions')
 SMALL_IMAGES = Spec((10, 10, 2), 'uint8', 4)
@@ -18,9 +17,9 @@ ATARI = Spec((84, 84, 4), 'uint8', 6)
 VECTORS = Spec((5,), 'float32', 3)
 T, B = 6, 3
 
-ALL_AGENTS = AGENT_NAMES
-IMAGE_AGENTS = [name for name in ALL_AGENTS if nets.agent_factory(name).observation_rank == 3]
-VECTOR_AGENTS = [name for name in ALL_AGENTS if nets.agent_factory(name).observation_rank == 1]
+ALL_AGENTS = list(AGENTS)
+IMAGE_AGENTS = [name for name in ALL_AGENTS if AGENTS[name] == 3]
+VECTOR_AGENTS = [name for name in ALL_AGENTS if AGENTS[name] == 1]
 LSTM_AGENTS = [name for name in ALL_AGENTS if 'LSTM' in name]
 
 

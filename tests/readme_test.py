@@ -225,8 +225,7 @@ def test_the_network_of_the_documentation_trains(tmp_path, processes):
   assert (python, program) == ('python', 'experiment.py')
   for name, old, new in (
     ('nets.py', '\n_AGENTS = {', f'\n{network}\n\n_AGENTS = {{'),
-    ('nets.py', '    MLPLSTMAgent,\n', '    MLPLSTMAgent,\n    MLPWideAgent,\n'),
-    ('config.py', "  'MLPLSTMAgent',\n", "  'MLPLSTMAgent', 'MLPWideAgent',\n"),
+    ('structs.py', "  'MLPLSTMAgent': 1,\n", "  'MLPLSTMAgent': 1,\n  'MLPWideAgent': 1,\n"),
   ):
     text = (folder / name).read_text()
     assert text.count(old) == 1, old
