@@ -1,6 +1,7 @@
 """learner: losses and gradients against numpy, one clipping, counters, towers, several learners."""
 
 import collections
+import dataclasses
 import threading
 
 import numpy as np
@@ -351,7 +352,7 @@ def test_every_tower_computes_its_share_on_its_device(graph):
 )
 def test_two_learners_with_half_a_batch_equal_one_with_the_whole(devices, num_ps, optimizer, reuse):
   whole = small_settings(gradient_clipping=0.7, optimizer=optimizer, sample_reuse=reuse)
-  half = whole._replace(batch_size=2)
+  half = dataclasses.replace(whole, batch_size=2)
   unrolls = random_unrolls(whole, 12)
   with two_learners(half, devices, num_ps) as learners:
     before = learners[0].values()

@@ -100,7 +100,7 @@ def test_losses_are_divided_by_the_deviation_and_its_square():
   still = dict(learning_rate=1e-9)
   unrolls = [np.concatenate([t] * 3) for t in random_unrolls(OFF, 4)]
   _, _, plain = learned(dataclasses.replace(OFF, **still), unrolls, times=3)
-  _, values, scaled = learned(ON._replace(**still), unrolls, times=3)
+  _, values, scaled = learned(dataclasses.replace(ON, **still), unrolls, times=3)
   number, total, squares = values[MOMENTS]
   std = np.sqrt(squares / number - (total / number) ** 2)
   np.testing.assert_allclose(values[SCALE], [total / number, std], rtol=1e-3)
@@ -116,7 +116,7 @@ def test_losses_are_divided_by_the_deviation_and_its_square():
 def test_targets_are_counted_in_the_first_pass_only():
   unrolls = [np.concatenate([t] * 2) for t in random_unrolls(ON, 4)]
   _, once, _ = learned(ON, unrolls, times=1)
-  _, values, _ = learned(ON._replace(sample_reuse=3), unrolls, times=6)
+  _, values, _ = learned(dataclasses.replace(ON, sample_reuse=3), unrolls, times=6)
   assert values[MOMENTS][0] == pytest.approx(once[MOMENTS][0] * (1 + (1 - 3e-4)))
 
 
@@ -150,7 +150,7 @@ def test_what_is_long_ago_fades_as_fast_for_two_learners_as_for_one(graph):
 @pytest.mark.slow
 def test_two_learners_with_half_a_batch_equal_one_with_the_whole():
   unrolls = random_unrolls(ON, 16)
-  with two_learners(ON._replace(batch_size=2), num_ps=3) as learners:
+  with two_learners(dataclasses.replace(ON, batch_size=2), num_ps=3) as learners:
     before = learners[0].values()
     learners[0].put(rows(unrolls, 0, 2, 4, 6))
     learners[1].put(rows(unrolls, 1, 3, 5, 7))
@@ -168,7 +168,7 @@ def test_two_learners_with_half_a_batch_equal_one_with_the_whole():
 @pytest.mark.slow
 def test_learners_on_their_own_leave_the_scale_to_the_chief():
   unrolls = random_unrolls(ON, 16)
-  with two_learners(ON._replace(batch_size=2, sync_learners=False)) as learners:
+  with two_learners(dataclasses.replace(ON, batch_size=2, sync_learners=False)) as learners:
     for i, one in enumerate(learners):
       one.put(rows(unrolls, i, i + 2))
     learners[1].update(2)
