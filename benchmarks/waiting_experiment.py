@@ -37,8 +37,8 @@ def replace_gradients(secs):
 
   from learning import learner, losses
 
-  def build_gradients(agent, batch, hyperparameters, terms, devices, reuse):
-    del hyperparameters, terms, devices, reuse
+  def build_gradients(agent, batch, *unused):
+    del unused
     waited = waits(secs, *tf.nest.flatten(batch))
     with tf.control_dependencies([waited]):
       gradients = [1e-3 * v.read_value() for v in agent.trainable_variables]
@@ -55,12 +55,12 @@ def replace_unrolls(secs):
 
   unroll_specs, specs = actor.unroll_specs, []
 
-  def remembering_specs(*args):
-    specs.append(unroll_specs(*args))
+  def remembering_specs(*args, **kwargs):
+    specs.append(unroll_specs(*args, **kwargs))
     return specs[-1]
 
-  def build_unroll(agent, environments, unroll_length, policy_version, level_id=0, as_frames=False):
-    del agent, unroll_length, level_id, as_frames
+  def build_unroll(agent, environments, unroll_length, policy_version, *unused, **unused_by_name):
+    del agent, unroll_length, unused, unused_by_name
     n = environments.num_envs
     noise = tf.nest.map_structure(lambda spec: _noise([n, *spec.shape], spec.dtype), specs[-1])
     # After the weights were read, whose version it is.
