@@ -32,7 +32,7 @@ GROUPS = {
   PLACE: '',
 }
 
-# What a setting belongs to.
+# Scopes: what a setting belongs to.
 OF_RUN = 'run'
 OF_TASK = 'task'
 OF_EVALUATION = 'evaluation'
@@ -268,7 +268,7 @@ class CommandFlags:
   )
 
 
-# Each class that declares rows, with what its rows belong to and their group.
+# Classes that declare rows, with the scope and the group of their rows.
 _CLASSES = (
   (ActingFlags, OF_TASK, ACTING),
   (EvaluationFlags, OF_EVALUATION, EVALUATION),
@@ -279,7 +279,7 @@ _CLASSES = (
   (PlaceFlags, OF_PLACE, PLACE),
 )
 
-# Flags of earlier versions: {name: (the flag of now, its value where the earlier one was true)}.
+# Flags of earlier versions: {name: (the flag that replaces it, its value if the old one is true)}.
 FORMER = {
   'advantage_normalisation': ('return_normalisation', 'advantage_rms'),
   'value_normalisation': ('return_normalisation', 'popart'),
@@ -293,19 +293,21 @@ def _all_rows() -> Iterable[Setting]:
 
 # All rows by name, in the order of the documentation.
 SETTINGS = {row.name: row for row in _all_rows()}
-SHARED_FLAGS = tuple(field.name for field in dataclasses.fields(RunFlags))
-TASK_FLAGS = tuple(field.name for field in dataclasses.fields(TaskFlags))
-# Values that stand for "what fits".
+SHARED_FLAGS, TASK_FLAGS = (
+  tuple(name for name in SETTINGS if name in cls.__dataclass_fields__)
+  for cls in (RunFlags, TaskFlags)
+)
+# Defaults that stand for "whatever fits the environment or the batch".
 OPEN_VALUES = {row.name: row.default for row in SETTINGS.values() if row.fits}
-# What a checkpoint depends on.
+# Settings that a run cannot change once it has a checkpoint.
 FIXED = tuple(row.name for row in SETTINGS.values() if row.fixed)
-# What presets are there for.
+# Settings of the learning algorithm: those that a preset sets.
 LEARNING_FLAGS = frozenset(row.name for row in SETTINGS.values() if row.group == LEARNING)
-# What a task that goes on with a run takes over from its record, beside `SHARED_FLAGS`.
+# Settings that a resumed run takes from its record, beside `SHARED_FLAGS`.
 RESUMED_FLAGS = tuple(
   name for name in TASK_FLAGS if SETTINGS[name].scope in (OF_TASK, OF_EVALUATION, OF_RECORDS)
 )
-# What tells nothing of the policy that was trained.
+# Settings that do not shape the policy: model cards and comparisons of runs leave them out.
 NOT_OF_THE_POLICY = frozenset(
   row.name for row in SETTINGS.values() if row.scope in (OF_EVALUATION, OF_RECORDS, OF_PLACE)
 )

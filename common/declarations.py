@@ -1,4 +1,4 @@
-"""Settings are declared as the fields of a dataclass: what a row says, and its checks."""
+"""Declares settings as fields of a dataclass, with help, bounds and checks."""
 
 import dataclasses
 import math
@@ -26,14 +26,14 @@ def setting(
   """Declares a setting; its name and type are those of the field.
 
   Args:
-    default: the value where nobody gives one.
+    default: the value if none is given.
     help: a noun phrase, with the unit.
     group: of the documentation; that of the class by default.
     scope: what it belongs to; that of the class by default.
     choices: all values that there are, for an enumeration.
     above, minimum, maximum: bounds; `above` is exclusive.
-    fits: whether the default stands for "what fits the environment or the batch".
-    fixed: whether a run that has a checkpoint keeps its value for good.
+    fits: whether the default stands for "whatever fits the environment or the batch".
+    fixed: whether a run cannot change it once it has a checkpoint.
     expert: whether only --helpfull shows it.
   """
   declared = dict(
