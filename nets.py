@@ -6,15 +6,33 @@ The torsos are those of IMPALA (Espeholt et al. 2018, arXiv 1802.01561, figure 3
 Shapes: N environments step together; [T, B] is a batch of B unrolls of T steps; A actions.
 """
 
-import collections
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import sonnet as snt
 import tensorflow as tf
 
-from learning.observation_scaling import SCALES, scaling_by_moments, with_moments
+from learning.observation_scaling import (
+  SCALES,
+  MomentScaling,
+  Scale,
+  scaling_by_moments,
+  with_moments,
+)
+from learning.sliced_weights import SlicedWeights
 from learning.value_normalisation import PopArt
-from structs import AGENTS, AgentOutput, default_agent_name
+from structs import (
+  AGENTS,
+  AgentOutput,
+  CoreState,
+  Spaces,
+  StepOutput,
+  StepOutputInfo,
+  default_agent_name,
+)
 
 snt.Module()  # Sonnet 2 wants its first module built eagerly; later ones may be built in graphs.
 
@@ -25,7 +43,9 @@ _SMALL_IMAGE = 36  # Pixels: below it the Nature kernels and strides leave nothi
 class _Weights(snt.Module):
   """Float32 weights `w` and `b` of a linear map, handed out in the precision of the input."""
 
-  def _weights(self, shape, gain, dtype):
+  def _weights(
+    self, shape: Sequence[int], gain: float, dtype: tf.DType
+  ) -> tuple[tf.Tensor, tf.Tensor]:
     if not hasattr(self, 'w'):
       self.w = tf.Variable(snt.initializers.Orthogonal(gain)(shape, tf.float32), name='w')
       self.b = tf.Variable(tf.zeros(shape[-1:]), name='b')
@@ -35,12 +55,12 @@ class _Weights(snt.Module):
 class _Linear(_Weights):
   """A fully connected layer with orthogonal initialisation."""
 
-  def __init__(self, output_size, gain=_SQRT_2, name='linear'):
+  def __init__(self, output_size: int, gain: float = _SQRT_2, name: str = 'linear'):
     super().__init__(name=name)
     self._output_size, self._gain = output_size, gain
 
   @snt.Module.with_name_scope
-  def __call__(self, inputs):
+  def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
     """[N, inputs] -> [N, output_size], in the dtype of `inputs`."""
     w, b = self._weights([inputs.shape[-1], self._output_size], self._gain, inputs.dtype)
     return tf.nn.bias_add(inputs @ w, b)
@@ -49,13 +69,21 @@ class _Linear(_Weights):
 class _Conv2D(_Weights):
   """A convolution over NHWC images with orthogonal initialisation."""
 
-  def __init__(self, channels, kernel, stride=1, padding='SAME', input_scale=1.0, name='conv'):
+  def __init__(
+    self,
+    channels: int,
+    kernel: int,
+    stride: int = 1,
+    padding: str = 'SAME',
+    input_scale: float = 1.0,
+    name: str = 'conv',
+  ):
     super().__init__(name=name)
     self._channels, self._kernel = channels, kernel
     self._stride, self._padding, self._input_scale = stride, padding, input_scale
 
   @snt.Module.with_name_scope
-  def __call__(self, inputs):
+  def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
     """[N, H, W, C] -> [N, H', W', channels], in the dtype of `inputs`."""
     shape = [self._kernel, self._kernel, inputs.shape[-1], self._channels]
     w, b = self._weights(shape, _SQRT_2, inputs.dtype)
@@ -65,14 +93,14 @@ class _Conv2D(_Weights):
 
 
 class _ImageTorso(snt.Module):
-  """What the torsos for images have in common: how they take in the pixels."""
+  """Converts the pixels of an image for the torsos of images."""
 
-  def __init__(self, precision, scale, name):
+  def __init__(self, precision: tf.DType, scale: Scale, name: str):
     super().__init__(name=name)
     self._precision, self._scale = precision, scale
 
-  def _pixels(self, observation):
-    """The image in the torso's precision; its first layer multiplies by the scale's factor."""
+  def _pixels(self, observation: tf.Tensor) -> tf.Tensor:
+    """Returns the image in the torso's precision, without the factor, which the kernel takes."""
     image = tf.cast(observation, self._precision)
     return image - self._scale.offset if self._scale.offset else image
 
@@ -80,13 +108,13 @@ class _ImageTorso(snt.Module):
 class _NatureTorso(_ImageTorso):
   """Convolutions 32-64-64 and a linear layer of 512 (Mnih et al. 2015), finer on small images."""
 
-  def __init__(self, precision, scale, name='nature_torso'):
+  def __init__(self, precision: tf.DType, scale: Scale, name: str = 'nature_torso'):
     super().__init__(precision, scale, name)
     self._convolutions = None
     self._linear = _Linear(512)
 
   @snt.Module.with_name_scope
-  def __call__(self, observation):
+  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
     """uint8 or float32 [N, H, W, C] -> float32 [N, 512]."""
     if self._convolutions is None:
       self._convolutions = self._build(min(observation.shape[1:3]))
@@ -96,7 +124,7 @@ class _NatureTorso(_ImageTorso):
     out = tf.nn.relu(self._linear(snt.flatten(out)))
     return tf.cast(out, tf.float32)
 
-  def _build(self, size):
+  def _build(self, size: int) -> list[_Conv2D]:
     small = size < _SMALL_IMAGE
     layers = [(32, 3, 1), (64, 3, 2), (64, 3, 1)] if small else [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
     padding = 'SAME' if small else 'VALID'
@@ -107,13 +135,13 @@ class _NatureTorso(_ImageTorso):
 class _ResidualSection(snt.Module):
   """A convolution, max pooling to half the size, and two residual blocks."""
 
-  def __init__(self, channels, input_scale, name='section'):
+  def __init__(self, channels: int, input_scale: float, name: str = 'section'):
     super().__init__(name=name)
     self._conv = _Conv2D(channels, 3, input_scale=input_scale)
     self._blocks = [[_Conv2D(channels, 3), _Conv2D(channels, 3)] for _ in range(2)]
 
   @snt.Module.with_name_scope
-  def __call__(self, out):
+  def __call__(self, out: tf.Tensor) -> tf.Tensor:
     """[N, H, W, C] -> [N, H/2, W/2, channels]."""
     out = tf.nn.max_pool2d(self._conv(out), 3, 2, 'SAME')
     for first, second in self._blocks:
@@ -124,14 +152,14 @@ class _ResidualSection(snt.Module):
 class _ResNetTorso(_ImageTorso):
   """The paper's large network (figure 3, right): sections of 16, 32 and 32 channels, linear 256."""
 
-  def __init__(self, precision, scale, name='resnet_torso'):
+  def __init__(self, precision: tf.DType, scale: Scale, name: str = 'resnet_torso'):
     super().__init__(precision, scale, name)
     layers = [(16, scale.factor), (32, 1), (32, 1)]
     self._sections = [_ResidualSection(channels, factor) for channels, factor in layers]
     self._linear = _Linear(256)
 
   @snt.Module.with_name_scope
-  def __call__(self, observation):
+  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
     """uint8 or float32 [N, H, W, C] -> float32 [N, 256]."""
     out = self._pixels(observation)
     for section in self._sections:
@@ -143,14 +171,14 @@ class _ResNetTorso(_ImageTorso):
 class _MLPTorso(snt.Module):
   """Two hidden layers of 64 with tanh, for vector observations."""
 
-  def __init__(self, precision, scale, name='mlp_torso'):
+  def __init__(self, precision: tf.DType, scale: Scale, name: str = 'mlp_torso'):
     super().__init__(name=name)
     del scale  # Elements of vectors are taken as they are.
     self._precision = precision
     self._layers = [_Linear(64), _Linear(64)]
 
   @snt.Module.with_name_scope
-  def __call__(self, observation):
+  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
     """float32 [N, D] -> float32 [N, 64]."""
     out = tf.cast(observation, self._precision)
     for layer in self._layers:
@@ -179,20 +207,20 @@ class Agent(snt.Module):
     value_scale: a `PopArt`, or None.
   """
 
-  torso_class = None
-  lstm_size = None
+  torso_class: Callable[[tf.DType, Scale], snt.Module]
+  lstm_size: int | None = None
 
   def __init__(
     self,
-    num_actions,
-    precision='float32',
-    scaling='unit',
-    value_normalisation=False,
-    name='agent',
+    num_actions: int,
+    precision: str = 'float32',
+    scaling: str = 'unit',
+    value_normalisation: bool = False,
+    name: str = 'agent',
   ):
     super().__init__(name=name)
     self._num_actions, self._scaling = num_actions, scaling
-    self.running_scaling = None
+    self.running_scaling: MomentScaling | None = None
     self.value_scale = PopArt() if value_normalisation else None
     self._torso = self.torso_class(tf.dtypes.as_dtype(precision), SCALES[scaling])
     self._lstm = snt.LSTM(self.lstm_size) if self.lstm_size else None
@@ -200,21 +228,24 @@ class Agent(snt.Module):
     self._policy = _Linear(num_actions, gain=0.01, name='policy')
     self._baseline = _Linear(1, gain=1.0, name='baseline')
 
-  def rescale_values(self, weights):
-    """See `PopArt.rescale`; an operation, for agents with `value_normalisation`."""
+  def rescale_values(self, weights: SlicedWeights) -> tf.Operation:
+    """Returns the operation of `PopArt.rescale`, for agents with `value_normalisation`."""
+    assert self.value_scale
     return self.value_scale.rescale(weights, self._baseline)
 
-  def initial_state(self, batch_size):
-    """The first core state: a nest of float32 [batch_size, lstm_size]; () without LSTM."""
+  def initial_state(self, batch_size: int) -> CoreState:
+    """Returns the first core state: a nest of float32 [batch_size, lstm_size]; () without LSTM."""
     return self._lstm.initial_state(batch_size) if self._lstm else ()
 
   @snt.Module.with_name_scope
-  def __call__(self, inputs, core_state):
-    """Acts once.
+  def __call__(
+    self, inputs: tuple[tf.Tensor, StepOutput], core_state: CoreState
+  ) -> tuple[AgentOutput, CoreState]:
+    """Computes one step.
 
     Args:
       inputs: (last_action int32 [N], env_output StepOutput of [N, ...]).
-      core_state: what `initial_state` or the last call gave; it starts anew where `done`.
+      core_state: from `initial_state` or the last call; it restarts where `done`.
 
     Returns:
       (AgentOutput of [N, ...], the next core state).
@@ -225,8 +256,10 @@ class Agent(snt.Module):
     return self._head(features), core_state
 
   @snt.Module.with_name_scope
-  def unroll(self, actions, env_outputs, core_state):
-    """Runs over unrolls; the same numbers as repeated calls of the agent.
+  def unroll(
+    self, actions: tf.Tensor, env_outputs: StepOutput, core_state: CoreState
+  ) -> tuple[AgentOutput, CoreState]:
+    """Computes all steps of unrolls; the same numbers as repeated calls.
 
     Args:
       actions: int32 [T, B], the action that led to each observation.
@@ -326,8 +359,8 @@ class MLPLSTMAgent(MLPAgent):
 _AGENTS = {name.lower(): globals()[name] for name in AGENTS}  # The classes above.
 
 
-def agent_factory(agent_name):
-  """The agent class of that name, in any letter case.
+def agent_factory(agent_name: str) -> type[Agent]:
+  """Returns the agent class of that name, in any letter case.
 
   Raises:
     ValueError: no agent has that name; the message lists those that exist.
@@ -338,8 +371,14 @@ def agent_factory(agent_name):
     raise ValueError(f'no agent is called {agent_name!r}; there are {", ".join(AGENTS)}') from None
 
 
-def build_agent(agent_name, spec, precision='float32', scaling='unit', value_normalisation=False):
-  """An agent whose variables exist: it is run once on zeros.
+def build_agent(
+  agent_name: str,
+  spec: Spaces,
+  precision: str = 'float32',
+  scaling: str = 'unit',
+  value_normalisation: bool = False,
+) -> Agent:
+  """Returns an agent whose variables exist, since it was run once on zeros.
 
   Args:
     agent_name: a name for `agent_factory`.
@@ -358,33 +397,34 @@ def build_agent(agent_name, spec, precision='float32', scaling='unit', value_nor
       f'{tuple(spec.observation_shape)}; {default_agent_name(spec.observation_shape)} would fit'
     )
   agent = cls(spec.num_actions, precision, scaling, value_normalisation)
-  step = collections.namedtuple('Step', 'reward done observation')(
-    tf.zeros([1]),
-    tf.zeros([1], tf.bool),
-    tf.zeros([1, *spec.observation_shape], spec.observation_dtype),
+  step = StepOutput(
+    reward=tf.zeros([1]),
+    info=StepOutputInfo(None, None, None),
+    done=tf.zeros([1], tf.bool),
+    observation=tf.zeros([1, *spec.observation_shape], spec.observation_dtype),
   )
   agent((tf.zeros([1], tf.int32), step), agent.initial_state(1))
   return agent
 
 
 def local_copy(
-  agent,
-  agent_name,
-  spec,
-  precision='float32',
-  scaling='unit',
-  value_normalisation=False,
-  values_of=None,
-):
-  """A second agent with its own local variables, and a function that copies the weights into them.
+  agent: Agent,
+  agent_name: str,
+  spec: Spaces,
+  precision: str = 'float32',
+  scaling: str = 'unit',
+  value_normalisation: bool = False,
+  values_of: Callable[[Agent], Sequence[tf.Tensor]] | None = None,
+) -> tuple[Agent, Callable[[], tf.Operation]]:
+  """Returns a second agent with its own local variables, and a function that updates them.
 
   Actors and learners work on such copies: a variable on a parameter server that is read in a loop
   would cross the network at every step.
 
   Args:
-    agent: what is copied.
+    agent: the original.
     agent_name, spec, precision, scaling, value_normalisation: see `build_agent`.
-    values_of: function from `agent` to tensors, where its variables do not hold their values.
+    values_of: returns the values of `agent.variables`, where the variables do not hold them.
 
   Returns:
     (agent, function that builds and returns the copying operation). The copy's variables are on the
@@ -409,10 +449,10 @@ def local_copy(
   return copy, copy_weights
 
 
-def _zero(next_creator, **kwargs):
+def _zero(next_creator: Callable[..., tf.Variable], **kwargs: Any) -> tf.Variable:
   value = tf.convert_to_tensor(kwargs['initial_value'])
   return next_creator(**{**kwargs, 'initial_value': tf.zeros(value.shape, value.dtype)})
 
 
-def _remove(collection, variable):
+def _remove(collection: list[tf.Variable], variable: tf.Variable) -> None:
   collection[:] = [v for v in collection if v is not variable]

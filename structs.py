@@ -7,7 +7,7 @@ number of actions. Importing this module does not import TensorFlow.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 # A numpy array where environments step, a tf.Tensor in a graph, a tf.TensorSpec in a specification.
 Array: TypeAlias = Any
@@ -29,6 +29,25 @@ AGENTS = {
 def default_agent_name(observation_shape: Sequence[int]) -> str:
   """Returns the agent that `--agent_name=auto` stands for."""
   return 'SimpleConvNetAgent' if len(observation_shape) == 3 else 'MLPAgent'
+
+
+class Spaces(Protocol):
+  """Observations and actions of an environment, as in `environments.EnvironmentSpec`."""
+
+  @property
+  def observation_shape(self) -> Sequence[int]:
+    """Of one observation: (H, W, C) or (D,)."""
+    ...
+
+  @property
+  def observation_dtype(self) -> str:
+    """'uint8' or 'float32'."""
+    ...
+
+  @property
+  def num_actions(self) -> int:
+    """Actions are 0 to num_actions - 1."""
+    ...
 
 
 class StepOutputInfo(NamedTuple):

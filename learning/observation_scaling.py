@@ -5,7 +5,8 @@ The moments of all observations so far are variables of a run like the weights, 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import sonnet as snt
 import tensorflow as tf
@@ -136,15 +137,29 @@ def sums_of(observations: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
   return number, tf.reduce_sum(values, axis=0), tf.reduce_sum(tf.square(values), axis=0)
 
 
-def with_moments(agent, values):
-  """What an agent's variables hold, with the moments in place of what they come from.
+class ScalingAgent(Protocol):
+  """What `with_moments` uses of `nets.Agent`."""
+
+  @property
+  def variables(self) -> Sequence[tf.Variable]:
+    """All of them."""
+    ...
+
+  @property
+  def running_scaling(self) -> MomentScaling | None:
+    """Of its observations."""
+    ...
+
+
+def with_moments(agent: ScalingAgent, values: Sequence[Any]) -> list[Any]:
+  """Returns the values of an agent's variables, with moments in place of running statistics.
 
   Args:
-    agent: has `variables` and `running_scaling`.
-    values: list like `agent.variables`.
+    agent: whose variables they are.
+    values: in the order of `agent.variables`.
   """
   if not agent.running_scaling:
-    return values
+    return list(values)
   statistics = {variable.ref() for variable in agent.running_scaling.variables}
   pairs = zip(agent.variables, values, strict=True)
   others = [value for variable, value in pairs if variable.ref() not in statistics]
