@@ -1,8 +1,10 @@
 """Which checkpoints a folder has: the list, TensorFlow's record, and the files themselves.
 
-Nothing here needs TensorFlow. A checkpoint is an index and its data; it is known by what they are
-called without their endings. Only the process that has the folder's lock changes anything.
+Nothing here needs TensorFlow. A checkpoint consists of an index file and data files; its name is
+theirs without the endings. Only the process that holds the lock of the folder changes anything.
 """
+
+from __future__ import annotations
 
 import collections
 import contextlib
@@ -10,6 +12,8 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from absl import logging
 
@@ -17,44 +21,57 @@ from common import files
 from runtime.process import RunFailed
 
 LIST = 'checkpoints.json'
-RECORD = 'checkpoint'  # TensorFlow's own: which one is the newest.
+RECORD = 'checkpoint'  # TensorFlow's own record of the newest one.
 PREFIX = 'model.ckpt'
 _MADE_IN, _DAMAGED = '.saving-', 'damaged-'
 _OURS = re.compile(re.escape(PREFIX) + r'-(\d+)(?:-\d+)?')
 _PART = re.compile(r'(.+)\.(index|data-\d+-of-\d+)')
-# What TensorFlow, and earlier versions of this module, leave where they are killed while writing.
+# What TensorFlow, and earlier versions of this module, leave behind if killed while writing.
 _HALF_WRITTEN = re.compile(
   rf'{re.escape(PREFIX)}.*\.tempstate\d+|{RECORD}\.tmp\w+|{re.escape(LIST)}\.new'
 )
 
-Saved = collections.namedtuple('Saved', 'name frames updates mean_return_100 for_ever')
-Saved.__doc__ = """A checkpoint on disk.
 
-Attributes:
-  name: of its files, without their endings.
-  frames, updates: int, environment frames and updates that it was trained for.
-  mean_return_100: float, raw return of the last 100 games before it; None where there were fewer,
-    or it is not known.
-  for_ever: bool, it is never deleted (--keep_checkpoint_every_frames).
-"""
+class Saved(NamedTuple):
+  """A checkpoint on disk.
 
-Found = collections.namedtuple('Found', 'written whole torn problem')
-Found.__doc__ = """What a folder has.
+  Attributes:
+    name: of its files, without their endings.
+    frames, updates: environment frames and updates that it was trained for.
+    mean_return_100: mean raw return of the last 100 games before it; None if there were fewer or if
+      it is not known.
+    for_ever: whether it is never deleted (--keep_checkpoint_every_frames).
+  """
 
-Attributes:
-  written: list of `Saved`, what the list says whether the files are there or not; None where there
-    is no list, or nothing can be made of it.
-  whole: names of the checkpoints whose files are all there, the newest last.
-  torn: names of those that have an index alone, or are on the list and have their data alone.
-  problem: '' or why nothing can be made of the list that is there.
-"""
+  name: str
+  frames: int
+  updates: int
+  mean_return_100: float | None
+  for_ever: bool
 
 
-def look(folder):
-  """What checkpoints a folder has, as `Found`; it has none where it is not there.
+class Found(NamedTuple):
+  """The checkpoints in a folder.
+
+  Attributes:
+    written: the entries of the list, whether their files exist or not; None if there is no readable
+      list.
+    whole: names of the checkpoints all of whose files exist, the newest last.
+    torn: names of checkpoints with an index only, or on the list with data only.
+    problem: why the list cannot be used, or ''.
+  """
+
+  written: list[Saved] | None
+  whole: list[str]
+  torn: list[str]
+  problem: str
+
+
+def look(folder: str) -> Found:
+  """Returns the checkpoints in a folder; none if the folder does not exist.
 
   Raises:
-    RunFailed: the disk does not tell.
+    RunFailed: the folder cannot be read.
   """
   there = _names(folder)
   written, problem = _read_list(folder, there)
@@ -76,64 +93,66 @@ def look(folder):
   return Found(written, _in_order(whole, written, named), torn, problem)
 
 
-def _in_order(whole, written, named):
-  """Names, the newest last.
+def _in_order(
+  whole: Sequence[str], written: Sequence[Saved] | None, named: Sequence[str]
+) -> list[str]:
+  """Returns the names of whole checkpoints, the newest last.
 
   Args:
     whole: names in any order.
-    written: list of `Saved`, or None.
+    written: entries of the list, or None.
     named: names in TensorFlow's record, the newest last.
   """
   listed = [saved.name for saved in written or ()]
   updates = {saved.name: saved.updates for saved in written or ()}
   last = updates[listed[-1]] if listed else -1
   unlisted = sorted((name for name in whole if name not in updates), key=_updates)
-  # One that has more updates than all on the list was saved by a process that was then killed.
+  # One with more updates than all on the list was saved by a process that was then killed.
   older = [name for name in unlisted if _updates(name) <= last]
   newer = [name for name in unlisted if _updates(name) > last]
   order = [*older, *(name for name in listed if name in whole), *newer]
   newest = named[-1] if named else None
   if newest in order and newest != (listed or [None])[-1]:
-    # Saved, and not listed; or made the newest by hand: who does so goes on from there.
+    # It was saved but not listed, or a person made it the newest, to go on from there.
     order.remove(newest)
     order.append(newest)
   return order
 
 
-def _updates(name):
+def _updates(name: str) -> int:
   ours = _OURS.fullmatch(name)
   return int(ours[1]) if ours else -1
 
 
-def is_whole(path):
-  """Whether all files of a checkpoint are there."""
+def is_whole(path: str) -> bool:
+  """Returns whether all files of a checkpoint exist."""
   return os.path.basename(path) in look(os.path.dirname(path)).whole
 
 
-def parts_of(path):
-  """Paths of the files of a checkpoint, the index first.
+def parts_of(path: str) -> list[str]:
+  """Returns the paths of the files of a checkpoint, the index first.
 
   Raises:
-    RunFailed: the disk does not tell.
+    RunFailed: the folder cannot be read.
   """
   folder, own = os.path.split(path)
   parts = [_PART.fullmatch(name) for name in sorted(_names(folder), reverse=True)]
   return [os.path.join(folder, part[0]) for part in parts if part and part[1] == own]
 
 
-def _names(folder):
+def _names(folder: str) -> list[str]:
   try:
     return files.names(folder)
   except OSError as e:
     raise RunFailed(f'{folder} cannot be listed, nothing is changed: {e.strerror}') from None
 
 
-def read_file(path):
-  """The bytes of a file that was seen to be there.
+def read_file(path: str) -> bytes:
+  """Returns the bytes of a file.
 
   Raises:
-    RunFailed: the disk does not give them.
-    FileNotFoundError: it has gone.
+    RunFailed: it cannot be read.
+    FileNotFoundError: it does not exist.
   """
   try:
     return files.read(path)
@@ -143,8 +162,8 @@ def read_file(path):
     raise RunFailed(f'{path} cannot be read, nothing is changed: {e.strerror}') from None
 
 
-def _named_by_tensorflow(folder, there):
-  """Names in TensorFlow's own record, the newest last: our own reading needs no import of it."""
+def _named_by_tensorflow(folder: str, there: Iterable[str]) -> list[str]:
+  """Returns the names in TensorFlow's record, the newest last, without importing TensorFlow."""
   if RECORD not in there:
     return []
   try:
@@ -157,8 +176,8 @@ def _named_by_tensorflow(folder, there):
   return [name for name in names if name not in newest] + newest
 
 
-def _read_list(folder, there):
-  """(list of `Saved` or None, '' or why what is there is none)."""
+def _read_list(folder: str, there: Iterable[str]) -> tuple[list[Saved] | None, str]:
+  """Returns (the entries of the list or None, why the list cannot be used or '')."""
   if LIST not in there:
     return None, ''
   try:
@@ -171,8 +190,8 @@ def _read_list(folder, there):
     return None, 'is no list of checkpoints'
 
 
-def _checked(saved):
-  """An entry of the list; TypeError if a field has another type."""
+def _checked(saved: Saved) -> Saved:
+  """Returns an entry of the list; raises TypeError if a field has the wrong type."""
   types = dict(name=str, frames=int, updates=int, for_ever=bool)
   if not all(type(getattr(saved, field)) is its for field, its in types.items()):
     raise TypeError('a field of another type')
@@ -181,13 +200,16 @@ def _checked(saved):
   return saved._replace(name=os.path.basename(saved.name))
 
 
-def write_list(folder, checkpoints, best):
-  """Writes the list of checkpoints. May raise OSError.
+def write_list(folder: str, checkpoints: Sequence[Saved], best: Saved | None) -> None:
+  """Writes the list of checkpoints.
 
   Args:
     folder: of the run.
-    checkpoints: list of `Saved`, the newest last.
+    checkpoints: the newest last.
     best: the best among them, or None.
+
+  Raises:
+    OSError: it cannot be written.
   """
   content = {
     'best': best.name if best else None,
@@ -196,8 +218,8 @@ def write_list(folder, checkpoints, best):
   files.write_whole(os.path.join(folder, LIST), json.dumps(content, indent=2) + '\n')
 
 
-def free_name(folder, updates):
-  """A name for a new checkpoint; never that of one that is there. May raise OSError."""
+def free_name(folder: str, updates: int) -> str:
+  """Returns a name for a new checkpoint that no other has; raises OSError of the folder."""
   taken = {part[1] for name in files.names(folder) if (part := _PART.fullmatch(name))}
   name, number = f'{PREFIX}-{updates}', 2
   while name in taken:
@@ -206,8 +228,8 @@ def free_name(folder, updates):
 
 
 @contextlib.contextmanager
-def made_apart(folder):
-  """A new folder in which a checkpoint is written before it is published; removed at the end."""
+def made_apart(folder: str) -> Iterator[str]:
+  """Yields a new folder in which a checkpoint is written before it is published."""
   made = tempfile.mkdtemp(prefix=_MADE_IN, dir=folder)
   try:
     yield made
@@ -215,16 +237,15 @@ def made_apart(folder):
     _remove_made(made)
 
 
-def publish(folder, made, name):
-  """Moves a checkpoint to where it belongs, once all of it is on disk.
+def publish(folder: str, made: str) -> None:
+  """Syncs the files of a checkpoint to disk, then moves them into the folder of the run.
 
   Args:
     folder: of the run.
-    made: folder of `made_apart` that has the files of this checkpoint alone.
-    name: of the checkpoint.
+    made: folder of `made_apart` with the files of this checkpoint only.
 
   Raises:
-    OSError: no other checkpoint has changed.
+    OSError: it failed; the other checkpoints are unchanged.
   """
   parts = sorted(os.listdir(made), key=lambda part: part.endswith('.index'))
   for part in parts:
@@ -234,30 +255,30 @@ def publish(folder, made, name):
   files.sync_folder(folder)
 
 
-def write_record(folder, name):
-  """Makes a checkpoint TensorFlow's newest. May raise OSError."""
+def write_record(folder: str, name: str) -> None:
+  """Makes a checkpoint the newest in TensorFlow's record; may raise OSError."""
   record = f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n'
   files.write_whole(os.path.join(folder, RECORD), record)
 
 
-def delete(path):
-  """Deletes a checkpoint that is on no list any more: the index first."""
-  with contextlib.suppress(OSError, RunFailed):  # Training goes on with a file too many.
+def delete(path: str) -> None:
+  """Deletes a checkpoint that is no longer on the list, its index first."""
+  with contextlib.suppress(OSError, RunFailed):  # A file too many does no harm.
     for part in parts_of(path):
       os.remove(part)
 
 
-def set_aside(path):
-  """Moves what cannot be used to where nobody takes it for a checkpoint, or the list.
+def set_aside(path: str) -> str:
+  """Moves a damaged checkpoint into a folder of its own, or gives a damaged list another name.
 
   Args:
-    path: of a checkpoint, which gets a folder of its own, or of the list, which gets another name.
+    path: of the checkpoint or the list.
 
   Returns:
     The name of that folder or file.
 
   Raises:
-    RunFailed: the disk does not let it.
+    RunFailed: it cannot be moved.
   """
   folder, own = os.path.split(path)
   there, new, number = _names(folder), _DAMAGED + own, 2
@@ -269,7 +290,7 @@ def set_aside(path):
       os.rename(path, target)
     else:
       os.mkdir(target)
-      for part in reversed(parts_of(path)):  # The index last: a kill leaves that alone at most.
+      for part in reversed(parts_of(path)):  # The index last, so a kill leaves at most that.
         os.rename(part, os.path.join(target, os.path.basename(part)))
     files.sync_folder(folder)
   except OSError as e:
@@ -277,11 +298,11 @@ def set_aside(path):
   return new
 
 
-def tidy(folder):
-  """Removes what a killed process has left half written, and sets a list aside that is none.
+def tidy(folder: str) -> None:
+  """Removes what a killed process has left half written, and sets a damaged list aside.
 
   Raises:
-    RunFailed: the disk does not tell, or does not let it.
+    RunFailed: the folder cannot be read or changed.
   """
   for name in _names(folder):
     path = os.path.join(folder, name)
@@ -305,8 +326,8 @@ def tidy(folder):
     _remove_data_without_index(folder, found)
 
 
-def _remove_data_without_index(folder, found):
-  """What a process that was killed while it deleted, or published, a checkpoint has left."""
+def _remove_data_without_index(folder: str, found: Found) -> None:
+  """Removes what a process left that was killed while it deleted or published a checkpoint."""
   known = {*found.whole, *found.torn}
   for name in _names(folder):
     part = _PART.fullmatch(name)
@@ -315,8 +336,8 @@ def _remove_data_without_index(folder, found):
         os.remove(os.path.join(folder, name))
 
 
-def _remove_made(made):
-  """Removes a folder of `made_apart`; a symbolic link, or one with folders in it, stays."""
+def _remove_made(made: str) -> None:
+  """Removes a folder of `made_apart`, unless it is a symbolic link or has folders in it."""
   with contextlib.suppress(OSError):
     for name in [] if os.path.islink(made) else os.listdir(made):
       os.remove(os.path.join(made, name))

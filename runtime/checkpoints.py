@@ -98,7 +98,7 @@ class Checkpoints:
         path = os.path.join(made, name)
         self._saver.save(session, path, write_meta_graph=False, write_state=False)
         new = _looked_into(path)._replace(updates=updates)
-        checkpoint_folder.publish(self._logdir, made, name)
+        checkpoint_folder.publish(self._logdir, made)
     except OSError as e:
       raise SaveFailed(e.strerror or str(e)) from e
     except Exception as e:

@@ -1,19 +1,23 @@
 """Which checkpoints of a run are kept: the newest, the best, and those that are never deleted."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Callable, Sequence
 
 from runtime import checkpoint_folder
+from runtime.checkpoint_folder import Saved
 from runtime.process import RunFailed
 
 
 class SaveFailed(RunFailed):
-  """The disk does not take a checkpoint; what was saved before is as it was."""
+  """A checkpoint cannot be written; the earlier ones are unchanged."""
 
 
-def best_of(checkpoints):
-  """The first of the greatest `mean_return_100` in a list of `Saved`; None where none is known."""
+def best_of(checkpoints: Sequence[Saved]) -> Saved | None:
+  """Returns the first checkpoint with the greatest `mean_return_100`, or None if none is known."""
   known = [saved for saved in checkpoints if saved.mean_return_100 is not None]
-  return max(known, key=lambda saved: saved.mean_return_100, default=None)
+  return max(known, key=lambda saved: saved.mean_return_100 or 0.0, default=None)
 
 
 class Kept:
@@ -21,55 +25,64 @@ class Kept:
 
   Args:
     folder: of the run.
-    checkpoints: list of `Saved` that are there, the newest last.
+    checkpoints: those that exist, the newest last.
     written: the list on disk, see `checkpoint_folder.Found`.
-    in_use: function of a name, whether somebody reads that checkpoint, so that it must stay.
-    keep: the newest so many are kept; the best of all that were saved is, too.
-    keep_every_frames: environment frames between those that are never deleted; 0: there are none.
+    in_use: returns whether a checkpoint (by name) is being read, so that it must stay.
+    keep: how many of the newest are kept; the best one of all is kept as well.
+    keep_every_frames: environment frames between those that are never deleted; 0: all may be.
 
   Attributes:
-    saved: list of `Saved`, the newest last.
+    saved: the checkpoints that are kept, the newest last.
 
   Raises:
-    SaveFailed: the list on disk is another one, and cannot be written.
+    SaveFailed: the list on disk is out of date and cannot be written.
   """
 
-  def __init__(self, folder, checkpoints, written, in_use, keep=3, keep_every_frames=0):
+  def __init__(
+    self,
+    folder: str,
+    checkpoints: Sequence[Saved],
+    written: Sequence[Saved] | None,
+    in_use: Callable[[str], bool],
+    keep: int = 3,
+    keep_every_frames: int = 0,
+  ):
     self._folder, self._keep, self._every = folder, keep, keep_every_frames
-    self.saved, self._in_use = [], in_use
+    self._in_use = in_use
+    self.saved: list[Saved] = []
     latest = max((saved.updates for saved in written or ()), default=-1)
     for saved in checkpoints:
-      # Without a list nobody knows which of them were to stay; so all do. An earlier one that is
-      # not on it was about to be deleted.
+      # Without a list it is not known which were to stay, so all do. An earlier checkpoint that is
+      # not on the list was about to be deleted.
       is_new = saved not in (written or ()) and saved.updates > latest
       to_stay = written is None or (is_new and self.is_due(saved.frames))
       self.saved.append(saved._replace(for_ever=saved.for_ever or to_stay))
     if self.saved != (written or []):  # No list, or the last process was killed.
       self._write(self.saved)
 
-  def is_due(self, frames):
-    """Whether one that is never deleted has to be saved at so many environment frames."""
+  def is_due(self, frames: int) -> bool:
+    """Returns whether a checkpoint to be kept for ever is due at this number of frames."""
     return self._is_due_after(self.saved, frames)
 
-  def _is_due_after(self, checkpoints, frames):
+  def _is_due_after(self, checkpoints: Sequence[Saved], frames: int) -> bool:
     before = checkpoints[-1].frames if checkpoints else 0
     return bool(self._every) and frames // self._every > before // self._every
 
-  def add(self, new):
-    """Takes note of a checkpoint that is there, before anything is written of it."""
+  def add(self, new: Saved) -> None:
+    """Adds a checkpoint whose files exist; `settle` then writes the list."""
     self.saved.append(new)
 
-  def settle(self, mean_return_100=None):
-    """Lists the newest, also in TensorFlow's record; then those go that the list does without.
+  def settle(self, mean_return_100: float | None = None) -> None:
+    """Writes the list and TensorFlow's record, then deletes the checkpoints that are not kept.
 
     Args:
-      mean_return_100: of the newest; None where it is not known, or known already.
+      mean_return_100: of the newest; None if it is not known, or known already.
 
     Raises:
-      SaveFailed: the disk does not take it; nothing was deleted, and it can be tried again.
+      SaveFailed: they cannot be written; nothing was deleted, and it can be tried again.
     """
     *before, new = self.saved
-    earlier = [saved for saved in before if saved.updates == new.updates]  # Saved once more.
+    earlier = [saved for saved in before if saved.updates == new.updates]  # The same, saved before.
     others = [saved for saved in before if saved not in earlier]
     for_ever = any(saved.for_ever for saved in [new, *earlier])
     for_ever = for_ever or self._is_due_after(others, new.frames)
@@ -89,7 +102,7 @@ class Kept:
       if old not in wanted:
         checkpoint_folder.delete(os.path.join(self._folder, old.name))
 
-  def _write(self, checkpoints):
+  def _write(self, checkpoints: Sequence[Saved]) -> None:
     try:
       checkpoint_folder.write_list(self._folder, checkpoints, best_of(checkpoints))
     except OSError as e:

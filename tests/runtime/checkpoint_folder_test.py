@@ -204,7 +204,7 @@ def save(folder, number):
   with checkpoint_folder.made_apart(folder) as made:
     for ending in {ENDINGS!r}:
       shutil.copyfile({EARLIER!r} + ending, os.path.join(made, name + ending))
-    checkpoint_folder.publish(folder, made, name)
+    checkpoint_folder.publish(folder, made)
   kept.add(Saved(name, 100 * number, number, 0.0, False))
   kept.settle()
 
