@@ -140,7 +140,7 @@ def parts_of(path: str) -> list[str]:
   return [os.path.join(folder, part[0]) for part in parts if part and part[1] == own]
 
 
-def _names(folder: str) -> list[str]:
+def _names(folder: str) -> set[str]:
   try:
     return files.names(folder)
   except OSError as e:

@@ -1,13 +1,17 @@
-"""Checkpoints: the weights, optimiser slots and counters of a run on the disk of its chief.
+"""Checkpoints: weights, optimizer slots and counters of a run, on the disk of its chief.
 
-checkpoints.json beside them lists those that are kept, and what each of them is worth; see
-`runtime.checkpoint_folder` for the files.
+checkpoints.json lists those that are kept, with their mean returns; `runtime.checkpoint_folder`
+handles the files.
 """
+
+from __future__ import annotations
 
 import contextlib
 import os
 import sys
 import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
@@ -17,80 +21,86 @@ from runtime.checkpoint_folder import LIST, Saved, is_whole
 from runtime.kept_checkpoints import Kept, SaveFailed, best_of
 from runtime.process import BadInput, RunFailed, import_tensorflow
 
+if TYPE_CHECKING:
+  import numpy as np
+  import tensorflow as tf
+
+  from learning.sliced_weights import UnslicedVariables
+
 __all__ = ['LIST', 'Checkpoints', 'SaveFailed', 'Saved', 'is_whole']
 _LAST, _BEST = 'last', 'best'
 
 
 class Gone(RunFailed):
-  """A checkpoint was deleted while it was read: by a run that still trains."""
+  """A checkpoint was deleted while it was read, by a run that still trains."""
 
 
 class Checkpoints:
-  """Saves and restores the global variables of the graph, through this task, onto its own disk.
+  """Saves and restores the global variables of the default graph on the disk of this task.
 
-  Unsharded: sharded savers let every parameter server write to a disk that nobody else can read.
+  A sharded saver would let each parameter server write to its own disk, so this one is unsharded.
 
   Args:
     logdir: folder.
     device: of the task that reads and writes.
-    whole: `sliced_weights.UnslicedVariables` of the sliced weights, or None.
-    in_use: function of a checkpoint's name, whether somebody reads it, so that it must stay.
-    **kept: which are kept, see `runtime.kept_checkpoints.Kept`.
+    whole: the sliced weights in one piece; None if no variable is sliced.
+    **kept: which checkpoints are kept, see `runtime.kept_checkpoints.Kept`.
 
   Attributes:
-    variables: {name: tf.Variable} of what is saved.
-    is_due: function of environment frames, see `Kept`.
+    variables: what is saved, by name.
+    is_due: see `Kept.is_due`.
 
   Raises:
     RunFailed: the folder cannot be read or written.
   """
 
-  def __init__(self, logdir, device, whole=None, in_use=lambda name: False, **kept):
+  def __init__(self, logdir: str, device: str, whole: UnslicedVariables | None = None, **kept: Any):
     import tensorflow as tf
 
     self._logdir, self._lock = logdir, threading.Lock()
     self._gather, self._scatter = (whole.gather, whole.scatter) if whole else ((), ())
     with tf.device(device + '/cpu:0' if device else '/cpu:0'):
-      # TensorFlow deletes none: it would only know how old they are.
+      # TensorFlow deletes none, since it would go by age only.
       self.variables = saved_variables(whole)
       self._saver = tf.compat.v1.train.Saver(self.variables, sharded=False, max_to_keep=0)
-    self._current = None  # Name of the checkpoint that has just what the variables have.
-    self._kept = Kept(
-      logdir, listed(logdir), checkpoint_folder.look(logdir).written, in_use, **kept
-    )
+    # Name of the checkpoint with the current values of the variables.
+    self._current: str | None = None
+    self._kept = Kept(logdir, listed(logdir), checkpoint_folder.look(logdir).written, **kept)
     self.is_due = self._kept.is_due
 
-  def save(self, session, updates, mean_return_100=None):
-    """Writes a checkpoint named by the number of updates, and deletes what need not be kept.
+  def save(
+    self, session: tf.compat.v1.Session, updates: int, mean_return_100: float | None = None
+  ) -> Saved:
+    """Writes a checkpoint named by the number of updates, and deletes those that are not kept.
 
-    It is written apart and has its name once all of it is on disk; then it is listed, and only then
-    others are deleted.
-
-    Returns:
-      Its `Saved`.
+    Its files are moved into the folder once all of them are on disk; then it is listed, and only
+    then others are deleted.
 
     Args:
-      session: tf.compat.v1.Session.
-      updates: int.
+      session: with the variables.
+      updates: how many updates they have had.
       mean_return_100: see `Saved`.
 
+    Returns:
+      The checkpoint.
+
     Raises:
-      SaveFailed: the disk does not take it.
+      SaveFailed: it cannot be written.
     """
-    with self._lock, session.graph.as_default():  # Graphs in force are known to one thread only.
+    with self._lock, session.graph.as_default():  # The default graph differs in each thread.
       if not self._is_saved(updates):
         session.run(self._gather)
         self._write(session, int(updates))
       self._kept.settle(mean_return_100)
       return self._kept.saved[-1]
 
-  def _is_saved(self, updates):
-    """Whether the newest has all that there is: no update has been made since."""
+  def _is_saved(self, updates: int) -> bool:
+    """Returns whether the newest checkpoint is up to date: no update has been made since."""
     newest = self._kept.saved[-1] if self._kept.saved else None
     return bool(newest) and newest.name == self._current and newest.updates == int(updates)
 
-  def _write(self, session, updates):
-    """Writes a checkpoint, and puts it on the list in memory."""
+  def _write(self, session: tf.compat.v1.Session, updates: int) -> None:
+    """Writes a checkpoint, and adds it to the list in memory."""
     made = ''
     try:
       name = checkpoint_folder.free_name(self._logdir, updates)
@@ -108,48 +118,45 @@ class Checkpoints:
     self._kept.add(new)
     self._current = name
 
-  def restore(self, session, path):
-    """Gives the graph's variables the values of a checkpoint; as tf.compat.v1.train.Saver."""
+  def restore(self, session: tf.compat.v1.Session, path: str) -> None:
+    """Restores the graph's variables from a checkpoint."""
     self._current = None
     self._saver.restore(session, path)
     session.run(self._scatter)
     self._current = os.path.basename(path)
 
   @staticmethod
-  def exist(logdir):
-    """Whether there is a whole checkpoint in `logdir`; without TensorFlow."""
+  def exist(logdir: str) -> bool:
+    """Returns whether `logdir` has a whole checkpoint; without TensorFlow."""
     return Checkpoints.latest(logdir) is not None
 
   @staticmethod
-  def latest(logdir):
-    """The path of the newest whole checkpoint in `logdir`, or None; without TensorFlow.
+  def latest(logdir: str) -> str | None:
+    """Returns the path of the newest whole checkpoint in `logdir`, or None; without TensorFlow.
 
     Raises:
-      RunFailed: the disk does not tell.
+      RunFailed: the folder cannot be read.
     """
     names = checkpoint_folder.look(logdir).whole
     return os.path.join(logdir, names[-1]) if names else None
 
   @staticmethod
-  def shapes(path):
-    """{variable name: shape list} of a checkpoint."""
+  def shapes(path: str) -> dict[str, list[int]]:
+    """Returns {variable name: shape} of a checkpoint."""
     import tensorflow as tf
 
     return tf.train.load_checkpoint(path).get_variable_to_shape_map()
 
   @staticmethod
-  def first_values(path, variables):
-    """What the initializer of some variables is fed for them to begin as in a checkpoint.
+  def first_values(path: str, variables: Sequence[tf.Variable]) -> dict[tf.Tensor, np.ndarray]:
+    """Returns what to feed to the initializers of variables, so that they begin as in a checkpoint.
 
     Args:
-      path: of a checkpoint.
-      variables: list of tf.Variable of a graph.
-
-    Returns:
-      {tensor: numpy array}.
+      path: of the checkpoint.
+      variables: of a graph.
 
     Raises:
-      BadInput: it cannot be read, or has not these variables.
+      BadInput: the checkpoint cannot be read, or does not have these variables.
     """
     import tensorflow as tf
 
@@ -165,15 +172,15 @@ class Checkpoints:
     return {v.initializer.inputs[1]: value for v, value in zip(variables, values, strict=True)}
 
   @staticmethod
-  def value(path, name):
-    """A variable's value in a checkpoint, a numpy array."""
+  def value(path: str, name: str) -> np.ndarray:
+    """Returns the value of a variable in a checkpoint."""
     import tensorflow as tf
 
     return tf.train.load_checkpoint(path).get_tensor(name)
 
 
-def saved_variables(whole=None):
-  """{name: tf.Variable} of what a checkpoint of the graph holds.
+def saved_variables(whole: UnslicedVariables | None = None) -> dict[str, tf.Variable]:
+  """Returns the variables that a checkpoint of the default graph holds, by name.
 
   Args:
     whole: `sliced_weights.UnslicedVariables` of the sliced weights, or None.
@@ -185,14 +192,14 @@ def saved_variables(whole=None):
   return {**single, **(whole.variables if whole else {})}
 
 
-def listed(logdir):
-  """The whole checkpoints in `logdir`, a list of `Saved`, the newest last.
+def listed(logdir: str) -> list[Saved]:
+  """Returns the whole checkpoints in `logdir`, the newest last.
 
-  What the list on disk does not know is looked into, by TensorFlow: a run of an earlier version has
-  no list, and a process may be killed between saving and listing.
+  TensorFlow reads the frames and updates of those that are not on the list: a run of an earlier
+  version has no list, and a process may be killed between saving and listing.
 
   Raises:
-    RunFailed: the disk does not tell.
+    RunFailed: the folder cannot be read.
   """
   found = checkpoint_folder.look(logdir)
   known, checkpoints = {saved.name: saved for saved in found.written or ()}, []
@@ -211,18 +218,18 @@ def listed(logdir):
   return checkpoints
 
 
-def take_over(logdir):
-  """Puts the checkpoints of a folder in order for a chief that has its lock.
+def take_over(logdir: str) -> str | None:
+  """Cleans up the checkpoints of a folder for a chief that holds its lock.
 
-  What killed processes have left half written goes. A newest checkpoint that cannot be used is set
-  aside, with a sentence, until one can; and so is a list that is none.
+  Removes what killed processes have left half written. Sets damaged checkpoints that are newer than
+  the newest readable one aside, and a damaged list, each with a warning.
 
   Returns:
-    The path of the newest checkpoint, all of which can be read; None where there is none.
+    The path of the newest readable checkpoint; None if there is no checkpoint.
 
   Raises:
-    BadInput: there are checkpoints, but none can be used.
-    RunFailed: the disk does not tell, or does not let it.
+    BadInput: there are checkpoints, but all are damaged.
+    RunFailed: the folder cannot be read or changed.
   """
   checkpoint_folder.tidy(logdir)
   found = checkpoint_folder.look(logdir)
@@ -245,22 +252,22 @@ def take_over(logdir):
       newest,
     )
   if not found.whole and found.written is None:
-    # From now on a list that is missing is one that was lost.
+    # So that a missing list means from now on that it was lost.
     with contextlib.suppress(OSError):
       checkpoint_folder.write_list(logdir, [], None)
   return newest
 
 
-def _none_can_be_read(logdir, useless):
+def _none_can_be_read(logdir: str, useless: Mapping[str, str]) -> str:
   reasons = '; '.join(f'{name}: {reason}' for name, reason in useless.items())
   return f'none of the checkpoints in {logdir} can be used ({reasons}): bring back a copy of one'
 
 
-def damage(path):
-  """Why a checkpoint cannot be used, '' where it can: all of it is read, and TensorFlow checks it.
+def damage(path: str) -> str:
+  """Reads all of a checkpoint with TensorFlow's checks; returns why it cannot be used, or ''.
 
   Raises:
-    RunFailed: the disk does not let it be read, which says nothing of the checkpoint.
+    RunFailed: the disk cannot be read, which says nothing about the checkpoint.
   """
   for part in checkpoint_folder.parts_of(path):
     try:
@@ -283,8 +290,8 @@ def damage(path):
   return ''
 
 
-def _reason(error):
-  """What TensorFlow says of a file, without the graph's part of it, on one line."""
+def _reason(error: BaseException) -> str:
+  """Returns what TensorFlow's error says about a file, on one line."""
   text = getattr(error, 'message', None) or str(error)
   if 'Read less bytes than requested' in text:
     return 'it is cut off'
@@ -295,25 +302,24 @@ def _reason(error):
   return next(filter(None, lines), type(error).__name__)
 
 
-def is_choice(text):
-  """Whether a text says which checkpoint: 'last', 'best' or a number of environment frames."""
+def is_choice(text: str) -> bool:
+  """Returns whether a text selects a checkpoint: 'last', 'best' or a number of frames."""
   return text in (_LAST, _BEST) or text.isdecimal()
 
 
-def find(logdir, choice, asked, check=False):
-  """The path of a checkpoint.
+def find(logdir: str, choice: str, asked: str, check: bool = False) -> str | None:
+  """Returns the path of a checkpoint; changes nothing on disk.
 
   Args:
-    logdir: folder that has one.
+    logdir: folder with checkpoints.
     choice: see `is_choice`.
-    asked: str, what the user wrote.
-    check: whether all of it is read, by TensorFlow; of the last the newest that can be used is
-      taken, with a sentence. Nothing is changed on disk.
+    asked: what the user wrote, for messages.
+    check: whether to read all of it; for 'last', damaged ones are then skipped with a warning.
 
   Raises:
-    BadInput: there is no such checkpoint, or it is damaged; the sentence says which there are.
+    BadInput: there is no such checkpoint, or it is damaged; the message lists those that exist.
     Gone: it was deleted meanwhile.
-    RunFailed: the disk does not tell.
+    RunFailed: the folder cannot be read.
   """
   if choice == _LAST:
     return _newest_to_use(logdir, asked) if check else Checkpoints.latest(logdir)
@@ -333,7 +339,7 @@ def find(logdir, choice, asked, check=False):
   return path
 
 
-def _newest_to_use(logdir, asked):
+def _newest_to_use(logdir: str, asked: str) -> str | None:
   useless = {}
   for name in reversed(checkpoint_folder.look(logdir).whole):
     path = os.path.join(logdir, name)
@@ -346,15 +352,15 @@ def _newest_to_use(logdir, asked):
   return None
 
 
-def _damage_that_stays(path):
-  """As `damage`; raises Gone where the checkpoint was deleted meanwhile."""
+def _damage_that_stays(path: str) -> str:
+  """Returns `damage`; raises Gone if the checkpoint was deleted meanwhile."""
   reason = damage(path)
   if reason and not is_whole(path):
     raise Gone(f'{path} was deleted before it could be read')
   return reason
 
 
-def _looked_into(path):
+def _looked_into(path: str) -> Saved:
   _load_tensorflow()
   frames, updates = (
     int(Checkpoints.value(path, name)) for name in ('environment_frames', 'global_step')
@@ -362,6 +368,6 @@ def _looked_into(path):
   return Saved(os.path.basename(path), frames, updates, None, False)
 
 
-def _load_tensorflow():
-  if 'tensorflow' not in sys.modules:  # For a refusal that is one line.
+def _load_tensorflow() -> None:
+  if 'tensorflow' not in sys.modules:  # Without its own lines around a message of ours.
     import_tensorflow()

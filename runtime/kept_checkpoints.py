@@ -27,9 +27,9 @@ class Kept:
     folder: of the run.
     checkpoints: those that exist, the newest last.
     written: the list on disk, see `checkpoint_folder.Found`.
-    in_use: returns whether a checkpoint (by name) is being read, so that it must stay.
     keep: how many of the newest are kept; the best one of all is kept as well.
     keep_every_frames: environment frames between those that are never deleted; 0: all may be.
+    in_use: returns whether a checkpoint (by name) is being read, so that it must stay.
 
   Attributes:
     saved: the checkpoints that are kept, the newest last.
@@ -43,9 +43,9 @@ class Kept:
     folder: str,
     checkpoints: Sequence[Saved],
     written: Sequence[Saved] | None,
-    in_use: Callable[[str], bool],
     keep: int = 3,
     keep_every_frames: int = 0,
+    in_use: Callable[[str], bool] = lambda name: False,
   ):
     self._folder, self._keep, self._every = folder, keep, keep_every_frames
     self._in_use = in_use
