@@ -6,32 +6,45 @@ ale_py's vector environment (`envs/atari.py`). Every other environment runs in a
 does not import it.
 """
 
-import collections
+from __future__ import annotations
+
 import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envs import atari, process_batch
 from structs import StepOutput, StepOutputInfo
 
-EnvironmentSpec = collections.namedtuple(
-  'EnvironmentSpec',
-  'level_name observation_shape observation_dtype num_actions num_action_repeats is_atari',
-)
-EnvironmentSpec.__doc__ = """What an agent must know of a level.
-
-Attributes:
-  level_name: the Gym id.
-  observation_shape: tuple of one environment's observation, (H, W, C) or (D,).
-  observation_dtype: 'uint8' or 'float32'.
-  num_actions: actions are 0 to num_actions - 1.
-  num_action_repeats: environment frames per agent step.
-  is_atari: whether ale_py plays it.
-"""
+if TYPE_CHECKING:
+  import tensorflow as tf
 
 
-def environment_spec(level_name, num_action_repeats=0, width=84, height=84):
-  """The `EnvironmentSpec` of a level, without TensorFlow.
+class EnvironmentSpec(NamedTuple):
+  """What an agent must know of a level.
 
-  Sticky actions are the id's own: `ALE/*-v5` has them, `*NoFrameskip-v4` (as in the paper) has not.
+  Attributes:
+    level_name: the Gym id.
+    observation_shape: of one environment's observation, (H, W, C) or (D,).
+    observation_dtype: 'uint8' or 'float32'.
+    num_actions: actions are 0 to num_actions - 1.
+    num_action_repeats: environment frames per agent step.
+    is_atari: whether ale_py plays it.
+  """
+
+  level_name: str
+  observation_shape: tuple[int, ...]
+  observation_dtype: str
+  num_actions: int
+  num_action_repeats: int
+  is_atari: bool
+
+
+def environment_spec(
+  level_name: str, num_action_repeats: int = 0, width: int = 84, height: int = 84
+) -> EnvironmentSpec:
+  """Returns the `EnvironmentSpec` of a level, without TensorFlow.
+
+  Ids `ALE/*-v5` have sticky actions, `*NoFrameskip-v4` (as in the paper) do not.
 
   Args:
     level_name: Gym id, in Gymnasium or else in OpenAI Gym; `module:Id` imports the module first.
@@ -52,18 +65,19 @@ def environment_spec(level_name, num_action_repeats=0, width=84, height=84):
   return EnvironmentSpec(level_name, *observation_and_actions, repeats, is_atari)
 
 
-def stacks_frames(level_name):
-  """Whether the observations of a level are stacks, each with one frame that is new."""
+def stacks_frames(level_name: str) -> bool:
+  """Returns whether observations of a level are stacks of frames, each with one new frame."""
   return atari.is_atari(level_name)
 
 
-def most_frames(level_name, num_action_repeats, max_episode_frames):
-  """Environment frames after which a game that is played to its end is cut off all the same.
+def most_frames(level_name: str, num_action_repeats: int, max_episode_frames: int) -> int:
+  """Returns the environment frames after which a game is cut off where whole games are played.
 
   Args:
     level_name: as for `environment_spec`.
     num_action_repeats: frames per agent step.
-    max_episode_frames: what was asked for; 0: 30 minutes of Atari, of others as many agent steps.
+    max_episode_frames: the limit set by the user; 0: 30 minutes of Atari, elsewhere as many agent
+      steps.
   """
   atari_frames = atari.MAX_FRAMES
   if max_episode_frames or atari.is_atari(level_name):
@@ -71,24 +85,24 @@ def most_frames(level_name, num_action_repeats, max_episode_frames):
   return atari_frames // atari.ACTION_REPEATS * num_action_repeats
 
 
-def most_steps(level_name, num_action_repeats, max_episode_frames):
-  """Agent steps of a game that is cut off after so many environment frames, at least."""
+def most_steps(level_name: str, num_action_repeats: int, max_episode_frames: int) -> int:
+  """Returns the fewest agent steps of a game that is cut off after so many environment frames."""
   if atari.is_atari(level_name):
     max_episode_frames = max(1, max_episode_frames - atari.MAX_NOOPS)
   return -(-max_episode_frames // num_action_repeats)
 
 
 def create_environment(
-  level_name,
-  num_envs,
-  seed,
-  num_action_repeats=0,
-  width=84,
-  height=84,
-  atari_overrides=None,
-  max_episode_frames=None,
-):
-  """A batch of environments as graph operations.
+  level_name: str,
+  num_envs: int,
+  seed: int,
+  num_action_repeats: int = 0,
+  width: int = 84,
+  height: int = 84,
+  atari_overrides: dict[str, Any] | None = None,
+  max_episode_frames: int | None = None,
+) -> FlowEnvironment:
+  """Returns a batch of environments as graph operations.
 
   Args:
     level_name: as for `environment_spec`.
@@ -99,9 +113,6 @@ def create_environment(
     height: of Atari observations, in pixels.
     atari_overrides: dict of arguments of `atari.AtariBatch`, for an Atari level only.
     max_episode_frames: after which a game is cut off, as by a time limit; None: as the level says.
-
-  Returns:
-    A `FlowEnvironment`.
 
   Raises:
     ValueError: as for `environment_spec`.
@@ -116,8 +127,10 @@ def create_environment(
   return FlowEnvironment(spec, batch)
 
 
-def atari_arguments(level_name, num_action_repeats, width, height):
-  """What ale_py's vector environment is given for an Atari level; None for any other."""
+def atari_arguments(
+  level_name: str, num_action_repeats: int, width: int, height: int
+) -> dict[str, Any] | None:
+  """Returns the arguments of ale_py's vector environment; None for levels that are not Atari."""
   if not atari.is_atari(level_name):
     return None
   return atari.vector_arguments(level_name, num_action_repeats, width, height)
@@ -131,7 +144,7 @@ class FlowEnvironment:
     num_envs: N.
   """
 
-  def __init__(self, spec, batch):
+  def __init__(self, spec: EnvironmentSpec, batch: atari.AtariBatch | process_batch.ProcessBatch):
     """Takes a batch as `envs/batch.py` describes it."""
     self.spec = spec
     self.num_envs = batch.num_envs
@@ -140,12 +153,12 @@ class FlowEnvironment:
     self._lock = threading.Lock()  # A new session may start while a lost one still steps.
 
   @property
-  def crashes(self):
+  def crashes(self) -> int:
     """Workers rebuilt so far."""
     return self._batch.crashes
 
-  def initial(self):
-    """Starts all games anew when it is evaluated.
+  def initial(self) -> tuple[StepOutput, tf.Tensor]:
+    """Builds the operation that starts all games anew.
 
     Returns:
       StepOutput of [N, ...] with done=True and zeros beside the observation, and the state.
@@ -154,24 +167,26 @@ class FlowEnvironment:
 
     return self._call(self._batch.reset, [], tf.constant(0))
 
-  def step(self, action, state):
-    """One agent step of every environment.
+  def step(self, action: tf.Tensor, state: tf.Tensor) -> tuple[StepOutput, tf.Tensor]:
+    """Builds one agent step of every environment.
 
     Args:
       action: int32 [N].
-      state: what `initial` or the `step` before gave.
+      state: from `initial` or the last `step`.
 
     Returns:
       StepOutput of [N, ...] and the new state.
     """
     return self._call(lambda action, _: self._batch.step(action), [action, state], state + 1)
 
-  def close(self):
+  def close(self) -> None:
     """Ends the environments, also during a step; may be called twice."""
     self._closed = True
     self._batch.close()
 
-  def _call(self, function, inputs, next_state):
+  def _call(
+    self, function: Callable[..., StepOutput], inputs: list[tf.Tensor], next_state: tf.Tensor
+  ) -> tuple[StepOutput, tf.Tensor]:
     import tensorflow as tf
 
     output_types = (tf.float32, tf.float32, tf.int32, tf.bool, tf.bool, self.spec.observation_dtype)
@@ -183,12 +198,12 @@ class FlowEnvironment:
       output.set_shape(shape)
     reward, episode_return, episode_step, game_over, done, observation = outputs
     info = StepOutputInfo(episode_return, episode_step, game_over)
-    # The next step cannot begin before this one has given its reward.
+    # The next step waits for the reward of this one.
     with tf.control_dependencies([reward]):
       next_state = tf.identity(next_state)
     return StepOutput(reward, info, done, observation), next_state
 
-  def _run(self, function, *args):
+  def _run(self, function: Callable[..., StepOutput], *args: Any) -> tuple:
     with self._lock:
       if self._closed:
         raise RuntimeError(f'the environments of {self.spec.level_name} are closed')

@@ -5,21 +5,60 @@ together with one call of the agent, and enqueues the unroll of each environment
 element of the learner's queue.
 """
 
+from __future__ import annotations
+
 import time
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from acting import frame_stacking
-from structs import AgentOutput, StepOutput, StepOutputInfo, Unroll
+from structs import (
+  AgentOutput,
+  CoreState,
+  Spaces,
+  StepOutput,
+  StepOutputInfo,
+  Unroll,
+)
 
 
-def unroll_specs(agent, spec, unroll_length, as_frames=False):
-  """The `Unroll` of tf.TensorSpec that one environment sends; what the queue holds.
+class Agent(Protocol):
+  """What an actor uses of `nets.Agent`."""
+
+  def initial_state(self, batch_size: int) -> CoreState:
+    """See `nets.Agent.initial_state`."""
+    ...
+
+  def __call__(
+    self, inputs: tuple[tf.Tensor, StepOutput], core_state: CoreState
+  ) -> tuple[AgentOutput, CoreState]:
+    """See `nets.Agent.__call__`."""
+    ...
+
+
+class Environments(Protocol):
+  """What an actor uses of `environments.FlowEnvironment`."""
+
+  num_envs: int
+
+  def initial(self) -> tuple[StepOutput, tf.Tensor]:
+    """See `environments.FlowEnvironment.initial`."""
+    ...
+
+  def step(self, action: tf.Tensor, state: tf.Tensor) -> tuple[StepOutput, tf.Tensor]:
+    """See `environments.FlowEnvironment.step`."""
+    ...
+
+
+def unroll_specs(agent: Agent, spec: Spaces, unroll_length: int, as_frames: bool = False) -> Unroll:
+  """Returns the `Unroll` of tf.TensorSpec that one environment sends and the queue holds.
 
   Args:
-    agent: has `initial_state`.
-    spec: has `observation_shape`, `observation_dtype`, `num_actions`.
+    agent: for the shapes of its core state.
+    spec: of the environment.
     unroll_length: T, in agent steps.
     as_frames: whether observations are stacks that travel frame by frame.
   """
@@ -50,15 +89,22 @@ def unroll_specs(agent, spec, unroll_length, as_frames=False):
   )
 
 
-def build_unroll(agent, environments, unroll_length, policy_version, level_id=0, as_frames=False):
-  """One unroll of N environments as graph operations.
+def build_unroll(
+  agent: Agent,
+  environments: Environments,
+  unroll_length: int,
+  policy_version: tf.Variable,
+  level_id: int = 0,
+  as_frames: bool = False,
+) -> Unroll:
+  """Builds one unroll of N environments.
 
   Local variables on the current device keep the states from one run of the graph to the next, so
   that the last entry of an unroll is the first of the next.
 
   Args:
-    agent: `agent((last_action, env_output), core_state) -> (AgentOutput, core_state)`.
-    environments: has `num_envs`, `initial()` and `step(action, state)`.
+    agent: with its own weights, so that a step reads no variable of another task.
+    environments: N of them.
     unroll_length: T, in agent steps.
     policy_version: int64 scalar variable, updates done when the agent's weights were read.
     level_id: int, see `Unroll`.
@@ -101,7 +147,7 @@ def build_unroll(agent, environments, unroll_length, policy_version, level_id=0,
     )
 
 
-def _local_variable(initial_value):
+def _local_variable(initial_value: tf.Tensor) -> tf.Variable:
   return tf.compat.v1.Variable(
     initial_value,
     trainable=False,
@@ -111,14 +157,14 @@ def _local_variable(initial_value):
   )
 
 
-def _env_outputs(first, rest, as_frames):
+def _env_outputs(first: StepOutput, rest: StepOutput, as_frames: bool) -> StepOutput:
   if not as_frames:
     return _with_first(first, rest)
   others = _with_first(first._replace(observation=()), rest._replace(observation=()))
   return others._replace(observation=frame_stacking.pack(first.observation, rest.observation))
 
 
-def _with_first(first, rest):
+def _with_first(first: Any, rest: Any) -> Any:
   """[N, ...] and [T, N, ...] -> [N, T+1, ...]."""
 
   def join(head, tail):
@@ -129,32 +175,31 @@ def _with_first(first, rest):
 
 
 class Refresh:
-  """Copies the weights for acting where they have changed.
+  """Copies the weights for acting when they have changed.
 
   Args:
-    copy_weights: function that builds and returns the operation that copies the weights.
+    copy_weights: builds and returns the operation that copies the weights.
     updates: int64 variable, updates done so far.
 
   Attributes:
     version: int64 local variable: updates done when the weights were read, -1 at first.
   """
 
-  def __init__(self, copy_weights, updates):
+  def __init__(self, copy_weights: Callable[[], tf.Operation], updates: tf.Variable):
     self.version = _local_variable(tf.constant(-1, tf.int64))
     self._versions = [updates.read_value(), self.version.read_value()]
-    # Decided in Python: the branch of a tf.cond would have the parameter servers ask the actor
-    # which one it is.
+    # Decided in Python: for a tf.cond, parameter servers would fetch the predicate from the actor.
     self._newest = tf.compat.v1.placeholder(tf.int64, [])
     with tf.control_dependencies([copy_weights()]):
       self._copy = self.version.assign(self._newest).op
 
-  def on(self, session):
-    """The refresh on a session, a function without arguments."""
+  def on(self, session: tf.compat.v1.Session) -> Callable[[], None]:
+    """Returns a function that refreshes the weights on a session."""
     look = session.make_callable(self._versions)
     copy = session.make_callable(self._copy, feed_list=[self._newest])
 
     def refresh():
-      # Read before the weights: they may be newer than their version says, never older.
+      # The version is read before the weights, which may thus be newer than it says, never older.
       newest, version = look()
       if newest != version:
         copy(newest)
@@ -166,39 +211,40 @@ class BatchedAgent:
   """An agent whose single steps are merged with those of other loops of the process.
 
   Args:
-    agent: the agent that all of them share.
+    agent: shared by all loops.
     batch: decorator such as `dynamic_batching.batch_fn`.
   """
 
-  def __init__(self, agent, batch):
-    self._agent = agent
+  def __init__(self, agent: Agent, batch: Callable[[Callable], Callable]):
     self._step = batch(lambda *args: agent(*args))
     self.initial_state = agent.initial_state
 
-  def __call__(self, inputs, core_state):
+  def __call__(
+    self, inputs: tuple[tf.Tensor, StepOutput], core_state: CoreState
+  ) -> tuple[AgentOutput, CoreState]:
     """As the agent."""
     return self._step(inputs, core_state)
 
 
 class EpisodeTracker:
-  """Finds the games that ended within unrolls and adds up their clipped rewards.
+  """Finds the games that ended within unrolls and sums their clipped rewards.
 
   Args:
     num_envs: N.
-    level_name: named in every game's record.
+    level_name: goes into the record of every game.
     num_action_repeats: frames per agent step.
   """
 
-  def __init__(self, num_envs, level_name, num_action_repeats):
+  def __init__(self, num_envs: int, level_name: str, num_action_repeats: int):
     self._clipped_returns = np.zeros(num_envs)
     self._level_name, self._num_action_repeats = level_name, num_action_repeats
 
-  def reset(self):
-    """All games begin anew, as they do with every session."""
+  def reset(self) -> None:
+    """Starts counting anew, as games start anew with every session."""
     self._clipped_returns[:] = 0
 
-  def add(self, clipped_rewards, infos):
-    """Takes one unroll.
+  def add(self, clipped_rewards: np.ndarray, infos: StepOutputInfo) -> list[dict[str, Any]]:
+    """Adds one unroll.
 
     Args:
       clipped_rewards: float32 [N, T+1]; entry 0 was counted with the unroll before.
@@ -219,7 +265,7 @@ class EpisodeTracker:
         self._clipped_returns[i] = 0
     return games
 
-  def _game(self, i, episode_return, episode_step):
+  def _game(self, i: int, episode_return: float, episode_step: int) -> dict[str, Any]:
     return dict(
       level_name=self._level_name,
       episode_return=float(episode_return),
@@ -229,22 +275,22 @@ class EpisodeTracker:
 
 
 class EnqueueOp:
-  """Takes unrolls from this process into a learner's queue.
+  """Enqueues unrolls of this process in a learner's queue.
 
   Args:
-    queue: of single unrolls (tf.queue.FIFOQueue).
+    queue: of single unrolls.
     specs: the `Unroll` of tf.TensorSpec that it holds.
   """
 
-  def __init__(self, queue, specs):
+  def __init__(self, queue: tf.queue.QueueBase, specs: Unroll):
     with tf.device(queue.queue_ref.device), tf.device('/cpu:0'):
       self._fed = [
         tf.compat.v1.placeholder(spec.dtype, [None, *spec.shape]) for spec in tf.nest.flatten(specs)
       ]
       self._enqueue = queue.enqueue_many(self._fed)
 
-  def on(self, session):
-    """A function that sends the arrays of a flat `Unroll` of [N, ...] on a session."""
+  def on(self, session: tf.compat.v1.Session) -> Callable[..., Any]:
+    """Returns a function that enqueues the flat arrays of an `Unroll` of [N, ...]."""
     return session.make_callable(self._enqueue, feed_list=self._fed)
 
 
@@ -252,13 +298,19 @@ class ActorLoop:
   """The graph operations of one loop, and the loop itself.
 
   Args:
-    refresh: `Refresh` of the acting weights.
+    refresh: of the acting weights.
     unroll: an `Unroll` of [N, ...] from `build_unroll`.
-    clip_rewards: function of a float32 tensor, the learner's clipping (for the records only).
-    tracker: an `EpisodeTracker`.
+    clip_rewards: the learner's clipping of a float32 tensor, for the records only.
+    tracker: of the same environments.
   """
 
-  def __init__(self, refresh, unroll, clip_rewards, tracker):
+  def __init__(
+    self,
+    refresh: Refresh,
+    unroll: Unroll,
+    clip_rewards: Callable[[tf.Tensor], tf.Tensor],
+    tracker: EpisodeTracker,
+  ):
     flat = tf.nest.flatten(unroll)
     self._refresh = refresh
     clipped = clip_rewards(unroll.env_outputs.reward)
@@ -266,16 +318,23 @@ class ActorLoop:
     self._tracker = tracker
     self._steps = flat[0].shape[0] * (unroll.env_outputs.reward.shape[1] - 1)
 
-  def run(self, session, send, should_stop, enter, report):
-    """Plays until told to stop or an operation fails.
+  def run(
+    self,
+    session: tf.compat.v1.Session,
+    send: Callable[..., Any],
+    should_stop: Callable[[], bool],
+    enter: Callable[[str], None],
+    report: Callable[[dict[str, Any]], None],
+  ) -> None:
+    """Plays until stopped or an operation fails.
 
     Args:
-      session: tf.compat.v1.Session of the loop's graph.
-      send: function of the arrays of a flat `Unroll`; waits while the queue is full.
-      should_stop: function without arguments.
-      enter: function of the name of the phase that begins.
-      report: function of a dict with steps (agent steps played), wait_secs (spent on the queue),
-        busy_secs and episodes, after every unroll.
+      session: of the loop's graph.
+      send: takes the flat arrays of an `Unroll`; waits while the queue is full.
+      should_stop: asked before every unroll.
+      enter: called with the name of the phase that begins.
+      report: called after every unroll with a dict of steps (agent steps played), wait_secs (spent
+        on the queue), busy_secs and episodes.
     """
     refresh, unroll = self._refresh.on(session), session.make_callable(self._unroll)
     self._tracker.reset()

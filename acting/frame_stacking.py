@@ -1,9 +1,13 @@
-"""Each frame once: how unrolls of stacked frames travel, and become stacks again.
+"""Stacked frames travel once each: stacks become `Frames` in actors, and stacks again in learners.
 
 An observation of an Atari game is a stack of the C newest frames, so an unroll of stacks holds
-nearly every frame C times. Sent are the frames themselves: the C - 1 before the first entry, and
-one an entry. A game starts with a stack that is black but for its newest frame (as ale_py's is).
+nearly every frame C times. `Frames` hold C - 1 frames before the first entry and one per entry. A
+game starts with a stack that is black but for its newest frame, as ale_py's does.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -11,14 +15,14 @@ import tensorflow as tf
 from structs import Frames
 
 
-def frames_spec(stack_shape, steps):
-  """The `Frames` of tf.TensorSpec that stand for `steps` stacks of shape (H, W, C)."""
+def frames_spec(stack_shape: Sequence[int], steps: int) -> Frames:
+  """Returns the `Frames` of tf.TensorSpec for `steps` stacks of shape (H, W, C)."""
   height, width, channels = stack_shape
   return Frames(tf.TensorSpec([steps + channels - 1, height, width], tf.uint8))
 
 
-def pack(first, rest):
-  """The frames of an unroll.
+def pack(first: tf.Tensor, rest: tf.Tensor) -> Frames:
+  """Returns the frames of an unroll.
 
   Args:
     first: uint8 [N, H, W, C], the stacks of entry 0.
@@ -31,7 +35,7 @@ def pack(first, rest):
   shape = [num_envs, unroll_length + channels, height, width]
 
   def extract(first, rest):
-    import cv2  # Takes one byte in four ten times as fast as the graph's operations.
+    import cv2  # Ten times as fast as the graph's operations at taking every fourth byte.
 
     frames = np.empty(shape, np.uint8)
     for c, plane in enumerate(cv2.split(first.reshape(-1, width, channels))):
@@ -45,12 +49,12 @@ def pack(first, rest):
   return Frames(tf.ensure_shape(frames, shape))
 
 
-def unpack(packed, starts):
-  """The stacks that were sent as frames, time-major.
+def unpack(packed: Frames, starts: tf.Tensor) -> tf.Tensor:
+  """Returns the stacks that were sent as frames, time-major.
 
   Args:
     packed: `Frames` of [B, T + C, H, W].
-    starts: bool [T+1, B], whether a game's first observation is the entry's.
+    starts: bool [T+1, B], True where the entry is the first observation of a game.
 
   Returns:
     uint8 [T+1, B, H, W, C].
@@ -65,16 +69,17 @@ def unpack(packed, starts):
   return tf.ensure_shape(stacks, [*starts.shape, *frames.shape[2:], channels])
 
 
-def sums(packed, starts):
-  """Sums over the stacks of entries 1 to T, which are not made for it.
+def sums(packed: Frames, starts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+  """Returns sums over the stacks of entries 1 to T, without building the stacks.
 
-  By float32, exact for batches of up to 258 stacks, of more to seven digits.
+  In float32: exact for batches of up to 258 stacks, to seven digits for more.
 
   Args:
-    packed, starts: as for `unpack`.
+    packed: as for `unpack`.
+    starts: as for `unpack`.
 
   Returns:
-    (B * T, float64 scalar; the sum of the stacks, float64 [H, W, C]; that of their squares).
+    (B * T as float64 scalar, sum of the stacks, sum of their squares; float64 [H, W, C]).
   """
   (steps, games), (height, width) = starts.shape, packed.frames.shape[2:]
   channels = packed.frames.shape[1] - steps + 1
@@ -93,10 +98,10 @@ def sums(packed, starts):
     return number, over_stacks(frames), over_stacks(tf.square(frames))
 
 
-def _merge(frames, black):
-  """uint8 [T + C, B, H, W], bool [T+1, B, C] -> uint8 [T+1, B, H, W, C], with planes left black.
+def _merge(frames: np.ndarray, black: np.ndarray) -> np.ndarray:
+  """uint8 [T + C, B, H, W], bool [T+1, B, C] -> uint8 [T+1, B, H, W, C], with black planes.
 
-  By OpenCV: the Atari stacks of 4 unrolls take 0.8 ms, by tf.stack 8.
+  OpenCV takes 0.8 ms for the Atari stacks of 4 unrolls, tf.stack 8 ms.
   """
   import cv2
 
@@ -108,9 +113,9 @@ def _merge(frames, black):
   return stacks
 
 
-def _before_start(starts, channels):
-  """bool [T+1, B, C]: which frames of the stacks are older than the game, by a start since."""
-  # Entry 0 brings its whole stack, whether it is a start or not.
+def _before_start(starts: tf.Tensor, channels: int) -> tf.Tensor:
+  """Returns bool [T+1, B, C], which frames of the stacks are from before the game's start."""
+  # The stack of entry 0 was sent as it is, also where it is a start.
   starts = tf.concat([tf.zeros_like(starts[:1]), starts[1:]], 0)
   older = tf.zeros_like(starts)
   by_age = [older]

@@ -4,13 +4,17 @@ Espeholt et al. 2018, arXiv 1802.01561, Table G.1. ale_py and OpenCV are importe
 first needed.
 """
 
+from __future__ import annotations
+
 import os
+from typing import Any
 
 import gymnasium
 import numpy as np
 
 from envs import level_ids
 from envs.batch import GameTotals, environment_seed
+from structs import StepOutput
 
 # IMPALA, Table G.1.
 ACTION_REPEATS = 4
@@ -20,8 +24,8 @@ MAX_FRAMES = 108_000  # 30 minutes at 60 frames per second.
 _ENTRY_POINT = 'ale_py.env:AtariEnv'
 
 
-def is_atari(level_name):
-  """Whether ale_py plays a level.
+def is_atari(level_name: str) -> bool:
+  """Returns whether ale_py plays a level.
 
   Raises:
     ValueError: it does, but the id repeats actions a random number of times.
@@ -29,8 +33,10 @@ def is_atari(level_name):
   return _registered_kwargs(level_name) is not None
 
 
-def probe(level_name, num_action_repeats, width, height):
-  """Observation shape, dtype and number of actions of an Atari level; sizes in pixels."""
+def probe(
+  level_name: str, num_action_repeats: int, width: int, height: int
+) -> tuple[tuple[int, int, int], str, int]:
+  """Returns (observation shape, dtype, number of actions) of an Atari level; sizes in pixels."""
   envs = _make(level_name, 1, num_action_repeats, width, height)
   return (height, width, FRAME_STACK), 'uint8', int(envs.single_action_space.n)
 
@@ -47,7 +53,7 @@ class AtariBatch:
 
   crashes = 0
 
-  def __init__(self, spec, num_envs, seed, **overrides):
+  def __init__(self, spec: Any, num_envs: int, seed: int, **overrides: Any):
     height, width, _ = spec.observation_shape
     self.num_envs = num_envs
     self._envs = _make(
@@ -58,14 +64,14 @@ class AtariBatch:
     self._frames = None  # int32 [N], emulator frames of the running game.
     self._never = np.zeros(num_envs, bool)
 
-  def reset(self):
+  def reset(self) -> StepOutput:
     """StepOutput of all games from the start; the seeds apply to the first call."""
     observation, info = self._envs.reset(seed=self._seeds)
     self._seeds = None
     self._frames = info['episode_frame_number']
     return self._totals.first(channels_last(observation))
 
-  def step(self, actions):
+  def step(self, actions: np.ndarray) -> StepOutput:
     """StepOutput after int32 [N] actions."""
     observation, reward, terminated, truncated, info = self._envs.step(actions)
     done = terminated | truncated
@@ -76,12 +82,12 @@ class AtariBatch:
       reward.astype(np.float32), done, game_over, self._never, channels_last(observation)
     )
 
-  def close(self):
+  def close(self) -> None:
     """Ends the threads; may be called twice."""
     self._envs = None
 
 
-def _registered_kwargs(level_name):
+def _registered_kwargs(level_name: str) -> dict[str, Any] | None:
   """The registered arguments of an Atari id, None for any other id."""
   if not level_ids.register_atari():
     return None
@@ -97,9 +103,12 @@ def _registered_kwargs(level_name):
   return spec.kwargs
 
 
-def vector_arguments(level_name, num_action_repeats, width, height):
-  """What ale_py's vector environment is given for a level, as a dict that JSON can hold."""
+def vector_arguments(
+  level_name: str, num_action_repeats: int, width: int, height: int
+) -> dict[str, Any]:
+  """Returns the arguments of ale_py's vector environment for an Atari level, as JSON holds them."""
   kwargs = _registered_kwargs(level_name)
+  assert kwargs is not None, level_name
   return dict(
     game=kwargs['game'],
     max_num_frames_per_episode=kwargs['max_num_frames_per_episode'],
@@ -115,8 +124,8 @@ def vector_arguments(level_name, num_action_repeats, width, height):
   )
 
 
-def coloured(level_name, num_action_repeats, **overrides):
-  """One game in its own colours and size, and the names of its actions.
+def coloured(level_name: str, num_action_repeats: int, **overrides: Any) -> tuple[Any, list[str]]:
+  """Returns one game in its own colours and size, and the names of its actions.
 
   Args:
     level_name: an Atari id.
@@ -136,7 +145,9 @@ def coloured(level_name, num_action_repeats, **overrides):
   return envs, names
 
 
-def _make(level_name, num_envs, num_action_repeats, width, height, **kwargs):
+def _make(
+  level_name: str, num_envs: int, num_action_repeats: int, width: int, height: int, **kwargs: Any
+) -> Any:
   import ale_py
   from ale_py import vector_env
 
@@ -150,7 +161,7 @@ def _make(level_name, num_envs, num_action_repeats, width, height, **kwargs):
   )
 
 
-def channels_last(frames):
+def channels_last(frames: np.ndarray) -> np.ndarray:
   """uint8 [N, C, H, W] -> [N, H, W, C], C at most 4.
 
   OpenCV interleaves 32 stacks of Atari frames in 0.04 ms; numpy's transpose takes 0.63 ms and
