@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from absl import logging
 
@@ -25,10 +25,17 @@ if TYPE_CHECKING:
   import numpy as np
   import tensorflow as tf
 
-  from learning.sliced_weights import UnslicedVariables
-
 __all__ = ['LIST', 'Checkpoints', 'SaveFailed', 'Saved', 'is_whole']
 _LAST, _BEST = 'last', 'best'
+
+
+class Unsliced(Protocol):
+  """Variables whose values are in slices, see `learning.sliced_weights.UnslicedVariables`."""
+
+  sliced: Any
+  variables: Any
+  gather: Any
+  scatter: Any
 
 
 class Gone(RunFailed):
@@ -54,7 +61,7 @@ class Checkpoints:
     RunFailed: the folder cannot be read or written.
   """
 
-  def __init__(self, logdir: str, device: str, whole: UnslicedVariables | None = None, **kept: Any):
+  def __init__(self, logdir: str, device: str, whole: Unsliced | None = None, **kept: Any):
     import tensorflow as tf
 
     self._logdir, self._lock = logdir, threading.Lock()
@@ -179,7 +186,7 @@ class Checkpoints:
     return tf.train.load_checkpoint(path).get_tensor(name)
 
 
-def saved_variables(whole: UnslicedVariables | None = None) -> dict[str, tf.Variable]:
+def saved_variables(whole: Unsliced | None = None) -> dict[str, tf.Variable]:
   """Returns the variables that a checkpoint of the default graph holds, by name.
 
   Args:
