@@ -12,34 +12,47 @@ Shapes: T time steps first, then the batch B, then any further dimensions; NUM_A
 of discrete actions. All inputs may be tensors, of static shapes known or not, or numpy arrays.
 """
 
-import collections
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
-VTraceReturns = collections.namedtuple('VTraceReturns', 'vs pg_advantages')
-VTraceReturns.__doc__ = """The V-trace targets, with gradients stopped.
-
-Attributes:
-  vs: float32 [T, B, ...], v_s, the targets of the value function.
-  pg_advantages: float32 [T, B, ...], the advantages that weight the policy gradient of each step.
-"""
-
-VTraceFromLogitsReturns = collections.namedtuple(
-  'VTraceFromLogitsReturns',
-  'vs pg_advantages log_rhos behaviour_action_log_probs target_action_log_probs',
-)
-VTraceFromLogitsReturns.__doc__ = """The V-trace targets, and the log probabilities behind them.
-
-Attributes:
-  vs: see `VTraceReturns`.
-  pg_advantages: see `VTraceReturns`.
-  log_rhos: float32 [T, B, ...], log(pi(a|x) / mu(a|x)), not clipped.
-  behaviour_action_log_probs: float32 [T, B, ...], log mu(a|x).
-  target_action_log_probs: float32 [T, B, ...], log pi(a|x).
-"""
+# What tf.convert_to_tensor takes: a tensor, a numpy array, a number.
+TensorLike: TypeAlias = Any
 
 
-def log_probs_from_logits_and_actions(policy_logits, actions):
+class VTraceReturns(NamedTuple):
+  """The V-trace targets, with gradients stopped.
+
+  Attributes:
+    vs: float32 [T, B, ...], v_s, the targets of the value function.
+    pg_advantages: float32 [T, B, ...], the advantages that weight the policy gradient of each step.
+  """
+
+  vs: tf.Tensor
+  pg_advantages: tf.Tensor
+
+
+class VTraceFromLogitsReturns(NamedTuple):
+  """The V-trace targets, and the log probabilities behind them.
+
+  Attributes:
+    vs: see `VTraceReturns`.
+    pg_advantages: see `VTraceReturns`.
+    log_rhos: float32 [T, B, ...], log(pi(a|x) / mu(a|x)), not clipped.
+    behaviour_action_log_probs: float32 [T, B, ...], log mu(a|x).
+    target_action_log_probs: float32 [T, B, ...], log pi(a|x).
+  """
+
+  vs: tf.Tensor
+  pg_advantages: tf.Tensor
+  log_rhos: tf.Tensor
+  behaviour_action_log_probs: tf.Tensor
+  target_action_log_probs: tf.Tensor
+
+
+def log_probs_from_logits_and_actions(policy_logits: TensorLike, actions: TensorLike) -> tf.Tensor:
   """The log probability of each action taken.
 
   Args:
@@ -59,18 +72,18 @@ def log_probs_from_logits_and_actions(policy_logits, actions):
 
 
 def from_logits(
-  behaviour_policy_logits,
-  target_policy_logits,
-  actions,
-  discounts,
-  rewards,
-  values,
-  bootstrap_value,
-  clip_rho_threshold=1.0,
-  clip_pg_rho_threshold=1.0,
-  name='vtrace_from_logits',
-  lambda_=1.0,
-):
+  behaviour_policy_logits: TensorLike,
+  target_policy_logits: TensorLike,
+  actions: TensorLike,
+  discounts: TensorLike,
+  rewards: TensorLike,
+  values: TensorLike,
+  bootstrap_value: TensorLike,
+  clip_rho_threshold: TensorLike | None = 1.0,
+  clip_pg_rho_threshold: TensorLike | None = 1.0,
+  name: str = 'vtrace_from_logits',
+  lambda_: TensorLike = 1.0,
+) -> VTraceFromLogitsReturns:
   """V-trace for softmax policies.
 
   Args:
@@ -118,16 +131,16 @@ def from_logits(
 
 
 def from_importance_weights(
-  log_rhos,
-  discounts,
-  rewards,
-  values,
-  bootstrap_value,
-  clip_rho_threshold=1.0,
-  clip_pg_rho_threshold=1.0,
-  name='vtrace_from_importance_weights',
-  lambda_=1.0,
-):
+  log_rhos: TensorLike,
+  discounts: TensorLike,
+  rewards: TensorLike,
+  values: TensorLike,
+  bootstrap_value: TensorLike,
+  clip_rho_threshold: TensorLike | None = 1.0,
+  clip_pg_rho_threshold: TensorLike | None = 1.0,
+  name: str = 'vtrace_from_importance_weights',
+  lambda_: TensorLike = 1.0,
+) -> VTraceReturns:
   """V-trace from the importance weights of the actions taken.
 
   Args:

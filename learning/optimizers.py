@@ -6,13 +6,13 @@ The rest of the learner's update is in `learning/learner.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
 from config import Hyperparameters
 
-Optimizer = tf.compat.v1.train.Optimizer
+Optimizer: TypeAlias = tf.compat.v1.train.Optimizer
 
 
 class Counters(NamedTuple):
