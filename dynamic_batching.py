@@ -12,8 +12,12 @@ section 3.1). TensorFlow's own operation `BatchFunction` does the work: there is
 Rows must not depend on each other: which callers share a run is up to chance.
 """
 
+from __future__ import annotations
+
 import functools
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -24,8 +28,8 @@ _MAX_ENQUEUED_BATCHES = 1 << 20
 _NUM_GATHERING_THREADS = 16
 
 
-def batch_fn(f):
-  """Decorator: merges concurrent calls of `f`; nobody waits for others to come.
+def batch_fn(f: Callable[..., Any]) -> Callable[..., Any]:
+  """Decorator: merges concurrent calls of `f`; no call waits for others to arrive.
 
   While a run is under way, the calls that arrive form the next batch.
 
@@ -49,7 +53,9 @@ def batch_fn(f):
   return batch_fn_with_options()(f)
 
 
-def batch_fn_with_options(minimum_batch_size=1, maximum_batch_size=1024, timeout_ms=100):
+def batch_fn_with_options(
+  minimum_batch_size: int = 1, maximum_batch_size: int = 1024, timeout_ms: float = 100
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
   """`batch_fn` for GPUs and others that profit from waiting for more rows.
 
   Args:

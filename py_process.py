@@ -5,9 +5,12 @@ process itself, and its direct use without TensorFlow, is `worker_process`, whos
 offered here too. Importing this module does not import TensorFlow.
 """
 
+from __future__ import annotations
+
 import inspect
 import threading
 import weakref
+from typing import Any
 
 from acting.worker_process import Worker, WorkerDied, WorkerError, call_all, close_all, start_all
 
@@ -49,7 +52,7 @@ class PyProcess:
     **kwargs: for its constructor.
   """
 
-  def __init__(self, type_, *args, **kwargs):
+  def __init__(self, type_: type, *args: Any, **kwargs: Any):
     import tensorflow as tf
 
     bound = inspect.signature(type_).bind(*args, **kwargs)
@@ -59,7 +62,7 @@ class PyProcess:
     _graph_processes.setdefault(tf.compat.v1.get_default_graph(), []).append(self)
 
   @property
-  def proxy(self):
+  def proxy(self) -> Any:
     """Has the object's methods; called with tensors, each becomes an operation that waits for it.
 
     A failure of the method, or of its process, is a tf.errors.OpError with the traceback. The
@@ -68,15 +71,15 @@ class PyProcess:
     return self._proxy
 
   @property
-  def pid(self):
+  def pid(self) -> int | None:
     """Process id, None while none runs."""
     return self._worker.pid
 
-  def start(self):
+  def start(self) -> None:
     """Starts the process; see `Worker.start`."""
     self._worker.start()
 
-  def close(self):
+  def close(self) -> None:
     """Ends the process; may be called twice."""
     self._worker.close()
 
