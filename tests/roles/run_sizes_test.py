@@ -37,8 +37,10 @@ def played_unroll(settings):
   with tf.Graph().as_default():
     graph = wiring.Graph(settings, LOCAL)
     queue, specs = graph.unroll_queue(0)
-    side = wiring.ActorSide(graph, small_options(num_actors=1, envs_per_actor=ENVS), 0)
-    sender, first, rounds = actor.UnrollSender(queue, specs), queue.dequeue(), []
+    options = small_options(num_actors=1, envs_per_actor=ENVS)
+    batches = wiring.create_environments(settings, LOCAL, options, 0)
+    side = wiring.ActorSide(graph, batches, options.dynamic_batching)
+    sender, first, rounds = actor.EnqueueOp(queue, specs), queue.dequeue(), []
     v1 = tf.compat.v1
     try:
       with v1.Session() as session:
@@ -64,7 +66,8 @@ def test_slots_are_those_of_the_optimizer(optimizer):
   settings = settings_of('impala/Catch-v0', 'SimpleConvNetAgent', optimizer=optimizer)
   told = sizes.sizes(settings, ENVS, 1)
   with tf.Graph().as_default():
-    side = wiring.LearnerSide(wiring.Graph(settings, LOCAL), ['/cpu:0'])
+    graph = wiring.Graph(settings, LOCAL)
+    side = wiring.LearnerSide(graph, graph.unroll_queue(0), ['/cpu:0'])
     saved = side.whole_weights().variables.values()
   held = sum(np.zeros(v.shape, v.dtype.as_numpy_dtype).nbytes for v in saved)
   assert told['weight_bytes'] + told['slot_bytes'] == held
