@@ -19,6 +19,8 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 try:
   from absl import (
@@ -104,12 +106,12 @@ def parse_args(argv: list[str]) -> Cluster:
   _take_earlier_spellings()
   _check_bounds()
   for name in ('logdir', 'init_from', 'state_dir'):
-    FLAGS[name].value = paths.local(f'--{name}', FLAGS[name].value)
+    FLAGS[name].value = paths.local(f'--{name}', FLAGS[name].value or '')
   if not checkpoints.is_choice(FLAGS.checkpoint):
     raise BadInput(
       f'--checkpoint={FLAGS.checkpoint} is none of last, best and a number of environment frames'
     )
-  given = cluster_sources.Given(**{n: FLAGS[n].value for n in cluster_sources.Given._fields})
+  given = cluster_sources.Given(**_values(cluster_sources.Given._fields))
   cluster = cluster_sources.read(FLAGS.cluster, given, os.environ)
   if FLAGS.mode == 'train' and FLAGS.queue_capacity and FLAGS.queue_capacity < FLAGS.batch_size:
     raise BadInput(
@@ -157,9 +159,13 @@ def _check_bounds() -> None:
       raise BadInput(f'--{name}={shown} is {e}') from None
 
 
+def _values(names: Iterable[str]) -> dict[str, Any]:
+  return {name: FLAGS[name].value for name in names}
+
+
 def shared_flags() -> config.RunFlags:
   """Returns what the tasks of a run have to agree on, as this command line has it."""
-  return config.RunFlags(**{name: FLAGS[name].value for name in config.SHARED_FLAGS})
+  return config.RunFlags(**_values(config.SHARED_FLAGS))
 
 
 def own_settings() -> settings_lib.Settings:
@@ -174,10 +180,10 @@ def own_settings() -> settings_lib.Settings:
 def options() -> settings_lib.Options:
   """Returns what this task has for itself."""
   return settings_lib.Options(
-    **{name: FLAGS[name].value for name in config.TASK_FLAGS},
+    **_values(config.TASK_FLAGS),
     shared=shared_flags(),
     given={name for name in config.SETTINGS if FLAGS[name].present},
-    all_flags={name: FLAGS[name].value for name in config.SETTINGS},
+    all_flags=_values(config.SETTINGS),
   )
 
 

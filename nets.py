@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import sonnet as snt
 import tensorflow as tf
@@ -44,7 +44,7 @@ class _Weights(snt.Module):
   """Float32 weights `w` and `b` of a linear map, handed out in the precision of the input."""
 
   def _weights(
-    self, shape: Sequence[int], gain: float, dtype: tf.DType
+    self, shape: Sequence[Any], gain: float, dtype: tf.DType
   ) -> tuple[tf.Tensor, tf.Tensor]:
     if not hasattr(self, 'w'):
       self.w = tf.Variable(snt.initializers.Orthogonal(gain)(shape, tf.float32), name='w')
@@ -74,13 +74,14 @@ class _Conv2D(_Weights):
     channels: int,
     kernel: int,
     stride: int = 1,
-    padding: str = 'SAME',
+    padding: Literal['SAME', 'VALID'] = 'SAME',
     input_scale: float = 1.0,
     name: str = 'conv',
   ):
     super().__init__(name=name)
     self._channels, self._kernel = channels, kernel
-    self._stride, self._padding, self._input_scale = stride, padding, input_scale
+    self._stride, self._input_scale = stride, input_scale
+    self._padding: Literal['SAME', 'VALID'] = padding
 
   @snt.Module.with_name_scope
   def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -117,7 +118,8 @@ class _NatureTorso(_ImageTorso):
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
     """uint8 or float32 [N, H, W, C] -> float32 [N, 512]."""
     if self._convolutions is None:
-      self._convolutions = self._build(min(observation.shape[1:3]))
+      sizes: Any = observation.shape[1:3]
+      self._convolutions = self._build(min(sizes))
     out = self._pixels(observation)
     for conv in self._convolutions:
       out = tf.nn.relu(conv(out))
@@ -207,7 +209,7 @@ class Agent(snt.Module):
     value_scale: a `PopArt`, or None.
   """
 
-  torso_class: Callable[[tf.DType, Scale], snt.Module]
+  torso_class: Callable[[tf.DType, Scale], Callable[[tf.Tensor], tf.Tensor]]
   lstm_size: int | None = None
 
   def __init__(

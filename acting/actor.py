@@ -161,7 +161,8 @@ def _env_outputs(first: StepOutput, rest: StepOutput, as_frames: bool) -> StepOu
   if not as_frames:
     return _with_first(first, rest)
   others = _with_first(first._replace(observation=()), rest._replace(observation=()))
-  return others._replace(observation=frame_stacking.pack(first.observation, rest.observation))
+  stacks: tuple[Any, Any] = first.observation, rest.observation
+  return others._replace(observation=frame_stacking.pack(*stacks))
 
 
 def _with_first(first: Any, rest: Any) -> Any:
@@ -261,7 +262,7 @@ class EpisodeTracker:
       for i in np.flatnonzero(infos.episode_step[:, t] == 0):
         self._clipped_returns[i] = 0
       for i in np.flatnonzero(infos.game_over[:, t]):
-        games.append(self._game(i, infos.episode_return[i, t], infos.episode_step[i, t]))
+        games.append(self._game(int(i), infos.episode_return[i, t], infos.episode_step[i, t]))
         self._clipped_returns[i] = 0
     return games
 

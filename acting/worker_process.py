@@ -14,6 +14,8 @@ size, then a pickle:
     (False, name of the exception's type, its message, traceback).
 """
 
+from __future__ import annotations
+
 import contextlib
 import faulthandler
 import fcntl
@@ -33,6 +35,8 @@ import time
 import traceback
 import types
 import weakref
+from collections.abc import Sequence
+from typing import Any
 
 if __name__ == '__main__':  # The folder of this file is the first of the path; ours is above it.
   sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -58,7 +62,7 @@ class WorkerError(RuntimeError):
     message: its text.
   """
 
-  def __init__(self, text, type_name='', message=''):
+  def __init__(self, text: str, type_name: str = '', message: str = ''):
     super().__init__(text)
     self.type_name, self.message = type_name, message
 
@@ -83,7 +87,7 @@ class Worker:
     ValueError: class or arguments cannot be sent.
   """
 
-  def __init__(self, type_, *args, **kwargs):
+  def __init__(self, type_: type, *args: Any, **kwargs: Any):
     self._label = type_.__name__
     try:
       self._construction = pickle.dumps((type_, args, kwargs))
@@ -96,11 +100,11 @@ class Worker:
     self._process = self._socket = self._finalizer = self._mark = None
 
   @property
-  def pid(self):
+  def pid(self) -> int | None:
     """Process id, None before the start and after the end."""
     return self._process and self._process.pid
 
-  def start(self):
+  def start(self) -> None:
     """Starts the process and constructs the object.
 
     Raises:
@@ -108,7 +112,7 @@ class Worker:
     """
     start_all([self])
 
-  def call(self, method, *args, **kwargs):
+  def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
     """Calls a method of the object and waits for its result.
 
     Raises:
@@ -121,7 +125,7 @@ class Worker:
       raise result
     return result
 
-  def close(self):
+  def close(self) -> None:
     """Calls the object's `close()`, if any, and ends the process; may be called twice."""
     close_all([self])
 
@@ -184,7 +188,7 @@ class Worker:
     if process is None:
       return WorkerDied(f'the process of {self._label} is closed', 'WorkerDied', 'is closed')
     message = _describe_end(_wait(process, time.monotonic() + 1))
-    descendants.end({process.pid}, {self._mark})
+    descendants.end({process.pid}, {self._mark} if self._mark else set())
     text = f'the process of {self._label} (pid {process.pid}) {message}'
     return WorkerDied(text, 'WorkerDied', message)
 
@@ -196,12 +200,12 @@ class Worker:
       _shut_down(self._socket)
 
   def _finish(self):
-    if self._process:
+    if self._process and self._finalizer:
       self._finalizer()
       self._process = self._socket = self._finalizer = None
 
 
-def start_all(workers):
+def start_all(workers: Sequence[Worker]) -> None:
   """Starts workers side by side.
 
   Raises:
@@ -221,7 +225,7 @@ def start_all(workers):
       raise result
 
 
-def call_all(workers, method, arguments):
+def call_all(workers: Sequence[Worker], method: str, arguments: Sequence[tuple]) -> list[Any]:
   """Calls one method on many workers, which execute it at the same time.
 
   Args:
@@ -236,7 +240,7 @@ def call_all(workers, method, arguments):
   return _converse(workers, lambda worker: worker._send(requests[worker]))
 
 
-def close_all(workers):
+def close_all(workers: Sequence[Worker]) -> None:
   """Closes workers side by side; those not running are left alone."""
   processes = [worker._process for worker in workers if worker._process]
   for worker in workers:
@@ -245,9 +249,9 @@ def close_all(workers):
   for process in processes:
     if _wait(process, deadline) is None:
       process.kill()
-  ended = [worker for worker in workers if worker._process]
+  ended = {worker._process.pid: worker._mark for worker in workers if worker._process}
   if ended:
-    descendants.end({w._process.pid for w in ended}, {w._mark for w in ended})
+    descendants.end(set(ended), {mark for mark in ended.values() if mark})
   for worker in workers:
     worker._finish()
 
@@ -414,7 +418,7 @@ def _failure(error):
   return _dumps((False, type(error).__name__, str(error), traceback.format_exc()))
 
 
-def die_with_parent(lifeline):
+def die_with_parent(lifeline: int) -> None:
   """Lets the end of the parent kill this process, even inside a call that never returns.
 
   Where it leads a process group, it takes that along.

@@ -56,7 +56,7 @@ class AtariBatch:
   def __init__(self, spec: Any, num_envs: int, seed: int, **overrides: Any):
     height, width, _ = spec.observation_shape
     self.num_envs = num_envs
-    self._envs = _make(
+    self._envs: Any = _make(
       spec.level_name, num_envs, spec.num_action_repeats, width, height, **overrides
     )
     self._seeds = np.array([environment_seed(seed, i) for i in range(num_envs)], np.int32)
@@ -136,7 +136,8 @@ def coloured(level_name: str, num_action_repeats: int, **overrides: Any) -> tupl
     (ale_py's vector environment of one game, whose observations hold uint8 [H, W, 3]; list of str).
   """
   env = gymnasium.make(level_name.removeprefix('ale_py:'), frameskip=1, obs_type='rgb')
-  height, width, _ = env.observation_space.shape
+  space: Any = env.observation_space
+  height, width, _ = space.shape
   names = env.unwrapped.get_action_meanings()
   env.close()
   envs = _make(

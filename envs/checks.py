@@ -1,7 +1,10 @@
 """Whether an environment keeps what its spaces and Gymnasium promise: one reset, one step."""
 
+from __future__ import annotations
+
 import contextlib
 import inspect
+from typing import Any
 
 from envs import faults, observations, results
 from envs.faults import EnvironmentRaised, Misfit
@@ -9,7 +12,9 @@ from envs.faults import EnvironmentRaised, Misfit
 _FORM = {'reset': results.of_reset, 'step': results.of_step}
 
 
-def check(env, view, action, seed):
+def check(
+  env: Any, view: observations.View, action: Any, seed: int | None
+) -> tuple[list[str], list[str]]:
   """Plays one reset and one step.
 
   Args:

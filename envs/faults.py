@@ -1,9 +1,12 @@
 """What an environment does wrong, in one sentence: what came, where, what would be right."""
 
+from __future__ import annotations
+
 import os
 import re
 import sys
 import traceback
+from typing import Any
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(_HERE)
@@ -34,12 +37,12 @@ class UnfitLevel(ValueError):
     level_name: the Gym id.
   """
 
-  def __init__(self, level_name, sentence):
+  def __init__(self, level_name: str, sentence: str):
     super().__init__(sentence)
     self.level_name = level_name
 
 
-def sentence_in(error):
+def sentence_in(error: BaseException) -> str:
   """The sentence of the `EnvironmentFault` that an exception is or reports; '' if there is none."""
   if isinstance(error, EnvironmentFault):
     return str(error)
@@ -47,7 +50,7 @@ def sentence_in(error):
   return found[1] if found else ''
 
 
-def raised(error, env, method):
+def raised(error: BaseException, env: Any, method: str) -> str:
   """Says that an environment raised an exception: in which method, file and line.
 
   Args:
@@ -62,7 +65,7 @@ def raised(error, env, method):
   )
 
 
-def installable(text):
+def installable(text: str) -> str:
   """A message about a missing package with the `pip` of the Python that runs."""
   pip = os.path.join(sys.prefix, 'bin', 'pip')
   if os.path.dirname(sys.prefix) == _ROOT:
@@ -72,7 +75,7 @@ def installable(text):
   return re.sub(r'(?<![\w/])pip install', f'{pip} install', text)
 
 
-def place(error, env=None, method=''):
+def place(error: BaseException, env: Any = None, method: str = '') -> str:
   """' (file.py:12)': the innermost line of the environment's own code; '' where none is known."""
   home = _home(env)
   for frame in reversed(traceback.extract_tb(error.__traceback__)):

@@ -4,6 +4,8 @@ Worker processes import this module, so it imports neither TensorFlow nor ale_py
 itself. It also registers the environments of this project.
 """
 
+from __future__ import annotations
+
 import contextlib
 import random
 
@@ -24,8 +26,8 @@ from envs import (
 from envs.faults import BrokenPromise, EnvironmentRaised, Misfit
 
 # Classes, not paths: a user's own package may be called `envs`.
-gymnasium.register('impala/Catch-v0', entry_point=catch.Catch)
-gymnasium.register('impala/Memory-v0', entry_point=memory.Memory)
+gymnasium.register('impala/Catch-v0', entry_point=catch.Catch)  # pyright: ignore[reportArgumentType]
+gymnasium.register('impala/Memory-v0', entry_point=memory.Memory)  # pyright: ignore[reportArgumentType]
 
 
 class GymEnvironment:
@@ -42,7 +44,14 @@ class GymEnvironment:
     ValueError: the id is unknown, the environment cannot be made, or a space is not supported.
   """
 
-  def __init__(self, level_name, seed, num_action_repeats, render_mode=None, max_episode_steps=0):
+  def __init__(
+    self,
+    level_name: str,
+    seed: int,
+    num_action_repeats: int,
+    render_mode: str | None = None,
+    max_episode_steps: int = 0,
+  ):
     own_packages.step_aside()
     self._env = level_ids.make(level_name)
     if render_mode:
@@ -64,25 +73,25 @@ class GymEnvironment:
     random.seed(seed)
     np.random.seed(seed)
 
-  def spec(self):
+  def spec(self) -> tuple[tuple[int, ...], str, int]:
     """Observation shape, dtype and number of actions."""
     return self._view.shape, self._view.dtype, self._num_actions
 
-  def check(self):
+  def check(self) -> tuple[list[str], list[str]]:
     """As `checks.check`, of one reset and one step."""
     return checks.check(self._env, self._view, self._action_type(self._first_action), self._seed)
 
-  def render_fps(self):
+  def render_fps(self) -> float:
     """Frames per second at which the environment is to be shown."""
     return pictures.frames_per_sec(self._metadata())
 
-  def reset(self):
+  def reset(self) -> np.ndarray:
     """The first observation of a new game."""
     seed, self._seed = self._seed, None
     self._truncated, self._steps, self._steps_before = False, 0, self._steps_before + self._steps
     return self._good(self._first, self._call('reset', seed=seed))
 
-  def step(self, action):
+  def step(self, action: int) -> tuple[float, bool, bool, np.ndarray]:
     """(reward, done, game_over, observation), with `done` and `game_over` as in `StepOutput`.
 
     Where a game has ended, the observation is the first of the next one. A time limit is no end for
@@ -91,17 +100,17 @@ class GymEnvironment:
     reward, done, game_over, observation = self._play(action)
     return reward, done, game_over, self._next(done, game_over, observation)
 
-  def step_and_render(self, action):
+  def step_and_render(self, action: int) -> tuple[float, bool, bool, np.ndarray, np.ndarray]:
     """As `step`, and the picture uint8 [H, W, 3], taken before the next game begins."""
     reward, done, game_over, observation = self._play(action)
     picture = self.render()
     return reward, done, game_over, self._next(done, game_over, observation), picture
 
-  def render(self):
+  def render(self) -> np.ndarray:
     """The picture of now, uint8 [H, W, 3]."""
     return self._good(self._pictures, self._call('render'))
 
-  def close(self):
+  def close(self) -> None:
     """Closes the environment; one that cannot is ended with its process."""
     with contextlib.suppress(Exception):
       self._env.close()

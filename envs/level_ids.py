@@ -1,11 +1,15 @@
 """Environments are made by their Gym ids; an unknown id is answered with the one that works."""
 
+from __future__ import annotations
+
 import contextlib
 import difflib
 import importlib
 import io
 import os
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import gymnasium
 
@@ -15,7 +19,7 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _VERSION = re.compile(r'-v(\d+)$')
 
 
-def make(level_name, **kwargs):
+def make(level_name: str, **kwargs: Any) -> Any:
   """Makes an environment in Gymnasium, or else in OpenAI Gym; `module:Id` imports the module first.
 
   Raises:
@@ -45,7 +49,7 @@ def _make_registered(env_id, **kwargs):
       raise error from unknown
 
 
-def _openai_gym():
+def _openai_gym() -> Any:
   """OpenAI Gym, or None where it was left out."""
   try:
     # It prints a notice that it is no longer maintained.
@@ -53,8 +57,9 @@ def _openai_gym():
       import gym
   except ImportError:
     return None
-  gym.logger.set_level(gym.logger.ERROR)
-  return gym
+  package: Any = gym
+  package.logger.set_level(package.logger.ERROR)
+  return package
 
 
 def _reason(module, env_id, error):
@@ -101,7 +106,7 @@ def _is_unknown(error):
   return isinstance(error, (errors.UnregisteredEnv, errors.DeprecatedEnv))
 
 
-def register_atari():
+def register_atari() -> bool:
   """Makes the ids of Atari known to Gymnasium; whether ale-py is there."""
   try:
     import ale_py
@@ -124,7 +129,7 @@ def _known_ids():
   return sorted({*gymnasium.registry, *(gym.envs.registry if gym else ())})
 
 
-def working_id(env_id, known_ids):
+def working_id(env_id: str, known_ids: Iterable[str]) -> str | None:
   """The id in use for what somebody wrote by an older or shorter name; '' where none is like it.
 
   Args:

@@ -1,5 +1,9 @@
 """`impala/Memory-v0`, a game that only an agent with memory can win, cheap enough for tests."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import gymnasium
 import numpy as np
 
@@ -22,14 +26,16 @@ class Memory(gymnasium.Env):
     self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (3,), np.float32)
     self.action_space = gymnasium.spaces.Discrete(3)
 
-  def reset(self, *, seed=None, options=None):
+  def reset(
+    self, *, seed: int | None = None, options: dict[str, Any] | None = None
+  ) -> tuple[np.ndarray, dict[str, Any]]:
     """Shows a random cue."""
     super().reset(seed=seed)
     self._cue = int(self.np_random.integers(2))
     self._step = 0
     return self._shown(), {}
 
-  def step(self, action):
+  def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
     """Waits for the query, or answers."""
     asked = self._step == self.delay
     right = int(action) == (1 + self._cue if asked else self.wait)
@@ -38,10 +44,11 @@ class Memory(gymnasium.Env):
     return self._shown(), reward, asked or not right, False, {}
 
   def _shown(self):
-    return np.float32(
+    return np.array(
       [
         self._step == 0 and self._cue == 0,
         self._step == 0 and self._cue == 1,
         self._step == self.delay,
-      ]
+      ],
+      np.float32,
     )

@@ -1,6 +1,9 @@
 """What an environment shows becomes what agents take, or a sentence says why it cannot."""
 
-import collections
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,19 +15,25 @@ _MOST_CHANNELS = 16
 # float64 that became float32 may lie outside of its space by as much.
 _ROUNDING = 1e-5
 
-View = collections.namedtuple('View', 'shape dtype convert notes')
-View.__doc__ = """How the observations of a space are taken.
 
-Attributes:
-  shape: tuple, [H, W, C] or [D].
-  dtype: 'uint8' or 'float32'.
-  convert: function of (observation, strict=False) that gives an array of this shape and dtype, and
-    raises `Misfit`. `strict` also looks at the bounds of the space.
-  notes: list of what a user should know of it, sentences that say "its observations".
-"""
+class View(NamedTuple):
+  """How agents see the observations of a space.
+
+  Attributes:
+    shape: [H, W, C] or [D].
+    dtype: 'uint8' or 'float32'.
+    convert: function of (observation, strict=False) that returns an array of this shape and dtype,
+      and raises `Misfit`. With `strict` it also checks the bounds of the space.
+    notes: sentences for the user, which begin with "its observations".
+  """
+
+  shape: tuple[int, ...]
+  dtype: str
+  convert: Callable[..., np.ndarray]
+  notes: list[str]
 
 
-def view_of(space):
+def view_of(space: Any) -> View | None:
   """The `View` of an observation space, None of one that no agent can see."""
   kind, shape, dtype = type(space).__name__, space.shape, space.dtype
   if kind == 'Discrete':
@@ -43,7 +52,7 @@ def view_of(space):
   return None
 
 
-def refusal(space):
+def refusal(space: Any) -> str:
   """Why no agent can see an observation space."""
   text = (
     f'has the observation space {space}; supported are images (Box of height x width x channels, '
@@ -170,7 +179,7 @@ def _shaped(value, space):
   return array
 
 
-def described(value):
+def described(value: Any) -> str:
   """A value that an environment gave, in a few words."""
   if isinstance(value, np.ndarray) and value.size != 1:
     return f'{value.dtype} of shape {value.shape}'
@@ -180,7 +189,7 @@ def described(value):
   return text if len(text) <= 60 else f'a {type(value).__name__}'
 
 
-def dtype_note(value, space):
+def dtype_note(value: Any, space: Any) -> str:
   """What to say of an observation that fits, but is of another kind than its space; or ''."""
   dtype = np.asarray(value).dtype
   if type(space).__name__ != 'Box' or dtype.kind == space.dtype.kind:

@@ -6,7 +6,7 @@ import sys
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def step_aside(root=_ROOT):
+def step_aside(root: str = _ROOT) -> None:
   """Lets the modules of this project be found last, so that `envs`, `learner` and so on are free.
 
   For a process that has loaded all of this project that it needs: what has been imported goes on

@@ -1,5 +1,9 @@
 """What an environment renders becomes a picture that can be filmed, or a sentence says why not."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from envs.faults import Misfit
@@ -9,7 +13,7 @@ _CHANNELS = (1, 3, 4)
 _MOST_FRAMES_PER_SEC = 240
 
 
-def frames_per_sec(metadata):
+def frames_per_sec(metadata: dict[str, Any]) -> float:
   """How fast an environment says that it is to be shown; 30 where it says nothing sensible."""
   try:
     rate = float(metadata.get('render_fps') or 0)
@@ -27,7 +31,7 @@ class Pictures:
   def __init__(self):
     self._white = 1
 
-  def __call__(self, rendered):
+  def __call__(self, rendered: Any) -> np.ndarray:
     """The picture of what `render` returned.
 
     Raises:

@@ -1,11 +1,14 @@
 """Any environment but Atari, N of them, each in a process of its own, stepped at the same time."""
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import functools
 import os
 import signal
 import threading
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -14,6 +17,7 @@ from acting import worker_process
 from envs import faults
 from envs.batch import GameTotals, environment_seed
 from envs.gym_env import GymEnvironment
+from structs import StepOutput
 
 # So many crashes of one environment without a game played to its end, and the batch gives up.
 MAX_CRASHES_IN_A_ROW = 10
@@ -23,7 +27,7 @@ _LOOK_SECS = 0.1  # Between two looks whether a rebuild is over, while the batch
 
 
 @functools.cache
-def probe(level_name):
+def probe(level_name: str) -> tuple[tuple[int, ...], str, int]:
   """Observation shape, dtype and number of actions, found out in a process of its own.
 
   One reset and one step are played there, and what a user should know of it is said.
@@ -50,7 +54,7 @@ def probe(level_name):
   return spec
 
 
-def _checked(level_name, seed):
+def _checked(level_name: str, seed: int) -> Any:
   """What `spec` and `check` of a `GymEnvironment` give; no problems where it takes too long."""
   worker = worker_process.Worker(GymEnvironment, level_name, seed, 1)
   limit = threading.Timer(CHECK_SECS, worker.close)
@@ -88,7 +92,7 @@ class ProcessBatch:
     faults.EnvironmentFault: an environment cannot be constructed.
   """
 
-  def __init__(self, spec, num_envs, seed, max_episode_steps=0):
+  def __init__(self, spec: Any, num_envs: int, seed: int, max_episode_steps: int = 0):
     self.num_envs = num_envs
     self.crashes = 0
     self._spec, self._seed, self._max_episode_steps = spec, seed, max_episode_steps
@@ -102,7 +106,7 @@ class ProcessBatch:
     except worker_process.WorkerError as error:
       raise faults.EnvironmentFault(f'{spec.level_name}: {_reason(error)}') from error
 
-  def reset(self):
+  def reset(self) -> StepOutput:
     """StepOutput of all games from the start; the seeds apply to the first call."""
     results = worker_process.call_all(self._workers, 'reset', [()] * self.num_envs)
     for i, result in enumerate(results):
@@ -110,7 +114,7 @@ class ProcessBatch:
         results[i] = self._rebuild(i, result)
     return self._totals.first(np.stack(results))
 
-  def step(self, actions):
+  def step(self, actions: np.ndarray) -> StepOutput:
     """StepOutput after int32 [N] actions."""
     results = worker_process.call_all(self._workers, 'step', [(int(a),) for a in actions])
     for i, result in enumerate(results):
@@ -124,7 +128,7 @@ class ProcessBatch:
       np.array(reward, np.float32), done, game_over, anew, np.stack(observation)
     )
 
-  def close(self):
+  def close(self) -> None:
     """Ends the processes, one that is being rebuilt at once; may be called twice."""
     self._closed = True
     while not self._lock.acquire(timeout=_LOOK_SECS):  # The new one may never answer.

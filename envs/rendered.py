@@ -1,5 +1,9 @@
 """One game with its picture, as people see it, beside what an agent is given."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from acting import worker_process
@@ -16,6 +20,7 @@ class _RenderedAtari:
   def __init__(self, spec, seed, max_episode_frames=0):
     limit = dict(max_num_frames_per_episode=max_episode_frames) if max_episode_frames else {}
     self._game = atari.AtariBatch(spec, 1, seed, **limit)
+    self._twin: Any
     self._twin, self.action_names = atari.coloured(
       spec.level_name, spec.num_action_repeats, **limit
     )
@@ -79,7 +84,7 @@ class _RenderedGym:
   def close(self):
     self._worker.close()
 
-  def _call(self, method, *args):
+  def _call(self, method: str, *args: Any) -> Any:
     try:
       return self._worker.call(method, *args)
     except worker_process.WorkerError as error:
@@ -88,7 +93,7 @@ class _RenderedGym:
       raise faults.EnvironmentFault(f'{self._level_name}: {reason}') from error
 
 
-def open_game(spec, seed, max_episode_frames=0):
+def open_game(spec: Any, seed: int, max_episode_frames: int = 0) -> Any:
   """One game that can be watched.
 
   Args:

@@ -1,7 +1,10 @@
 """What `reset` and `step` of an environment return, or what is wrong with it."""
 
+from __future__ import annotations
+
 import math
 import numbers
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +15,7 @@ _MOST_FLOAT32 = float(np.finfo(np.float32).max)
 _STEP_GIVES = 'observation, reward, terminated, truncated, info'
 
 
-def of_reset(result):
+def of_reset(result: Any) -> Any:
   """The observation in what `reset` returned.
 
   Raises:
@@ -23,7 +26,7 @@ def of_reset(result):
   return result[0]
 
 
-def of_step(result):
+def of_step(result: Any) -> Any:
   """What `step` returned, without `info`.
 
   Raises:
@@ -35,7 +38,7 @@ def of_step(result):
   return result[:4]
 
 
-def number(reward):
+def number(reward: Any) -> float:
   """A reward as a finite float.
 
   Raises:
@@ -58,14 +61,15 @@ def _real(reward):
   array = _array(reward)
   if array.size != 1:
     return None
-  item = array.item()
+  item: Any = array.item()
   if array.dtype.kind in 'biuf':
     return float(item)
   is_real = isinstance(item, numbers.Number) and not isinstance(item, complex)
-  return float(item) if is_real and array.dtype.kind == 'O' else None  # Such as a Fraction.
+  number: Any = item  # Such as a Fraction.
+  return float(number) if is_real and array.dtype.kind == 'O' else None
 
 
-def truth(name, value):
+def truth(name: str, value: Any) -> bool:
   """`terminated` or `truncated` as a bool.
 
   Raises:

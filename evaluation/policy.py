@@ -73,7 +73,7 @@ def build_policy(settings: Any) -> Policy:
   core_state = tf.nest.pack_sequence_as(
     like, tf.split(inputs['state'], sizes, axis=1) if sizes else []
   )
-  step = Step(inputs['last_reward'], inputs['done'], inputs['observation'])
+  step: Any = Step(inputs['last_reward'], inputs['done'], inputs['observation'])
   output, after = agent((inputs['last_action'], step), core_state)
   outputs = dict(
     action=output.action,

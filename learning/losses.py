@@ -9,7 +9,7 @@ Shapes: [T, B] is time-major, a batch of B unrolls of T steps; A actions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -123,7 +123,8 @@ def entropy_loss(policy_logits: tf.Tensor, counted: tf.Tensor | None = None) -> 
   """
   policy, log_policy = tf.nn.softmax(policy_logits), tf.nn.log_softmax(policy_logits)
   if counted is not None:
-    policy = tf.where(counted[..., tf.newaxis], policy, 0.0)
+    counted_steps: Any = counted
+    policy = tf.where(counted_steps[..., tf.newaxis], policy, 0.0)
   return tf.reduce_sum(policy * log_policy)
 
 

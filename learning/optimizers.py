@@ -31,12 +31,13 @@ class Counters(NamedTuple):
 
 def create_counters() -> Counters:
   """Creates the counters as global variables on the device of the current scope."""
+  zero: Any = 0.0
   return Counters(
     updates=tf.compat.v1.train.get_or_create_global_step(),
     environment_frames=tf.Variable(
       tf.zeros([], tf.int64), trainable=False, name='environment_frames'
     ),
-    gradient_norm=tf.Variable(0.0, trainable=False, name='gradient_norm'),
+    gradient_norm=tf.Variable(zero, trainable=False, name='gradient_norm'),
   )
 
 

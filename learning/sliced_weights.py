@@ -101,7 +101,9 @@ class SlicedWeights:
 
   def values_of(self, agent: Any) -> list[tf.Tensor]:
     """Returns the values of `agent.variables`, with the weights taken from the slices."""
-    weights = {v.ref(): t for v, t in zip(self.variables, self.joined(), strict=True)}
+    weights: dict[Any, Any] = {
+      v.ref(): t for v, t in zip(self.variables, self.joined(), strict=True)
+    }
     return [weights.get(v.ref(), v) for v in agent.variables]
 
   def unsliced(self, optimizer: tf.compat.v1.train.Optimizer) -> UnslicedVariables:

@@ -8,7 +8,7 @@ advantages are divided by the deviation, so one learning rate suits rewards of a
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import sonnet as snt
 import tensorflow as tf
@@ -48,7 +48,8 @@ class PopArt(snt.Module):
     super().__init__(name=name)
     with self.name_scope:
       self.moments = tf.Variable(tf.zeros([3], tf.float64), trainable=False, name='moments')
-      self.scale = tf.Variable([0.0, 1.0], trainable=False, name='scale')
+      initial: Any = [0.0, 1.0]
+      self.scale = tf.Variable(initial, trainable=False, name='scale')
 
   def __call__(self, normalised: tf.Tensor) -> tf.Tensor:
     """Converts outputs of the last layer to values; float32 of any shape."""

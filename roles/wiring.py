@@ -4,7 +4,10 @@
 unrolls on the learner lies between them. Local training has both sides in one graph.
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -16,8 +19,9 @@ from acting import actor
 from learning import learner, losses, optimizers, sliced_weights
 from learning.advantage_scale import AdvantageScale
 from learning.sample_reuse import SampleReuse
-from roles.settings import derived_seed
+from roles.settings import Options, Settings, derived_seed
 from runtime import placement
+from runtime.cluster import Cluster
 from runtime.process import BadInput
 from runtime.shared_state import SharedState
 
@@ -52,7 +56,7 @@ class Graph:
     num_learners_per_update: how many learners' batches make one update.
   """
 
-  def __init__(self, settings, cluster):
+  def __init__(self, settings: Settings, cluster: Cluster):
     self.settings, self.cluster = settings, cluster
     self.num_learners_per_update = max(1, len(cluster.learner)) if settings.sync_learners else 1
     with tf.compat.v1.device(placement.variables_device(cluster)):
@@ -72,7 +76,7 @@ class Graph:
         self.advantage_scale = AdvantageScale(self.num_learners_per_update)
     self.shared = SharedState(cluster)
 
-  def unroll_queue(self, learner_task):
+  def unroll_queue(self, learner_task: int) -> UnrollQueue:
     """Returns the `UnrollQueue` of a learner; its actors and the learner itself share it."""
     specs = actor.unroll_specs(
       self.agent,
@@ -90,7 +94,7 @@ class Graph:
       )
     return UnrollQueue(queue, specs)
 
-  def local_agent(self, precision='float32'):
+  def local_agent(self, precision: str = 'float32') -> tuple[Any, Callable[[], tf.Operation]]:
     """A copy of the agent on this task's device, and the function that copies the weights."""
     settings = self.settings
     return nets.local_copy(
@@ -104,7 +108,9 @@ class Graph:
     )
 
 
-def create_environments(settings, cluster, options, start_frames):
+def create_environments(
+  settings: Settings, cluster: Cluster, options: Options, start_frames: int
+) -> list[environments.FlowEnvironment]:
   """Creates a batch of environments for each actor loop of this process.
 
   Args:
@@ -141,7 +147,9 @@ class ActorSide:
     loops: list of `actor.ActorLoop`.
   """
 
-  def __init__(self, graph, batches, dynamic_batching):
+  def __init__(
+    self, graph: Graph, batches: list[environments.FlowEnvironment], dynamic_batching: str
+  ):
     self._graph, self._batches = graph, batches
     with tf.device(graph.cluster.own_device):
       agents = self._agents(dynamic_batching)
@@ -178,11 +186,11 @@ class ActorSide:
       actor.EpisodeTracker(batch.num_envs, settings.level_name, settings.num_action_repeats),
     )
 
-  def crashes(self):
+  def crashes(self) -> int:
     """Returns how many environments were rebuilt so far."""
     return sum(batch.crashes for batch in self._batches)
 
-  def close(self):
+  def close(self) -> None:
     """Ends the environments."""
     for batch in self._batches:
       batch.close()
@@ -207,7 +215,7 @@ class LearnerSide:
     device_names: of the towers, for people.
   """
 
-  def __init__(self, graph, queue, devices):
+  def __init__(self, graph: Graph, queue: UnrollQueue, devices: list[str]):
     cluster, settings = graph.cluster, graph.settings
     self._cluster, self._weights = cluster, graph.weights
     self.device_names = ', '.join(d.rpartition('/')[2].removeprefix('device:') for d in devices)
@@ -218,7 +226,7 @@ class LearnerSide:
       self.learning_rate = optimizers.learning_rate(settings, frames)
       self.entropy_cost = tf.convert_to_tensor(learner.entropy_cost(settings, frames))
       reuse = SampleReuse(settings.sample_reuse)
-      self.loop = learner.LearnerLoop(*queue, settings.batch_size, reuse)
+      self.loop = learner.LearnerLoop(queue.queue, queue.specs, settings.batch_size, reuse)
       agent, copy_weights = graph.local_agent(settings.learner_precision)
       self.optimizer, self.sync_optimizer = optimizers.build_optimizer(
         settings,
@@ -226,12 +234,11 @@ class LearnerSide:
         graph.num_learners_per_update,
         after_application=self._after_application(graph),
       )
+      scaling: Any = graph.agent.running_scaling
       self.update = learner.build_update(
         weights=graph.weights,
         counters=graph.counters,
-        statistics=learner.Statistics(
-          graph.agent.running_scaling, graph.agent.value_scale, graph.advantage_scale
-        ),
+        statistics=learner.Statistics(scaling, graph.agent.value_scale, graph.advantage_scale),
         num_learners_per_update=graph.num_learners_per_update,
         agent=agent,
         refresh=copy_weights(),
@@ -251,13 +258,13 @@ class LearnerSide:
       return None
     return lambda: graph.agent.rescale_values(graph.weights)
 
-  def whole_weights(self):
+  def whole_weights(self) -> sliced_weights.UnslicedVariables:
     """`sliced_weights.UnslicedVariables` on this task, for who saves checkpoints."""
     with tf.device(self._cluster.own_device + '/cpu:0'):
       return self._weights.unsliced(self.optimizer)
 
 
-def learner_devices(cluster, names, batch_size):
+def learner_devices(cluster: Cluster, names: list[str], batch_size: int) -> list[str]:
   """Where the towers of this task run: the named devices, else every GPU, else the CPU.
 
   Args:
