@@ -15,6 +15,7 @@ This file reads the command line and starts what it asks for; config.py declares
 TensorFlow is imported only after the flags have been checked.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -252,7 +253,8 @@ def sizes() -> None:
 def main(argv: list[str]) -> int:
   """Runs the program; returns its exit code."""
   if wanted := {'-h', '-help', '--help', '--helpfull'} & set(argv[1:]):
-    print(f'{__doc__}\n{config.help_text(full="--helpfull" in wanted)}')
+    with contextlib.suppress(BrokenPipeError):  # For example `--help | head`.
+      print(f'{__doc__}\n{config.help_text(full="--helpfull" in wanted)}', flush=True)
     return process.EXIT_OK
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
