@@ -1,1 +1,1 @@
-"""What `environments` finds behind a Gym id; it imports this package, never the other way round."""
+"""The simulators behind `environments`, which imports this package and not vice versa."""

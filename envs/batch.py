@@ -1,12 +1,12 @@
-"""What all batches of environments share: the totals of running games, seeds.
+"""Code shared by all batches of environments: totals of running games, and seeds.
 
 A batch of N environments is an object with
 
   num_envs: N.
-  crashes: environments rebuilt so far.
-  reset(): StepOutput of all games from the start.
-  step(actions): StepOutput after int32 [N] actions.
-  close(): ends the environments; may be called twice.
+  crashes: number of environments rebuilt so far.
+  reset(): restarts all games and returns their first StepOutput.
+  step(actions): returns the StepOutput after `actions`, int32 [N].
+  close(): closes the environments; may be called twice.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from structs import StepOutput, StepOutputInfo
 
 
 class GameTotals:
-  """Return and length of N running games."""
+  """Tracks the return and the length of N running games."""
 
   def __init__(self, num_envs: int):
     self._returns = np.zeros(num_envs, np.float32)
     self._steps = np.zeros(num_envs, np.int32)
 
   def restart(self, which: np.ndarray) -> None:
-    """Counts from 0 again where `which`, bool [N], is True."""
+    """Resets the totals to 0 where `which`, bool [N], is True."""
     self._returns[which] = 0
     self._steps[which] = 0
 
   def first(self, observation: np.ndarray) -> StepOutput:
-    """Returns the StepOutput before the first action; all games restart."""
+    """Restarts all totals and returns the StepOutput before the first action."""
     everywhere = np.ones(len(self._steps), bool)
     self.restart(everywhere)
     return StepOutput(
@@ -47,11 +47,11 @@ class GameTotals:
     """Returns the StepOutput after an action.
 
     Args:
-      reward: float32 [N].
+      reward: float32 [N], see `StepOutput`.
       done: bool [N], see `StepOutput`.
-      game_over: bool [N], games whose totals restart after this step.
-      anew: bool [N], games whose totals restart before it: this step has begun a new game.
-      observation: [N, ...].
+      game_over: bool [N], True where this step ended a game; its totals restart after this step.
+      anew: bool [N], True where this step began a new game; its totals restart before this step.
+      observation: [N, ...], see `StepOutput`.
     """
     self._returns += reward
     self._steps += 1
@@ -65,5 +65,5 @@ class GameTotals:
 
 
 def environment_seed(*entropy: int) -> int:
-  """Returns an int below 2**31 that depends on every one of the given ints >= 0."""
+  """Returns a seed in [0, 2**31) derived from all of the given ints, each >= 0."""
   return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)

@@ -1,4 +1,4 @@
-"""`impala/Catch-v0`, a game of small images that is cheap enough for tests."""
+"""`impala/Catch-v0`, a game with small image observations that is cheap enough for tests."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 
 
 class Catch(gymnasium.Env):
-  """A ball falls down a board of 10 x 5; the paddle below must be under it in the end.
+  """The agent moves a paddle to catch a ball that falls down a 10 x 5 board.
 
-  The rules of bsuite (Osband et al. 2019, arXiv 1908.03568): 9 steps, actions left, stay, right,
-  reward +1 for a catch and -1 for a miss, at the end.
+  The rules are those of bsuite (Osband et al. 2019, arXiv 1908.03568). An episode takes 9 steps.
+  The actions are left, stay and right. The last reward is +1 for a catch and -1 for a miss; all
+  others are 0.
   """
 
   rows, columns = 10, 5
@@ -27,14 +28,14 @@ class Catch(gymnasium.Env):
   def reset(
     self, *, seed: int | None = None, options: dict[str, Any] | None = None
   ) -> tuple[np.ndarray, dict[str, Any]]:
-    """The ball starts in a random column, the paddle in the middle."""
+    """Puts the ball in a random column of the top row and the paddle in the middle."""
     super().reset(seed=seed)
     self._ball = [0, int(self.np_random.integers(self.columns))]
     self._paddle = self.columns // 2
     return self._board(), {}
 
   def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-    """Moves the paddle by action - 1 and the ball down."""
+    """Moves the paddle by action - 1 columns and the ball down by one row."""
     self._paddle = min(max(self._paddle + int(action) - 1, 0), self.columns - 1)
     self._ball[0] += 1
     landed = self._ball[0] == self.rows - 1
@@ -42,7 +43,7 @@ class Catch(gymnasium.Env):
     return self._board(), reward, landed, False, {}
 
   def render(self) -> np.ndarray:
-    """The board as uint8 [160, 80, 3]: 16 pixels a field, white on black."""
+    """Returns the board as uint8 [160, 80, 3], white on black, with 16 x 16 pixels per cell."""
     return np.kron(self._board(), np.ones((16, 16, 3), np.uint8))
 
   def _board(self):

@@ -1,4 +1,4 @@
-"""Whether an environment keeps what its spaces and Gymnasium promise: one reset, one step."""
+"""Checks an environment against its spaces and Gymnasium's API with one reset and one step."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ _FORM = {'reset': results.of_reset, 'step': results.of_step}
 def check(
   env: Any, view: observations.View, action: Any, seed: int | None
 ) -> tuple[list[str], list[str]]:
-  """Plays one reset and one step.
+  """Checks the results of one reset and one step.
 
   Args:
-    env: the environment.
-    view: `observations.View` of its observations.
-    action: of its action space.
-    seed: int, of the reset.
+    env: the environment, which follows Gymnasium's API.
+    view: `observations.View` of the environment's observation space.
+    action: an element of the environment's action space.
+    seed: int or None, passed to the reset.
 
   Returns:
-    (list of what does not fit, list of what a user should know), each one a sentence.
+    A tuple (problems, notes) of lists of sentences. Problems make the environment unusable; notes
+    only inform the user.
   """
   problems, notes = [], list(view.notes)
 
-  def look(function, *args):
+  def record_misfit(function, *args):
     try:
       function(*args)
     except Misfit as misfit:
@@ -36,12 +37,12 @@ def check(
 
   try:
     first = results.of_reset(_result(env, 'reset', seed=seed))
-    look(view.convert, first, True)
+    record_misfit(view.convert, first, True)
     observation, reward, *ends = results.of_step(_result(env, 'step', action))
-    look(view.convert, observation, True)
-    look(results.number, reward)
+    record_misfit(view.convert, observation, True)
+    record_misfit(results.number, reward)
     for name, end in zip(('terminated', 'truncated'), ends, strict=True):
-      look(results.truth, name, end)
+      record_misfit(results.truth, name, end)
     if not problems:
       kinds = [
         observations.dtype_note(seen, env.observation_space) for seen in (first, observation)
@@ -55,18 +56,18 @@ def check(
 
 
 def _result(env, method, *args, **kwargs):
-  """What a method of an environment returns.
+  """Calls a method of an environment and returns its result.
 
   Raises:
-    Misfit: Gymnasium's own wrappers stumbled over what it takes or gives.
-    EnvironmentRaised: it failed by itself.
+    Misfit: Gymnasium's wrappers failed on the method's signature or result.
+    EnvironmentRaised: the environment raised an exception itself.
   """
-  given = []
+  returned = []
   try:
-    with _recorded(env.unwrapped, method, given):
+    with _recorded(env.unwrapped, method, returned):
       return getattr(env, method)(*args, **kwargs)
   except (Exception, SystemExit) as error:
-    for result in given:
+    for result in returned:
       _FORM[method](result)
     if method == 'reset' and (refused := _refused(env.unwrapped.reset)):
       raise Misfit(
@@ -77,17 +78,17 @@ def _result(env, method, *args, **kwargs):
 
 
 @contextlib.contextmanager
-def _recorded(base, name, given):
-  """Adds to `given` what a method of the innermost environment returns meanwhile."""
+def _recorded(base, name, returned):
+  """Appends to `returned` every result of the method `name` of the innermost environment `base`."""
   method = getattr(base, name)
 
   def recording(*args, **kwargs):
-    given.append(method(*args, **kwargs))
-    return given[-1]
+    returned.append(method(*args, **kwargs))
+    return returned[-1]
 
   try:
     setattr(base, name, recording)
-  except AttributeError:  # It has slots.
+  except AttributeError:  # The class has __slots__.
     yield
     return
   try:
@@ -97,10 +98,10 @@ def _recorded(base, name, given):
 
 
 def _refused(reset):
-  """The names, such as '`seed`', of what Gymnasium passes to `reset` and this one does not take."""
+  """Returns Gymnasium's arguments that `reset` does not accept, such as '`seed`', or ''."""
   try:
     parameters = inspect.signature(reset).parameters.values()
-  except (TypeError, ValueError):  # Compiled code may have none.
+  except (TypeError, ValueError):  # Compiled functions may have no signature.
     return ''
   if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
     return ''

@@ -1,4 +1,4 @@
-"""What an environment does wrong, in one sentence: what came, where, what would be right."""
+"""Errors of environments, each described in one sentence for the user."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(_HERE)
-# A fault that has passed through TensorFlow is text; the sentence is one line of it.
+# TensorFlow turns an exception into text; our sentence is one line of that text.
 _IN_TEXT = re.compile(r'\bEnvironmentFault: ([^\n]+)')
 
 
 class EnvironmentFault(RuntimeError):
-  """An environment cannot be played any further; the text is one line and needs no traceback."""
+  """An environment cannot continue; the message is one line and needs no traceback."""
 
 
 class EnvironmentRaised(EnvironmentFault):
-  """It raised an exception; another one, of another seed, may not."""
+  """The environment raised an exception; with another seed it may not."""
 
 
 class BrokenPromise(EnvironmentFault):
-  """It gave what its spaces or the rules of Gymnasium exclude; starting it anew does not help."""
+  """The environment broke its spaces or Gymnasium's API; a restart does not help."""
 
 
 class Misfit(ValueError):
-  """What is wrong with one thing that an environment gave, as the rest of a sentence."""
+  """One value from an environment is wrong; the message completes a sentence that begins "its"."""
 
 
 class UnfitLevel(ValueError):
-  """No agent here can play a level; found out before anything starts.
+  """No agent of this project can play a level; raised before anything starts.
 
   Attributes:
     level_name: the Gym id.
@@ -43,7 +43,7 @@ class UnfitLevel(ValueError):
 
 
 def sentence_in(error: BaseException) -> str:
-  """The sentence of the `EnvironmentFault` that an exception is or reports; '' if there is none."""
+  """Returns the message of the `EnvironmentFault` that `error` is or quotes, or ''."""
   if isinstance(error, EnvironmentFault):
     return str(error)
   found = _IN_TEXT.search(getattr(error, 'message', None) or str(error))
@@ -51,11 +51,11 @@ def sentence_in(error: BaseException) -> str:
 
 
 def raised(error: BaseException, env: Any, method: str) -> str:
-  """Says that an environment raised an exception: in which method, file and line.
+  """Returns a sentence with the method, file and line in which an environment raised `error`.
 
   Args:
     error: the exception, with its traceback.
-    env: the environment, or None where there is none yet.
+    env: the environment, or None if it could not be made.
     method: name of the method that was called.
   """
   text = ' '.join(str(error).split())
@@ -66,17 +66,17 @@ def raised(error: BaseException, env: Any, method: str) -> str:
 
 
 def installable(text: str) -> str:
-  """A message about a missing package with the `pip` of the Python that runs."""
+  """Returns `text` with each `pip install` replaced by the path of the running Python's pip."""
   pip = os.path.join(sys.prefix, 'bin', 'pip')
   if os.path.dirname(sys.prefix) == _ROOT:
     pip = os.path.relpath(pip, _ROOT)
-  # Gymnasium's extra for it has another name in each version.
+  # The name of Gymnasium's extra for pygame differs between versions.
   text = re.sub(r'(?<=\bpygame is not installed, run `)[^`]*', f'{pip} install pygame', text)
   return re.sub(r'(?<![\w/])pip install', f'{pip} install', text)
 
 
 def place(error: BaseException, env: Any = None, method: str = '') -> str:
-  """' (file.py:12)': the innermost line of the environment's own code; '' where none is known."""
+  """Returns the innermost line of the environment's own code, such as ' (file.py:12)', or ''."""
   home = _home(env)
   for frame in reversed(traceback.extract_tb(error.__traceback__)):
     if _is_own(frame.filename, home):
@@ -90,14 +90,14 @@ def _class_of(env):
 
 
 def _home(env):
-  """The file or folder of the package that an environment's class comes from; '' if unknown."""
+  """Returns the file or folder of the package that defines the environment's class, or ''."""
   package = sys.modules.get(_class_of(env).__module__.partition('.')[0])
   path = getattr(package, '__file__', None) or ''
   return os.path.dirname(path) if os.path.basename(path) == '__init__.py' else path
 
 
 def _is_own(path, home):
-  """Whether a file is the environment's, not Python's, a library's or this project's."""
+  """Returns whether a file belongs to the environment, not to Python, a library or this project."""
   if home and (path == home or path.startswith(home + os.sep)):
     return True
   libraries = os.path.dirname(os.__file__), sys.prefix, sys.base_prefix

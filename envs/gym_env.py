@@ -1,7 +1,7 @@
-"""Any Gymnasium or OpenAI Gym id in one process, its spaces adapted to what agents take.
+"""One Gymnasium or OpenAI Gym environment, with its spaces converted to those that agents accept.
 
-Worker processes import this module, so it imports neither TensorFlow nor ale_py nor OpenCV by
-itself. It also registers the environments of this project.
+Worker processes import this module, so it does not import TensorFlow, ale_py or OpenCV. It also
+registers the environments of this project.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from envs import (
 )
 from envs.faults import BrokenPromise, EnvironmentRaised, Misfit
 
-# Classes, not paths: a user's own package may be called `envs`.
+# Registered as classes, not as import paths, because a user's package may also be named `envs`.
 gymnasium.register('impala/Catch-v0', entry_point=catch.Catch)  # pyright: ignore[reportArgumentType]
 gymnasium.register('impala/Memory-v0', entry_point=memory.Memory)  # pyright: ignore[reportArgumentType]
 
 
 class GymEnvironment:
-  """One environment, alone in its worker process.
+  """One environment, run in a worker process of its own.
 
   Args:
-    level_name: Gym id.
-    seed: int, of the first reset.
-    num_action_repeats: how often an action is repeated; rewards are summed.
-    render_mode: of Gymnasium, or None.
-    max_episode_steps: agent steps after which a game is cut off as by a time limit; 0: never.
+    level_name: the Gym id.
+    seed: int, seeds the first reset and the global generators of Python and numpy.
+    num_action_repeats: number of times each action is repeated; the rewards are summed.
+    render_mode: Gymnasium's render mode, or None.
+    max_episode_steps: agent steps after which a game is truncated; 0 means never.
 
   Raises:
     ValueError: the id is unknown, the environment cannot be made, or a space is not supported.
@@ -69,49 +69,50 @@ class GymEnvironment:
     self._first_action, self._action_type, self._num_actions = _actions(level_name, self._env)
     self._seed = seed
     self._truncated, self._steps, self._steps_before = False, 0, 0
-    # For environments that know nothing of their own generators.
+    # Some environments use the global generators instead of their own.
     random.seed(seed)
     np.random.seed(seed)
 
   def spec(self) -> tuple[tuple[int, ...], str, int]:
-    """Observation shape, dtype and number of actions."""
+    """Returns (observation shape, dtype, number of actions)."""
     return self._view.shape, self._view.dtype, self._num_actions
 
   def check(self) -> tuple[list[str], list[str]]:
-    """As `checks.check`, of one reset and one step."""
+    """Checks one reset and one step; returns the problems and notes of `checks.check`."""
     return checks.check(self._env, self._view, self._action_type(self._first_action), self._seed)
 
   def render_fps(self) -> float:
-    """Frames per second at which the environment is to be shown."""
+    """Returns the frames per second at which the environment should be shown."""
     return pictures.frames_per_sec(self._metadata())
 
   def reset(self) -> np.ndarray:
-    """The first observation of a new game."""
+    """Starts a new game and returns its first observation."""
     seed, self._seed = self._seed, None
     self._truncated, self._steps, self._steps_before = False, 0, self._steps_before + self._steps
-    return self._good(self._first, self._call('reset', seed=seed))
+    return self._converted(self._first, self._call('reset', seed=seed))
 
   def step(self, action: int) -> tuple[float, bool, bool, np.ndarray]:
-    """(reward, done, game_over, observation), with `done` and `game_over` as in `StepOutput`.
+    """Repeats `action` and returns (reward, done, game_over, observation), as in `StepOutput`.
 
-    Where a game has ended, the observation is the first of the next one. A time limit is no end for
-    learning: its last observation is shown, and the step after it only leads to the next game.
+    When a game terminates, the observation is the first of the next game. When a time limit
+    truncates a game, the observation is the game's last and `done` is False; the next step ignores
+    its action and starts the next game.
     """
     reward, done, game_over, observation = self._play(action)
     return reward, done, game_over, self._next(done, game_over, observation)
 
   def step_and_render(self, action: int) -> tuple[float, bool, bool, np.ndarray, np.ndarray]:
-    """As `step`, and the picture uint8 [H, W, 3], taken before the next game begins."""
+    """Returns the values of `step` and a picture, uint8 [H, W, 3], taken before the next game."""
     reward, done, game_over, observation = self._play(action)
     picture = self.render()
     return reward, done, game_over, self._next(done, game_over, observation), picture
 
   def render(self) -> np.ndarray:
-    """The picture of now, uint8 [H, W, 3]."""
-    return self._good(self._pictures, self._call('render'))
+    """Returns a picture of the current state, uint8 [H, W, 3]."""
+    return self._converted(self._pictures, self._call('render'))
 
   def close(self) -> None:
-    """Closes the environment; one that cannot is ended with its process."""
+    """Closes the environment; ignores errors, because its process ends next."""
     with contextlib.suppress(Exception):
       self._env.close()
 
@@ -119,13 +120,13 @@ class GymEnvironment:
     return getattr(self._env, 'metadata', None) or {}
 
   def _play(self, action):
-    """As `step`, but with the last observation of a game that has ended."""
+    """Like `step`, but returns the last observation of a terminated game."""
     if self._truncated:
       return 0.0, True, False, self.reset()
     self._steps += 1
     chosen, total = self._action_type(self._first_action + action), 0.0
     for _ in range(self._num_action_repeats):
-      result = self._good(_step, self._call('step', chosen))
+      result = self._converted(_step, self._call('step', chosen))
       observation, reward, terminated, truncated = result
       total += reward
       if terminated or truncated:
@@ -133,14 +134,14 @@ class GymEnvironment:
     truncated = not terminated and (truncated or self._steps == self._max_episode_steps)
     self._truncated = truncated
     if not terminated:
-      observation = self._good(self._view.convert, observation)
+      observation = self._converted(self._view.convert, observation)
     return total, terminated, terminated or truncated, observation
 
   def _next(self, done, game_over, observation):
     return self.reset() if done and game_over else observation
 
   def _call(self, method, *args, **kwargs):
-    """What a method of the environment returns; `EnvironmentRaised` where it fails."""
+    """Calls a method of the environment; raises `EnvironmentRaised` if the method fails."""
     try:
       return getattr(self._env, method)(*args, **kwargs)
     except (Exception, SystemExit) as error:
@@ -149,10 +150,10 @@ class GymEnvironment:
   def _first(self, result):
     return self._view.convert(results.of_reset(result))
 
-  def _good(self, taken, given):
-    """What a function makes of what the environment gave; `BrokenPromise` at a misfit."""
+  def _converted(self, convert, value):
+    """Returns `convert(value)`; raises `BrokenPromise` instead of `Misfit`."""
     try:
-      return taken(given)
+      return convert(value)
     except Misfit as misfit:
       raise BrokenPromise(
         f'its {misfit}, at step {self._steps} of a game (step {self._steps_before + self._steps} '
@@ -178,7 +179,7 @@ def _view(level_name, env):
 
 
 def _actions(level_name, env):
-  """First action, type of actions and number of actions."""
+  """Returns (first action, numpy type of actions, number of actions)."""
   space = env.action_space
   if type(space).__name__ != 'Discrete':
     raise ValueError(

@@ -1,4 +1,4 @@
-"""Environments are made by their Gym ids; an unknown id is answered with the one that works."""
+"""Makes environments from Gym ids and suggests the right id for an unknown one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ _VERSION = re.compile(r'-v(\d+)$')
 
 
 def make(level_name: str, **kwargs: Any) -> Any:
-  """Makes an environment in Gymnasium, or else in OpenAI Gym; `module:Id` imports the module first.
+  """Returns an environment from Gymnasium, or from OpenAI Gym if Gymnasium does not know the id.
+
+  Args:
+    level_name: a Gym id; `module:Id` imports the module first.
+    **kwargs: arguments of `gymnasium.make`.
 
   Raises:
-    ValueError: with the reason, and for an unknown id with the id that works.
+    ValueError: the environment cannot be made; for an unknown id, the message suggests others.
   """
   gymnasium.logger.min_level = gymnasium.logger.ERROR
   module, separator, env_id = level_name.rpartition(':')
@@ -43,16 +47,16 @@ def _make_registered(env_id, **kwargs):
     if gym is None:
       raise
     try:
-      # Its checker uses np.bool8, which NumPy 2 no longer has.
+      # OpenAI Gym's checker uses np.bool8, which NumPy 2 has removed.
       return gym.make(env_id, disable_env_checker=True, **kwargs)
     except Exception as error:
       raise error from unknown
 
 
 def _openai_gym() -> Any:
-  """OpenAI Gym, or None where it was left out."""
+  """Returns the module of OpenAI Gym, or None if it is not installed."""
   try:
-    # It prints a notice that it is no longer maintained.
+    # On import, OpenAI Gym prints a notice that it is no longer maintained.
     with contextlib.redirect_stderr(io.StringIO()):
       import gym
   except ImportError:
@@ -63,7 +67,7 @@ def _openai_gym() -> Any:
 
 
 def _reason(module, env_id, error):
-  """Why an environment was not made, as the rest of a sentence."""
+  """Returns why an environment could not be made, as the end of a sentence."""
   if _is_unknown(error):
     closest = difflib.get_close_matches(env_id, _known_ids(), 3, cutoff=0.0)
     right = working_id(env_id, _known_ids())
@@ -82,7 +86,7 @@ def _reason(module, env_id, error):
 
 
 def _not_found(missing, module):
-  """What to do about a module that was not found; '' about one that the module itself imports."""
+  """Returns advice if the missing module is `module` or its parent, or ''."""
   if not (module + '.').startswith(missing + '.'):
     return ''
   return (
@@ -91,7 +95,7 @@ def _not_found(missing, module):
 
 
 def _hidden_by(module):
-  """A word about a module of this project that has the name of the one that was asked for."""
+  """Returns a note if a module of this project has the name of the user's module, or ''."""
   top = module.partition('.')[0]
   for path in (os.path.join(_ROOT, top), os.path.join(_ROOT, f'{top}.py')):
     if top and os.path.exists(path):
@@ -100,14 +104,14 @@ def _hidden_by(module):
 
 
 def _is_unknown(error):
-  """Whether OpenAI Gym, which is asked last, does not have an id; old versions count as unknown."""
+  """Returns whether `error` means an unknown id or version in OpenAI Gym, which is tried last."""
   gym = _openai_gym()
   errors = gym.error if gym else gymnasium.error
   return isinstance(error, (errors.UnregisteredEnv, errors.DeprecatedEnv))
 
 
 def register_atari() -> bool:
-  """Makes the ids of Atari known to Gymnasium; whether ale-py is there."""
+  """Registers the Atari ids with Gymnasium; returns whether ale-py is installed."""
   try:
     import ale_py
   except ImportError:
@@ -117,7 +121,7 @@ def register_atari() -> bool:
 
 
 def _left_out():
-  """A word about games of Atari where ale-py was left out."""
+  """Returns a note about Atari games if ale-py is not installed, or ''."""
   if register_atari():
     return ''
   return 'games of Atari need the package ale-py, which is not installed here; '
@@ -130,24 +134,24 @@ def _known_ids():
 
 
 def working_id(env_id: str, known_ids: Iterable[str]) -> str | None:
-  """The id in use for what somebody wrote by an older or shorter name; '' where none is like it.
+  """Returns the newest registered id of the game that `env_id` names, or ''.
 
   Args:
-    env_id: such as LunarLander-v2, pong, space_invaders or cartpole-v1.
-    known_ids: all ids.
+    env_id: an outdated or informal id, such as LunarLander-v2, pong, space_invaders or cartpole-v1.
+    known_ids: all registered ids.
   """
-  alike = [known for known in known_ids if _key(known) == _key(env_id)]
-  if not alike:
+  same_game = [known for known in known_ids if _key(known) == _key(env_id)]
+  if not same_game:
     return ''
-  atari = [known for known in alike if 'NoFrameskip' in known or known.startswith('ALE/')]
-  if atari:  # As in the paper, unless the other kind was asked for.
+  atari = [known for known in same_game if 'NoFrameskip' in known or known.startswith('ALE/')]
+  if atari:  # The paper uses NoFrameskip ids.
     kind = 'ALE/' if env_id.startswith('ALE/') else 'NoFrameskip'
-    alike = [known for known in atari if kind in known] or atari
-  return max(alike, key=lambda known: int((_VERSION.search(known) or [0, -1])[1]))
+    same_game = [known for known in atari if kind in known] or atari
+  return max(same_game, key=lambda known: int((_VERSION.search(known) or [0, -1])[1]))
 
 
 def _key(env_id):
-  """What two ids of the same game have in common."""
+  """Returns the name of the game in an id, without version, mode, case and separators."""
   name = _VERSION.sub('', env_id).lower().removeprefix('ale/')
   for mode in ('noframeskip', 'deterministic'):
     name = name.removesuffix(mode)

@@ -1,4 +1,4 @@
-"""`impala/Memory-v0`, a game that only an agent with memory can win, cheap enough for tests."""
+"""`impala/Memory-v0`, a game that only an agent with memory can win; cheap enough for tests."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 
 class Memory(gymnasium.Env):
-  """One of two cues is shown, and named again when the query comes `delay` steps later.
+  """The agent sees one of two cues and must name it `delay` steps later, at the query.
 
-  Actions are wait, first cue, second cue. Before the query anything but wait ends the game with -1;
-  at the query the shown cue gives +1, all else -1. An agent sees its last action, which could serve
-  as its memory; as waiting is the only action that keeps the game going, it carries nothing, and
-  without memory the expected return is 0 at best.
+  The actions are wait, first cue and second cue. Before the query, any action but wait ends the
+  game with reward -1. At the query, the action of the cue shown gives +1, any other -1. Agents
+  receive their last action as an input, but it carries no information here: before the query it is
+  always wait. Without memory the expected return is therefore 0 at best.
 
-  Observation: float32 [first cue, second cue, query].
+  Observations are float32 [first cue, second cue, query].
   """
 
   delay = 5
@@ -36,7 +36,7 @@ class Memory(gymnasium.Env):
     return self._shown(), {}
 
   def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-    """Waits for the query, or answers."""
+    """Plays one action; see the class for the rewards."""
     asked = self._step == self.delay
     right = int(action) == (1 + self._cue if asked else self.wait)
     self._step += 1

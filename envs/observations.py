@@ -1,4 +1,4 @@
-"""What an environment shows becomes what agents take, or a sentence says why it cannot."""
+"""Converts the observations of an environment to the arrays that agents accept."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 
 from envs.faults import Misfit
 
-# Sides from which on an array is taken for a picture: smaller ones are boards and tables.
+# Arrays with a smaller side, in pixels, are boards or tables, not images.
 _LEAST_SIDE = 16
 _MOST_CHANNELS = 16
-# float64 that became float32 may lie outside of its space by as much.
+# Relative slack for bounds: rounding float64 to float32 may move a value out of its space.
 _ROUNDING = 1e-5
 
 
 class View(NamedTuple):
-  """How agents see the observations of a space.
+  """The conversion of an observation space to the arrays that agents accept.
 
   Attributes:
-    shape: [H, W, C] or [D].
-    dtype: 'uint8' or 'float32'.
-    convert: function of (observation, strict=False) that returns an array of this shape and dtype,
-      and raises `Misfit`. With `strict` it also checks the bounds of the space.
-    notes: sentences for the user, which begin with "its observations".
+    shape: of a converted observation, (H, W, C) or (D,).
+    dtype: of a converted observation, 'uint8' or 'float32'.
+    convert: function of (observation, strict=False) that returns the converted array or raises
+      `Misfit`. With `strict` it also checks the bounds of the space.
+    notes: sentences for the user that begin with "its observations".
   """
 
   shape: tuple[int, ...]
@@ -34,7 +34,7 @@ class View(NamedTuple):
 
 
 def view_of(space: Any) -> View | None:
-  """The `View` of an observation space, None of one that no agent can see."""
+  """Returns the `View` of an observation space, or None if no agent supports the space."""
   kind, shape, dtype = type(space).__name__, space.shape, space.dtype
   if kind == 'Discrete':
     return View((int(space.n),), 'float32', _one_hot(space), [])
@@ -53,7 +53,7 @@ def view_of(space: Any) -> View | None:
 
 
 def refusal(space: Any) -> str:
-  """Why no agent can see an observation space."""
+  """Returns why no agent supports an observation space, as the end of a sentence."""
   text = (
     f'has the observation space {space}; supported are images (Box of height x width x channels, '
     'uint8 or bool), vectors (Box of up to two axes) and Discrete'
@@ -76,11 +76,13 @@ def _bounds(space):
 
 def _image_view(space, shape):
   low, high = _bounds(space)
-  # 0 and 1, or a few kinds of things, would be black where white is 255.
+  # Small integers, such as 0 and 1 or types of cells, would be almost black; stretch them to 255.
   factor = max(1, 255 // max(1, int(high)))
   notes = []
-  first = shape[0] <= _MOST_CHANNELS and min(shape[1:]) >= _LEAST_SIDE and shape[2] > shape[0]
-  if first:
+  channels_first = (
+    shape[0] <= _MOST_CHANNELS and min(shape[1:]) >= _LEAST_SIDE and shape[2] > shape[0]
+  )
+  if channels_first:
     notes.append(
       f'its observations {shape} have their channels first; they are taken as height x width x '
       f'channels {(*shape[1:], shape[0])}'
@@ -93,10 +95,10 @@ def _image_view(space, shape):
     if array.dtype != np.uint8 or factor > 1 or strict:
       array = _bytes_of(array, space, factor)
     array = array.reshape(shape)
-    return np.moveaxis(array, 0, -1) if first else array
+    return np.moveaxis(array, 0, -1) if channels_first else array
 
-  seen = (*shape[1:], shape[0]) if first else shape
-  return View(tuple(int(side) for side in seen), 'uint8', convert, notes)
+  view_shape = (*shape[1:], shape[0]) if channels_first else shape
+  return View(tuple(int(side) for side in view_shape), 'uint8', convert, notes)
 
 
 def _bytes_of(array, space, factor):
@@ -124,13 +126,13 @@ def _vector(space):
   def convert(value, strict=False):
     array = _shaped(value, space)
     with np.errstate(over='ignore'):
-      seen = array.astype(np.float32).reshape(size)
-    if array.dtype.kind == 'f' and not np.isfinite(seen).all():
+      vector = array.astype(np.float32).reshape(size)
+    if array.dtype.kind == 'f' and not np.isfinite(vector).all():
       where = [int(i) for i in np.argwhere(~np.isfinite(array.astype(np.float32)))[0]]
       raise Misfit(f'observation holds {array[tuple(where)]} at {where}')
     if strict and space.dtype != np.bool_:
       _check_range(array, space)
-    return seen
+    return vector
 
   return convert
 
@@ -162,7 +164,7 @@ def _one_hot(space):
 
 
 def _shaped(value, space):
-  """An observation as an array of numbers of the shape that its space promises."""
+  """Returns an observation as a numeric array with the shape of its space."""
   try:
     array = value if isinstance(value, np.ndarray) else np.asarray(value)
   except ValueError:  # Lists of unequal lengths.
@@ -172,7 +174,7 @@ def _shaped(value, space):
       f'observation is {described(value)} where its space promises numbers of shape {space.shape}'
     )
   if array.shape != space.shape:
-    # Axes of one element carry nothing.
+    # Shapes may differ in axes of size 1.
     if [n for n in array.shape if n != 1] != [n for n in space.shape if n != 1]:
       raise Misfit(f'observation has shape {array.shape} where its space promises {space.shape}')
     array = array.reshape(space.shape)
@@ -180,7 +182,7 @@ def _shaped(value, space):
 
 
 def described(value: Any) -> str:
-  """A value that an environment gave, in a few words."""
+  """Returns a short description of a value from an environment, for messages."""
   if isinstance(value, np.ndarray) and value.size != 1:
     return f'{value.dtype} of shape {value.shape}'
   if isinstance(value, (tuple, list, dict)):
@@ -190,7 +192,7 @@ def described(value: Any) -> str:
 
 
 def dtype_note(value: Any, space: Any) -> str:
-  """What to say of an observation that fits, but is of another kind than its space; or ''."""
+  """Returns a note if an observation's kind of dtype differs from that of its space, or ''."""
   dtype = np.asarray(value).dtype
   if type(space).__name__ != 'Box' or dtype.kind == space.dtype.kind:
     return ''

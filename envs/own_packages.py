@@ -1,4 +1,4 @@
-"""In a worker process, a user's packages are found before this project's of the same names."""
+"""Lets a user's packages shadow this project's packages of the same names in a worker process."""
 
 import os
 import sys
@@ -7,10 +7,14 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def step_aside(root: str = _ROOT) -> None:
-  """Lets the modules of this project be found last, so that `envs`, `learner` and so on are free.
+  """Moves this project to the end of `sys.path` and removes its modules from `sys.modules`.
 
-  For a process that has loaded all of this project that it needs: what has been imported goes on
-  working, but is imported anew where an environment asks for it.
+  An environment can then import its own package named `envs` or `learning`. Call this only after
+  all imports from this project: existing references keep working, but a later import of the same
+  name searches `sys.path` again.
+
+  Args:
+    root: the folder of this project.
   """
   for name in list(sys.modules):
     if name != '__main__' and _lies_in(sys.modules.get(name.partition('.')[0]), root):
@@ -19,7 +23,7 @@ def step_aside(root: str = _ROOT) -> None:
 
 
 def _lies_in(module, root):
-  """Whether a top-level module or package lies in a folder itself, not in one of its folders."""
+  """Returns whether a top-level module or package lies directly in the folder `root`."""
   paths = list(getattr(module, '__path__', None) or [])
   if not paths and getattr(module, '__file__', None):
     paths = [module.__file__]

@@ -1,4 +1,4 @@
-"""What an environment renders becomes a picture that can be filmed, or a sentence says why not."""
+"""Converts what an environment renders to RGB pictures for videos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_FRAMES_PER_SEC = 240
 
 
 def frames_per_sec(metadata: dict[str, Any]) -> float:
-  """How fast an environment says that it is to be shown; 30 where it says nothing sensible."""
+  """Returns `render_fps` of an environment's metadata, at most 240, or 30 if it is not valid."""
   try:
     rate = float(metadata.get('render_fps') or 0)
   except (TypeError, ValueError):
@@ -23,22 +23,30 @@ def frames_per_sec(metadata: dict[str, Any]) -> float:
 
 
 class Pictures:
-  """Makes uint8 [H, W, 3] of what one environment renders: gray, RGB, RGBA; bytes, floats, bools.
+  """Converts pictures of one environment to uint8 [H, W, 3].
 
-  Floats are of 0 to 1 until one is larger; from then on they are of 0 to 255.
+  Pictures may be gray, RGB or RGBA, of integers, floats or bools. Those that are not uint8 are
+  taken to range from 0 to 1 until a value exceeds 1; from then on, from 0 to 255.
   """
 
   def __init__(self):
     self._white = 1
 
   def __call__(self, rendered: Any) -> np.ndarray:
-    """The picture of what `render` returned.
+    """Converts one picture.
+
+    Args:
+      rendered: result of `render`: an array [H, W] or [H, W, C] or [C, H, W] with C = 1, 3 or 4, or
+        a list of such arrays, of which the last is used.
+
+    Returns:
+      uint8 [H, W, 3].
 
     Raises:
-      Misfit: it is no picture.
+      Misfit: `rendered` is not a picture.
     """
     if isinstance(rendered, (list, tuple)) and rendered and np.ndim(rendered[-1]) >= 2:
-      rendered = rendered[-1]  # All frames since the last call.
+      rendered = rendered[-1]  # A list holds all frames since the last call.
     array = np.asarray(rendered) if rendered is not None else np.asarray('')
     wrong = (
       f'render() returned {_said(rendered, array)} where an image [height, width, 3] is wanted'
@@ -52,7 +60,7 @@ class Pictures:
     if array.shape[2] not in _CHANNELS:
       raise Misfit(wrong)
     low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 255):  # Nor are they nan.
+    if not (low >= 0 and high <= 255):  # Also True for nan.
       raise Misfit(f'{wrong}, of 0 to 1 or 0 to 255; it goes from {low:g} to {high:g}')
     return _opaque(self._bytes(array, high))
 
@@ -71,7 +79,10 @@ def _said(rendered, array):
 
 
 def _opaque(array):
-  """uint8 [H, W, C] as RGB: gray three times, and what is transparent on black."""
+  """Converts uint8 [H, W, C], gray, RGB or RGBA, to RGB.
+
+  Transparent pixels are blended with black; an alpha channel of zeros is ignored.
+  """
   if array.shape[2] == 4:
     alpha = array[..., 3:]
     if alpha.any() and alpha.min() < 255:

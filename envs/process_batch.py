@@ -1,4 +1,4 @@
-"""Any environment but Atari, N of them, each in a process of its own, stepped at the same time."""
+"""Batches of environments other than Atari, each in a process of its own, stepped in parallel."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from envs.batch import GameTotals, environment_seed
 from envs.gym_env import GymEnvironment
 from structs import StepOutput
 
-# So many crashes of one environment without a game played to its end, and the batch gives up.
+# The batch fails after this many crashes of one environment without a completed game in between.
 MAX_CRASHES_IN_A_ROW = 10
-# A simulator may need as long for its first game; it is played unchecked then.
+# Time limit for the check of one reset and one step; a slower environment is used unchecked.
 CHECK_SECS = 20.0
-_LOOK_SECS = 0.1  # Between two looks whether a rebuild is over, while the batch is closed.
+_LOOK_SECS = 0.1  # While closing, the interval between checks whether a rebuild is over.
 
 
 @functools.cache
 def probe(level_name: str) -> tuple[tuple[int, ...], str, int]:
-  """Observation shape, dtype and number of actions, found out in a process of its own.
+  """Returns (observation shape, dtype, number of actions) of a level.
 
-  One reset and one step are played there, and what a user should know of it is said.
+  Plays one reset and one step in a worker process and logs what the user should know about them.
 
   Raises:
-    faults.UnfitLevel: the level is unknown, cannot be made, has spaces that no agent here can play,
-      or does not keep what they promise.
+    faults.UnfitLevel: the level is unknown, cannot be made, has spaces that no agent supports, or
+      returns values outside its spaces.
   """
   try:
     try:
       spec, (problems, notes) = _checked(level_name, 0)
     except worker_process.WorkerDied as error:
-      # As in training, where it would be rebuilt: another seed may do.
+      # Training would rebuild it with another seed, so the check tries another seed too.
       logging.warning('%s crashed while it was checked, and is tried again: %s', level_name, error)
       spec, (problems, notes) = _checked(level_name, 1)
   except worker_process.WorkerDied as error:
@@ -55,7 +55,7 @@ def probe(level_name: str) -> tuple[tuple[int, ...], str, int]:
 
 
 def _checked(level_name: str, seed: int) -> Any:
-  """What `spec` and `check` of a `GymEnvironment` give; no problems where it takes too long."""
+  """Returns the results of `GymEnvironment.spec` and `check`; a timeout becomes a note."""
   worker = worker_process.Worker(GymEnvironment, level_name, seed, 1)
   limit = threading.Timer(CHECK_SECS, worker.close)
   try:
@@ -74,19 +74,20 @@ def _checked(level_name: str, seed: int) -> Any:
 
 
 class ProcessBatch:
-  """N environments, each in a process of its own, stepped at the same time.
+  """N environments, each in a process of its own, stepped in parallel.
 
-  One that crashes (its process dies, or it raises an exception) is rebuilt: its game is not counted
-  and the others go on.
+  An environment crashes when its process dies or when it raises an exception. The batch rebuilds
+  it and does not count its unfinished game; the other environments continue.
 
   Args:
     spec: EnvironmentSpec.
     num_envs: N.
-    seed: of the batch.
-    max_episode_steps: agent steps after which a game is cut off; 0: never.
+    seed: int >= 0; environment i derives its own seed from (seed, i).
+    max_episode_steps: agent steps after which a game is truncated; 0 means never.
 
   Attributes:
-    crashes: environments rebuilt so far.
+    num_envs: N.
+    crashes: number of environments rebuilt so far.
 
   Raises:
     faults.EnvironmentFault: an environment cannot be constructed.
@@ -99,7 +100,7 @@ class ProcessBatch:
     self._totals = GameTotals(num_envs)
     self._crashes_in_a_row = np.zeros(num_envs, np.int32)
     self._closed, self._rebuilt = False, None
-    self._lock = threading.Lock()  # Nothing is rebuilt while or after the batch is closed.
+    self._lock = threading.Lock()  # Held by `_rebuild` and by `close`, which exclude each other.
     self._workers = [self._worker(i) for i in range(num_envs)]
     try:
       worker_process.start_all(self._workers)
@@ -107,7 +108,7 @@ class ProcessBatch:
       raise faults.EnvironmentFault(f'{spec.level_name}: {_reason(error)}') from error
 
   def reset(self) -> StepOutput:
-    """StepOutput of all games from the start; the seeds apply to the first call."""
+    """Restarts all games and returns their first StepOutput; only the first call is seeded."""
     results = worker_process.call_all(self._workers, 'reset', [()] * self.num_envs)
     for i, result in enumerate(results):
       if isinstance(result, worker_process.WorkerError):
@@ -115,7 +116,12 @@ class ProcessBatch:
     return self._totals.first(np.stack(results))
 
   def step(self, actions: np.ndarray) -> StepOutput:
-    """StepOutput after int32 [N] actions."""
+    """Returns the StepOutput after `actions`, int32 [N].
+
+    Raises:
+      faults.EnvironmentFault: an environment broke its spaces or Gymnasium's API, or it crashed
+        `MAX_CRASHES_IN_A_ROW` times without completing a game.
+    """
     results = worker_process.call_all(self._workers, 'step', [(int(a),) for a in actions])
     for i, result in enumerate(results):
       if isinstance(result, worker_process.WorkerError):
@@ -129,9 +135,9 @@ class ProcessBatch:
     )
 
   def close(self) -> None:
-    """Ends the processes, one that is being rebuilt at once; may be called twice."""
+    """Ends the processes, and kills one that is being rebuilt; may be called twice."""
     self._closed = True
-    while not self._lock.acquire(timeout=_LOOK_SECS):  # The new one may never answer.
+    while not self._lock.acquire(timeout=_LOOK_SECS):  # The rebuilt process may never answer.
       if (worker := self._rebuilt) and (pid := worker.pid):
         with contextlib.suppress(ProcessLookupError):
           os.kill(pid, signal.SIGKILL)
@@ -151,14 +157,14 @@ class ProcessBatch:
     )
 
   def _rebuild(self, i, error):
-    """Replaces environment i until one starts; returns its first observation."""
+    """Replaces environment i, repeatedly if needed; returns the first observation."""
     while True:
       self._count_crash(i, error)
       with self._lock:
         if self._closed:
           raise RuntimeError(f'the environments of {self._spec.level_name} are closed') from error
         self._workers[i].close()
-        # Another seed than before, or the same game might crash the same way.
+        # With the same seed, the same game might crash in the same way.
         self._workers[i] = self._rebuilt = self._worker(i, self.crashes)
         try:
           self._rebuilt.start()
@@ -179,7 +185,7 @@ class ProcessBatch:
       raise faults.EnvironmentFault(
         f'{reason}; {which} crashed {MAX_CRASHES_IN_A_ROW} times in a row'
       )
-    _tell(f'{which} crashed and is rebuilt, its game is not counted', reason, error)
+    _log_crash(f'{which} crashed and is rebuilt, its game is not counted', reason, error)
 
 
 def _reason(error):
@@ -187,15 +193,15 @@ def _reason(error):
   return f'its process {error.message}' if died else error.message
 
 
-_told = collections.Counter()  # How often a reason was given for a crash, in all of this process.
+_told = collections.Counter()  # Number of crashes per reason, over all batches in this process.
 
 
-def _tell(what, reason, error):
-  """Logs a crash: the first time for a reason with its traceback, then ever more rarely."""
+def _log_crash(what, reason, error):
+  """Logs the first crash for a reason with its traceback, and later ones less and less often."""
   _told[reason] += 1
   times = _told[reason]
   if times == 1:
-    # Its own traceback, without how the exception came here.
+    # Keeps the worker's traceback and drops the part about this process.
     text = str(error).partition('\n\nThe above exception was')[0].partition('Traceback (')
     logging.warning('%s: %s\n%s', what, reason, ''.join(text[1:]))
   elif times in (10, 100) or times % 1000 == 0:

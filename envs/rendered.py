@@ -1,4 +1,4 @@
-"""One game with its picture, as people see it, beside what an agent is given."""
+"""One game whose picture is rendered for people, in addition to the agent's observations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ATARI_FRAMES_PER_SEC = 60
 
 
 class _RenderedAtari:
-  """An Atari game, and a twin of the same seed and actions that shows its colours."""
+  """An Atari game, and a copy in colour that gets the same seed and actions."""
 
   def __init__(self, spec, seed, max_episode_frames=0):
     limit = dict(max_num_frames_per_episode=max_episode_frames) if max_episode_frames else {}
@@ -37,7 +37,8 @@ class _RenderedAtari:
     actions = np.array([action], np.int32)
     output = self._game.step(actions)
     observation, *_, info = self._twin.step(actions)
-    if output.info.game_over[0] and 'final_obs' in info:  # The next game has begun.
+    # After the end of a game, `observation` is the first of the next game.
+    if output.info.game_over[0] and 'final_obs' in info:
       observation = np.asarray(info['final_obs'][0])
     self.picture = observation.reshape(observation.shape[-3:])
     return output
@@ -48,7 +49,7 @@ class _RenderedAtari:
 
 
 class _RenderedGym:
-  """Any other environment that renders `rgb_array`, in a process of its own."""
+  """An environment other than Atari that renders `rgb_array`, in a process of its own."""
 
   def __init__(self, spec, seed, max_episode_frames=0):
     self._level_name = spec.level_name
@@ -94,20 +95,26 @@ class _RenderedGym:
 
 
 def open_game(spec: Any, seed: int, max_episode_frames: int = 0) -> Any:
-  """One game that can be watched.
+  """Opens one game that is rendered, and resets it.
 
   Args:
     spec: EnvironmentSpec, or a run's settings.
     seed: int >= 0.
-    max_episode_frames: environment frames after which a game is cut off; 0: as the level has it.
+    max_episode_frames: environment frames after which a game is truncated; 0 means the level's own
+      limit.
 
   Returns:
-    An object with `reset()` and `step(action)`, which give a StepOutput of [1, ...]; `picture`,
-    uint8 [H, W, 3], as it is after the last of these calls (of a game's last step that before the
-    next game); `action_names`; `frames_per_sec` of agent steps; `close()`.
+    An object with
+      reset(): returns a StepOutput of [1, ...].
+      step(action): returns a StepOutput of [1, ...]; `action` is an int.
+      picture: uint8 [H, W, 3], the game after the last `reset` or `step`. When a step ends a game,
+        it shows the end of that game.
+      action_names: list of str.
+      frames_per_sec: agent steps per second of game time.
+      close(): closes the game.
 
   Raises:
-    ValueError: the environment does not render `rgb_array`, or a package for that is missing.
+    ValueError: the environment does not render `rgb_array`, or a package for rendering is missing.
   """
   is_atari = atari.is_atari(spec.level_name)
   game = (_RenderedAtari if is_atari else _RenderedGym)(spec, seed, max_episode_frames)

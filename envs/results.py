@@ -1,4 +1,4 @@
-"""What `reset` and `step` of an environment return, or what is wrong with it."""
+"""Unpacks and checks what `reset` and `step` of an environment return."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _STEP_GIVES = 'observation, reward, terminated, truncated, info'
 
 
 def of_reset(result: Any) -> Any:
-  """The observation in what `reset` returned.
+  """Returns the observation in the result of `reset`.
 
   Raises:
-    Misfit: it is not (observation, info).
+    Misfit: `result` is not (observation, info).
   """
   if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
     raise Misfit(f'reset() returned {described(result)} where Gymnasium wants (observation, info)')
@@ -27,10 +27,10 @@ def of_reset(result: Any) -> Any:
 
 
 def of_step(result: Any) -> Any:
-  """What `step` returned, without `info`.
+  """Returns (observation, reward, terminated, truncated) from the result of `step`.
 
   Raises:
-    Misfit: it is not five values.
+    Misfit: `result` is not a tuple or list of five values.
   """
   if not isinstance(result, (tuple, list)) or len(result) != 5:
     old = ' of the old API' if isinstance(result, tuple) and len(result) == 4 else ''
@@ -39,15 +39,18 @@ def of_step(result: Any) -> Any:
 
 
 def number(reward: Any) -> float:
-  """A reward as a finite float.
+  """Returns a reward as a float.
+
+  Args:
+    reward: a real number, or an array with one element.
 
   Raises:
-    Misfit: it is none. One element of an array is a number.
+    Misfit: the reward is not a number, or not finite in float32.
   """
   value = _real(reward)
   if value is None:
     raise Misfit(f'reward is {described(reward)}, which is no number')
-  if not -_MOST_FLOAT32 <= value <= _MOST_FLOAT32:  # Nor is nan.
+  if not -_MOST_FLOAT32 <= value <= _MOST_FLOAT32:  # Also True for nan.
     raise Misfit(f'reward is {value:g}')
   return value
 
@@ -65,15 +68,19 @@ def _real(reward):
   if array.dtype.kind in 'biuf':
     return float(item)
   is_real = isinstance(item, numbers.Number) and not isinstance(item, complex)
-  number: Any = item  # Such as a Fraction.
+  number: Any = item  # For example, a Fraction.
   return float(number) if is_real and array.dtype.kind == 'O' else None
 
 
 def truth(name: str, value: Any) -> bool:
-  """`terminated` or `truncated` as a bool.
+  """Returns `terminated` or `truncated` as a bool.
+
+  Args:
+    name: 'terminated' or 'truncated', for the message.
+    value: a bool, 0 or 1, or an array with one such element.
 
   Raises:
-    Misfit: it is neither true nor false.
+    Misfit: `value` is neither true nor false.
   """
   if value is True or value is False:
     return value
