@@ -1,8 +1,8 @@
-"""A Python object in a process of its own whose methods are operations of the graph.
+"""Runs a Python object in a process of its own and makes its methods graph operations.
 
-The interface is that of the original IMPALA release (Espeholt et al. 2018, arXiv 1802.01561). The
-process itself, and its direct use without TensorFlow, is `worker_process`, whose public names are
-offered here too. Importing this module does not import TensorFlow.
+The interface is that of the original IMPALA release (Espeholt et al. 2018, arXiv 1802.01561).
+`acting/worker_process.py` implements the process, and can be used without TensorFlow; its public
+names are also available here. Importing this module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from acting.worker_process import Worker, WorkerDied, WorkerError, call_all, clo
 
 __all__ = [
   'PyProcess',
-  'PyProcessHook',  # noqa: F822 - made when it is first asked for, see the end of the file.
+  'PyProcessHook',  # noqa: F822 - created on first access by `__getattr__` below.
   'Worker',
   'WorkerDied',
   'WorkerError',
@@ -29,7 +29,7 @@ _graph_processes = weakref.WeakKeyDictionary()  # tf.Graph -> list of PyProcess.
 
 
 class PyProcess:
-  """A Python object in its own process whose methods are operations of the current graph.
+  """A Python object in a process of its own, with methods as operations of the default graph.
 
   Example:
     class Zeros:
@@ -46,10 +46,11 @@ class PyProcess:
       session.run(zeros)
 
   Args:
-    type_: importable class. Its static `_tensor_specs(method_name, kwargs, constructor_kwargs)`
-      gives the nest of tf.TensorSpec that a method returns; both dicts hold arguments by name.
-    *args: for its constructor.
-    **kwargs: for its constructor.
+    type_: the object's class, importable. Its static method
+      `_tensor_specs(method_name, kwargs, constructor_kwargs)` returns the nest of tf.TensorSpec of
+      a method's result. Both dicts map names of arguments to values.
+    *args: arguments of the constructor.
+    **kwargs: keyword arguments of the constructor.
   """
 
   def __init__(self, type_: type, *args: Any, **kwargs: Any):
@@ -63,16 +64,17 @@ class PyProcess:
 
   @property
   def proxy(self) -> Any:
-    """Has the object's methods; called with tensors, each becomes an operation that waits for it.
+    """An object with the same methods, each of which takes tensors and returns tensors.
 
-    A failure of the method, or of its process, is a tf.errors.OpError with the traceback. The
-    operation occupies a thread of the session while it waits: for many workers see `call_all`.
+    Calling a method adds an operation to the graph. If the method or its process fails, the
+    operation raises a tf.errors.OpError with the traceback. A running operation blocks a thread of
+    the session; for many workers use `call_all`.
     """
     return self._proxy
 
   @property
   def pid(self) -> int | None:
-    """Process id, None while none runs."""
+    """The id of the process, or None while no process runs."""
     return self._worker.pid
 
   def start(self) -> None:
@@ -92,7 +94,7 @@ class _Proxy:
     signature = inspect.signature(getattr(self._type, method))
 
     def call(*args, **kwargs):
-      bound = signature.bind(None, *args, **kwargs)  # None stands for self.
+      bound = signature.bind(None, *args, **kwargs)  # None takes the place of self.
       bound.apply_defaults()
       named = dict(list(bound.arguments.items())[1:])
       specs = self._type._tensor_specs(method, named, self._constructor_kwargs)
@@ -133,7 +135,8 @@ def _checked(method, value, spec):
 
   array = np.asarray(value)
   fits = spec.shape.is_compatible_with(array.shape)
-  # Strings travel as objects; int64 and float64 are what Python's numbers become.
+  # 'same_kind' lets Python's numbers, which are int64 and float64 here, become narrower types. The
+  # numpy dtype of tf.string is object.
   if not fits or not np.can_cast(array.dtype, spec.dtype.as_numpy_dtype, 'same_kind'):
     raise ValueError(
       f'{method} returned {array.dtype} of shape {array.shape} where _tensor_specs promises '
@@ -146,22 +149,22 @@ def _hook_class():
   import tensorflow as tf
 
   class PyProcessHook(tf.compat.v1.train.SessionRunHook):
-    """Starts all `PyProcess` of the graph before a monitored session and closes them with it.
+    """Starts every `PyProcess` of the graph before a monitored session and closes them with it.
 
-    They are closed after the normal end, after an error, and where one of them fails to start. A
-    session that recovers from a lost peer starts them anew, after its initialisers have run. Where
-    TensorFlow fails to create the session at all it tells no hook: they end with the program then.
+    The processes are closed after a normal end, after an error, and if one of them fails to start.
+    A session that recovers from a lost peer restarts them after its initialisers have run. If
+    TensorFlow cannot create the session, it calls no hook, and the processes end with the program.
     """
 
     def begin(self):
-      """Starts all processes; raises `WorkerError` where a constructor fails."""
+      """Starts all processes; raises `WorkerError` if a constructor fails."""
       self._workers = [
         p._worker for p in _graph_processes.get(tf.compat.v1.get_default_graph(), [])
       ]
       start_all(self._workers)
 
     def after_create_session(self, session, coord):
-      """Has the processes closed when the session's coordinator stops, for whatever reason."""
+      """Restarts closed processes; starts a thread that closes all when the coordinator stops."""
       start_all([w for w in self._workers if w.pid is None])
       closer = threading.Thread(target=self._close_at_stop, args=[coord], daemon=True)
       closer.start()
@@ -179,7 +182,7 @@ def _hook_class():
 
 
 def __getattr__(name):
-  # A session hook must derive from a class of TensorFlow, which this module does not import.
+  # The hook's base class is in TensorFlow, so the hook is defined when it is first used.
   if name != 'PyProcessHook':
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   globals()[name] = _hook_class()

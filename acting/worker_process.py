@@ -1,17 +1,17 @@
-"""A Python object in a process of its own, called directly and without TensorFlow on either side.
+"""Runs Python objects in worker processes and calls their methods, without TensorFlow.
 
-The processes are fresh interpreters: they import what the object needs, never the program's main
-module nor TensorFlow, and they end with their parent, however it ends. Linux only. For methods as
-graph operations see `py_process`.
+A worker process is a fresh interpreter. It imports what its object needs, but neither TensorFlow
+nor, unless the object's class is defined there, the program's main module. It ends with its parent,
+even if the parent is killed. Linux only. `py_process` makes the methods graph operations.
 
-Both ends are in this one file because the process runs it as its program, before it can import
-anything of the project. They talk over a pair of connected sockets; a message is 8 bytes of its
-size, then a pickle:
+This file holds both sides of the connection, because a worker process runs it as its program before
+it can import anything of the project. The two sides use a pair of connected sockets. A message is
+its size in bytes, as 8 bytes, followed by a pickle:
 
-  parent: (sys.path, file of the main module or None), then (class, args, kwargs), then requests
-    (method, args, kwargs).
-  process: an answer to the class and to every request, (True, result) or
-    (False, name of the exception's type, its message, traceback).
+  parent: first (sys.path, file of the main module or None), then (class, args, kwargs), then
+    requests (method, args, kwargs).
+  worker: one answer to the class and one to each request, either (True, result) or
+    (False, name of the exception's type, message, traceback).
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-if __name__ == '__main__':  # The folder of this file is the first of the path; ours is above it.
+if __name__ == '__main__':  # sys.path[0] is this file's folder; the project is its parent.
   sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from common import descendants, open_files
 
-# Seconds that a worker has for its object's close() before it is killed.
+# Time limit for the object's close(), in seconds; then the worker is killed.
 CLOSE_SECS = 3.0
 
-# Between two looks at whether the process of an answer that does not come still lives.
+# While waiting for an answer, the interval between checks that the process is alive.
 _LOOK_SECS = 0.2
 _FILES_OF_A_WORKER = 2
 
-# A worker is one of many on a machine: no thread pools of its own.
+# A machine runs many workers, so each uses a single thread.
 _SINGLE_THREADED = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
 
 
 class WorkerError(RuntimeError):
-  """An exception inside a worker; the text holds the worker's traceback.
+  """A call raised an exception inside a worker; the text includes the worker's traceback.
 
   Attributes:
-    type_name: name of the exception's type there.
-    message: its text.
+    type_name: name of the exception's type.
+    message: the exception's message.
   """
 
   def __init__(self, text: str, type_name: str = '', message: str = ''):
@@ -72,19 +72,20 @@ class WorkerDied(WorkerError):
 
 
 class TooManyFiles(WorkerError):
-  """Workers need more open files than the hard limit allows."""
+  """The workers need more open files than the hard limit allows."""
 
 
 class Worker:
-  """A Python object in its own process; needs no TensorFlow on either side.
+  """A Python object in a process of its own.
 
   Args:
-    type_: class to construct there; importable, or at the top level of the main module.
-    *args: for its constructor; sent by pickle, like everything that crosses the border.
-    **kwargs: for its constructor.
+    type_: the object's class; importable, or defined at the top level of the main module.
+    *args: arguments of the constructor. These, and the arguments and results of all calls, are
+      pickled.
+    **kwargs: keyword arguments of the constructor.
 
   Raises:
-    ValueError: class or arguments cannot be sent.
+    ValueError: the class or the arguments cannot be pickled.
   """
 
   def __init__(self, type_: type, *args: Any, **kwargs: Any):
@@ -101,23 +102,28 @@ class Worker:
 
   @property
   def pid(self) -> int | None:
-    """Process id, None before the start and after the end."""
+    """The id of the process, or None before `start` and after `close`."""
     return self._process and self._process.pid
 
   def start(self) -> None:
     """Starts the process and constructs the object.
 
     Raises:
-      WorkerError: the constructor failed; no process is left.
+      WorkerError: the constructor failed; the process has been ended.
     """
     start_all([self])
 
   def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-    """Calls a method of the object and waits for its result.
+    """Calls a method of the object and returns its result.
+
+    Args:
+      method: name of the method.
+      *args: its arguments.
+      **kwargs: its keyword arguments.
 
     Raises:
-      WorkerError: the method raised an exception. The worker can be called again.
-      WorkerDied: the process has ended. `close` and `start` make a new one.
+      WorkerError: the method raised an exception. The worker remains usable.
+      WorkerDied: the process has ended. Call `close`, then `start`, for a new one.
     """
     request = _dumps((method, args, kwargs))
     (result,) = _converse([self], lambda worker: worker._send(request))
@@ -126,14 +132,15 @@ class Worker:
     return result
 
   def close(self) -> None:
-    """Calls the object's `close()`, if any, and ends the process; may be called twice."""
+    """Calls the object's `close()`, if it has one, and ends the process; may be called twice."""
     close_all([self])
 
   def _spawn(self):
     if self._process:
       raise RuntimeError(f'the process of {self._label} runs already')
     ours, theirs = socket.socketpair()
-    # Nobody writes to the lifeline. The worker dies when our end of it closes, as it does with us.
+    # Nothing is written to the lifeline. The worker dies when our end closes, which happens at the
+    # latest when this process ends.
     lifeline, our_lifeline = os.pipe()
     self._mark = f'{descendants.mark()}:{next(_numbers)}'
     try:
@@ -142,7 +149,7 @@ class Worker:
         [sys.executable, os.path.abspath(__file__), *map(str, fds), self._label],
         stdin=subprocess.DEVNULL,
         pass_fds=fds,
-        # Out of the terminal's process group: Ctrl-C is the parent's business.
+        # Outside the terminal's process group, so that Ctrl-C reaches only the parent.
         start_new_session=True,
         env={**os.environ, **_SINGLE_THREADED, descendants.VARIABLE: self._mark},
       )
@@ -153,7 +160,8 @@ class Worker:
     finally:
       theirs.close()
       os.close(lifeline)
-    # Others may hold the other end open, as children of the process that it has forked.
+    # A child forked by the worker may keep the other end open after the worker's death. The timeout
+    # lets a read check whether the worker is alive.
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, int(1e6 * _LOOK_SECS)))
     self._socket = ours
     self._finalizer = weakref.finalize(self, _end, self._process, ours, our_lifeline, self._mark)
@@ -163,13 +171,13 @@ class Worker:
 
   def _send(self, data):
     sock = self._socket
-    # Where it is closed or has died, reading its answer says so.
+    # A closed or dead worker is reported when its answer is read.
     if sock is not None:
       with contextlib.suppress(OSError):
         _write(sock, data)
 
   def _receive(self, sock):
-    """The result of the last request; a failure as a `WorkerError`, not raised."""
+    """Returns the result of the last request, or a `WorkerError` if it failed."""
     try:
       succeeded, *answer = pickle.loads(_read(sock, self._has_ended))
     except (EOFError, OSError):
@@ -206,14 +214,14 @@ class Worker:
 
 
 def start_all(workers: Sequence[Worker]) -> None:
-  """Starts workers side by side.
+  """Starts workers in parallel.
 
   Raises:
-    WorkerError: a constructor failed, or there are too few files for all; then none of them is
-      left running.
+    WorkerError: a constructor failed; all workers have been closed.
+    TooManyFiles: the limit of open files is too low; no worker was started.
   """
-  if few := open_files.raise_limit(_FILES_OF_A_WORKER * len(workers)):
-    raise TooManyFiles(few, 'TooManyFiles', f'{len(workers)} processes do not start: {few}')
+  if reason := open_files.raise_limit(_FILES_OF_A_WORKER * len(workers)):
+    raise TooManyFiles(reason, 'TooManyFiles', f'{len(workers)} processes do not start: {reason}')
   try:
     results = _converse(workers, Worker._spawn)
   except BaseException:
@@ -226,22 +234,22 @@ def start_all(workers: Sequence[Worker]) -> None:
 
 
 def call_all(workers: Sequence[Worker], method: str, arguments: Sequence[tuple]) -> list[Any]:
-  """Calls one method on many workers, which execute it at the same time.
+  """Calls one method of N workers in parallel.
 
   Args:
-    workers: list of N `Worker`.
-    method: name.
-    arguments: N tuples, the positional arguments for each.
+    workers: N workers.
+    method: name of the method.
+    arguments: N tuples, the positional arguments of each call.
 
   Returns:
-    A list of N results. Where a call failed it holds the `WorkerError` or `WorkerDied` instead.
+    A list of N results. The result of a failed call is its `WorkerError` or `WorkerDied`.
   """
   requests = {w: _dumps((method, args, {})) for w, args in zip(workers, arguments, strict=True)}
   return _converse(workers, lambda worker: worker._send(requests[worker]))
 
 
 def close_all(workers: Sequence[Worker]) -> None:
-  """Closes workers side by side; those not running are left alone."""
+  """Closes workers in parallel; ignores those that are not running."""
   processes = [worker._process for worker in workers if worker._process]
   for worker in workers:
     worker._hang_up()
@@ -257,7 +265,11 @@ def close_all(workers: Sequence[Worker]) -> None:
 
 
 def _converse(workers, request):
-  """Lets `request(worker)` write to each, then reads the answers as they come."""
+  """Calls `request(worker)` for each worker, then reads all answers as they arrive.
+
+  Returns:
+    A list of results, in the order of `workers`; a failure is a `WorkerError`.
+  """
   for worker in workers:
     worker._lock.acquire()
   try:
@@ -265,7 +277,7 @@ def _converse(workers, request):
       request(worker)
     return _collect(workers)
   except BaseException:
-    # An answer that nobody has read would be taken for that of the next request.
+    # The next request would take an unread answer for its own.
     for worker in workers:
       worker._hang_up()
     raise
@@ -287,7 +299,7 @@ def _collect(workers):
     pending[sock.fileno()] = i, sock
   while pending:
     ready = [fd for fd, _ in poll.poll(1000 * _LOOK_SECS)]
-    # Its socket does not tell where a child that it has forked holds the other end.
+    # A dead worker's socket stays silent while a child forked by the worker holds the other end.
     for fd in ready or [fd for fd, (i, _) in pending.items() if workers[i]._has_ended()]:
       poll.unregister(fd)
       i, sock = pending.pop(fd)
@@ -296,7 +308,7 @@ def _collect(workers):
 
 
 def _end(process, sock, lifeline, mark):
-  """Ends a process: first it is asked, then it is killed, and all that it has started."""
+  """Asks a process to end, kills it after `CLOSE_SECS`, and ends its descendants."""
   if process.returncode is None:
     _shut_down(sock)
     if _wait(process, time.monotonic() + CLOSE_SECS) is None:
@@ -308,7 +320,7 @@ def _end(process, sock, lifeline, mark):
 
 
 def _shut_down(sock):
-  with contextlib.suppress(OSError):  # The other side may have been quicker.
+  with contextlib.suppress(OSError):  # The other side may already have closed the connection.
     sock.shutdown(socket.SHUT_RDWR)
 
 
@@ -331,9 +343,9 @@ def _describe_end(returncode):
   return f'was killed by signal {-returncode}{name}'
 
 
-# What both sides use to talk.
+# The protocol of both sides.
 
-_HEADER = struct.Struct('<Q')  # The size of the message that follows, in bytes.
+_HEADER = struct.Struct('<Q')  # The size of the following pickle, in bytes.
 _TIMEVAL = struct.Struct('@ll')  # Seconds and microseconds.
 _numbers = itertools.count()
 
@@ -356,7 +368,7 @@ def _read_exactly(sock, size, has_ended):
   while len(data) < size:
     try:
       part = sock.recv(size - len(data), socket.MSG_WAITALL)
-    except BlockingIOError:  # Nothing for a while.
+    except BlockingIOError:  # The socket's timeout, `_LOOK_SECS`.
       if has_ended():
         raise EOFError('the other side has ended') from None
       continue
@@ -370,7 +382,7 @@ def _read_exactly(sock, size, has_ended):
 
 
 class _Unpickler(pickle.Unpickler):
-  """Loads the parent's main module, under another name, only for what was defined in it."""
+  """Loads the parent's main module, as `__mp_main__`, only if a pickle refers to it."""
 
   def __init__(self, data, main_path):
     super().__init__(io.BytesIO(data))
@@ -386,7 +398,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _serve(sock):
-  """Constructs the object, then answers requests until the parent hangs up."""
+  """Constructs the object, then answers requests until the parent closes the connection."""
   sys.path[:], main_path = pickle.loads(_read(sock))
   try:
     type_, args, kwargs = _Unpickler(_read(sock), main_path).load()
@@ -419,18 +431,19 @@ def _failure(error):
 
 
 def die_with_parent(lifeline: int) -> None:
-  """Lets the end of the parent kill this process, even inside a call that never returns.
+  """Makes the kernel kill this process when its parent ends, even inside a call that never returns.
 
-  Where it leads a process group, it takes that along.
+  If this process leads its process group, the whole group is killed.
 
   Args:
-    lifeline: file descriptor, the reading end of a pipe to which the parent never writes.
+    lifeline: file descriptor of the read end of a pipe to which the parent never writes.
   """
+  # The kernel sends SIGIO when the pipe's write end closes; its default action is to terminate.
   signal.signal(signal.SIGIO, signal.SIG_DFL)
-  leads = os.getpgrp() == os.getpid()
-  fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpid() if leads else os.getpid())
+  leads_group = os.getpgrp() == os.getpid()
+  fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpid() if leads_group else os.getpid())
   fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
-  # It may have ended before the line above.
+  # The parent may have ended before O_ASYNC was set.
   if select.select([lifeline], [], [], 0)[0]:
     sys.exit('the parent has ended')
 
@@ -438,11 +451,11 @@ def die_with_parent(lifeline: int) -> None:
 def _main(socket_fd, lifeline, _):
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   die_with_parent(int(lifeline))
-  # Standard output may be read by a program; what an object prints goes to the log.
+  # A program may read our standard output, so what the object prints goes to standard error.
   os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
   faulthandler.enable()
   sock = socket.socket(fileno=int(socket_fd))
-  # The end of this process is to be seen, whatever it has started.
+  # Children must not hold the connection open after this process has ended.
   for fd in (int(socket_fd), int(lifeline)):
     os.set_inheritable(fd, False)
   os.register_at_fork(after_in_child=sock.close)
