@@ -1,15 +1,15 @@
-"""Dynamic batching: calls of one function from many places and threads run as one batch.
+"""Dynamic batching: merges concurrent calls of a function into one batch.
 
 The interface is that of the original IMPALA release (Espeholt et al. 2018, arXiv 1802.01561,
-section 3.1). TensorFlow's own operation `BatchFunction` does the work: there is nothing to compile.
+section 3.1). TensorFlow's operation `BatchFunction` does the batching, so nothing needs compiling.
 
   @dynamic_batching.batch_fn
-  def act(observation):  # [rows of all callers together, ...]
+  def act(observation):  # [total rows of all merged calls, ...]
     return agent(observation)
 
-  first, second = act(observation_a), act(observation_b)  # Each gets the rows it sent.
+  first, second = act(observation_a), act(observation_b)  # Each result has the rows of its call.
 
-Rows must not depend on each other: which callers share a run is up to chance.
+The result of a row must not depend on other rows, because any calls may be merged.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from typing import Any
 
 import tensorflow as tf
 
-# A queue that is full refuses calls; this one never is.
+# A full queue rejects calls; this bound is high enough never to be reached.
 _MAX_ENQUEUED_BATCHES = 1 << 20
-# Groups that reached the minimum and wait for their run; further ones queue behind them. An idle
-# thread wakes every millisecond: 16 of them cost 1.6% of a core, 64 cost 7%.
+# Each thread holds one group of the minimum size that waits to run; further groups stay queued. An
+# idle thread wakes every millisecond: 16 threads cost 1.6% of a core, 64 cost 7%.
 _NUM_GATHERING_THREADS = 16
 
 
 def batch_fn(f: Callable[..., Any]) -> Callable[..., Any]:
-  """Decorator: merges concurrent calls of `f`; no call waits for others to arrive.
+  """Decorates `f` so that concurrent calls are merged into one batch; no call waits for others.
 
-  While a run is under way, the calls that arrive form the next batch.
+  Calls that arrive during a run of `f` form the next batch.
 
   Args:
-    f: takes tensors, or nests of them, and returns a nest of tensors, all of shape [rows, ...]. Its
-      variables must exist when it is first called. It may use tensors from outside, but none that
-      live in a loop.
+    f: function from tensors, or nests of tensors, to a nest of tensors, all of shape [rows, ...].
+      Its variables must exist before the first call. It may capture outer tensors, except those
+      created inside a tf.while_loop.
 
   Returns:
-    A function with the arguments and results of `f`. Results have the static shapes of `f` and as
-    many rows as the call. Calls are merged whose dtypes and static shapes agree, but for the rows.
-    A call has at least one row. There are no gradients.
+    A function with the signature of `f`. Its results have the static shapes of `f` and as many rows
+    as the call. Only calls with equal dtypes and equal static shapes, apart from the rows, are
+    merged. A call must have at least one row. Gradients are not supported.
 
   Raises, when the returned function is called:
-    ValueError: the call is known to be wrong while the graph is built: no inputs or no outputs,
-      rows that differ between inputs, an output that has not as many rows as the inputs.
-    tf.errors.InvalidArgumentError: inputs that turn out to be wrong when the graph runs.
-    tf.errors.FailedPreconditionError: outputs that do.
-  All calls in a batch see its errors, those of `f` too; the next batch is not affected.
+    ValueError: static shapes are wrong: no inputs, no outputs, inputs with different numbers of
+      rows, or an output with another number of rows than the inputs.
+    tf.errors.InvalidArgumentError: inputs have wrong shapes when the graph runs.
+    tf.errors.FailedPreconditionError: outputs have wrong shapes when the graph runs.
+  An error, including one raised by `f`, fails all calls of its batch, but not the next batch.
   """
   return batch_fn_with_options()(f)
 
@@ -56,19 +56,19 @@ def batch_fn(f: Callable[..., Any]) -> Callable[..., Any]:
 def batch_fn_with_options(
   minimum_batch_size: int = 1, maximum_batch_size: int = 1024, timeout_ms: float = 100
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-  """`batch_fn` for GPUs and others that profit from waiting for more rows.
+  """Returns `batch_fn` with limits on the batch size, for example to fill the batches of a GPU.
 
   Args:
-    minimum_batch_size: rows to wait for before `f` runs.
-    maximum_batch_size: rows that `f` gets at most; also the most that a call may send.
-    timeout_ms: milliseconds that a row waits at most for the minimum to be reached; then `f` runs
-      with fewer. Without effect at a minimum of 1.
+    minimum_batch_size: number of rows to wait for before `f` runs.
+    maximum_batch_size: maximum number of rows in a batch, and therefore in a call.
+    timeout_ms: maximum wait for the minimum, in milliseconds; then `f` runs with fewer rows. Has no
+      effect if the minimum is 1.
 
   Returns:
-    A decorator, see `batch_fn`.
+    A decorator; see `batch_fn`.
 
   Raises:
-    ValueError: not 1 <= minimum_batch_size <= maximum_batch_size, or a negative timeout.
+    ValueError: not 1 <= minimum_batch_size <= maximum_batch_size, or timeout_ms < 0.
   """
   if not 1 <= minimum_batch_size <= maximum_batch_size:
     raise ValueError(
@@ -97,10 +97,10 @@ def batch_fn_with_options(
 
 
 class _Batcher:
-  """One function for one nest of input specs: waiting for the minimum, then the run."""
+  """Batches the calls of one function with one nest of input specs."""
 
   def __init__(self, f, specs, minimum_batch_size, maximum_batch_size, timeout_ms):
-    """Traces `f` for the specs [None, ...]; sizes in rows."""
+    """Traces `f`; `specs` is a nest of tf.TensorSpec [None, ...], and sizes are in rows."""
     self._minimum = minimum_batch_size
 
     def run(*flat):
@@ -109,24 +109,24 @@ class _Batcher:
       self._structure = tf.nest.map_structure(_any_rows, outputs)
       return tf.nest.flatten(outputs)
 
-    # One thread and no timeout: it takes what is there when the run before is over.
+    # With one thread and no timeout, each run takes all rows that arrived during the last run.
     self._run = _Queue(run, tf.nest.flatten(specs), maximum_batch_size, num_batch_threads=1)
     if minimum_batch_size > 1:
-      # The operation knows a time and a size at which a batch leaves, but no minimum beside a
-      # larger maximum. So rows leave this queue in groups of the minimum, and merge in the other.
+      # `BatchFunction` has a maximum batch size and a timeout, but no minimum. So this queue emits
+      # groups of the minimum size, and the other queue merges them up to the maximum.
       self._gather = _Queue(
         lambda *flat: self._run(flat, None),
         tf.nest.flatten(specs),
         maximum_batch_size,
         num_batch_threads=_NUM_GATHERING_THREADS,
         batch_timeout_micros=int(1000 * timeout_ms),
-        # All sizes are allowed, so nothing is padded; the last one is where a group is complete.
+        # The largest allowed size completes a group. All smaller sizes are listed to avoid padding.
         allowed_batch_sizes=list(range(1, minimum_batch_size + 1)),
         enable_large_batch_splitting=True,
       )
 
   def __call__(self, flat, rows):
-    """Flat inputs to the nest of outputs; `rows` is static, None where it is not known."""
+    """Maps flat inputs to the nest of outputs; `rows` is the static number of rows, or None."""
     return tf.nest.pack_sequence_as(self._structure, self._call(flat, rows))
 
   def _call(self, flat, rows):
@@ -140,16 +140,16 @@ class _Batcher:
 
 
 class _Queue:
-  """A queue of calls of one traced function, shared by all operations that this object makes."""
+  """A queue of calls of one traced function, shared by all operations that this object creates."""
 
   def __init__(self, function, specs, maximum_batch_size, batch_timeout_micros=0, **options):
     """Traces the function.
 
     Args:
-      function: flat tensors [rows, ...] to flat tensors [rows, ...].
-      specs: list of tf.TensorSpec of its inputs.
+      function: maps flat tensors [rows, ...] to flat tensors [rows, ...].
+      specs: list of tf.TensorSpec, the inputs of `function`.
       maximum_batch_size: in rows.
-      batch_timeout_micros: microseconds after which an incomplete batch leaves.
+      batch_timeout_micros: maximum wait of an incomplete batch, in microseconds.
       **options: further attributes of `BatchFunction`.
     """
 
@@ -166,16 +166,16 @@ class _Queue:
       max_batch_size=maximum_batch_size,
       batch_timeout_micros=batch_timeout_micros,
       max_enqueued_batches=_MAX_ENQUEUED_BATCHES,
-      # Sessions of one server share their queues by name, so no other graph may have this one.
+      # Sessions of one server share queues by name, so the name must be unique among graphs.
       shared_name=f'dynamic_batching_{uuid.uuid4().hex}',
       **options,
     )
 
   def __call__(self, flat, rows):
-    """Flat inputs to flat outputs; `rows` is static, None where it is not known."""
-    # The graph optimiser takes `BatchFunction` for a pure function: it would compute it once and
-    # for all when the inputs are constant, and once for calls that are alike. The time is not used,
-    # but it is not constant either, and each call has its own.
+    """Maps flat inputs to flat outputs; `rows` is the static number of rows, or None."""
+    # The graph optimiser takes `BatchFunction` for a pure function: it would fold calls with
+    # constant inputs and merge identical calls. The unused timestamp prevents both, because it is
+    # not constant and each call has its own.
     outputs = tf.raw_ops.BatchFunction(
       in_tensors=flat,
       captured_tensors=[tf.timestamp(), *self._function.captured_inputs],
@@ -188,18 +188,18 @@ class _Queue:
 
 
 def _graph_around_loops():
-  """The graph that holds the function bodies being built, None in eager mode."""
+  """Returns the outermost graph, around any function bodies being built, or None in eager mode."""
   with tf.init_scope():
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
 def _any_rows(tensor):
-  """The spec of a tensor [rows, ...] with any number of rows."""
+  """Returns the tf.TensorSpec of a tensor [rows, ...] with any number of rows."""
   return tf.TensorSpec(tf.TensorShape([None]).concatenate(tensor.shape[1:]), tensor.dtype)
 
 
 def _static_rows(inputs, maximum_batch_size):
-  """The number of rows of a call, None where it is not known."""
+  """Returns the static number of rows of a call, or None if it is unknown."""
   if not inputs:
     raise ValueError('a batched function needs at least one input')
   for tensor in inputs:

@@ -1,9 +1,9 @@
-"""Any Gym id as a batch of N environments, stepped together by one operation of the graph.
+"""Makes batches of N environments from a Gym id; one graph operation steps a whole batch.
 
-Atari games get the treatment of IMPALA (Espeholt et al. 2018, arXiv 1802.01561), Table G.1, from
-ale_py's vector environment (`envs/atari.py`). Every other environment runs in a process of its own
-(`envs/process_batch.py`). Levels are checked before TensorFlow is there, so importing this module
-does not import it.
+Atari games are preprocessed as in IMPALA (Espeholt et al. 2018, arXiv 1802.01561, Table G.1) and
+run in ale_py's vector environment (`envs/atari.py`). Every other environment runs in a process of
+its own (`envs/process_batch.py`). Importing this module does not import TensorFlow, so that levels
+can be checked quickly.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 class EnvironmentSpec(NamedTuple):
-  """What an agent must know of a level.
+  """The observations and actions of a level.
 
   Attributes:
     level_name: the Gym id.
-    observation_shape: of one environment's observation, (H, W, C) or (D,).
+    observation_shape: shape of one environment's observation, (H, W, C) or (D,).
     observation_dtype: 'uint8' or 'float32'.
-    num_actions: actions are 0 to num_actions - 1.
+    num_actions: number of actions; actions are 0 to num_actions - 1.
     num_action_repeats: environment frames per agent step.
-    is_atari: whether ale_py plays it.
+    is_atari: whether the level is an Atari game of ale_py.
   """
 
   level_name: str
@@ -42,18 +42,18 @@ class EnvironmentSpec(NamedTuple):
 def environment_spec(
   level_name: str, num_action_repeats: int = 0, width: int = 84, height: int = 84
 ) -> EnvironmentSpec:
-  """Returns the `EnvironmentSpec` of a level, without TensorFlow.
+  """Returns the `EnvironmentSpec` of a level, without importing TensorFlow.
 
-  Ids `ALE/*-v5` have sticky actions, `*NoFrameskip-v4` (as in the paper) do not.
+  Ids `ALE/*-v5` have sticky actions. Ids `*NoFrameskip-v4`, as in the paper, do not.
 
   Args:
-    level_name: Gym id, in Gymnasium or else in OpenAI Gym; `module:Id` imports the module first.
-    num_action_repeats: frames per agent step; 0 means 4 for Atari and 1 elsewhere.
-    width: of Atari observations, in pixels; other images keep their own size.
+    level_name: id in Gymnasium, or else in OpenAI Gym; `module:Id` imports the module first.
+    num_action_repeats: frames per agent step; 0 means 4 for Atari and 1 for other levels.
+    width: of Atari observations, in pixels; other images keep their size.
     height: of Atari observations, in pixels.
 
   Raises:
-    ValueError: the level is unknown, cannot be made, or has spaces that no agent here can play.
+    ValueError: the level is unknown, cannot be made, or has spaces that no agent supports.
   """
   is_atari = atari.is_atari(level_name)
   if is_atari:
@@ -66,18 +66,18 @@ def environment_spec(
 
 
 def stacks_frames(level_name: str) -> bool:
-  """Returns whether observations of a level are stacks of frames, each with one new frame."""
+  """Returns whether each observation of a level is a stack of frames with one new frame."""
   return atari.is_atari(level_name)
 
 
 def most_frames(level_name: str, num_action_repeats: int, max_episode_frames: int) -> int:
-  """Returns the environment frames after which a game is cut off where whole games are played.
+  """Returns the environment frames after which a game is truncated in evaluation and videos.
 
   Args:
-    level_name: as for `environment_spec`.
+    level_name: see `environment_spec`.
     num_action_repeats: frames per agent step.
-    max_episode_frames: the limit set by the user; 0: 30 minutes of Atari, elsewhere as many agent
-      steps.
+    max_episode_frames: the user's limit. 0 means 108,000 frames (30 minutes) for Atari and 27,000
+      agent steps for other levels.
   """
   atari_frames = atari.MAX_FRAMES
   if max_episode_frames or atari.is_atari(level_name):
@@ -86,7 +86,14 @@ def most_frames(level_name: str, num_action_repeats: int, max_episode_frames: in
 
 
 def most_steps(level_name: str, num_action_repeats: int, max_episode_frames: int) -> int:
-  """Returns the fewest agent steps of a game that is cut off after so many environment frames."""
+  """Returns the minimum number of agent steps in a game truncated by `max_episode_frames`.
+
+  Args:
+    level_name: see `environment_spec`.
+    num_action_repeats: frames per agent step.
+    max_episode_frames: environment frames after which a game is truncated; for Atari these include
+      up to `atari.MAX_NOOPS` no-ops, which are not agent steps.
+  """
   if atari.is_atari(level_name):
     max_episode_frames = max(1, max_episode_frames - atari.MAX_NOOPS)
   return -(-max_episode_frames // num_action_repeats)
@@ -102,20 +109,21 @@ def create_environment(
   atari_overrides: dict[str, Any] | None = None,
   max_episode_frames: int | None = None,
 ) -> FlowEnvironment:
-  """Returns a batch of environments as graph operations.
+  """Returns a batch of environments with graph operations.
 
   Args:
-    level_name: as for `environment_spec`.
+    level_name: see `environment_spec`.
     num_envs: N.
-    seed: int >= 0 of the whole batch; environment i derives its own from (seed, i).
-    num_action_repeats: frames per agent step; 0 means 4 for Atari and 1 elsewhere.
-    width: of Atari observations, in pixels.
-    height: of Atari observations, in pixels.
-    atari_overrides: dict of arguments of `atari.AtariBatch`, for an Atari level only.
-    max_episode_frames: after which a game is cut off, as by a time limit; None: as the level says.
+    seed: int >= 0; environment i derives its own seed from (seed, i).
+    num_action_repeats: see `environment_spec`.
+    width: see `environment_spec`.
+    height: see `environment_spec`.
+    atari_overrides: keyword arguments of `atari.AtariBatch`; ignored for other levels.
+    max_episode_frames: environment frames after which a game is truncated; None means the level's
+      own limit.
 
   Raises:
-    ValueError: as for `environment_spec`.
+    ValueError: see `environment_spec`.
   """
   spec = environment_spec(level_name, num_action_repeats, width, height)
   limit = max_episode_frames or 0
@@ -130,14 +138,16 @@ def create_environment(
 def atari_arguments(
   level_name: str, num_action_repeats: int, width: int, height: int
 ) -> dict[str, Any] | None:
-  """Returns the arguments of ale_py's vector environment; None for levels that are not Atari."""
+  """Returns the arguments of ale_py's vector environment, or None if the level is not Atari."""
   if not atari.is_atari(level_name):
     return None
   return atari.vector_arguments(level_name, num_action_repeats, width, height)
 
 
 class FlowEnvironment:
-  """A batch of N environments as graph operations; the state handed on forces the order of steps.
+  """A batch of N environments with graph operations `initial` and `step`.
+
+  Each operation takes the state that the previous one returned, which fixes the order of steps.
 
   Attributes:
     spec: EnvironmentSpec.
@@ -145,23 +155,23 @@ class FlowEnvironment:
   """
 
   def __init__(self, spec: EnvironmentSpec, batch: atari.AtariBatch | process_batch.ProcessBatch):
-    """Takes a batch as `envs/batch.py` describes it."""
+    """Wraps a batch of environments with the interface in `envs/batch.py`."""
     self.spec = spec
     self.num_envs = batch.num_envs
     self._batch = batch
     self._closed = False
-    self._lock = threading.Lock()  # A new session may start while a lost one still steps.
+    self._lock = threading.Lock()  # A new session may start while a lost session still steps.
 
   @property
   def crashes(self) -> int:
-    """Workers rebuilt so far."""
+    """Number of environments rebuilt so far."""
     return self._batch.crashes
 
   def initial(self) -> tuple[StepOutput, tf.Tensor]:
-    """Builds the operation that starts all games anew.
+    """Builds the operation that restarts all games.
 
     Returns:
-      StepOutput of [N, ...] with done=True and zeros beside the observation, and the state.
+      A tuple (StepOutput of [N, ...], state). `done` is True; reward and info are zeros.
     """
     import tensorflow as tf
 
@@ -172,15 +182,15 @@ class FlowEnvironment:
 
     Args:
       action: int32 [N].
-      state: from `initial` or the last `step`.
+      state: scalar int32, the state from `initial` or the previous `step`.
 
     Returns:
-      StepOutput of [N, ...] and the new state.
+      A tuple (StepOutput of [N, ...], new state).
     """
     return self._call(lambda action, _: self._batch.step(action), [action, state], state + 1)
 
   def close(self) -> None:
-    """Ends the environments, also during a step; may be called twice."""
+    """Closes the environments, even during a step; may be called twice."""
     self._closed = True
     self._batch.close()
 
@@ -198,7 +208,7 @@ class FlowEnvironment:
       output.set_shape(shape)
     reward, episode_return, episode_step, game_over, done, observation = outputs
     info = StepOutputInfo(episode_return, episode_step, game_over)
-    # The next step waits for the reward of this one.
+    # The new state depends on the reward, so the next step waits for this step.
     with tf.control_dependencies([reward]):
       next_state = tf.identity(next_state)
     return StepOutput(reward, info, done, observation), next_state

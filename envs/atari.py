@@ -68,7 +68,7 @@ class AtariBatch:
     )
     self._seeds = np.array([environment_seed(seed, i) for i in range(num_envs)], np.int32)
     self._totals = GameTotals(num_envs)
-    self._frames = None  # int32 [N], emulator frames of the running game.
+    self._frames = None  # int32 [N], emulator frames of the running games.
     self._never = np.zeros(num_envs, bool)
 
   def reset(self) -> StepOutput:
@@ -113,7 +113,7 @@ def _registered_kwargs(level_name: str) -> dict[str, Any] | None:
 def vector_arguments(
   level_name: str, num_action_repeats: int, width: int, height: int
 ) -> dict[str, Any]:
-  """Returns the arguments of ale_py's vector environment for an Atari level; JSON serializable.
+  """Returns a JSON-serializable dict of arguments of ale_py's vector environment for a level.
 
   Args:
     level_name: an Atari id.

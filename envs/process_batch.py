@@ -129,7 +129,7 @@ class ProcessBatch:
     reward, done, game_over, observation = zip(*results)
     done, game_over = np.array(done), np.array(game_over)
     self._crashes_in_a_row[game_over] = 0
-    anew = done & ~game_over  # After a crash or a time limit.
+    anew = done & ~game_over  # A crash in this step or a time limit in the last.
     return self._totals.next(
       np.array(reward, np.float32), done, game_over, anew, np.stack(observation)
     )
