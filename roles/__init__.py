@@ -1,5 +1,5 @@
-"""One task of a run, from its settings to its end.
+"""The roles of a run's tasks: local training, learner, actor, parameter server.
 
-From the bottom up: settings, task, wiring, reports, records, observers, parts, connection, role,
-training; and ps. `training` shows a run in one function.
+Modules from the bottom up: settings, task, wiring, reports, records, observers, parts, connection,
+role, training; and ps. `training.train` shows a whole run in one function.
 """

@@ -1,4 +1,7 @@
-"""When the chief saves and evaluates checkpoints; a full or broken disk does not end training."""
+"""Decides when the chief saves and evaluates checkpoints.
+
+Training continues if the disk is full or broken.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,19 @@ from runtime.checkpoint_folder import Saved
 from runtime.checkpoints import Checkpoints, SaveFailed
 from runtime.heartbeat import Heartbeat
 
-_RETRY_SECS = 30.0  # Until a failed save is tried again, or `save_secs` if that is shorter.
-_LAST_PAUSES_SECS = (1.0, 4.0)  # Between the attempts to save the last checkpoint.
+_RETRY_SECS = 30.0  # Delay before a failed save is retried; `save_secs` if that is shorter.
+_LAST_PAUSES_SECS = (1.0, 4.0)  # Pauses between the attempts to save the last checkpoint.
 
 
 class Checkpointer:
-  """Saves a checkpoint every few minutes, and tries again if the disk refuses it.
+  """Saves a checkpoint at regular intervals and retries failed saves.
 
   Args:
-    checkpoints: writes them.
-    save_secs: between two checkpoints.
-    records: know the mean return, and tell people what is wrong with checkpoints.
-    heartbeat: shown that the learner loop saves.
-    should_stop: function that returns whether the run ends; then only `save_last` still saves.
+    checkpoints: writes the checkpoints.
+    save_secs: seconds between two checkpoints.
+    records: gives the mean return and shows save failures to the user.
+    heartbeat: records that the learner loop is in its saving phase.
+    should_stop: returns whether the run is ending; then only `save_last` still saves.
   """
 
   def __init__(
@@ -49,10 +52,10 @@ class Checkpointer:
       self.save(update.session, update.values['updates'])
 
   def save_soon(self) -> None:
-    """Saves with the next update, unless this process has saved before.
+    """Saves with the next update, unless this process has already saved.
 
-    For a chief that was restarted: the parameter servers have kept updates that no checkpoint
-    holds, so a full interval from now on could lose two.
+    For a restarted chief: the parameter servers hold updates that are in no checkpoint. Waiting a
+    full interval could lose up to two intervals of training.
     """
     if not self._has_saved:
       self._next = time.monotonic()
@@ -61,11 +64,11 @@ class Checkpointer:
     """Saves a checkpoint now.
 
     Args:
-      session: with the variables.
-      updates: how many updates they have had.
+      session: session of the variables.
+      updates: number of updates so far.
 
     Returns:
-      The checkpoint; None if the disk refused it, now or a moment ago, or if the run ends.
+      The checkpoint; None if this save or a recent one failed, or if the run is ending.
     """
     if self._should_stop() or time.monotonic() < self._retry_at:
       return None
@@ -98,7 +101,7 @@ class Checkpointer:
     self._records.set_trouble(f'NOT SAVED since {since}: {reason}')
 
   def save_last(self, session: tf.compat.v1.Session, updates: int) -> tuple[Saved | None, str]:
-    """Saves at the end of the run, in several attempts.
+    """Saves at the end of the run, with retries.
 
     Returns:
       (the checkpoint, ''), or (None, why it could not be saved).
@@ -112,11 +115,11 @@ class Checkpointer:
 
 
 class Evaluator:
-  """Saves a checkpoint and starts its evaluation, each time that one is due.
+  """Saves a checkpoint and starts its evaluation whenever an evaluation is due.
 
   Args:
-    evaluations: plays the games.
-    checkpointer: saves what is played.
+    evaluations: runs the evaluations.
+    checkpointer: saves the checkpoint to evaluate.
   """
 
   def __init__(self, evaluations: PeriodicEvaluator, checkpointer: Checkpointer):

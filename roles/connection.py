@@ -1,4 +1,4 @@
-"""How a task gets its sessions: it obtains the settings, waits for peers, and reconnects."""
+"""Obtains the settings of the run, waits for peers, and opens and reopens the task's sessions."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from runtime.waiting import wait_for
 
 
 class RunSettings(NamedTuple):
-  """What the tasks of a run agree on.
+  """The settings that all tasks of a run share.
 
   Attributes:
-    settings: as the chief has them.
+    settings: the chief's settings.
     start_frames: environment frames when the run began or was resumed.
   """
 
@@ -36,11 +36,11 @@ class RunSettings(NamedTuple):
 
 
 def chief_settings(task: Task, lock: RunLock) -> RunSettings | None:
-  """Returns what the chief trains, once its peers are up; None if told to stop first.
+  """Returns the settings of the run once all peers are up; None if stopped first.
 
   Args:
-    task: the chief's.
-    lock: on the run's folder.
+    task: the chief's task.
+    lock: lock on the run's folder.
 
   Raises:
     BadInput: all checkpoints in the folder are damaged.
@@ -55,10 +55,10 @@ def chief_settings(task: Task, lock: RunLock) -> RunSettings | None:
 
 
 def announced_settings(task: Task) -> RunSettings | None:
-  """Returns what the chief has announced; None if told to stop first.
+  """Returns the settings that the chief announced; None if stopped first.
 
   Raises:
-    BadInput: this task's command line contradicts it.
+    BadInput: this task's command line contradicts them.
   """
   _wait_for_peers(task, ['ps:0'])
   announcement = shared_state.read_shared_settings(
@@ -75,15 +75,15 @@ def _wait_for_peers(task: Task, names: Collection[str]) -> None:
 
 
 class Connection:
-  """Opens the sessions of a role, one after another, and notices meanwhile if the run is over.
+  """Opens the sessions of a role, one after another, and notices when the run is over.
 
-  It takes the default graph as complete: nothing can be added to it afterwards.
+  The constructor finalizes the default graph.
 
   Args:
-    task: that connects.
-    parts: prepare for every session.
-    initializer: the chief's; None in other tasks.
-    logdir: the chief's folder, whose last checkpoint is restored.
+    task: this task.
+    parts: notified of every new session.
+    initializer: initializes the variables on the chief; None in other tasks.
+    logdir: the run's folder; the chief restores its last checkpoint.
   """
 
   def __init__(
@@ -100,11 +100,11 @@ class Connection:
     self._local_init_op = v1.local_variables_initializer()
     self._ready_op = v1.report_uninitialized_variables(v1.global_variables())
     self._tf_graph.finalize()
-    # The look at ps 0 that is under way, see `run_is_over`.
+    # The query to ps 0 in progress, see `run_is_over`.
     self._look: BackgroundCall | None = None
 
   def open(self) -> tf.compat.v1.Session | None:
-    """Opens a session with all variables initialized; returns None if the end came first."""
+    """Opens a session with all variables initialized; returns None if the run ends first."""
     task, cluster = self._task, self._task.cluster
     task.heartbeat.phase('connecting')
     while True:
@@ -137,7 +137,7 @@ class Connection:
       logging.info('%s connects: all its peers are up', cluster.name)
 
   def _wait_for_answer(self, opening: BackgroundCall) -> None:
-    """Waits for the session: if a peer has gone since it was seen, opening it never returns."""
+    """Waits for the session to open, which never happens if a peer has disappeared."""
     cluster = self._task.cluster
     by_chief = '' if cluster.is_chief else ', and for learner:0 to initialize the variables'
     wait_for(
@@ -150,7 +150,7 @@ class Connection:
     )
 
   def _open_session(self) -> tuple[tf.compat.v1.Session, str | None]:
-    """Returns (session, what the chief resumed, see `VariableInitializer.initialize`)."""
+    """Returns (session, source of the chief's values, see `VariableInitializer.initialize`)."""
     initializer, origin = self._initializer, None
 
     def initialize(session: tf.compat.v1.Session) -> None:
@@ -171,11 +171,11 @@ class Connection:
     return session, origin
 
   def run_is_over(self) -> bool:
-    """Returns whether there is nothing left to connect to: ps 0 says so, or a signal came."""
+    """Returns whether to stop connecting: ps 0 says that the run is done, or a signal came."""
     cluster, interrupts = self._task.cluster, self._task.interrupts
     if cluster.is_local:
       return interrupts.is_set()
-    if cluster.is_chief:  # It connects even after a signal, to tell the others.
+    if cluster.is_chief:  # The chief connects even after a signal, to announce the end.
       return interrupts.is_set() and bool(peers.missing_peers(cluster, cluster.peers))
     if self._look is None:
       self._look = BackgroundCall(shared_state.read_shared_state, cluster, self._task.target)
@@ -190,13 +190,13 @@ class Connection:
     return interrupts.is_set()
 
   def report_loss(self, error: BaseException) -> None:
-    """Logs that a peer was lost, and puts the reason into the state file."""
+    """Logs that a peer was lost and writes the reason to the state file."""
     reason = first_line(error)
     self._task.heartbeat.update(last_error=reason)
     logging.warning('%s lost a peer and connects again: %s', self._task.cluster.name, reason)
 
   def invalidate(self, session: tf.compat.v1.Session) -> None:
-    """Makes the chief's next process restore the last checkpoint, since this run has failed."""
+    """Makes the next chief process restore the last checkpoint, because this one failed."""
     if self._initializer:
       invalidating = BackgroundCall(self._initializer.invalidate, session)
       if invalidating.has_ended(ANSWER_SECS):
@@ -204,10 +204,10 @@ class Connection:
           invalidating.result()
 
   def drop(self, loops: Loops, session: tf.compat.v1.Session) -> None:
-    """Ends the loops of a session that failed and closes it; gives up if the run is over."""
+    """Stops the loops of a failed session and closes it; gives up if the run is over."""
     loops.stop()
     closing = BackgroundCall(self._close, loops, session)
-    # A session may not close before its peers are back, and they will not be if the run is over.
+    # Closing may block until the peers are back; if the run is over, they never come back.
     while not closing.has_ended(POLL_SECS) and not self.run_is_over():
       pass
 
@@ -219,7 +219,7 @@ class Connection:
       running[:] = loops.join(POLL_SECS)
       return not running
 
-    # No loop may meet one of the next session.
+    # All loops must have ended before the next session starts its own.
     wait_for(
       ended,
       lambda: f'its loops to end: {", ".join(running)}',
@@ -229,11 +229,11 @@ class Connection:
     )
 
   def close_sessions(self, session: tf.compat.v1.Session) -> None:
-    """Closes a session of this connection and those that the parts have opened beside it."""
+    """Closes this session and the sessions that the parts have opened."""
     sessions.close_session(session, *(one for part in self._parts for one in part.release()))
 
   def deregister(self) -> None:
-    """Deregisters this task on ps 0, if that answers, and unless this task will be back."""
+    """Deregisters this task on ps 0, unless ps 0 does not answer or this task will restart."""
     cluster = self._task.cluster
     will_be_back = self._task.interrupts.run_goes_on and not cluster.is_spare
     if cluster.is_local or will_be_back:

@@ -1,4 +1,4 @@
-"""Which long waits of a loop are expected, so that the watchdog does not end the task."""
+"""Explains long waits that are expected, so that the watchdog does not end the task."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from runtime.unresponsive import UnresponsiveTasks
 
 
 class ExpectedWaits:
-  """Knows why a loop of this task may have to wait for others.
+  """Explains why a loop of this task has to wait for other tasks.
 
   Args:
-    cluster: with this task's place in it.
+    cluster: the cluster and this task's index in it.
     sync_learners: whether an update needs the gradients of all learners.
-    unresponsive: knows which tasks are present.
+    unresponsive: tracks which tasks are present.
     queue_is_full: returns whether the queue that this task sends unrolls to is full.
   """
 
@@ -49,17 +49,20 @@ class ExpectedWaits:
 
 
 def missing_actors_of_a_learner(cluster: Cluster, present: set[str] | None) -> list[str]:
-  """Returns the actors of the first learner that has none, as 'actor:1 at localhost:8003'.
+  """Returns the listed actors of the first learner without any present actor.
 
   Args:
-    cluster: with all listed tasks.
-    present: names of the tasks that report to the chief; None if that is not known.
+    cluster: has all listed tasks.
+    present: names of the tasks that report to the chief; None if not known.
+
+  Returns:
+    Texts such as 'actor:1 at localhost:8003'; [] if every learner has an actor.
   """
   if present is None:
     return []
   actors = [name for name in present if name.startswith('actor')]
   fed = {int(name.partition(':')[2]) % len(cluster.learner) for name in actors}
   for learner, names in enumerate(cluster.actors_of_learners):
-    if learner not in fed:  # Neither by a listed actor nor by a spare one.
+    if learner not in fed:  # No listed or spare actor feeds it.
       return [f'{name} at {cluster.address(name)}' for name in names]
   return []

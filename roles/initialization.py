@@ -1,7 +1,7 @@
-"""How a run's variables get their first values: kept, from a checkpoint, or new.
+"""Initializes the variables of a run: keeps their values, restores a checkpoint, or starts anew.
 
-Values on a parameter server are lost with its process, not with a connection to it. So a chief that
-connects again, or is started again, first checks whether all values are still there.
+A parameter server loses its values when its process ends, not when a connection breaks. So a chief
+that reconnects or restarts first checks whether all values still exist.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _NAME = 'run_id'
 
 
 def run_id(folder: str) -> str:
-  """Returns a text that identifies the run in a folder; each start of its chief gets the same one.
+  """Returns the id of the run in a folder; it is the same at every start of the chief.
 
   Args:
-    folder: of the run, locked by its chief.
+    folder: the run's folder, locked by its chief.
   """
   path = os.path.join(folder, _NAME)
   try:
@@ -37,7 +37,7 @@ def run_id(folder: str) -> str:
   new = uuid.uuid4().hex
   try:
     files.write_whole(path, new + '\n')
-  except OSError as e:  # Without it the chief's next process restores the last checkpoint.
+  except OSError as e:  # Without the file, a restarted chief restores the last checkpoint.
     logging.warning('cannot write %s: %s', path, e.strerror)
   return new
 
@@ -47,11 +47,11 @@ class VariableInitializer:
 
   Args:
     shared: the shared state on ps 0.
-    run: `run_id` of the run.
+    run: the run's id, from `run_id`.
     init_op: initializes all variables with new values.
-    init_feed: what `init_op` is fed.
-    ready_op: names of the variables that are not initialized, a string vector.
-    restore: function of (session, path of a checkpoint).
+    init_feed: feed_dict of `init_op`.
+    ready_op: string vector, names of the uninitialized variables.
+    restore: function of (session, checkpoint path) that restores all variables.
   """
 
   def __init__(
@@ -68,18 +68,18 @@ class VariableInitializer:
     self._restore = restore
 
   def initialize(self, session: tf.compat.v1.Session, path: str | None) -> str | None:
-    """Initializes all variables if any has lost its value, so that the values belong together.
+    """Initializes all variables if any has lost its value, so that they stay consistent.
 
     Args:
-      session: of the chief.
-      path: of the last checkpoint, or None.
+      session: the chief's session.
+      path: path of the last checkpoint, or None.
 
     Returns:
-      Where the values come from: KEPT, `path`, or None if they are new.
+      The source of the values: KEPT, `path`, or None for new values.
     """
     if self._all_are_kept(session):
       return KEPT
-    self._mark(session, '')  # Until all are initialized, the values do not belong together.
+    self._mark(session, '')  # The values are inconsistent until all are initialized.
     if path:
       assert self._restore
       self._restore(session, path)
@@ -100,5 +100,5 @@ class VariableInitializer:
     try:
       run = session.run(self._shared.initialized_run)
     except (tf.errors.FailedPreconditionError, tf.errors.NotFoundError):
-      return False  # Ps 0 has been started since.
+      return False  # Ps 0 has restarted in the meantime.
     return run.decode() == self._run and not session.run(self._ready_op).size

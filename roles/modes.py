@@ -1,4 +1,4 @@
-"""What a person does with a trained run: test, video, export and plot, each to its result."""
+"""The modes that use a trained run: test, video, export and plot."""
 
 import os
 import sys
@@ -27,12 +27,12 @@ def test(options: Options, choice: str) -> None:
   """Plays whole games with a checkpoint of a run and adds them to evaluation.json.
 
   Args:
-    options: of the command; they say how many games are played and how.
+    options: the command's options, among them the number of games and the protocol.
     choice: which checkpoint, see `runtime.checkpoints.is_choice`.
 
   Raises:
-    BadInput: there is no such run or checkpoint, or it cannot be played so.
-    RunFailed: told to stop; the games that have ended are written.
+    BadInput: the run or checkpoint does not exist, or does not fit the protocol.
+    RunFailed: stopped by the user (finished games are recorded), or the result cannot be written.
   """
   from evaluation import records
 
@@ -82,7 +82,7 @@ def _most_frames(settings: Settings, asked: int) -> int:
 
 
 def _most_steps(settings: Settings, most_frames: int) -> int:
-  """Returns the agent steps after which a game is cut off; no-ops may add a few in Atari."""
+  """Returns the agent steps after which a game is cut off; Atari's initial no-ops may add a few."""
   import environments
 
   return environments.most_steps(settings.level_name, settings.num_action_repeats, most_frames)
@@ -100,7 +100,7 @@ def _play(
   most_frames: int,
   interrupts: process.Interrupts,
 ):
-  """Plays games in an environment of their own; returns an `evaluation.play.GameCollector`."""
+  """Plays games in newly created environments; returns an `evaluation.play.GameCollector`."""
   import tensorflow as tf
 
   import environments
@@ -140,16 +140,16 @@ def video(options: Options, choice: str, num_episodes: int, annotate: bool) -> N
   """Films whole games of a checkpoint of a run.
 
   Args:
-    options: of the command.
+    options: the command's options.
     choice: which checkpoint, see `runtime.checkpoints.is_choice`.
-    num_episodes: games to film.
-    annotate: whether the film shows what the agent sees, expects and intends.
+    num_episodes: number of games to film.
+    annotate: whether to show the agent's observation, value and action probabilities.
 
   Raises:
-    BadInput: there is no such run or checkpoint, it cannot be rendered, or another process films
-      it.
-    RunFailed: told to stop; the film has the games that have ended, or is not written if there
-      are none. Or the disk is full or broken.
+    BadInput: the run or checkpoint does not exist, the environment cannot be rendered, or another
+      process is filming the run.
+    RunFailed: stopped by the user (a film is written only if a game was finished), or the disk is
+      full or broken.
   """
   interrupts = process.Interrupts()
   settings, folder = _trained_run(options, 'film', choice)
@@ -185,18 +185,18 @@ def export(options: Options, choice: str) -> None:
   """Writes the policy of a checkpoint of a run, with its card, to LOGDIR/export.
 
   Args:
-    options: of the command.
+    options: the command's options.
     choice: which checkpoint, see `runtime.checkpoints.is_choice`.
 
   Raises:
-    BadInput: there is no such run or checkpoint, its evaluation.json is damaged, or another
-      process exports it.
+    BadInput: the run or checkpoint does not exist, its evaluation.json is damaged, or another
+      process is exporting the run.
     RunFailed: the disk is full or broken.
   """
   from evaluation import card, records
 
   settings, folder = _trained_run(options, 'export', choice)
-  records.read(folder)  # The card needs it: it is refused before anything is made.
+  records.read(folder)  # The model card needs it, so a damaged file is refused first.
   record = settings_lib.record_of(folder)
   process.import_tensorflow()
   import environments
@@ -236,8 +236,8 @@ def plot(folder: str) -> None:
   """Draws a run's learning_curve.png, in the working directory if its folder is not writable.
 
   Raises:
-    BadInput: there is nothing to draw.
-    OSError: it cannot be written, or what is to be drawn cannot be read.
+    BadInput: the run has no metrics to draw.
+    OSError: the picture cannot be written, or the metrics cannot be read.
   """
   from reporting import curves
 
@@ -255,7 +255,7 @@ def plot(folder: str) -> None:
 
 
 def _trained_run(options: Options, purpose: str, choice: str) -> tuple[Settings, str]:
-  """Returns a run's settings and folder after a check that it has the chosen checkpoint."""
+  """Returns a run's (settings, folder) after checking that the chosen checkpoint exists."""
   recorded, folder = resuming.as_recorded(options)
   settings = settings_lib.own_settings(recorded.shared)
   if not Checkpoints.exist(folder):
@@ -273,19 +273,19 @@ def _find(folder: str, choice: str, check: bool = False) -> str:
 
 
 def with_checkpoint(folder: str, choice: str, use: Callable[[str], T]) -> T:
-  """Returns what a function makes of the chosen checkpoint.
+  """Calls a function with the path of the chosen checkpoint and returns its result.
 
-  A run that still trains may delete the checkpoint before it is read: then another is chosen. If
-  the last one is damaged, the one before it is taken, with a warning.
+  If a run in training deletes the checkpoint before it is read, chooses again. If the last
+  checkpoint is damaged, takes the one before it and logs a warning.
 
   Args:
-    folder: of the run.
+    folder: the run's folder.
     choice: see `runtime.checkpoints.is_choice`.
-    use: function of a path, which may be called more than once.
+    use: function of a path; it may be called more than once.
 
   Raises:
-    BadInput: there is no such checkpoint (any more), or none that can be used.
-    RunFailed: each was deleted, or the disk does not let them be read.
+    BadInput: the checkpoint does not exist (any more), or no checkpoint is usable.
+    RunFailed: every chosen checkpoint was deleted, or the disk cannot be read.
   """
   for _ in range(_MOST_CHOICES):
     try:

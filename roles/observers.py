@@ -1,4 +1,4 @@
-"""What happens after each update of a learner: a list of observers, called in its thread."""
+"""Observers of a learner's updates, called in the learner's thread after each update."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Update(NamedTuple):
   """One update of this learner.
 
   Attributes:
-    session: on which it was made.
-    values: numpy values after it, see `learning.learner.build_update`; and the `pass` over the
-      batch, from 1 on.
-    wait_secs: time that the learner waited for the batch.
-    busy_secs: time that the update took.
+    session: the learner's session.
+    values: fetched values of `learning.learner.build_update`, and `pass`, the pass over the batch
+      (counted from 1).
+    wait_secs: seconds that the learner waited for the batch.
+    busy_secs: seconds that the update took.
   """
 
   session: tf.compat.v1.Session
@@ -32,18 +32,18 @@ class Update(NamedTuple):
 
 
 class UpdateObserver(Protocol):
-  """Is told of every update of a learner."""
+  """Called after every update of a learner."""
 
   def on_update(self, update: Update) -> None:
-    """Acts on an update; the next one waits for it."""
+    """Handles an update; the learner waits until this returns."""
 
 
 class EndOfRun:
-  """Ends the run once all of its frames are trained on.
+  """Ends the run after its last environment frame.
 
   Args:
-    interrupts: where the end is asked for.
-    total_environment_frames: frames to train on.
+    interrupts: receives the request to end.
+    total_environment_frames: environment frames to train on.
   """
 
   def __init__(self, interrupts: Interrupts, total_environment_frames: int):
@@ -54,7 +54,7 @@ class EndOfRun:
     self.reached(update.frames)
 
   def reached(self, environment_frames: int) -> bool:
-    """Asks for the end if these are all frames; returns whether they are."""
+    """Requests the end if all frames are done; returns whether they are."""
     if environment_frames < self._total:
       return False
     self._interrupts.set(f'all {self._total} frames are done')

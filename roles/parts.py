@@ -1,7 +1,7 @@
-"""What a role is made of: acting, learning, reporting to the chief, and being the chief.
+"""The parts of a role: acting, learning, reporting to the chief, and being the chief.
 
-Each part knows what it does when a session opens, which loops it runs, and how it ends; a role
-(`roles.role`) is a list of parts.
+Each part defines what happens when a session opens, which loops run, and what happens at the end.
+A role (`roles.role`) is a list of parts.
 """
 
 from __future__ import annotations
@@ -30,55 +30,59 @@ from runtime.sessions import Loops, first_line, run_within
 
 
 class Part:
-  """Does nothing at any moment of a role's life; subclasses override some of the methods."""
+  """Base class whose methods do nothing; subclasses override some of them."""
 
   @property
   def lasting_loops(self) -> Collection[str]:
-    """Names of loops that are awaited before `finish`, however long they take."""
+    """Names of the loops that must end before `finish`, however long they take."""
     return ()
 
   def opened(self, session: tf.compat.v1.Session, path: str | None) -> None:
-    """Prepares for a session that has opened.
+    """Prepares for a newly opened session.
 
     Args:
-      session: of the role.
-      path: what the chief resumed, a checkpoint or `roles.initialization.KEPT`; None in a new run
-        and in other tasks.
+      session: the role's session.
+      path: on a chief that resumes, the path of a checkpoint or `roles.initialization.KEPT`; None
+        in a new run and in other tasks.
     """
 
   def start(self, loops: Loops, session: tf.compat.v1.Session) -> None:
     """Starts this part's loops on the session."""
 
   def announce_end(self, session: tf.compat.v1.Session) -> None:
-    """Prepares for the end of the run: the loops still run and will then be awaited."""
+    """Prepares for the end of the run, while the loops are still running."""
 
   def check_alive(self, session: tf.compat.v1.Session) -> None:
-    """Shows the chief that this task is alive, and raises if what its loops wait for is not.
+    """Reports to the chief that this task is alive; raises if a task that it waits for is not.
 
-    Called again and again while lasting loops still run.
+    Called repeatedly while loops of `lasting_loops` are running.
     """
 
   def finish(self, session: tf.compat.v1.Session) -> None:
-    """Completes the run: the loops have ended, the session is still open."""
+    """Completes the run; called after the loops have ended, while the session is still open."""
 
   def release(self) -> list[tf.compat.v1.Session]:
-    """Returns sessions that this part has opened, to be closed with that of the role."""
+    """Returns the sessions that this part has opened; the caller closes them."""
     return []
 
   def conclude(self) -> None:
-    """Does what is left once the task has left the run in good order; called before `close`."""
+    """Does the remaining work after a normal end of the run; called before `close`."""
 
   def close(self, failed: bool) -> None:
-    """Frees what this part holds outside of sessions; `failed` says whether the task failed."""
+    """Releases this part's resources.
+
+    Args:
+      failed: whether the task failed.
+    """
 
 
 class Reporting(Part):
-  """Reports to the chief what this task does, and notices when the run is done.
+  """Sends this task's reports to the chief and notices when the run is done.
 
   Args:
-    task: that reports.
-    reports: what is sent.
-    sender: how it is sent.
+    task: this task.
+    reports: collects the reports.
+    sender: sends the reports to ps 0.
   """
 
   def __init__(self, task: Task, reports: Reports, sender: ReportSender):
@@ -106,11 +110,11 @@ class Acting(Part):
   """Runs the actor loops of this task.
 
   Args:
-    task: that acts.
-    actors: its loops and environments.
-    sender: of unrolls.
-    reports: take what each unroll was like.
-    expected_wait: for the watchdog.
+    task: this task.
+    actors: its actor loops and environments.
+    sender: sends unrolls to the learner's queue.
+    reports: collects the reports of the actor loops.
+    expected_wait: tells the watchdog which waits are expected.
   """
 
   def __init__(
@@ -145,14 +149,14 @@ class Acting(Part):
 
 
 class Learning(Part):
-  """Stages batches and makes an update of each.
+  """Stages batches and runs updates.
 
   Args:
-    task: that learns.
-    graph: with the counters.
+    task: this task.
+    graph: the task's graph.
     learner: batches and update.
     observers: called after every update, in this order.
-    expected_wait: for the watchdog.
+    expected_wait: tells the watchdog which waits are expected.
   """
 
   def __init__(
@@ -170,7 +174,7 @@ class Learning(Part):
     """As `Part`."""
     heartbeat, loop = self._task.heartbeat, self._learner.loop
 
-    def should_stop():  # No update may follow the one that reached the last frame.
+    def should_stop():  # There must be no update after the last frame.
       return loops.should_stop() or self._task.interrupts.is_set()
 
     def on_update(values, wait_secs, busy_secs):
@@ -188,23 +192,23 @@ class Learning(Part):
 
   @property
   def lasting_loops(self) -> Collection[str]:
-    """As `Part`: half an update must not be saved. A synchronous one may wait for ever."""
+    """As `Part`: an unfinished update must not be saved. A synchronous update may wait for ever."""
     return () if self._learner.sync_ops else ('learner',)
 
   def announce_end(self, session: tf.compat.v1.Session) -> None:
-    """As `Part`: actors that wait at the full queue go on."""
+    """As `Part`: unblocks actors that wait for room in the queue."""
     run_within(session, self._learner.close_queue)
 
   def check_alive(self, session: tf.compat.v1.Session) -> None:
-    """As `Part`: an update ends, unless a parameter server does not answer."""
+    """As `Part`: raises if a parameter server does not answer, since updates cannot end then."""
     run_within(session, self._graph.counters.updates)
 
 
 class SyncUpdates(Part):
-  """Runs what synchronous learners need beside their updates; first in a list of parts.
+  """Runs the operations of synchronous training; must be first in a list of parts.
 
   Args:
-    ops: of the learner's optimizer.
+    ops: operations of the learner's optimizer.
     is_chief: whether this task applies the gradients of all learners.
   """
 
@@ -224,15 +228,15 @@ class SyncUpdates(Part):
 
 
 class Chief(Part):
-  """Announces the run, keeps its records, and ends it with a last checkpoint.
+  """Announces the run, keeps its records, and saves the last checkpoint.
 
   Args:
-    task: the chief's.
-    graph: with the counters and the shared state.
+    task: the chief's task.
+    graph: the task's graph.
     logdir: the run's folder.
-    origin: the checkpoint whose weights a new run begins with, or None.
-    records: of the run.
-    evaluations: while it trains.
+    origin: checkpoint whose weights a new run starts with, or None.
+    records: records of the run.
+    evaluations: evaluates checkpoints during training.
     checkpointer: saves the last checkpoint.
   """
 
@@ -253,7 +257,7 @@ class Chief(Part):
 
   @property
   def lasting_loops(self) -> Collection[str]:
-    """As `Part`: the records of what was reported."""
+    """As `Part`: the loop that writes the records."""
     return ('records',)
 
   def opened(self, session: tf.compat.v1.Session, path: str | None) -> None:
@@ -270,19 +274,19 @@ class Chief(Part):
     self._task.interrupts.describe_end('saving a checkpoint', 'without it')
 
   def announce_end(self, session: tf.compat.v1.Session) -> None:
-    """As `Part`: the other tasks learn from ps 0 that the run is done."""
+    """As `Part`: marks the run as done on ps 0, for the other tasks."""
     if not self._task.interrupts.run_goes_on:
       run_within(session, self._graph.shared.mark_done)
 
   def finish(self, session: tf.compat.v1.Session) -> None:
-    """As `Part`: saves the last checkpoint, then the last records.
+    """As `Part`: saves the last checkpoint, then writes the last records.
 
     Raises:
-      RunFailed: the disk refused the checkpoint.
+      RunFailed: the checkpoint cannot be written.
     """
     if self._task.interrupts.had_signal:
       self._evaluations.stop()
-    run_goes_on = self._task.interrupts.run_goes_on  # The others wait until the chief is back.
+    run_goes_on = self._task.interrupts.run_goes_on  # Then the other tasks wait for the chief.
     if not run_goes_on:
       self._wait_for_last_updates(session)
     updates = run_within(session, self._graph.counters.updates)
@@ -299,16 +303,16 @@ class Chief(Part):
       )
 
   def conclude(self) -> None:
-    """As `Part`: evaluates the last checkpoint, for which no other task waits."""
+    """As `Part`: evaluates the last checkpoint; no other task waits for this."""
     self._task.interrupts.describe_end('the last evaluation is dropped')
     try:
       self._evaluations.finish(self._last_saved)
       self._records.close()
-    except Exception as e:  # All that was learned is on disk.
+    except Exception as e:  # The last checkpoint is already on disk.
       logging.warning('the run is done, though not all of its records: %s', first_line(e))
 
   def close(self, failed: bool) -> None:
-    """As `Part`: after a normal end no actor can join the run any more."""
+    """As `Part`: after a normal end, actors can no longer join the run."""
     self._evaluations.stop()
     if not (failed or self._task.cluster.is_local or self._task.interrupts.run_goes_on):
       cluster_file.remove(self._logdir)
@@ -316,7 +320,7 @@ class Chief(Part):
   def _wait_for_last_updates(self, session: tf.compat.v1.Session) -> None:
     """Waits for the other learners to leave, so that the last checkpoint has their last updates.
 
-    An update may take any time, as long as its learner still reports.
+    There is no time limit while a learner still reports.
     """
     cluster = self._task.cluster
     others = [f'learner:{i}' for i in range(1, len(cluster.learner))]

@@ -1,4 +1,4 @@
-"""Names a preset of flagfiles/ for a run that sets no flag of learning."""
+"""Suggests a preset of flagfiles/ for a run that sets no learning flag."""
 
 import os
 from collections.abc import Collection
@@ -15,13 +15,13 @@ _OF_LEVELS = {
 
 
 def hint(settings: Settings, given: Collection[str]) -> list[str]:
-  """Returns a sentence for a new run that is not Atari and sets no flag of learning, or nothing.
+  """Returns [sentence] for a new non-Atari run that sets no learning flag, else [].
 
   Args:
-    settings: of the run.
-    given: names of the flags that the command gives.
+    settings: the run's settings.
+    given: names of the flags on the command line.
   """
-  import environments  # Imported by now; it takes a moment.
+  import environments  # Slow to import, but already imported by now.
 
   shape = settings.num_action_repeats, settings.width, settings.height
   if config.LEARNING_FLAGS & set(given) or environments.atari_arguments(

@@ -1,4 +1,4 @@
-"""A parameter server: it serves until the run is done and all other tasks have left."""
+"""The parameter server role: serves until the run is done and all other tasks have left."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from runtime.sessions import ANSWER_SECS
 from runtime.unresponsive import UnresponsiveTasks
 from runtime.waiting import timed_out
 
-PATIENCE_SECS = 20.0  # For the chief to begin the end of the run, after a signal to this task.
-LATECOMER_SECS = 15.0  # For the other tasks to leave, after the chief has.
-_LOOK_SECS = 2.0  # Between two looks for the chief.
+PATIENCE_SECS = 20.0  # Time for the chief to start ending the run after this task got a signal.
+LATECOMER_SECS = 15.0  # Time for the other tasks to leave after the chief has left.
+_LOOK_SECS = 2.0  # Interval between checks whether the chief is present.
 
 
 class _RunState(NamedTuple):
-  """How far the end of the run has come, as ps 0 knows it; see `SharedState`."""
+  """The progress of the run's shutdown, read from ps 0; see `SharedState`."""
 
   is_done: bool
   chief_is_gone: bool
@@ -38,9 +38,9 @@ def run(cluster: Cluster, options: Options, interrupts: Interrupts) -> None:
   """Serves until the run is done and all other tasks have left.
 
   Args:
-    cluster: with this parameter server's place in it.
-    options: of this task.
-    interrupts: by which it is told to end.
+    cluster: the cluster and this parameter server's index in it.
+    options: this task's options.
+    interrupts: requests to end.
   """
   unresponsive = UnresponsiveTasks(cluster)
   heartbeat = Heartbeat(cluster, unresponsive, options.state_dir)
@@ -63,25 +63,25 @@ def serve_to_the_end(
   """Waits until the run is done and the other tasks have deregistered.
 
   Parameter servers leave last, since the sessions of the other tasks cannot close without them.
-  After a signal the chief has PATIENCE_SECS to begin the end of the run, and then any time that its
-  last checkpoint takes. Spare actors have PATIENCE_SECS to hear of the end, since they belong to
-  other jobs, which got no signal.
+  After a signal, the chief has PATIENCE_SECS to start ending the run, and unlimited time to save
+  its last checkpoint. Spare actors belong to other jobs, which got no signal; they have
+  PATIENCE_SECS to notice the end.
 
   Args:
-    cluster: with this task's place in it.
-    target: of this task's server.
-    interrupts: by which it is told to end.
-    unresponsive: takes who has answered.
-    wait_secs: how long the chief may be away at a time; 0: for ever.
+    cluster: the cluster and this task's index in it.
+    target: gRPC target of this task's server.
+    interrupts: requests to end.
+    unresponsive: records which tasks have answered.
+    wait_secs: longest absence of the chief; 0 = no limit.
 
   Returns:
     Why this task leaves, for the log.
 
   Raises:
-    RunFailed: the chief was away for longer.
+    RunFailed: the chief was absent for longer than `wait_secs`.
   """
   others = len(cluster.learner) + len(cluster.actor)
-  if cluster.task == 0:  # The other parameter servers ask it, so it leaves after them.
+  if cluster.task == 0:  # The other parameter servers query ps 0, so it leaves last.
     others += len(cluster.ps) - 1
   deadline = question = None
   asked = 0.0
@@ -120,10 +120,10 @@ def serve_to_the_end(
 
 
 class _Chief:
-  """Looks whether the chief is present.
+  """Checks whether the chief is present.
 
   Args:
-    cluster: with the chief's address.
+    cluster: gives the chief's address.
     wait_secs: see `serve_to_the_end`.
   """
 
@@ -132,11 +132,11 @@ class _Chief:
     self._looked, self._seen, self._is_missing = -math.inf, time.monotonic(), False
 
   def is_up(self) -> bool:
-    """Returns whether it listens."""
+    """Returns whether the chief listens on its port."""
     return peers.is_up(self._cluster.learner[0])
 
   def check_present(self) -> None:
-    """Looks for it every few seconds; raises RunFailed if it was away for too long."""
+    """Checks every few seconds; raises RunFailed if the chief was absent for too long."""
     now = time.monotonic()
     if not self._wait_secs or now - self._looked < min(_LOOK_SECS, self._wait_secs / 2):
       return
@@ -155,8 +155,8 @@ class _Chief:
 class _StateOnPs0:
   """Reads the state of the run from ps 0.
 
-  One session serves for all questions: opening one for each costs more than all else that an idle
-  server does.
+  All reads share one session: opening one per read would cost more than everything else that an
+  idle server does.
   """
 
   def __init__(self, cluster: Cluster, target: str, unresponsive: UnresponsiveTasks):
@@ -165,7 +165,7 @@ class _StateOnPs0:
     self._opened: tuple[tf.compat.v1.Session, shared_state.SharedState] | None = None
 
   def read(self) -> _RunState | None:
-    """Returns the state, or None if no chief has been connected or ps 0 is away."""
+    """Returns the state, or None if no chief has connected yet or ps 0 does not answer."""
     if self._cluster.task > 0 and not peers.is_up(self._cluster.ps[0]):
       return None
     try:
@@ -187,7 +187,7 @@ class _StateOnPs0:
         self._unresponsive.answered('ps:0')
       self._unresponsive.saw_roll_call(roll_call)
       return _RunState(*state)
-    except tf.errors.FailedPreconditionError:  # No chief has been connected.
+    except tf.errors.FailedPreconditionError:  # No chief has connected yet.
       return None
     except tf.errors.OpError:
       self._close()

@@ -1,4 +1,4 @@
-"""What the chief records of a run: reports of all tasks become metrics, episodes and diagnoses."""
+"""The chief's records of a run: turns the reports of all tasks into metrics and episodes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from runtime.sessions import run_within
 from runtime.shared_state import SharedState
 from runtime.unresponsive import UnresponsiveTasks
 
-_HEARD_SECS = 8.0  # A task whose last report is younger still works, also while it leaves.
-# Columns of a row that are facts of the chief's state file.
+_HEARD_SECS = 8.0  # A task is alive if its last report is at most this old.
+# Columns of a metrics row that are also written to the chief's state file.
 _STATE_KEYS = (
   'frames_per_sec',
   'environment_frames',
@@ -36,11 +36,11 @@ _STATE_KEYS = (
   'learner_wait_fraction',
   'actor_wait_fraction',
 )
-_ROWS_PER_CLUSTER_LINE = 6  # Once a minute, by default.
+_ROWS_PER_CLUSTER_LINE = 6  # One line per minute by default.
 
 
 def open_writer(lock: resuming.RunLock) -> writers.RunWriter:
-  """Opens the records in the folder of a run.
+  """Opens the record files in a run's folder.
 
   Raises:
     BadInput: a CSV file there has other columns.
@@ -57,13 +57,13 @@ def open_writer(lock: resuming.RunLock) -> writers.RunWriter:
 
 
 class _Inbox:
-  """Takes the reports that wait on ps 0; each time, it announces which tasks are present.
+  """Fetches the reports queued on ps 0, and announces which tasks are present.
 
   Args:
     shared: the shared state on ps 0.
-    results: takes what the reports say.
-    unresponsive: takes who sent one.
-    say: function of a sentence.
+    results: receives the contents of the reports.
+    unresponsive: records which tasks have reported.
+    say: shows a sentence to the user.
   """
 
   def __init__(
@@ -75,16 +75,16 @@ class _Inbox:
   ):
     self._shared, self._results, self._unresponsive = shared, results, unresponsive
     self._lock, self._say, self._dropped = threading.Lock(), say, 0
-    self._heard: dict[str, float] = {}  # Task -> when its last report was taken.
+    self._heard: dict[str, float] = {}  # Task -> time.monotonic() of its last fetched report.
 
   def heard(self, name: str) -> bool:
-    """Returns whether the task's last report was taken within _HEARD_SECS."""
+    """Returns whether a report of the task was fetched within the last _HEARD_SECS."""
     return time.monotonic() - self._heard.get(name, -math.inf) < _HEARD_SECS
 
   def take(self, session: tf.compat.v1.Session) -> None:
-    """Takes all reports that wait."""
+    """Fetches all queued reports."""
     shared = self._shared
-    with self._lock:  # Two threads would count the same reports, and one would wait for ever.
+    with self._lock:  # Two threads would fetch the same number, and one would block for ever.
       fetches = [shared.num_reports, shared.dropped_so_far, shared.write_roll_call]
       feed = {shared.new_roll_call: self._unresponsive.roll_call()}
       waiting, dropped, _ = run_within(session, fetches, feed)
@@ -123,12 +123,12 @@ class Records:
   """Collects the reports of all tasks and writes metrics, episodes and messages of a run.
 
   Args:
-    task: the chief's.
-    graph: with the counters and the shared state.
-    learner: the chief's own.
-    lock: on the run's folder.
-    writer: of the files in it.
-    end_of_run: told of the frames of all learners.
+    task: the chief's task.
+    graph: the task's graph.
+    learner: the chief's learner.
+    lock: lock on the run's folder.
+    writer: writes the files in that folder.
+    end_of_run: checked with the frames of all learners.
   """
 
   def __init__(
@@ -158,12 +158,12 @@ class Records:
   def begin(
     self, session: tf.compat.v1.Session, path: str | None, origin: str | None = None
   ) -> int:
-    """Announces the run on a new session: its settings and its frames so far.
+    """Announces the run's settings and frame count on a new session.
 
     Args:
-      session: of the chief.
-      path: what was resumed, see `roles.parts.Part.opened`; None for a new run.
-      origin: the checkpoint whose weights a new run begins with, or None.
+      session: the chief's session.
+      path: source of the resumed values, see `roles.parts.Part.opened`; None for a new run.
+      origin: checkpoint whose weights a new run starts with, or None.
 
     Returns:
       The environment frames so far.
@@ -180,14 +180,14 @@ class Records:
     return frames
 
   def on_update(self, update: Update) -> None:
-    """Adds the figures of one update to the next row; see `roles.observers`."""
+    """Adds one update to the next row of metrics; see `roles.observers`."""
     self._statistics.add_update(update.values, update.wait_secs, update.busy_secs)
 
   def run(self, session: tf.compat.v1.Session, should_stop: Callable[[], bool]) -> None:
     """Collects reports and writes rows until `should_stop` or the last frame."""
     while not should_stop():
       self._inbox.take(session)
-      # Other learners may reach the last frame while the chief's own learner waits for data.
+      # Other learners may reach the last frame while the chief's learner waits for data.
       frames = run_within(session, self._graph.counters.environment_frames)
       if self._end_of_run.reached(frames):
         return
@@ -243,29 +243,29 @@ class Records:
     self._writer.message(text)
 
   def set_trouble(self, text: str) -> None:
-    """Shows what is wrong with checkpoints in the live line and the state file; '' for nothing."""
+    """Shows a checkpoint problem in the live line and the state file; '' clears it."""
     self._writer.set_checkpoint_trouble(text)
     self._task.heartbeat.update(trouble=self._writer.trouble)
 
   def heard(self, session: tf.compat.v1.Session, names: Iterable[str]) -> bool:
-    """Returns whether one of these tasks still reports, once `run` has ended."""
+    """Returns whether any of these tasks still reports; for use after `run` has ended."""
     self._inbox.take(session)
     return any(map(self._inbox.heard, names))
 
   def mean_return_100(self) -> float | None:
-    """Returns the mean return of the last 100 games, or None while there are fewer."""
+    """Returns the mean return of the last 100 games, or None if there were fewer."""
     return self._statistics.full_mean_return()
 
   def collect(self, session: tf.compat.v1.Session) -> None:
-    """Takes the reports that have come since `run` ended."""
+    """Fetches the reports that arrived after `run` ended."""
     self._inbox.take(session)
 
   def finish(self, session: tf.compat.v1.Session, unsaved: str = '') -> None:
-    """Writes the last row and the summary line.
+    """Fetches the last reports, then writes the last row and the summary line.
 
     Args:
-      session: to take the last reports from.
-      unsaved: why there is no last checkpoint, or ''.
+      session: the chief's session.
+      unsaved: why the last checkpoint is missing, or ''.
     """
     self._inbox.take(session)
     row = self._write_row(session)
@@ -288,7 +288,7 @@ def _line_of_evaluation(row: dict[str, Any]) -> str:
 
 
 def _earlier_returns(logdir: str, frames: int, say: Callable[[str], None]) -> list[float]:
-  """Returns those of the last games so far; says so if they cannot be read."""
+  """Returns the returns of the run's last games; tells the user if they cannot be read."""
   try:
     return csv_files.last_returns(logdir, frames)
   except (OSError, ValueError, KeyError) as e:
@@ -297,7 +297,7 @@ def _earlier_returns(logdir: str, frames: int, say: Callable[[str], None]) -> li
 
 
 def _draw(logdir: str, say: Callable[[str], None]) -> None:
-  """Draws learning_curve.png; no failure of that fails the run."""
+  """Draws learning_curve.png; a failure does not fail the run."""
   try:
     curves.plot_learning_curve(logdir, os.path.join(logdir, 'learning_curve.png'))
   except Exception as e:
@@ -305,7 +305,7 @@ def _draw(logdir: str, say: Callable[[str], None]) -> None:
 
 
 def _summary(row: dict[str, Any], task: Task, settings: Settings, logdir: str, unsaved: str) -> str:
-  """Returns the last line of a run: why it ended, its results, and the command to resume it."""
+  """Returns the run's last line: why it ended, its results, and the command to resume it."""
   games, resumes = row['mean_return_100'], ''
   if task.cluster.is_local and row['environment_frames'] < settings.total_environment_frames:
     resumes = f'; this goes on with it: {resuming.command(logdir, settings.level_name)}'

@@ -1,4 +1,4 @@
-"""What a task reports to the chief, once a second."""
+"""The report that a task sends to the chief once a second."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _REPORT_SECS = 1.0
 
 
 class Reports:
-  """Sends reports of this task, and notices when the run is done.
+  """Collects and sends this task's reports, and notices when the run is done.
 
   Args:
-    task: whose reports these are.
-    graph: with the shared state on ps 0.
-    queue_size: int32 tensor, of the queue that this task sends unrolls to or takes them from.
-    sender: to ps 0.
-    actors: of this task, which know how many environments have crashed; None if it has none.
+    task: this task.
+    graph: the task's graph.
+    queue_size: int32 scalar tensor, unrolls in the queue that this task feeds or reads.
+    sender: sends reports to ps 0.
+    actors: this task's actors, for the number of crashed environments; None if it has none.
   """
 
   def __init__(
@@ -51,10 +51,10 @@ class Reports:
 
   def _clear(self) -> None:
     self._steps, self._wait_secs, self._busy_secs = 0, 0.0, 0.0
-    self._episodes: list[tuple[float, dict[str, Any]]] = []  # When it ended, and the episode.
+    self._episodes: list[tuple[float, dict[str, Any]]] = []  # (time.monotonic() of end, episode).
 
   def add_unroll(self, unroll: dict[str, Any]) -> None:
-    """Takes an actor loop's report of one unroll, see `acting.actor.ActorLoop.run`."""
+    """Adds an actor loop's report of one unroll, see `acting.actor.ActorLoop.run`."""
     with self._lock:
       self._steps += unroll['steps']
       self._wait_secs += unroll['wait_secs']
@@ -63,19 +63,19 @@ class Reports:
       self._episodes += [(now, episode) for episode in unroll['episodes']]
 
   def on_update(self, update: Update) -> None:
-    """Takes the times of one update; see `roles.observers`."""
+    """Adds the wait and busy times of one update; see `roles.observers`."""
     with self._lock:
       self._wait_secs += update.wait_secs
       self._busy_secs += update.busy_secs
 
   def queue_is_full(self) -> bool:
-    """Returns whether the queue of unrolls was full when an actor last looked, a second ago."""
+    """Returns whether an actor found the queue full within the last WAITING_SECS."""
     return time.monotonic() - self._seen_full < WAITING_SECS
 
   def run(self, session: tf.compat.v1.Session, should_stop: Callable[[], bool]) -> None:
     """Sends a report every second until `should_stop` or until the run is done."""
     shared, cluster = self._graph.shared, self._task.cluster
-    sends = cluster.is_local or not cluster.is_chief  # In a cluster the chief knows what it did.
+    sends = cluster.is_local or not cluster.is_chief  # A cluster's chief records its own updates.
     while not should_stop():
       if sends:
         self.send()
@@ -88,7 +88,7 @@ class Reports:
       if cluster.job == 'actor':
         self._look_at_queue(session)
       time.sleep(_REPORT_SECS)
-    if sends:  # The episodes of the last second; they are lost if a peer was lost.
+    if sends:  # Episodes of the last second; they are lost if a peer was lost.
       self.send()
 
   def send(self) -> None:
@@ -99,12 +99,12 @@ class Reports:
     try:
       size = run_within(session, self._queue_size, secs=ANSWER_SECS)
     except tf.errors.DeadlineExceededError:
-      return  # The learner does not answer; ps 0 still tells whether the run is done.
+      return  # The learner does not answer, but ps 0 still shows whether the run is done.
     if size >= self._graph.settings.queue_capacity:
       self._seen_full = time.monotonic()
 
   def _next(self) -> str:
-    """Returns the report since the last one, as JSON."""
+    """Returns the JSON report of the time since the last report."""
     cluster, now = self._task.cluster, time.monotonic()
     with self._lock:
       frames = self._steps * self._graph.settings.num_action_repeats

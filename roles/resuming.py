@@ -1,6 +1,6 @@
-"""Resuming: what a command leaves open is taken from the record of the run in its folder.
+"""Resuming: flags that a command omits are taken from the run's record, run.json.
 
-The record may come from somebody else, so a module that it names is not imported for that alone.
+The record may come from somebody else, so a module is imported only if the command names it too.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from runtime.locks import lock_folder
 from runtime.process import BadInput, RunFailed
 from structs import default_agent_name
 
-# Files that the chief writes beside the checkpoints.
+# Files that the chief writes next to the checkpoints.
 _RECORDS = (
   'run.json', 'run_id', 'cluster.json', 'metrics.csv', 'episodes.csv', 'evaluations.csv',
   'learning_curve.png',
@@ -32,11 +32,11 @@ _RECORDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What a command trains, and where.
+  """The run that a command trains, and its folder.
 
   Attributes:
-    options: the command's options; what it left open is filled in from the run's record.
-    settings: what all tasks of the run agree on.
+    options: the command's options, with omitted flags filled in from the run's record.
+    settings: settings shared by all tasks of the run.
     logdir: the run's folder.
     notices: sentences for the user.
   """
@@ -49,19 +49,19 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class RunLock(Plan):
-  """A `Plan` that is carried out: no other process trains in its folder until `close`."""
+  """A `Plan` whose folder is locked: no other process can train in it until `close`."""
 
   lock: TextIO
 
   def close(self) -> None:
-    """Lets other processes train in the folder."""
+    """Releases the lock on the folder."""
     self.lock.close()
 
 
 def run_folder(settings: Settings, logdir: str) -> str:
-  """Returns where a run is recorded: `logdir`, or if that is empty a folder named after the run.
+  """Returns a run's folder: `logdir`, or if that is empty a folder named after the run.
 
-  Folders of an earlier version do not name the seed; one is used if its run had this seed.
+  Earlier versions left the seed out of the name; such a folder is used if its run had this seed.
   """
   if logdir:
     return logdir
@@ -78,10 +78,10 @@ def _default_folder(settings: Settings) -> str:
 
 
 def as_recorded(options: Options) -> tuple[Options, str]:
-  """Fills in what a command leaves open of the shared flags, from the record in the run's folder.
+  """Fills in the shared flags that a command omits, from the record in the run's folder.
 
   Args:
-    options: of the command; without a `logdir`, the folder is named after the run.
+    options: the command's options; without a `logdir`, the folder is named after the run.
 
   Returns:
     (options, folder).
@@ -94,11 +94,11 @@ def as_recorded(options: Options) -> tuple[Options, str]:
 
 
 def plan(options: Options) -> Plan:
-  """Returns what a command trains; writes nothing.
+  """Returns the plan of a training command; writes nothing.
 
   Raises:
-    BadInput: the environment cannot be made, the folder holds a run of another level or agent or
-      with other spaces, its record is damaged, or --init_from has no weights that fit.
+    BadInput: the environment cannot be made, the folder holds a run with another level, agent or
+      spaces, its record is damaged, or --init_from has no matching weights.
   """
   folder = _folder(options)
   before = _recorded(folder)
@@ -139,14 +139,14 @@ def lock_run_folder(planned: Plan, cluster: Cluster) -> RunLock:
     run_record.write_run_json(planned.logdir, planned.options.all_flags, extra)
   except OSError as e:
     path = os.path.join(planned.logdir, 'run.json')
-    if not os.path.exists(path):  # Nobody could tell what run it is.
+    if not os.path.exists(path):  # A run without any record could not be identified.
       raise RunFailed(f'{path} cannot be written: {e.strerror}') from None
     notices.append(f'{path} cannot be written, this start is not recorded: {e.strerror}')
   return RunLock(planned.options, planned.settings, planned.logdir, notices, lock)
 
 
 def command(folder: str, level_name: str, *flags: str) -> str:
-  """Returns the command that resumes a run on this machine, to be pasted into a shell."""
+  """Returns the shell command that resumes a run on this machine."""
   python = os.path.relpath(sys.executable)
   words = [sys.executable if python.startswith('..') else python]
   words += [sys.argv[0] if sys.argv[0].endswith('experiment.py') else 'experiment.py']
@@ -161,7 +161,7 @@ def _folder(options: Options) -> str:
 
 
 def _settings_in(folder: str) -> dict[str, Any]:
-  """Returns the settings of another run, {} if they cannot be read."""
+  """Returns another run's settings, or {} if they cannot be read."""
   try:
     return record_of(folder).get('settings', {})
   except BadInput:
@@ -169,28 +169,28 @@ def _settings_in(folder: str) -> dict[str, Any]:
 
 
 def _recorded(folder: str) -> dict[str, Any]:
-  """Returns the flags that the run in a folder was last started with, {} without a record."""
+  """Returns the flags of the last start of the run in a folder, or {} without a record."""
   record = record_of(folder)
   flags, settings = record.get('flags', {}), record.get('settings', {})
   if not settings:
     return {}
   recorded = {name: settings[name] for name in config.SHARED_FLAGS if name in settings}
   recorded |= {name: flags[name] for name in config.RESUMED_FLAGS if name in flags}
-  if 'queue_capacity' in flags:  # If it was left open, it follows the batch size of now.
+  if 'queue_capacity' in flags:  # 0 (the default) follows the current batch size.
     recorded['queue_capacity'] = flags['queue_capacity']
   return recorded
 
 
 def _is_open(options: Options, name: str) -> bool:
-  """Returns whether a command leaves a flag out, or gives it the value that stands for "open"."""
+  """Returns whether a command omits a flag or sets it to its "unset" value, such as 'auto'."""
   if name not in options.given:
     return True
-  # --queue_capacity=0 asks for two batches if the capacity of the run is too small.
+  # An explicit --queue_capacity=0 means two batches, for runs whose capacity is too small.
   return name != 'queue_capacity' and options.all_flags[name] == config.OPEN_VALUES.get(name, ())
 
 
 def _taken(options: Options, folder: str, names: tuple[str, ...]) -> dict[str, Any]:
-  """Returns the flags of `names` that a command takes over from the record in a folder."""
+  """Returns the flags among `names` that a command takes from the record in a folder."""
   path = os.path.join(folder, 'run.json')
   taken = {}
   for name, value in _recorded(folder).items():
@@ -209,7 +209,7 @@ def _taken(options: Options, folder: str, names: tuple[str, ...]) -> dict[str, A
 
 
 def _with(options: Options, taken: dict[str, Any]) -> Options:
-  """Returns `options` with the flags that were taken over."""
+  """Returns `options` with the flags taken from the record."""
   shared = {name: value for name, value in taken.items() if name in config.SHARED_FLAGS}
   own = {name: value for name, value in taken.items() if name not in config.SHARED_FLAGS}
   return dataclasses.replace(
@@ -246,7 +246,7 @@ def _check_capacity(options: Options, settings: Settings) -> None:
 def _differences(
   options: Options, settings: Settings, folder: str, before: dict[str, Any], taken: dict[str, Any]
 ) -> list[str]:
-  """Returns sentences: which flags a resumed run keeps that are no defaults, and which change."""
+  """Returns sentences about a resumed run's non-default flags and about flags that change."""
   own = options.all_flags
   fitting = dict(
     agent_name=default_agent_name(settings.observation_shape),
@@ -271,7 +271,7 @@ def _differences(
 
 
 def _other_runs(options: Options, settings: Settings, folder: str) -> list[str]:
-  """Returns a sentence if a new run gets a default folder beside other runs of the same level."""
+  """Returns [sentence] if a new run in a default folder has sibling runs of the same level."""
   if options.logdir:
     return []
   level = settings.level_name

@@ -1,4 +1,4 @@
-"""The life of a task that trains: connect, run the loops, reconnect if a peer was lost, leave."""
+"""The life cycle of a training task: connect, run loops, reconnect after losing a peer, leave."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from runtime.process import POLL_SECS, RunFailed
 from runtime.sessions import Loops, first_line, lost_peer
 from runtime.waiting import wait_for
 
-_LOOPS_SECS = 5.0  # For loops that no file of the run depends on.
-_CLOSING_SECS = 1.0  # For sessions to close before the task deregisters.
-_ALIVE_SECS = 2.0  # Between two signs of life of a task whose loops are ending.
+_LOOPS_SECS = 5.0  # Time for loops to end, unless checkpoints or records depend on them.
+_CLOSING_SECS = 1.0  # Time for sessions to close before the task deregisters.
+_ALIVE_SECS = 2.0  # Interval of reports from a task whose loops are ending.
 
 
 class Role:
-  """A task that has its graph, and lives until the run ends.
+  """Runs a task, whose graph is complete, until the run ends.
 
   Args:
-    task: whose life this is.
-    run_settings: of the run.
-    parts: what it does; at the end they are called in this order.
-    connection: opens its sessions.
+    task: this task.
+    run_settings: settings and first frame count of the run.
+    parts: the parts of this role, called in this order.
+    connection: opens sessions.
   """
 
   def __init__(
@@ -38,10 +38,10 @@ class Role:
     self._parts, self._connection = parts, connection
 
   def run(self) -> None:
-    """Runs the task from its first connection to its end.
+    """Runs the task until the run ends.
 
     Raises:
-      RunFailed: the run cannot go on.
+      RunFailed: the run cannot continue.
     """
     failed = True
     try:
@@ -77,7 +77,7 @@ class Role:
     return False
 
   def _was_done_before(self) -> bool:
-    """Returns whether the resumed checkpoint already has all frames, and asks for the end if so."""
+    """Returns whether the resumed checkpoint already has all frames; if so, requests the end."""
     settings, start_frames = self._run_settings
     total = settings.total_environment_frames
     if start_frames < total:
@@ -86,7 +86,7 @@ class Role:
     return True
 
   def _leave(self, loops: Loops, session: tf.compat.v1.Session) -> None:
-    """Ends the loops, lets the parts save what has to be kept, and deregisters."""
+    """Stops the loops, lets the parts finish, and deregisters."""
     cluster = self._task.cluster
     logging.info('%s leaves: %s', cluster.name, self._task.interrupts.reason)
     self._task.heartbeat.phase('leaving')
@@ -105,14 +105,14 @@ class Role:
         raise RunFailed(f'the last checkpoint could not be written: {first_line(e)}') from e
     finally:
       closing = BackgroundCall(self._connection.close_sessions, session)
-      closing.has_ended(_CLOSING_SECS)  # A session whose peer has gone may never close.
+      closing.has_ended(_CLOSING_SECS)  # A session may never close if its peer has disappeared.
       self._connection.deregister()
       closing.result()
 
   def _wait_for_loops(self, loops: Loops, session: tf.compat.v1.Session) -> None:
-    """Waits for the loops that checkpoints or records depend on, however long they take.
+    """Waits for the loops that checkpoints or records depend on, without a time limit.
 
-    Other loops, such as that of an environment that hangs, are given up after _LOOPS_SECS.
+    Other loops, such as an actor loop whose environment hangs, are abandoned after _LOOPS_SECS.
     """
     loops.join(_LOOPS_SECS)
     lasting = [name for part in self._parts for name in part.lasting_loops]
@@ -131,7 +131,7 @@ class Role:
 
 
 def failure(error: BaseException) -> str:
-  """Returns what went wrong in a loop, in words that a person can act on."""
+  """Returns an error of a loop as a message that the user can act on."""
   if fault := faults.sentence_in(error):
     return fault
   message = getattr(error, 'message', None) or str(error)

@@ -1,4 +1,4 @@
-"""What a task sends: unrolls to a learner's queue, reports to ps 0."""
+"""Sends unrolls to a learner's queue and reports to ps 0."""
 
 from __future__ import annotations
 
@@ -15,33 +15,32 @@ from runtime.shared_state import SharedState
 
 
 class RemoteSessions:
-  """Sessions on the server of another task, as its client.
+  """Opens sessions on the server of another task, as its client.
 
-  Arrays that are fed to a session enter the cluster at that session's server. If an actor fed them
-  to its own, the learner and ps 0 would have to fetch them from the actor, one tensor after
-  another, and would need its address. Through the receiver's server they arrive in one message,
-  and nobody ever connects to an actor.
+  Fed arrays enter the cluster at the session's server. If an actor fed its own server, the learner
+  and ps 0 would need its address and would fetch the tensors from it one by one. Fed to the
+  receiver's server, they arrive in one message, and no task ever connects to an actor.
 
   Args:
-    cluster: with the place of this actor in it.
-    job, task: the other task.
-    tf_graph: what is run there.
+    cluster: the cluster and this actor's index in it.
+    job, task: job and index of the other task.
+    tf_graph: graph of the sessions.
   """
 
   def __init__(self, cluster: Cluster, job: str, task: int, tf_graph: tf.Graph):
     self._target = f'grpc://{cluster.address(f"{job}:{task}")}'
     self._tf_graph, self._config = tf_graph, placement.session_config(cluster)
-    self._config.device_filters[:] = [cluster.device(job, task)]  # No third task is needed.
+    self._config.device_filters[:] = [cluster.device(job, task)]  # Do not wait for other tasks.
     self._opened: list[tf.compat.v1.Session] = []
 
   def open(self) -> tf.compat.v1.Session:
-    """Opens a session; one that was opened before is closed."""
+    """Opens a session and closes the previous one."""
     sessions.close_session(*self.release())
     self._opened = [tf.compat.v1.Session(self._target, self._tf_graph, self._config)]
     return self._opened[0]
 
   def release(self) -> list[tf.compat.v1.Session]:
-    """Returns the sessions that are open; the caller closes them."""
+    """Returns the open sessions; the caller closes them."""
     opened, self._opened = self._opened, []
     return opened
 
@@ -50,8 +49,8 @@ class UnrollSender:
   """Sends unrolls to a learner's queue.
 
   Args:
-    enqueue: into that queue.
-    remote: sessions of the learner's server; None sends through the role's own session.
+    enqueue: enqueues into that queue.
+    remote: sessions on the learner's server; None sends through the role's own session.
   """
 
   def __init__(self, enqueue: EnqueueOp, remote: RemoteSessions | None = None):
@@ -59,11 +58,11 @@ class UnrollSender:
     self._send: Callable[..., Any] | None = None
 
   def open(self, session: tf.compat.v1.Session) -> None:
-    """Prepares to send, on a new session of the role."""
+    """Prepares to send, after the role has opened a new session."""
     self._send = self._enqueue.on(self._remote.open() if self._remote else session)
 
   def send(self, *arrays: Any) -> None:
-    """Sends the flat arrays of an `Unroll` of [N, ...]; waits while the queue is full."""
+    """Sends the flattened arrays of an `Unroll` of [N, ...]; blocks while the queue is full."""
     assert self._send, 'not open'
     self._send(*arrays)
 
@@ -76,9 +75,9 @@ class ReportSender:
   """Registers this task on ps 0 and sends its reports there.
 
   Args:
-    shared: the shared state, in the graph that the reports are sent with.
-    cluster: with this task's place in it.
-    remote: sessions of the server of ps 0; None sends through the role's own session.
+    shared: the shared state, in the graph of the sending sessions.
+    cluster: the cluster and this task's index in it.
+    remote: sessions on the server of ps 0; None sends through the role's own session.
   """
 
   def __init__(self, shared: SharedState, cluster: Cluster, remote: RemoteSessions | None = None):
@@ -86,7 +85,7 @@ class ReportSender:
     self._send: Callable[[str], Any] | None = None
 
   def open(self, session: tf.compat.v1.Session) -> None:
-    """Registers the task and prepares to send, on a new session of the role."""
+    """Registers the task and prepares to send, after the role has opened a new session."""
     at_ps = self._remote.open() if self._remote else session
     self._shared.register(at_ps, self._cluster)
     self._send = at_ps.make_callable(self._shared.send_report, feed_list=[self._shared.report])
@@ -102,9 +101,9 @@ class ReportSender:
 
 
 def actor_senders(graph: Graph) -> tuple[UnrollSender, ReportSender]:
-  """Returns the senders of an actor in a cluster, clients of its learner and of ps 0.
+  """Returns an actor's senders, which are clients of its learner and of ps 0.
 
-  They have a session each, so that a learner that is gone or frozen does not delay the reports.
+  Each has its own session, so that a dead or frozen learner does not delay the reports.
   """
   cluster = graph.cluster
   with tf.Graph().as_default() as learner_graph:

@@ -1,6 +1,6 @@
-"""What the tasks of a run agree on, and what each task has for itself.
+"""The settings that all tasks of a run share, and the options of each task.
 
-Nothing here imports TensorFlow: whatever the user may have to correct is found out before.
+Nothing here imports TensorFlow, so that mistakes of the user are reported before its slow import.
 """
 
 import dataclasses
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
   import environments
 
 _SPACES = ('observation_shape', 'observation_dtype', 'num_actions')
-# Settings that the variables of the network depend on, with `_SPACES` but for the dtype.
+# Settings that determine the network's variables.
 _POLICY = ('agent_name', 'observation_scaling', 'return_normalisation')
 _NETWORK = (*_POLICY, 'observation_shape', 'num_actions')
-# What the earliest runs did, which have no record of it.
-_BEFORE_THERE_WAS_A_CHOICE = {'observation_scaling': 'unit', 'return_normalisation': 'none'}
+# Settings that the earliest runs used but did not record.
+_SETTINGS_OF_EARLIEST_RUNS = {'observation_scaling': 'unit', 'return_normalisation': 'none'}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(config.RunFlags):
-  """What all tasks of a run agree on, with nothing left open, and the spaces of the environment.
+  """The settings that all tasks of a run share, all resolved, and the environment's spaces.
 
   Attributes:
-    observation_shape: of one observation.
-    observation_dtype: numpy's name of its dtype.
+    observation_shape: shape of one observation.
+    observation_dtype: numpy name of the observations' dtype.
     num_actions: number of discrete actions.
   """
 
@@ -47,12 +47,12 @@ class Settings(config.RunFlags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(config.TaskFlags):
-  """What one task has for itself, from its command line.
+  """The options of one task, from its command line.
 
   Attributes:
-    shared: what the tasks of a run have to agree on, as this command line has it.
-    given: names of all flags that the command line gives.
-    all_flags: all flags by name, for the run's record.
+    shared: the command line's values of the flags that all tasks must share.
+    given: names of the flags on the command line.
+    all_flags: values of all flags by name, for the run's record.
   """
 
   shared: config.RunFlags
@@ -61,10 +61,10 @@ class Options(config.TaskFlags):
 
 
 def own_settings(shared: config.RunFlags) -> Settings:
-  """Returns the settings as one command line gives them, with the spaces of the environment.
+  """Resolves the shared flags of a command line and adds the environment's spaces.
 
   Raises:
-    BadInput: the environment cannot be made, or the agent does not take its observations.
+    BadInput: the environment cannot be made, or the agent cannot handle its observations.
   """
   level_name = shared.level_name
   try:
@@ -89,11 +89,11 @@ def own_settings(shared: config.RunFlags) -> Settings:
   )
 
 
-@functools.cache  # A simulator may take long to start.
+@functools.cache  # Simulators may start slowly.
 def _spec(
   level_name: str, num_action_repeats: int, width: int, height: int
 ) -> 'environments.EnvironmentSpec':
-  import environments  # It takes a moment, so the flags are checked first.
+  import environments  # Slow to import, so the flags are checked first.
 
   return environments.environment_spec(level_name, num_action_repeats, width, height)
 
@@ -112,10 +112,10 @@ def _fitting_agent(agent_name: str, level_name: str, observation_shape: tuple[in
 
 
 def announced(settings: Settings, start_frames: int) -> str:
-  """Returns the JSON that the chief sends the other tasks, which they give to `adopted`.
+  """Returns the JSON that the chief sends to the other tasks; `adopted` reads it.
 
   Args:
-    settings: of the run.
+    settings: the run's settings.
     start_frames: environment frames when the chief's session began.
   """
   return json.dumps(
@@ -124,14 +124,14 @@ def announced(settings: Settings, start_frames: int) -> str:
 
 
 def adopted(announcement: Mapping[str, Any], options: Options) -> Settings:
-  """Returns the run's settings after a check that this command line does not contradict them.
+  """Returns the announced settings after checking that this command line does not contradict them.
 
   Args:
-    announcement: the JSON of `announced`, parsed.
-    options: of this task.
+    announcement: parsed JSON from `announced`.
+    options: this task's options.
 
   Raises:
-    BadInput: a flag was given with another value, or the code differs.
+    BadInput: a flag on the command line has another value, or the code version differs.
   """
   if announcement['code_version'] != code_version():
     raise BadInput(
@@ -148,7 +148,7 @@ def adopted(announcement: Mapping[str, Any], options: Options) -> Settings:
 
 
 def code_version() -> str:
-  """Returns a hash of the program's sources, on which the tasks of a run must agree."""
+  """Returns a hash of the program's sources; it must be equal in all tasks of a run."""
   root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
   packages = [
     os.path.dirname(path)
@@ -165,7 +165,7 @@ def code_version() -> str:
 
 
 def derived_seed(*entropy: int) -> int:
-  """Returns a seed of 31 bits that depends on all of the given non-negative integers."""
+  """Returns a 31-bit seed derived from the given non-negative integers."""
   import numpy as np
 
   return int(np.random.SeedSequence(list(entropy)).generate_state(1)[0] >> 1)
@@ -178,12 +178,12 @@ def initial_weights(
 
   Args:
     init_from: RUN, RUN:last, RUN:best or RUN:FRAMES; '' for none.
-    settings: of the new run.
-    folder: of the new run. If it has a checkpoint, the run goes on from that.
-    check: whether TensorFlow reads all of the checkpoint, see `runtime.checkpoints.find`.
+    settings: the new run's settings.
+    folder: the new run's folder. If it has a checkpoint, the run resumes and `init_from` is unused.
+    check: whether TensorFlow reads the whole checkpoint, see `runtime.checkpoints.find`.
 
   Raises:
-    BadInput: there is no such checkpoint, or its network is another one.
+    BadInput: the checkpoint does not exist, or its network differs.
   """
   if not init_from or Checkpoints.exist(folder):
     return None
@@ -219,7 +219,7 @@ def _as_json(settings: Settings) -> dict[str, Any]:
 def _other_network(
   theirs: Mapping[str, Any], ours: Mapping[str, Any], names: tuple[str, ...]
 ) -> list[str]:
-  """Returns the names of settings that make two networks unlike."""
+  """Returns the names of the settings in which two networks differ."""
 
   def network(settings: Mapping[str, Any], name: str) -> Any:
     value = settings.get(name)
@@ -229,17 +229,17 @@ def _other_network(
 
 
 def record_of(folder: str) -> dict[str, Any]:
-  """Returns a folder's run.json, {} if there is none.
+  """Returns a folder's run.json, or {} if the file does not exist.
 
-  Its 'flags' and 'settings' are dicts with the names of this version.
+  Settings in its 'flags' and 'settings' are renamed to their current names.
 
   Raises:
-    BadInput: it is something else, or cannot be read.
+    BadInput: the file is no run record, or cannot be read.
   """
   path = os.path.join(folder, 'run.json')
   try:
     record = run_record.read_run_json(path)
-  except NotADirectoryError:  # Reported where the folder is made.
+  except NotADirectoryError:  # Reported when the folder is created.
     record = {}
   except OSError as e:
     raise BadInput(f'{path} cannot be read: {e.strerror}') from None
@@ -255,16 +255,16 @@ def record_of(folder: str) -> dict[str, Any]:
 
 
 def _recorded_settings(folder: str) -> dict[str, Any]:
-  """Returns the settings of the run in a folder as JSON has them, {} if none are recorded."""
+  """Returns the recorded settings of the run in a folder as JSON values, or {}."""
   recorded = record_of(folder).get('settings', {})
-  return {**_BEFORE_THERE_WAS_A_CHOICE, **recorded} if recorded else {}
+  return {**_SETTINGS_OF_EARLIEST_RUNS, **recorded} if recorded else {}
 
 
 def check_same_run(folder: str, settings: Settings, *more_names: str) -> None:
-  """Checks that a folder's run has the same agent and spaces, and the same values of `more_names`.
+  """Checks that a folder's run has the same agent and spaces, and equal settings `more_names`.
 
   Raises:
-    BadInput: naming the setting and both values.
+    BadInput: a setting differs; the message has its name and both values.
   """
   ours, theirs = _as_json(settings), _recorded_settings(folder)
   names = tuple(name for name in (*_POLICY, *_SPACES) if name in theirs)

@@ -1,4 +1,4 @@
-"""Sizes of a run's weights and unrolls, from its graph alone: `--mode=sizes`, to plan a cluster."""
+"""Computes the sizes of a run's weights and unrolls from its graph (`--mode=sizes`)."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -9,21 +9,21 @@ from runtime import cluster, process
 if TYPE_CHECKING:
   import tensorflow as tf
 
-# Slots per weight: both moments of Adam; mean square and momentum of RMSProp.
+# Optimizer slots per weight: Adam's two moments; RMSProp's mean square and momentum.
 SLOTS = {'adam': 2, 'rmsprop': 2}
 
 
 def sizes(settings: Settings, envs_per_actor: int, num_actors: int) -> dict[str, Any]:
-  """Returns what the tasks of a run hold and send.
+  """Returns the sizes of what a run's tasks store and send, for planning a cluster.
 
   Args:
-    settings: of the run.
+    settings: the run's settings.
     envs_per_actor: environments per actor loop.
     num_actors: actor loops per actor task.
 
   Returns:
-    weight_bytes (trained weights), slot_bytes (the optimizer's slots of all weights), unroll_bytes
-    (one unroll as it is sent), the two arguments, and the settings unroll_length (agent steps),
+    A dict of weight_bytes (trained weights), slot_bytes (all optimizer slots), unroll_bytes (one
+    unroll as sent), envs_per_actor, num_actors, and the settings unroll_length (agent steps),
     num_action_repeats, batch_size, sample_reuse and sync_learners.
   """
   tf = process.import_tensorflow()

@@ -1,4 +1,4 @@
-"""What every part of a role knows of its task: its place, its options, its server, its end."""
+"""A training task: its index in the cluster, options, server, heartbeat and requests to end."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from runtime.unresponsive import UnresponsiveTasks
 
 
 class Task:
-  """A task that trains. It has a server, unless training is local.
+  """A training task; it starts a server unless training is local.
 
   Args:
-    cluster: with this task's place in it.
-    options: of this task alone.
-    interrupts: by which it hears of the end.
-    say: function of a sentence about tasks that do not respond; None writes to the log.
+    cluster: the cluster and this task's index in it.
+    options: this task's options.
+    interrupts: requests to end.
+    say: shows a sentence about unresponsive tasks to the user; None writes to the log.
 
   Attributes:
     cluster, options, interrupts: as given.
-    unresponsive: the tasks that do not respond to this one.
+    unresponsive: tasks that do not respond to this one.
     heartbeat: phases of the loops, state file and watchdog.
-    config: of its sessions.
-    target: of its sessions: its server's, or '' in local training.
+    config: tf.compat.v1.ConfigProto of the sessions.
+    target: target of the sessions: this task's server, or '' in local training.
   """
 
   def __init__(

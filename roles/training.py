@@ -1,4 +1,4 @@
-"""A run in one place: local training, a learner and an actor, each from its settings to its loops.
+"""Builds and runs each kind of training task: local training, a learner, an actor.
 
 IMPALA (Espeholt et al. 2018, arXiv 1802.01561). `train` shows all of local training.
 """
@@ -33,29 +33,29 @@ from runtime.process import Interrupts
 
 v1 = tf.compat.v1
 
-# Flags of the chief that its evaluations are played with.
+# Flags that the chief passes on to its evaluations.
 _EVALUATION_FLAGS = ('eval_protocol', 'test_num_episodes', 'deterministic', 'max_episode_frames')
 
 
 def run(
   cluster: Cluster, options: Options, interrupts: Interrupts, lock: RunLock | None = None
 ) -> None:
-  """Runs local training, a learner or an actor to its end.
+  """Runs local training, a learner or an actor until the run ends.
 
   Args:
-    cluster: with this task's place in it.
-    options: of this task.
-    interrupts: by which it is told to end.
-    lock: the chief's, on the run's folder.
+    cluster: the cluster and this task's index in it.
+    options: this task's options.
+    interrupts: requests to end.
+    lock: the chief's lock on the run's folder; None in other tasks.
 
   Raises:
     BadInput: the command line contradicts the run or this machine.
-    RunFailed: the run cannot go on.
+    RunFailed: the run cannot continue.
   """
   writer = open_writer(lock) if lock else None
   task = Task(cluster, options, interrupts, writer.message if writer else None)
   run_settings = chief_settings(task, lock) if lock else announced_settings(task)
-  if run_settings is None:  # Told to stop meanwhile.
+  if run_settings is None:  # Stopped before the settings were known.
     return
   with _seeded_graph(cluster, run_settings):
     if lock and writer:
@@ -67,24 +67,24 @@ def run(
 
 
 def train(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWriter) -> None:
-  """Trains in this process; in a cluster, is the chief, the first learner, which has no actors.
+  """Runs local training, or in a cluster the chief: the first learner, without actors.
 
   Args:
-    task: that trains.
-    run_settings: what is trained, and the frames so far.
-    lock: on the run's folder.
-    writer: of the run's records.
+    task: this task.
+    run_settings: settings and first frame count of the run.
+    lock: lock on the run's folder.
+    writer: writes the run's records.
   """
   cluster, options, interrupts = task.cluster, task.options, task.interrupts
   (settings, start_frames), logdir = run_settings, lock.logdir
-  # The agent, with its weights and counters on the parameter servers if there are any.
+  # The agent; its weights and counters are on the parameter servers, if any.
   graph = wiring.Graph(settings, cluster)
-  # The learner: unrolls wait in a queue, and each batch of them makes an update.
+  # The learner: each batch of unrolls from its queue becomes one update.
   unrolls = graph.unroll_queue(max(0, cluster.task))
   devices = wiring.learner_devices(cluster, options.learner_devices, settings.batch_size)
   learner = wiring.LearnerSide(graph, unrolls, devices)
   actors = None
-  if cluster.is_local:  # Actors: each steps a batch of environments and enqueues its unrolls.
+  if cluster.is_local:  # Actors: each steps a batch of environments and enqueues the unrolls.
     environments = wiring.create_environments(settings, cluster, options, start_frames)
     actors = wiring.ActorSide(graph, environments, options.dynamic_batching)
   report_sender = ReportSender(graph.shared, cluster)
@@ -104,7 +104,8 @@ def train(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWrite
   checkpointer = Checkpointer(
     checkpoints, options.save_checkpoint_secs, records, task.heartbeat, interrupts.is_set
   )
-  origin = initial_weights(options.init_from, settings, logdir, check=True)  # It may be gone now.
+  # Checked again, since the checkpoint may have been deleted in the meantime.
+  origin = initial_weights(options.init_from, settings, logdir, check=True)
   initializer = VariableInitializer(
     graph.shared,
     'local' if cluster.is_local else run_id(logdir),
@@ -113,7 +114,7 @@ def train(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWrite
     v1.report_uninitialized_variables(v1.global_variables()),
     checkpoints.restore,
   )
-  # All parts run on one session, until the frames are reached.
+  # All parts share one session and run until the last frame.
   wait = ExpectedWaits(cluster, settings.sync_learners, task.unresponsive, reports.queue_is_full)
   observers = [records, end_of_run, Evaluator(evaluations, checkpointer), checkpointer]
   parts: list[Part] = [
@@ -129,7 +130,7 @@ def train(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWrite
 
 
 def learn(task: Task, run_settings: RunSettings) -> None:
-  """Is a learner that is not the chief: queue and updates, without records or checkpoints."""
+  """Runs a learner other than the chief: queue and updates, without records or checkpoints."""
   cluster, settings = task.cluster, run_settings.settings
   graph = wiring.Graph(settings, cluster)
   devices = wiring.learner_devices(cluster, task.options.learner_devices, settings.batch_size)
@@ -147,7 +148,7 @@ def learn(task: Task, run_settings: RunSettings) -> None:
 
 
 def act(task: Task, run_settings: RunSettings) -> None:
-  """Is an actor: steps environments, and sends their unrolls to the queue of one learner."""
+  """Runs an actor: steps environments and sends their unrolls to the queue of one learner."""
   cluster, options, settings = task.cluster, task.options, run_settings.settings
   graph = wiring.Graph(settings, cluster)
   unrolls = graph.unroll_queue(cluster.learner_of_actor)
@@ -179,7 +180,7 @@ def _evaluations(
 
 @contextlib.contextmanager
 def _seeded_graph(cluster: Cluster, run_settings: RunSettings) -> Iterator[None]:
-  """Makes a new TensorFlow graph the default one; its seed depends on the task."""
+  """Makes a new TensorFlow graph the default graph, with a seed that depends on the task."""
   place = max(0, cluster.task) + (10_000 if cluster.job == 'actor' else 0)
   with tf.Graph().as_default():
     tf.compat.v1.set_random_seed(derived_seed(run_settings.settings.seed, place))

@@ -1,7 +1,8 @@
-"""The graph of a task: agent, counters and shared state in every role, and its two sides.
+"""Builds the TensorFlow graph of a task.
 
-`Graph` is what every role builds first; `ActorSide` plays and `LearnerSide` learns, and a queue of
-unrolls on the learner lies between them. Local training has both sides in one graph.
+Every role builds a `Graph` first: agent, weights, counters and shared state. Actors add an
+`ActorSide` and learners a `LearnerSide`; the learner's queue of unrolls connects them. Local
+training has both sides in one graph.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from runtime.cluster import Cluster
 from runtime.process import BadInput
 from runtime.shared_state import SharedState
 
-_MOST_ENVIRONMENTS_TO_MERGE = 4  # A loop; more than these fill a batch of inference alone.
+# Loops with more environments than this fill an inference batch without dynamic batching.
+_MOST_ENVIRONMENTS_TO_MERGE = 4
 
 
 class UnrollQueue(NamedTuple):
   """The queue of single unrolls on a learner.
 
   Attributes:
-    queue: of flat unrolls.
-    specs: the `Unroll` of tf.TensorSpec that an element has.
+    queue: an element is one unroll, flattened by tf.nest.
+    specs: `Unroll` of tf.TensorSpec, the structure of an element.
   """
 
   queue: tf.queue.FIFOQueue
@@ -41,19 +43,22 @@ class UnrollQueue(NamedTuple):
 
 
 class Graph:
-  """What every role builds first, in the same order and under the same names.
+  """The variables and shared state of a run.
+
+  Every role creates them in the same order and under the same names.
 
   Args:
     settings: `roles.settings.Settings`.
     cluster: `runtime.cluster.Cluster`.
 
   Attributes:
-    agent: what is trained; `weights` hold the values of its trainable variables.
+    agent: the trained agent. Its trainable variables have no values of their own; `weights` holds
+      them.
     weights: `sliced_weights.SlicedWeights`, one slice on each parameter server.
     counters: `optimizers.Counters`.
-    advantage_scale: `advantage_scale.AdvantageScale`, or None where advantages are not scaled.
+    advantage_scale: `advantage_scale.AdvantageScale`, or None if advantages are not scaled.
     shared: `runtime.shared_state.SharedState`.
-    num_learners_per_update: how many learners' batches make one update.
+    num_learners_per_update: number of learners whose gradients are summed for one update.
   """
 
   def __init__(self, settings: Settings, cluster: Cluster):
@@ -77,7 +82,7 @@ class Graph:
     self.shared = SharedState(cluster)
 
   def unroll_queue(self, learner_task: int) -> UnrollQueue:
-    """Returns the `UnrollQueue` of a learner; its actors and the learner itself share it."""
+    """Returns the `UnrollQueue` of a learner; all tasks that call this share one queue."""
     specs = actor.unroll_specs(
       self.agent,
       self.settings,
@@ -95,7 +100,11 @@ class Graph:
     return UnrollQueue(queue, specs)
 
   def local_agent(self, precision: str = 'float32') -> tuple[Any, Callable[[], tf.Operation]]:
-    """A copy of the agent on this task's device, and the function that copies the weights."""
+    """Returns a copy of the agent on this task's device, and a function that updates its weights.
+
+    Args:
+      precision: dtype of the torso's arithmetic, see `nets.Agent`.
+    """
     settings = self.settings
     return nets.local_copy(
       self.agent,
@@ -115,12 +124,12 @@ def create_environments(
 
   Args:
     settings: `roles.settings.Settings`.
-    cluster: `runtime.cluster.Cluster`, with this task's place in it.
+    cluster: `runtime.cluster.Cluster`; the index of this task goes into the seeds.
     options: `roles.settings.Options`.
-    start_frames: environment frames when this process began, so that seeds differ after a resume.
+    start_frames: environment frames when this process began; a resumed run gets other seeds.
 
   Returns:
-    A list of `environments.FlowEnvironment`.
+    A list of `environments.FlowEnvironment`, one per actor loop.
   """
   return [
     environments.create_environment(
@@ -140,8 +149,9 @@ class ActorSide:
 
   Args:
     graph: `Graph`.
-    batches: of `create_environments`, one for each loop.
-    dynamic_batching: 'true', 'false' or 'auto', whether loops share one batch of inference.
+    batches: from `create_environments`, one for each loop.
+    dynamic_batching: whether loops share one inference batch: 'true', 'false', or 'auto' (if each
+      loop has few environments).
 
   Attributes:
     loops: list of `actor.ActorLoop`.
@@ -156,7 +166,7 @@ class ActorSide:
       self.loops = [self._loop(*a, batch) for a, batch in zip(agents, batches, strict=True)]
 
   def _agents(self, merge):
-    """(agent, `actor.Refresh` of its weights) for each loop."""
+    """Returns (agent, `actor.Refresh` of its weights) for each loop."""
     num_actors = len(self._batches)
     few = num_actors > 1 and self._batches[0].num_envs <= _MOST_ENVIRONMENTS_TO_MERGE
     if not (merge == 'true' or (merge == 'auto' and few)):
@@ -187,32 +197,33 @@ class ActorSide:
     )
 
   def crashes(self) -> int:
-    """Returns how many environments were rebuilt so far."""
+    """Returns how many environments have been rebuilt after a crash."""
     return sum(batch.crashes for batch in self._batches)
 
   def close(self) -> None:
-    """Ends the environments."""
+    """Closes the environments."""
     for batch in self._batches:
       batch.close()
 
 
 class LearnerSide:
-  """The learner of this process: queue, batches, update.
+  """The learner of this process: queue, batches and update.
 
   Args:
     graph: `Graph`.
-    queue: `UnrollQueue` that it takes batches from.
-    devices: of the towers.
+    queue: `UnrollQueue` to dequeue batches from.
+    devices: device names, one tower on each.
 
   Attributes:
-    queue_size, close_queue: operations on the queue.
+    queue_size: int32 scalar tensor, unrolls in the queue.
+    close_queue: operation that closes the queue and cancels pending enqueues.
     loop: `learner.LearnerLoop`.
     update: dict of tensors, see `learner.build_update`.
-    optimizer: tf.compat.v1.train.Optimizer of the slices of the weights.
+    optimizer: tf.compat.v1.train.Optimizer of the weight slices.
     sync_optimizer: tf.compat.v1.train.SyncReplicasOptimizer, or None if each learner updates alone.
-    sync_ops: `optimizers.SyncOps` of it, or None.
-    learning_rate, entropy_cost: float32 scalars, those of the frames so far.
-    device_names: of the towers, for people.
+    sync_ops: `optimizers.SyncOps` of `sync_optimizer`, or None.
+    learning_rate, entropy_cost: float32 scalar tensors, their values at the current frame count.
+    device_names: the towers' devices as text, such as 'GPU:0, GPU:1'.
   """
 
   def __init__(self, graph: Graph, queue: UnrollQueue, devices: list[str]):
@@ -251,7 +262,10 @@ class LearnerSide:
     self.sync_ops = optimizers.SyncOps(self.sync_optimizer) if self.sync_optimizer else None
 
   def _after_application(self, graph):
-    """The values' scale follows their statistics; one learner sees to it, where several update."""
+    """Returns a function that builds PopArt's rescaling of the value layer, or None.
+
+    If learners update independently, only the first one rescales.
+    """
     if not graph.agent.value_scale or (
       graph.num_learners_per_update == 1 and graph.cluster.task > 0
     ):
@@ -259,21 +273,21 @@ class LearnerSide:
     return lambda: graph.agent.rescale_values(graph.weights)
 
   def whole_weights(self) -> sliced_weights.UnslicedVariables:
-    """`sliced_weights.UnslicedVariables` on this task, for who saves checkpoints."""
+    """Returns the weights and slots as `sliced_weights.UnslicedVariables`, for checkpoints."""
     with tf.device(self._cluster.own_device + '/cpu:0'):
       return self._weights.unsliced(self.optimizer)
 
 
 def learner_devices(cluster: Cluster, names: list[str], batch_size: int) -> list[str]:
-  """Where the towers of this task run: the named devices, else every GPU, else the CPU.
+  """Returns the devices of the towers: the named ones, else every GPU, else the CPU.
 
   Args:
     cluster: `runtime.cluster.Cluster`.
-    names: list of device names, --learner_devices; may be empty.
-    batch_size: unrolls that are shared out over them.
+    names: device names from --learner_devices; may be empty.
+    batch_size: number of unrolls per batch, which is split evenly over the devices.
 
   Raises:
-    BadInput: there is no such device here, or the batch cannot be split evenly.
+    BadInput: this task has no such device, or the batch cannot be split evenly.
   """
   here = [d.name.rpartition('device:')[2] for d in tf.config.list_physical_devices()]
   gpus = [f'/device:{name}' for name in here if name.startswith('GPU')]
