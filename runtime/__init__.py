@@ -1,5 +1,5 @@
-"""The ground a role stands on; knows no agent, loss or environment.
+"""The runtime of all roles: processes, clusters, sessions, checkpoints. Knows no agent or loss.
 
-From the bottom up: process, cluster, placement, peers, sessions, shared_state, checkpoints,
+Modules from the bottom up: process, cluster, placement, peers, sessions, shared_state, checkpoints,
 heartbeat.
 """

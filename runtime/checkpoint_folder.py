@@ -1,7 +1,7 @@
-"""Which checkpoints a folder has: the list, TensorFlow's record, and the files themselves.
+"""The checkpoints in a folder: the list (checkpoints.json), TensorFlow's record, and the files.
 
-Nothing here needs TensorFlow. A checkpoint consists of an index file and data files; its name is
-theirs without the endings. Only the process that holds the lock of the folder changes anything.
+Works without TensorFlow. A checkpoint consists of an index file and data files, which share a name
+and differ in their endings. Only the process that holds the folder's lock changes anything.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from common import files
 from runtime.process import RunFailed
 
 LIST = 'checkpoints.json'
-RECORD = 'checkpoint'  # TensorFlow's own record of the newest one.
+RECORD = 'checkpoint'  # TensorFlow's own record of the newest checkpoint.
 PREFIX = 'model.ckpt'
 _MADE_IN, _DAMAGED = '.saving-', 'damaged-'
 _OURS = re.compile(re.escape(PREFIX) + r'-(\d+)(?:-\d+)?')
 _PART = re.compile(r'(.+)\.(index|data-\d+-of-\d+)')
-# What TensorFlow, and earlier versions of this module, leave behind if killed while writing.
+# Files that TensorFlow and earlier versions of this module leave behind if killed while writing.
 _HALF_WRITTEN = re.compile(
   rf'{re.escape(PREFIX)}.*\.tempstate\d+|{RECORD}\.tmp\w+|{re.escape(LIST)}\.new'
 )
@@ -36,10 +36,10 @@ class Saved(NamedTuple):
   """A checkpoint on disk.
 
   Attributes:
-    name: of its files, without their endings.
-    frames, updates: environment frames and updates that it was trained for.
-    mean_return_100: mean raw return of the last 100 games before it; None if there were fewer or if
-      it is not known.
+    name: name of its files, without their endings.
+    frames, updates: environment frames and updates trained so far.
+    mean_return_100: mean raw return of the last 100 games; None if there were fewer or if it is not
+      known.
     for_ever: whether it is never deleted (--keep_checkpoint_every_frames).
   """
 
@@ -54,10 +54,9 @@ class Found(NamedTuple):
   """The checkpoints in a folder.
 
   Attributes:
-    written: the entries of the list, whether their files exist or not; None if there is no readable
-      list.
-    whole: names of the checkpoints all of whose files exist, the newest last.
-    torn: names of checkpoints with an index only, or on the list with data only.
+    written: entries of the list, whether or not their files exist; None without a readable list.
+    whole: names of the complete checkpoints, newest last.
+    torn: names of incomplete checkpoints: those with only an index, or listed with only data.
     problem: why the list cannot be used, or ''.
   """
 
@@ -68,7 +67,7 @@ class Found(NamedTuple):
 
 
 def look(folder: str) -> Found:
-  """Returns the checkpoints in a folder; none if the folder does not exist.
+  """Returns the checkpoints in a folder; a missing folder has none.
 
   Raises:
     RunFailed: the folder cannot be read.
@@ -96,24 +95,24 @@ def look(folder: str) -> Found:
 def _in_order(
   whole: Sequence[str], written: Sequence[Saved] | None, named: Sequence[str]
 ) -> list[str]:
-  """Returns the names of whole checkpoints, the newest last.
+  """Returns the names of complete checkpoints, newest last.
 
   Args:
     whole: names in any order.
     written: entries of the list, or None.
-    named: names in TensorFlow's record, the newest last.
+    named: names in TensorFlow's record, newest last.
   """
   listed = [saved.name for saved in written or ()]
   updates = {saved.name: saved.updates for saved in written or ()}
   last = updates[listed[-1]] if listed else -1
   unlisted = sorted((name for name in whole if name not in updates), key=_updates)
-  # One with more updates than all on the list was saved by a process that was then killed.
+  # Unlisted ones with more updates than all listed ones are from a process that was then killed.
   older = [name for name in unlisted if _updates(name) <= last]
   newer = [name for name in unlisted if _updates(name) > last]
   order = [*older, *(name for name in listed if name in whole), *newer]
   newest = named[-1] if named else None
   if newest in order and newest != (listed or [None])[-1]:
-    # It was saved but not listed, or a person made it the newest, to go on from there.
+    # It was saved but not listed, or the user made it the newest to resume from it.
     order.remove(newest)
     order.append(newest)
   return order
@@ -125,12 +124,12 @@ def _updates(name: str) -> int:
 
 
 def is_whole(path: str) -> bool:
-  """Returns whether all files of a checkpoint exist."""
+  """Returns whether all files of the checkpoint exist."""
   return os.path.basename(path) in look(os.path.dirname(path)).whole
 
 
 def parts_of(path: str) -> list[str]:
-  """Returns the paths of the files of a checkpoint, the index first.
+  """Returns the paths of the checkpoint's files, the index first.
 
   Raises:
     RunFailed: the folder cannot be read.
@@ -163,7 +162,7 @@ def read_file(path: str) -> bytes:
 
 
 def _named_by_tensorflow(folder: str, there: Iterable[str]) -> list[str]:
-  """Returns the names in TensorFlow's record, the newest last, without importing TensorFlow."""
+  """Returns the names in TensorFlow's record, newest last, without importing TensorFlow."""
   if RECORD not in there:
     return []
   try:
@@ -177,7 +176,7 @@ def _named_by_tensorflow(folder: str, there: Iterable[str]) -> list[str]:
 
 
 def _read_list(folder: str, there: Iterable[str]) -> tuple[list[Saved] | None, str]:
-  """Returns (the entries of the list or None, why the list cannot be used or '')."""
+  """Returns (entries of the list or None, why the list cannot be used or '')."""
   if LIST not in there:
     return None, ''
   try:
@@ -204,12 +203,12 @@ def write_list(folder: str, checkpoints: Sequence[Saved], best: Saved | None) ->
   """Writes the list of checkpoints.
 
   Args:
-    folder: of the run.
-    checkpoints: the newest last.
-    best: the best among them, or None.
+    folder: the run's folder.
+    checkpoints: entries, newest last.
+    best: the best entry, or None.
 
   Raises:
-    OSError: it cannot be written.
+    OSError: the list cannot be written.
   """
   content = {
     'best': best.name if best else None,
@@ -219,7 +218,7 @@ def write_list(folder: str, checkpoints: Sequence[Saved], best: Saved | None) ->
 
 
 def free_name(folder: str, updates: int) -> str:
-  """Returns a name for a new checkpoint that no other has; raises OSError of the folder."""
+  """Returns an unused name for a new checkpoint; raises OSError if the folder is unreadable."""
   taken = {part[1] for name in files.names(folder) if (part := _PART.fullmatch(name))}
   name, number = f'{PREFIX}-{updates}', 2
   while name in taken:
@@ -229,7 +228,7 @@ def free_name(folder: str, updates: int) -> str:
 
 @contextlib.contextmanager
 def made_apart(folder: str) -> Iterator[str]:
-  """Yields a new folder in which a checkpoint is written before it is published."""
+  """Yields a new temporary folder in which to write a checkpoint before `publish`."""
   made = tempfile.mkdtemp(prefix=_MADE_IN, dir=folder)
   try:
     yield made
@@ -238,19 +237,19 @@ def made_apart(folder: str) -> Iterator[str]:
 
 
 def publish(folder: str, made: str) -> None:
-  """Syncs the files of a checkpoint to disk, then moves them into the folder of the run.
+  """Syncs the files of a checkpoint to disk, then moves them into the run's folder.
 
   Args:
-    folder: of the run.
-    made: folder of `made_apart` with the files of this checkpoint only.
+    folder: the run's folder.
+    made: temporary folder from `made_apart` with the files of this checkpoint only.
 
   Raises:
-    OSError: it failed; the other checkpoints are unchanged.
+    OSError: a file cannot be moved; the other checkpoints are unchanged.
   """
   parts = sorted(os.listdir(made), key=lambda part: part.endswith('.index'))
   for part in parts:
     files.sync(os.path.join(made, part))
-  for part in parts:  # The index last.
+  for part in parts:  # The index comes last.
     os.rename(os.path.join(made, part), os.path.join(folder, part))
   files.sync_folder(folder)
 
@@ -262,23 +261,23 @@ def write_record(folder: str, name: str) -> None:
 
 
 def delete(path: str) -> None:
-  """Deletes a checkpoint that is no longer on the list, its index first."""
-  with contextlib.suppress(OSError, RunFailed):  # A file too many does no harm.
+  """Deletes the files of a checkpoint that is no longer on the list, the index first."""
+  with contextlib.suppress(OSError, RunFailed):  # A leftover file does no harm.
     for part in parts_of(path):
       os.remove(part)
 
 
 def set_aside(path: str) -> str:
-  """Moves a damaged checkpoint into a folder of its own, or gives a damaged list another name.
+  """Moves a damaged checkpoint into its own folder, or renames a damaged list.
 
   Args:
-    path: of the checkpoint or the list.
+    path: path of the checkpoint or the list.
 
   Returns:
-    The name of that folder or file.
+    The name of the new folder or file.
 
   Raises:
-    RunFailed: it cannot be moved.
+    RunFailed: a file cannot be moved.
   """
   folder, own = os.path.split(path)
   there, new, number = _names(folder), _DAMAGED + own, 2
@@ -290,7 +289,7 @@ def set_aside(path: str) -> str:
       os.rename(path, target)
     else:
       os.mkdir(target)
-      for part in reversed(parts_of(path)):  # The index last, so a kill leaves at most that.
+      for part in reversed(parts_of(path)):  # Index last: if killed, at most the index is left.
         os.rename(part, os.path.join(target, os.path.basename(part)))
     files.sync_folder(folder)
   except OSError as e:
@@ -299,7 +298,7 @@ def set_aside(path: str) -> str:
 
 
 def tidy(folder: str) -> None:
-  """Removes what a killed process has left half written, and sets a damaged list aside.
+  """Removes files that a killed process left half written, and renames a damaged list.
 
   Raises:
     RunFailed: the folder cannot be read or changed.
@@ -327,7 +326,7 @@ def tidy(folder: str) -> None:
 
 
 def _remove_data_without_index(folder: str, found: Found) -> None:
-  """Removes what a process left that was killed while it deleted or published a checkpoint."""
+  """Removes files of a process that was killed while deleting or publishing a checkpoint."""
   known = {*found.whole, *found.torn}
   for name in _names(folder):
     part = _PART.fullmatch(name)
@@ -337,7 +336,7 @@ def _remove_data_without_index(folder: str, found: Found) -> None:
 
 
 def _remove_made(made: str) -> None:
-  """Removes a folder of `made_apart`, unless it is a symbolic link or has folders in it."""
+  """Removes a folder of `made_apart`, unless it is a symbolic link or contains folders."""
   with contextlib.suppress(OSError):
     for name in [] if os.path.islink(made) else os.listdir(made):
       os.remove(os.path.join(made, name))

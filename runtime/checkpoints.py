@@ -1,6 +1,6 @@
-"""Checkpoints: weights, optimizer slots and counters of a run, on the disk of its chief.
+"""Checkpoints: weights, optimizer slots and counters of a run, on its chief's disk.
 
-checkpoints.json lists those that are kept, with their mean returns; `runtime.checkpoint_folder`
+checkpoints.json lists the kept checkpoints with their mean returns; `runtime.checkpoint_folder`
 handles the files.
 """
 
@@ -30,7 +30,7 @@ _LAST, _BEST = 'last', 'best'
 
 
 class Unsliced(Protocol):
-  """Variables whose values are in slices, see `learning.sliced_weights.UnslicedVariables`."""
+  """Interface of `learning.sliced_weights.UnslicedVariables`."""
 
   sliced: Any
   variables: Any
@@ -39,22 +39,22 @@ class Unsliced(Protocol):
 
 
 class Gone(RunFailed):
-  """A checkpoint was deleted while it was read, by a run that still trains."""
+  """A run in training deleted a checkpoint while it was read."""
 
 
 class Checkpoints:
   """Saves and restores the global variables of the default graph on the disk of this task.
 
-  A sharded saver would let each parameter server write to its own disk, so this one is unsharded.
+  The saver is unsharded: with sharding, each parameter server would write to its own disk.
 
   Args:
-    logdir: folder.
-    device: of the task that reads and writes.
-    whole: the sliced weights in one piece; None if no variable is sliced.
-    **kept: which checkpoints are kept, see `runtime.kept_checkpoints.Kept`.
+    logdir: the run's folder.
+    device: device of the task that reads and writes.
+    whole: the unsliced weights and slots; None if no variable is sliced.
+    **kept: which checkpoints to keep, see `runtime.kept_checkpoints.Kept`.
 
   Attributes:
-    variables: what is saved, by name.
+    variables: saved variables by name.
     is_due: see `Kept.is_due`.
 
   Raises:
@@ -67,7 +67,7 @@ class Checkpoints:
     self._logdir, self._lock = logdir, threading.Lock()
     self._gather, self._scatter = (whole.gather, whole.scatter) if whole else ((), ())
     with tf.device(device + '/cpu:0' if device else '/cpu:0'):
-      # TensorFlow deletes none, since it would go by age only.
+      # TensorFlow would delete by age only, so it must not delete any.
       self.variables = saved_variables(whole)
       self._saver = tf.compat.v1.train.Saver(self.variables, sharded=False, max_to_keep=0)
     # Name of the checkpoint with the current values of the variables.
@@ -78,21 +78,21 @@ class Checkpoints:
   def save(
     self, session: tf.compat.v1.Session, updates: int, mean_return_100: float | None = None
   ) -> Saved:
-    """Writes a checkpoint named by the number of updates, and deletes those that are not kept.
+    """Writes a checkpoint named by the number of updates, and deletes those not to be kept.
 
-    Its files are moved into the folder once all of them are on disk; then it is listed, and only
-    then others are deleted.
+    Its files are moved into the folder once all are on disk. Then it is listed, and after that
+    others are deleted.
 
     Args:
-      session: with the variables.
-      updates: how many updates they have had.
+      session: session of the variables.
+      updates: number of updates so far.
       mean_return_100: see `Saved`.
 
     Returns:
       The checkpoint.
 
     Raises:
-      SaveFailed: it cannot be written.
+      SaveFailed: the checkpoint cannot be written.
     """
     with self._lock, session.graph.as_default():  # The default graph differs in each thread.
       if not self._is_saved(updates):
@@ -102,12 +102,12 @@ class Checkpoints:
       return self._kept.saved[-1]
 
   def _is_saved(self, updates: int) -> bool:
-    """Returns whether the newest checkpoint is up to date: no update has been made since."""
+    """Returns whether the newest checkpoint has all updates."""
     newest = self._kept.saved[-1] if self._kept.saved else None
     return bool(newest) and newest.name == self._current and newest.updates == int(updates)
 
   def _write(self, session: tf.compat.v1.Session, updates: int) -> None:
-    """Writes a checkpoint, and adds it to the list in memory."""
+    """Writes a checkpoint and adds it to the list in memory."""
     made = ''
     try:
       name = checkpoint_folder.free_name(self._logdir, updates)
@@ -134,12 +134,12 @@ class Checkpoints:
 
   @staticmethod
   def exist(logdir: str) -> bool:
-    """Returns whether `logdir` has a whole checkpoint; without TensorFlow."""
+    """Returns whether `logdir` has a complete checkpoint; works without TensorFlow."""
     return Checkpoints.latest(logdir) is not None
 
   @staticmethod
   def latest(logdir: str) -> str | None:
-    """Returns the path of the newest whole checkpoint in `logdir`, or None; without TensorFlow.
+    """Returns the path of the newest complete checkpoint or None; works without TensorFlow.
 
     Raises:
       RunFailed: the folder cannot be read.
@@ -149,21 +149,21 @@ class Checkpoints:
 
   @staticmethod
   def shapes(path: str) -> dict[str, list[int]]:
-    """Returns {variable name: shape} of a checkpoint."""
+    """Returns {variable name: shape} for a checkpoint."""
     import tensorflow as tf
 
     return tf.train.load_checkpoint(path).get_variable_to_shape_map()
 
   @staticmethod
   def first_values(path: str, variables: Sequence[tf.Variable]) -> dict[tf.Tensor, np.ndarray]:
-    """Returns what to feed to the initializers of variables, so that they begin as in a checkpoint.
+    """Returns a feed_dict that makes the initializers use the values of a checkpoint.
 
     Args:
-      path: of the checkpoint.
-      variables: of a graph.
+      path: path of the checkpoint.
+      variables: variables of a graph.
 
     Raises:
-      BadInput: the checkpoint cannot be read, or does not have these variables.
+      BadInput: the checkpoint cannot be read or lacks one of the variables.
     """
     import tensorflow as tf
 
@@ -190,7 +190,7 @@ def saved_variables(whole: Unsliced | None = None) -> dict[str, tf.Variable]:
   """Returns the variables that a checkpoint of the default graph holds, by name.
 
   Args:
-    whole: `sliced_weights.UnslicedVariables` of the sliced weights, or None.
+    whole: `sliced_weights.UnslicedVariables`, or None if no variable is sliced.
   """
   import tensorflow as tf
 
@@ -200,10 +200,10 @@ def saved_variables(whole: Unsliced | None = None) -> dict[str, tf.Variable]:
 
 
 def listed(logdir: str) -> list[Saved]:
-  """Returns the whole checkpoints in `logdir`, the newest last.
+  """Returns the complete checkpoints in `logdir`, newest last.
 
-  TensorFlow reads the frames and updates of those that are not on the list: a run of an earlier
-  version has no list, and a process may be killed between saving and listing.
+  Frames and updates of unlisted checkpoints are read with TensorFlow: a run of an earlier version
+  has no list, and a process may be killed between saving and listing.
 
   Raises:
     RunFailed: the folder cannot be read.
@@ -218,7 +218,7 @@ def listed(logdir: str) -> list[Saved]:
     reason = damage(path)
     try:
       checkpoints += [] if reason else [_looked_into(path)]
-    except Exception as e:  # Of TensorFlow: its run may just have deleted it.
+    except Exception as e:  # From TensorFlow; the run may just have deleted the checkpoint.
       reason = _reason(e)
     if reason and is_whole(path):
       logging.warning('%s is left out: %s', path, reason)
@@ -228,14 +228,14 @@ def listed(logdir: str) -> list[Saved]:
 def take_over(logdir: str) -> str | None:
   """Cleans up the checkpoints of a folder for a chief that holds its lock.
 
-  Removes what killed processes have left half written. Sets damaged checkpoints that are newer than
-  the newest readable one aside, and a damaged list, each with a warning.
+  Removes half-written files of killed processes. Moves away damaged checkpoints newer than the
+  newest readable one, and a damaged list, with a warning for each.
 
   Returns:
     The path of the newest readable checkpoint; None if there is no checkpoint.
 
   Raises:
-    BadInput: there are checkpoints, but all are damaged.
+    BadInput: all checkpoints are damaged.
     RunFailed: the folder cannot be read or changed.
   """
   checkpoint_folder.tidy(logdir)
@@ -259,7 +259,7 @@ def take_over(logdir: str) -> str | None:
       newest,
     )
   if not found.whole and found.written is None:
-    # So that a missing list means from now on that it was lost.
+    # From now on, a missing list means that it was lost.
     with contextlib.suppress(OSError):
       checkpoint_folder.write_list(logdir, [], None)
   return newest
@@ -271,10 +271,10 @@ def _none_can_be_read(logdir: str, useless: Mapping[str, str]) -> str:
 
 
 def damage(path: str) -> str:
-  """Reads all of a checkpoint with TensorFlow's checks; returns why it cannot be used, or ''.
+  """Reads a whole checkpoint with TensorFlow's checksums; returns why it is unusable, or ''.
 
   Raises:
-    RunFailed: the disk cannot be read, which says nothing about the checkpoint.
+    RunFailed: the disk cannot be read; the checkpoint may be good.
   """
   for part in checkpoint_folder.parts_of(path):
     try:
@@ -298,7 +298,7 @@ def damage(path: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-  """Returns what TensorFlow's error says about a file, on one line."""
+  """Returns TensorFlow's message about a file as one line."""
   text = getattr(error, 'message', None) or str(error)
   if 'Read less bytes than requested' in text:
     return 'it is cut off'
@@ -320,12 +320,12 @@ def find(logdir: str, choice: str, asked: str, check: bool = False) -> str | Non
   Args:
     logdir: folder with checkpoints.
     choice: see `is_choice`.
-    asked: what the user wrote, for messages.
-    check: whether to read all of it; for 'last', damaged ones are then skipped with a warning.
+    asked: the user's words, for messages.
+    check: whether to read the whole checkpoint; 'last' then skips damaged ones with a warning.
 
   Raises:
-    BadInput: there is no such checkpoint, or it is damaged; the message lists those that exist.
-    Gone: it was deleted meanwhile.
+    BadInput: the checkpoint does not exist or is damaged; the message lists the existing ones.
+    Gone: the checkpoint was deleted while it was read.
     RunFailed: the folder cannot be read.
   """
   if choice == _LAST:
@@ -360,7 +360,7 @@ def _newest_to_use(logdir: str, asked: str) -> str | None:
 
 
 def _damage_that_stays(path: str) -> str:
-  """Returns `damage`; raises Gone if the checkpoint was deleted meanwhile."""
+  """Returns `damage(path)`; raises Gone if the checkpoint was deleted in the meantime."""
   reason = damage(path)
   if reason and not is_whole(path):
     raise Gone(f'{path} was deleted before it could be read')
@@ -376,5 +376,5 @@ def _looked_into(path: str) -> Saved:
 
 
 def _load_tensorflow() -> None:
-  if 'tensorflow' not in sys.modules:  # Without its own lines around a message of ours.
+  if 'tensorflow' not in sys.modules:  # Hides TensorFlow's loading messages.
     import_tensorflow()

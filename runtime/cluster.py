@@ -1,4 +1,4 @@
-"""Who is who in a run: the tasks, their addresses, and who needs whom; without TensorFlow."""
+"""The tasks of a run, their addresses, and which tasks need which; works without TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from common.cluster_names import JOBS as JOBS
 
 
 class Cluster(NamedTuple):
-  """The host lists of a run and this task's place in it; job '' is local training.
+  """The host lists of a run, and the job and index of this task.
 
   Attributes:
     ps, learner, actor: 'host:port' of every task.
-    job: 'ps', 'learner', 'actor' or ''.
-    task: index into the job's hosts; a spare actor has an index beyond them.
-    visible_gpus: the CUDA_VISIBLE_DEVICES that this task has to set; None if it keeps its own.
+    job: 'ps', 'learner', 'actor', or '' for local training.
+    task: index into the job's hosts; spare actors have indices beyond the list.
+    visible_gpus: value for CUDA_VISIBLE_DEVICES; None leaves the variable unchanged.
   """
 
   ps: tuple[str, ...]
@@ -42,11 +42,11 @@ class Cluster(NamedTuple):
 
   @property
   def is_spare(self) -> bool:
-    """Whether this is an actor that is not listed; the other tasks need no address of it."""
+    """Whether this is an unlisted actor, whose address other tasks do not know."""
     return self.job == 'actor' and self.task >= len(self.actor)
 
   def address(self, name: str) -> str:
-    """Returns 'host:port' of a task 'job:index'; a spare actor takes any free port."""
+    """Returns the 'host:port' of task 'job:index'; a spare actor uses any free port."""
     if self.is_spare and name == self.name:
       return 'localhost:0'
     job, task = name.split(':')
@@ -63,23 +63,23 @@ class Cluster(NamedTuple):
 
   @property
   def state_device(self) -> str:
-    """Where the shared state of the run is: the CPU of the first parameter server."""
+    """Device of the run's shared state: the CPU of the first parameter server."""
     return self.device('ps', 0) + ('' if self.is_local else '/cpu:0')
 
   @property
   def learner_of_actor(self) -> int:
-    """The learner that this actor feeds: actors are assigned to learners round robin."""
+    """Index of the learner that this actor feeds; actors are assigned round robin."""
     return self.task % len(self.learner)
 
   @property
   def actors_of_learners(self) -> list[list[str]]:
-    """Names of the actors that feed each learner, a list for each."""
+    """For each learner, the names of the listed actors that feed it."""
     step = len(self.learner)
     return [[f'actor:{a}' for a in range(i, len(self.actor), step)] for i in range(step)]
 
   @property
   def peers(self) -> list[str]:
-    """Names of the tasks that this one cannot work without."""
+    """Names of the tasks that this task needs."""
     if self.is_local or self.job == 'ps':
       return []
     names = [f'ps:{i}' for i in range(len(self.ps))]

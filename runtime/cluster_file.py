@@ -1,4 +1,4 @@
-"""cluster.json in the folder of a run: its addresses while it trains, for actors that join it."""
+"""cluster.json in a run's folder: addresses of its tasks, for actors that join while it trains."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NAME = 'cluster.json'
 
 
 def write(folder: str, cluster: Cluster) -> None:
-  """Writes the addresses of the tasks; the chief does, and calls `remove` at the end.
+  """Writes the addresses of the tasks; called by the chief, which calls `remove` at the end.
 
   Args:
-    folder: of the run.
-    cluster: whose addresses.
+    folder: the run's folder.
+    cluster: the cluster to write.
   """
   path = os.path.join(folder, _NAME)
   text = json.dumps({job: getattr(cluster, job) for job in JOBS})
@@ -31,7 +31,7 @@ def write(folder: str, cluster: Cluster) -> None:
 
 
 def remove(folder: str) -> None:
-  """Removes the file, since the run is over and no actor can join it."""
+  """Removes the file at the end of the run, so that no actor tries to join."""
   path = os.path.join(folder, _NAME)
   try:
     with contextlib.suppress(FileNotFoundError):
@@ -41,13 +41,13 @@ def remove(folder: str) -> None:
 
 
 def read(folder: str) -> dict[str, list[str]]:
-  """Reads the addresses of the run that trains in a folder.
+  """Reads the addresses of the cluster that is training in a folder.
 
   Returns:
     {'ps': list of 'host:port', 'learner': .., 'actor': ..}.
 
   Raises:
-    BadInput: no run of a cluster is under way there.
+    BadInput: no cluster is training there.
   """
   path = os.path.join(folder, _NAME)
   try:

@@ -21,7 +21,7 @@ _EXAMPLE = (
 
 
 class Given(NamedTuple):
-  """The flags of these names; lists of 'host:port'. What is left out is [], '' or -1."""
+  """Values of the flags of the same names; unset flags are [], '' or -1."""
 
   ps_hosts: list[str]
   learner_hosts: list[str]
@@ -34,22 +34,22 @@ class Given(NamedTuple):
   logdir: str = ''
 
 
-_NUM_PLACES = 5  # The first fields of `Given`, which say what this task is.
+_NUM_PLACES = 5  # The first fields of `Given`, which define the hosts and this task.
 
 
 def read(source: str, given: Given, environ: Mapping[str, str]) -> Cluster:
-  """Returns the cluster and this task's place in it; changes nothing.
+  """Returns the cluster and this task's index in it, without side effects.
 
   Args:
-    source: the value of --cluster. 'auto' reads TF_CONFIG if it is set (flags beside it have to
-      agree), a Slurm step if neither TF_CONFIG nor a flag is set, and else the flags. 'run' reads
-      the folder `given.logdir` of a run that is under way, for a spare actor.
-    given: the flags.
+    source: value of --cluster. 'auto' reads TF_CONFIG if it is set (flags must agree with it), a
+      Slurm step if neither TF_CONFIG nor a flag is set, and otherwise the flags. 'run' is for spare
+      actors and reads cluster.json of the run that is training in `given.logdir`.
+    given: values of the flags.
     environ: environment variables.
 
   Raises:
-    BadInput: in one sentence.
-    RunFailed: the port that follows from Slurm's job id is taken.
+    BadInput: the source is incomplete, malformed or contradictory.
+    RunFailed: the port derived from Slurm's job id is taken.
   """
   if source == 'auto':
     has_flags = any(given[:4]) or given.task != -1
@@ -126,7 +126,7 @@ def _from_tf_config(given: Given, environ: Mapping[str, str]) -> Cluster:
   jobs = {name: jobs.get(name, []) for name in JOBS}
   _check_flags_agree(given, jobs, job, task, 'TF_CONFIG')
   labels: dict[str, str] = {name: f'TF_CONFIG: cluster.{name}' for name in JOBS}
-  # A cluster manager may start a task before the names of the others resolve.
+  # A cluster manager may start a task before the host names of the others resolve.
   return _checked(
     jobs, job, task, labels, 'TF_CONFIG: task.index=', True, spare_actors=given.spare_actors
   )
@@ -141,7 +141,7 @@ def _from_slurm(given: Given, environ: Mapping[str, str]) -> Cluster:
   cluster = _checked(jobs, job, task, labels, 'SLURM_PROCID=')
   try:
     check_port(cluster.address(cluster.name))
-  except BadInput as e:  # The user did not choose the port, and it may become free.
+  except BadInput as e:  # Not the user's mistake: the port was derived and may become free.
     raise RunFailed(f'{e}, and follows from SLURM_JOB_ID: another job has other ports') from None
   return cluster._replace(visible_gpus=slurm.visible_gpus(environ, step, job, *numbers))
 
@@ -166,15 +166,15 @@ def _checked(
   may_come_later: bool = False,
   spare_actors: int = 0,
 ) -> Cluster:
-  """Returns the cluster after a check of its addresses and of this task's place.
+  """Returns the cluster after checking its addresses and this task's index.
 
   Args:
     jobs: 'host:port' of every task by job.
     own_job, task: this task.
-    labels: by job, what an error calls the source of its addresses.
+    labels: for each job, the name of the source of its addresses in error messages.
     task_label: the same for `task`.
-    may_come_later: whether names of hosts need not resolve yet.
-    spare_actors: actors that may join beyond those of `jobs`.
+    may_come_later: whether host names may resolve later.
+    spare_actors: how many actors may join in addition to the listed ones.
   """
   seen: dict[str, str] = {}
   for job, hosts in jobs.items():

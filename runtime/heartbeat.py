@@ -1,4 +1,4 @@
-"""Signs of life of a task: the phase of each of its loops, its state file, and a watchdog."""
+"""A task's heartbeat: the phase of each of its loops, its state file, and a watchdog."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from runtime.cluster import Cluster
 from runtime.process import EXIT_FAILURE, WAITING_SECS
 from runtime.unresponsive import UnresponsiveTasks
 
-STATE_SECS = 2.0  # Between two rewrites of a task's state file.
-# If the heartbeat is late by more than this, its process was suspended (Ctrl-Z, SIGSTOP).
+STATE_SECS = 2.0  # Interval between rewrites of a task's state file.
+# A heartbeat that is later than this means that the process was suspended (Ctrl-Z, SIGSTOP).
 _SUSPENDED_SECS = 5.0
 
 # Returns why a loop is expected to wait for others in a phase, or ''.
@@ -28,7 +28,7 @@ ExpectedWait = Callable[[str], str]
 
 
 class _LoopPhase(NamedTuple):
-  """The phase of one loop, when it began (time.monotonic()), and its `ExpectedWait`."""
+  """The phase of one loop, its start (time.monotonic()), and the loop's `ExpectedWait`."""
 
   phase: str
   since: float
@@ -41,14 +41,14 @@ def _never(phase: str) -> str:
 
 
 class Heartbeat:
-  """Tracks the phase of each loop of a task, writes the state file, and ends a task that is stuck.
+  """Tracks the phase of each loop of a task, writes the state file, and ends a stuck task.
 
   Args:
-    cluster: with this task's place in it.
-    unresponsive: the tasks that do not respond to this one.
-    state_dir: folder of the state file, or '' for none.
-    watchdog_secs: a loop that stays in a working phase for longer, without an expected wait, ends
-      the process; 0 = never.
+    cluster: the cluster and this task's index in it.
+    unresponsive: tasks that do not respond to this one.
+    state_dir: folder of the state file; '' writes none.
+    watchdog_secs: the process ends if a loop stays in one phase for longer, unless the wait is
+      expected; 0 = never.
   """
 
   WORKING = ('refresh', 'unroll', 'enqueue', 'update', 'save')
@@ -65,7 +65,7 @@ class Heartbeat:
     self._loops: dict[str, _LoopPhase] = {}
     self._lock = threading.Lock()
     self._started = time.time()
-    self._last_waits: dict[str, float] = {}  # Loop -> when it last had an expected wait.
+    self._last_waits: dict[str, float] = {}  # Loop -> time of its last expected wait.
     self._logged, self._looked = 0.0, time.monotonic()
     self._facts: dict[str, Any] = {
       'frames_per_sec': None,
@@ -73,7 +73,7 @@ class Heartbeat:
       'last_error': '',
     }
     self._path = os.path.join(state_dir, f'{cluster.job or "local"}-{max(0, cluster.task)}.json')
-    self._write_error = ''  # Why the state file could not be written the last time.
+    self._write_error = ''  # Why the last write of the state file failed.
     if state_dir:
       with contextlib.suppress(OSError):  # `write` logs why the folder cannot be used.
         os.makedirs(state_dir, exist_ok=True)
@@ -81,35 +81,35 @@ class Heartbeat:
     threading.Thread(target=self._live, daemon=True, name='heartbeat').start()
 
   def update(self, **facts: Any) -> None:
-    """Sets facts of the state file.
+    """Sets entries of the state file.
 
-    These are frames_per_sec, environment_frames, last_error, no_answer ({task: Unix time since
-    when}); and of a chief logdir, mean_return_100, the wait fractions, and trouble (what is not on
-    disk).
+    All tasks have frames_per_sec, environment_frames, last_error and no_answer ({task: Unix time of
+    its last answer}). The chief also has logdir, mean_return_100, the wait fractions, and trouble
+    (what could not be written to disk).
     """
     self._facts.update(facts)
 
   def enter(self, loop: str, phase: str, expected_wait: ExpectedWait = _never) -> None:
-    """Records that the named loop begins a phase."""
+    """Records that a loop enters a phase."""
     with self._lock:
       self._loops[loop] = _LoopPhase(phase, time.monotonic(), expected_wait)
 
   def entering(self, loop: str, expected_wait: ExpectedWait = _never) -> Callable[[str], None]:
-    """Returns `enter` of one loop, a function of the phase.
+    """Returns `enter` bound to one loop: a function of the phase.
 
     Args:
-      loop: its name.
-      expected_wait: says why being stuck in a phase is expected; see `ExpectedWait`.
+      loop: name of the loop.
+      expected_wait: returns why being stuck in a phase is expected; see `ExpectedWait`.
     """
     return lambda phase: self.enter(loop, phase, expected_wait)
 
   def clear(self) -> None:
-    """Forgets the phases of all loops, before new ones start."""
+    """Forgets the phases of all loops; called before new loops start."""
     with self._lock:
       self._loops.clear()
 
   def phase(self, phase: str) -> None:
-    """Records the phase of the task as a whole, while no loop runs."""
+    """Records the phase of the whole task, while no loop is running."""
     with self._lock:
       self._loops = {'task': _LoopPhase(phase, time.monotonic(), _never)}
 
@@ -123,7 +123,7 @@ class Heartbeat:
         self._unresponsive.suspended(late_secs)
       self.update(no_answer=self._unresponsive.announce_changes())
       self.write()
-      self._looked = time.monotonic()  # Time spent on a slow disk or a peer is no suspension.
+      self._looked = time.monotonic()  # Time spent on a slow disk or peer is not a suspension.
       time.sleep(STATE_SECS)
 
   def write(self) -> None:
@@ -147,13 +147,13 @@ class Heartbeat:
       files.write_whole(self._path, json.dumps(state), durable=False)
     except OSError as e:
       error = e.strerror or str(e)
-    if error and error != self._write_error:  # Once: the file is written every two seconds.
+    if error and error != self._write_error:  # Log once, not every two seconds.
       logging.warning('cannot write the state file %s: %s', self._path, error)
     self._write_error = error
 
   def _watch(self, now: float, was_suspended: bool) -> None:
     with self._lock:
-      if was_suspended:  # No loop could make progress meanwhile.
+      if was_suspended:  # No loop could make progress during the suspension.
         self._loops = {name: loop._replace(since=now) for name, loop in self._loops.items()}
       loops = dict(self._loops)
     for name, (phase, since, expected_wait) in loops.items():
@@ -164,7 +164,7 @@ class Heartbeat:
       if reason:
         self._last_waits[name] = now
       elif now - self._last_waits.get(name, since) < self._watchdog_secs:
-        continue  # After a peer has come back, the loop needs some time.
+        continue  # The loop needs some time to continue after a peer has returned.
       else:
         self.die(
           f'{self._cluster.name}: {name} made no progress for {stuck_secs:.0f} s in phase {phase} '
@@ -176,7 +176,7 @@ class Heartbeat:
         self._logged = now
 
   def die(self, reason: str) -> NoReturn:
-    """Ends the process at once with exit code 1; the reason is its last line."""
+    """Ends the process at once with exit code 1 and prints the reason."""
     self.update(last_error=reason)
     self.write()
     logging.error(reason)

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept: the newest, the best, and those that are never deleted."""
+"""Selects the checkpoints to keep: the newest, the best, and those that are never deleted."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Kept:
   """The list of a folder's checkpoints, in memory and on disk.
 
   Args:
-    folder: of the run.
-    checkpoints: those that exist, the newest last.
+    folder: the run's folder.
+    checkpoints: existing checkpoints, newest last.
     written: the list on disk, see `checkpoint_folder.Found`.
-    keep: how many of the newest are kept; the best one of all is kept as well.
-    keep_every_frames: environment frames between those that are never deleted; 0: all may be.
-    in_use: returns whether a checkpoint (by name) is being read, so that it must stay.
+    keep: number of newest checkpoints to keep; the best one is kept as well.
+    keep_every_frames: environment frames between checkpoints that are never deleted; 0 = none.
+    in_use: returns whether a checkpoint (by name) is being read and must not be deleted.
 
   Attributes:
-    saved: the checkpoints that are kept, the newest last.
+    saved: kept checkpoints, newest last.
 
   Raises:
     SaveFailed: the list on disk is out of date and cannot be written.
@@ -52,16 +52,16 @@ class Kept:
     self.saved: list[Saved] = []
     latest = max((saved.updates for saved in written or ()), default=-1)
     for saved in checkpoints:
-      # Without a list it is not known which were to stay, so all do. An earlier checkpoint that is
-      # not on the list was about to be deleted.
+      # Without a list, all checkpoints are kept, since it is unknown which were to be deleted. An
+      # unlisted checkpoint older than the list's newest was about to be deleted.
       is_new = saved not in (written or ()) and saved.updates > latest
       to_stay = written is None or (is_new and self.is_due(saved.frames))
       self.saved.append(saved._replace(for_ever=saved.for_ever or to_stay))
-    if self.saved != (written or []):  # No list, or the last process was killed.
+    if self.saved != (written or []):  # There was no list, or the last process was killed.
       self._write(self.saved)
 
   def is_due(self, frames: int) -> bool:
-    """Returns whether a checkpoint to be kept for ever is due at this number of frames."""
+    """Returns whether a checkpoint at this number of frames must never be deleted."""
     return self._is_due_after(self.saved, frames)
 
   def _is_due_after(self, checkpoints: Sequence[Saved], frames: int) -> bool:
@@ -69,20 +69,20 @@ class Kept:
     return bool(self._every) and frames // self._every > before // self._every
 
   def add(self, new: Saved) -> None:
-    """Adds a checkpoint whose files exist; `settle` then writes the list."""
+    """Adds a checkpoint whose files exist; call `settle` next to write the list."""
     self.saved.append(new)
 
   def settle(self, mean_return_100: float | None = None) -> None:
-    """Writes the list and TensorFlow's record, then deletes the checkpoints that are not kept.
+    """Writes the list and TensorFlow's record, then deletes the checkpoints not to be kept.
 
     Args:
-      mean_return_100: of the newest; None if it is not known, or known already.
+      mean_return_100: mean return of the newest checkpoint; None if unknown or already stored.
 
     Raises:
-      SaveFailed: they cannot be written; nothing was deleted, and it can be tried again.
+      SaveFailed: the list cannot be written; nothing was deleted, and the call can be repeated.
     """
     *before, new = self.saved
-    earlier = [saved for saved in before if saved.updates == new.updates]  # The same, saved before.
+    earlier = [saved for saved in before if saved.updates == new.updates]  # Same values as `new`.
     others = [saved for saved in before if saved not in earlier]
     for_ever = any(saved.for_ever for saved in [new, *earlier])
     for_ever = for_ever or self._is_due_after(others, new.frames)

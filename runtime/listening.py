@@ -1,7 +1,7 @@
-"""Restricts who may connect to a task's server.
+"""Restricts which hosts can connect to a task's server.
 
-TensorFlow's server listens on every interface without any authentication, and has no option to
-change that. So its socket is changed after it is created, before the server answers.
+TensorFlow's server listens on every interface without authentication, and has no option to change
+that. So its socket is changed after creation, before the server answers.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from runtime.cluster import Cluster
 
 
 def restrict(cluster: Cluster, port: int) -> None:
-  """Closes the port of an actor; limits a cluster on one machine to the loopback interface.
+  """Closes an actor's port; limits a cluster on one machine to the loopback interface.
 
-  Other ports stay as they are. If the system refuses, a warning says so.
+  Other ports are unchanged. Logs a warning if the system refuses the change.
 
   Args:
-    cluster: with this task's place in it.
-    port: at which this task's server listens.
+    cluster: the cluster and this task's index in it.
+    port: port of this task's server.
   """
   if cluster.job == 'actor':
     closed, risk = _change_listeners(port, _close), 'nobody needs to connect to an actor'
@@ -45,10 +45,10 @@ def _keep_to_loopback(listener: socket.socket) -> None:
 
 
 def _change_listeners(port: int, change: Callable[[socket.socket], None]) -> bool:
-  """Calls `change` with each listening socket, then ends connections that other hosts made before.
+  """Calls `change` with each listening socket, then closes connections that other hosts have made.
 
   Returns:
-    Whether there were such sockets and all could be changed.
+    True if there were listening sockets and all could be changed.
   """
   done = []
   with contextlib.ExitStack() as stack:

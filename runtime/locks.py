@@ -1,4 +1,4 @@
-"""Locks on folders and outputs, so that one process at a time writes them."""
+"""Locks on folders and outputs, so that only one process at a time writes them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from absl import logging
 from common import files
 from runtime.process import BadInput, RunFailed
 
-# Errors of NFS without its lock daemon, Lustre without -o flock, and some FUSE file systems.
+# Errors of file systems without locks: NFS without lock daemon, Lustre without -o flock, some FUSE.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-# Errors of a disk that cannot be written at all, so that another --logdir would not help.
+# Errors of a full or broken disk, where another --logdir would not help.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
 
 
@@ -25,14 +25,14 @@ def lock_folder(path: str, flag: str) -> TextIO:
   """Creates a folder and locks it for this process.
 
   Args:
-    path: of the folder.
-    flag: that names it, for messages.
+    path: path of the folder.
+    flag: the flag that names the folder, for messages.
 
   Returns:
     The open lock file; closing it releases the lock.
 
   Raises:
-    BadInput: it cannot be written, or another process holds it.
+    BadInput: the folder cannot be written, or another process holds the lock.
     RunFailed: the disk is full or broken.
   """
   return _locked(
@@ -44,9 +44,9 @@ def lock_output(path: str, what: str, flag: str) -> TextIO:
   """Locks an output of a run, such as its export, for this process.
 
   Args:
-    path: of the run's folder.
+    path: path of the run's folder.
     what: the output, such as 'export'.
-    flag: that names the folder, for messages.
+    flag: the flag that names the folder, for messages.
 
   Returns:
     The open lock file; closing it releases the lock.
@@ -60,13 +60,13 @@ def lock_output(path: str, what: str, flag: str) -> TextIO:
 
 @contextlib.contextmanager
 def alone(folder: str, name: str) -> Iterator[None]:
-  """Excludes other processes that call this with the same folder, which wait meanwhile.
+  """Holds an exclusive lock on a folder; other processes that call this wait.
 
   Has no effect if the file system has no locks.
 
   Args:
-    folder: to lock.
-    name: of a file in it that is locked instead if folders cannot be, as on NFS.
+    folder: folder to lock.
+    name: name of a file in it to lock if folders cannot be locked, as on NFS.
 
   Raises:
     OSError: the folder cannot be read.
@@ -112,7 +112,7 @@ def _locked(path: str, name: str, flag: str, sentence: str) -> TextIO:
   if is_held:
     holder = holder.split()[0] if holder else 'unknown'
     raise BadInput(sentence.format(flag=flag, path=path, holder=holder))
-  with contextlib.suppress(OSError):  # On a full disk the lock holds without naming its holder.
+  with contextlib.suppress(OSError):  # On a full disk, the lock works but does not name its holder.
     file.truncate(0)
     file.write(f'{os.getpid()} {socket.gethostname()} {_start_time(os.getpid())}')
     file.flush()

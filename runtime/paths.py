@@ -1,4 +1,4 @@
-"""Paths in flags: `~` and environment variables are expanded, and they must be on this machine."""
+"""Paths in flags: expands `~` and environment variables, and refuses paths of other machines."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from runtime.process import BadInput
 
 
 def local(flag: str, text: str) -> str:
-  """Returns the path that a flag means.
+  """Returns a flag's value as an expanded local path.
 
   Args:
-    flag: its name with dashes, for messages.
-    text: its value; '' stays ''.
+    flag: the flag's name with dashes, for messages.
+    text: the flag's value; '' stays ''.
 
   Raises:
-    BadInput: it is not a path on this machine, or not one that TensorFlow can read.
+    BadInput: the path is not on this machine, or TensorFlow cannot read such paths.
   """
   given = f'{flag}={text}'
   if scheme := re.match(r'([A-Za-z][A-Za-z0-9+.-]*)://', text):

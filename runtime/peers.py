@@ -19,8 +19,8 @@ from runtime.process import BadInput
 from runtime.waiting import WaitTimedOut, wait_for
 
 # With these options the server cancels the calls of a client whose host vanished, as it does for a
-# client that was killed. Otherwise a call that waits for a token or for gradients would take those
-# of the next connection.
+# killed client. Otherwise such a call, waiting for a token or for gradients, would take the ones
+# meant for the client's next connection.
 _KEEPALIVE = {
   (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
   (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): 4,
@@ -28,14 +28,14 @@ _KEEPALIVE = {
   (socket.IPPROTO_TCP, socket.TCP_KEEPCNT): 3,
   (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT): 10_000,
 }
-LAST_UPDATES_SECS = 10.0  # For the other learners to leave, before the last checkpoint.
+LAST_UPDATES_SECS = 10.0  # Time for the other learners to leave before the last checkpoint.
 
 
 def check_resolves(flag: str, address: str) -> None:
-  """Checks that the host name of 'host:port' resolves on this machine.
+  """Checks that the host name in 'host:port' resolves on this machine.
 
   Raises:
-    BadInput: it does not; the message names the flag.
+    BadInput: the name does not resolve; the message names the flag.
   """
   host = address.rpartition(':')[0].strip('[]')
   try:
@@ -50,7 +50,7 @@ def check_port(address: str) -> None:
   """Checks that a port of this machine is free.
 
   Raises:
-    BadInput: a process listens there; the message names it if the system tells.
+    BadInput: a process listens on it; the message names the process if known.
   """
   port = int(address.rsplit(':', 1)[1])
   try:
@@ -64,7 +64,7 @@ def check_port(address: str) -> None:
 
 
 def give_up_lost_clients(port: int) -> None:
-  """Makes connections that this process accepts at a port end when the client's host vanishes."""
+  """Makes connections accepted at a port end when the client's host vanishes."""
   for listener in own_sockets():
     is_listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if is_listening and listener.getsockname()[1] == port:
@@ -73,28 +73,28 @@ def give_up_lost_clients(port: int) -> None:
 
 
 class Connections:
-  """The TCP connections of this process, including those of libraries.
+  """The TCP connections of this process, including connections opened by libraries.
 
-  TCP alone takes up to 20 minutes to give up on a host that has vanished. Until then it retransmits
-  at intervals of up to half the time since the loss, even if the host is back by then.
-  TCP_USER_TIMEOUT is late if this host itself is off the network (35 s with Linux 6.18).
+  By default TCP gives up on a vanished host after up to 20 minutes. Until then its retransmissions
+  become rare (up to half the time since the loss), even if the host has returned. TCP_USER_TIMEOUT
+  acts late if this host itself is off the network (35 s with Linux 6.18).
   """
 
   def __init__(self):
     self._looked = time.monotonic()
-    # Inode of a socket -> since when something that it has sent is unacknowledged.
+    # Inode of a socket -> time since which data that it sent is unacknowledged.
     self._waits: dict[int, float] = {}
 
   def close_dead(self, secs: float) -> int:
     """Closes connections to hosts that have not acknowledged sent data for `secs`.
 
-    The host of a suspended process does acknowledge. To be called more often than every `secs`.
+    The host of a suspended process still acknowledges. Must be called more often than every `secs`.
 
     Returns:
-      How many were closed.
+      The number of closed connections.
     """
     now, waits, lost = time.monotonic(), {}, set()
-    if now - self._looked > secs:  # This process was suspended, and may just have sent something.
+    if now - self._looked > secs:  # This process was suspended, and may just have sent data.
       self._waits = {}
     self._looked = now
     connected = [(_peer_of(s), s) for s in own_sockets()]
@@ -113,7 +113,7 @@ class Connections:
 
 
 def own_sockets() -> list[socket.socket]:
-  """Returns duplicates of the TCP sockets of this process, which the caller closes."""
+  """Returns duplicates of this process's TCP sockets; the caller closes them."""
   found: list[socket.socket] = []
   for fd in map(int, os.listdir('/proc/self/fd')):
     with contextlib.suppress(OSError):
@@ -126,7 +126,7 @@ def own_sockets() -> list[socket.socket]:
 
 
 def _as_socket(fd: int) -> socket.socket:
-  """Returns the socket of a file descriptor; OSError if it is none, which closes the descriptor."""
+  """Wraps a file descriptor as a socket; if it is not one, closes it and raises OSError."""
   try:
     return socket.socket(fileno=fd)
   except OSError:
@@ -144,7 +144,7 @@ def _peer_of(connection: socket.socket) -> tuple[str, int] | None:
 
 
 def _quiet_secs(connection: socket.socket) -> float:
-  """Returns the seconds since the other end last acknowledged something (tcpi_last_ack_recv)."""
+  """Returns the seconds since the other end's last acknowledgement (tcpi_last_ack_recv)."""
   info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
   return struct.unpack_from('I', info, 56)[0] / 1000
 
@@ -154,13 +154,13 @@ def _unacknowledged_bytes(connection: socket.socket) -> int:
 
 
 def is_up(address: str, timeout_secs: float = 2.0) -> bool:
-  """Returns whether somebody listens at 'host:port'."""
+  """Returns whether a process listens at 'host:port'."""
   host, port = address.rsplit(':', 1)
   return ports.accepts(host.strip('[]'), int(port), timeout_secs)
 
 
 def missing_peers(cluster: Cluster, names: Iterable[str]) -> list[str]:
-  """Returns those of the named tasks that do not listen, as 'ps:0 at localhost:8000'."""
+  """Returns the named tasks that do not listen, as texts such as 'ps:0 at localhost:8000'."""
   return _peers(cluster, names, up=False)
 
 
@@ -169,10 +169,10 @@ def _peers(cluster: Cluster, names: Iterable[str], up: bool) -> list[str]:
 
 
 def wait_until_gone(cluster: Cluster, names: Iterable[str]) -> list[str]:
-  """Waits until none of the named tasks listens any more, for at most LAST_UPDATES_SECS.
+  """Waits until the named tasks have stopped listening, for at most LAST_UPDATES_SECS.
 
   Returns:
-    Those that still listen, as 'learner:1 at localhost:8001'.
+    The tasks that still listen, as texts such as 'learner:1 at localhost:8001'.
   """
   present: list[str] = []
 
@@ -193,16 +193,16 @@ def wait_until_gone(cluster: Cluster, names: Iterable[str]) -> list[str]:
 def wait_for_peers(
   cluster: Cluster, names: Iterable[str], wait_secs: float, should_stop: Callable[[], bool]
 ) -> None:
-  """Waits until all of the named tasks listen, or `should_stop`.
+  """Waits until all named tasks listen, or until `should_stop`.
 
   Args:
-    cluster: with this task's place in it.
+    cluster: the cluster and this task's index in it.
     names: tasks such as 'ps:0'.
-    wait_secs: limit; 0 waits for ever.
-    should_stop: returns whether to give up waiting.
+    wait_secs: time limit; 0 = no limit.
+    should_stop: returns whether to stop waiting.
 
   Raises:
-    RunFailed: they did not come in time.
+    RunFailed: a task did not listen within the limit.
   """
   missing: list[str] = []
 

@@ -11,7 +11,7 @@ from runtime.cluster import Cluster
 
 
 def cluster_spec(cluster: Cluster) -> tf.train.ClusterSpec:
-  """Returns TensorFlow's description of a cluster; a spare actor adds itself to it."""
+  """Returns a cluster as a tf.train.ClusterSpec; a spare actor adds itself."""
   actors = dict(enumerate(cluster.actor))
   if cluster.is_spare:
     actors[cluster.task] = cluster.address(cluster.name)
@@ -21,9 +21,9 @@ def cluster_spec(cluster: Cluster) -> tf.train.ClusterSpec:
 
 
 def byte_balanced(num_ps: int) -> Callable[[tf.Operation], int]:
-  """Returns a strategy for replica_device_setter: each variable goes to the ps with fewest bytes.
+  """Returns a replica_device_setter strategy that puts each variable on the ps with fewest bytes.
 
-  Every role creates the same variables in the same order, so all roles agree on the placement.
+  Every role creates the same variables in the same order, so all roles place them alike.
   """
   loads = [0] * num_ps
 
@@ -48,13 +48,13 @@ def variables_device(cluster: Cluster) -> Any:
 
 
 def session_config(cluster: Cluster, threads: int = 0) -> tf.compat.v1.ConfigProto:
-  """Returns the configuration of this task's sessions: device filters, growing GPU memory, threads.
+  """Returns the configuration of this task's sessions: device filters, GPU memory growth, threads.
 
-  Without device filters a session waits for every task of the cluster, whether it needs it or not.
+  Without device filters, a session waits for every task of the cluster, needed or not.
 
   Args:
-    cluster: with this task's place in it.
-    threads: per pool of TensorFlow; 0 = one per core.
+    cluster: the cluster and this task's index in it.
+    threads: threads per TensorFlow pool; 0 = one per core.
   """
   config = tf.compat.v1.ConfigProto(
     allow_soft_placement=True,

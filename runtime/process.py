@@ -1,7 +1,4 @@
-"""A process of a run: its exit codes and errors, its signals, how it loads TensorFlow.
-
-Nothing in `runtime` knows agents, losses or environments.
-"""
+"""Exit codes, errors and signals of a run's processes, and how they import TensorFlow."""
 
 from __future__ import annotations
 
@@ -20,31 +17,31 @@ from collections.abc import Iterator, MutableMapping
 from types import FrameType, ModuleType
 from typing import NoReturn
 
-POLL_SECS = 0.5  # Between two looks at something that is awaited.
-WAITING_SECS = 10.0  # Between two log lines about what is awaited.
-ONE_SIGNAL_SECS = 0.5  # Two equal signals within this time count as one: no key is pressed so fast.
+POLL_SECS = 0.5  # Polling interval of waits.
+WAITING_SECS = 10.0  # Interval between log lines about a wait.
+ONE_SIGNAL_SECS = 0.5  # Equal signals within this time count as one; no user presses keys so fast.
 
 EXIT_OK, EXIT_FAILURE, EXIT_BAD_INPUT = 0, 1, 2
-EXIT_LEFT = 128 + signal.SIGTERM  # This task was told to leave, but the run goes on.
+EXIT_LEFT = 128 + signal.SIGTERM  # This task was asked to leave, but the run continues.
 
 
 class BadInput(ValueError):
-  """A mistake of the user, in one sentence; the process exits with 2."""
+  """A user error, described in one sentence; the process exits with code 2."""
 
 
 class RunFailed(RuntimeError):
-  """The run cannot go on, which is no mistake of the user; the process exits with 1."""
+  """The run cannot continue, but not by a user error; the process exits with code 1."""
 
 
-# What TensorFlow's libraries print while they are loaded, before any log level applies.
+# Messages that TensorFlow's libraries print while loading, before any log level applies.
 _LOADING_NOISE = (
   r'before absl::InitializeLog|oneDNN custom operations are on|Could not find cuda drivers'
   r'|cpu_feature_guard|To enable the following instructions'
 )
 
 
-# How gRPC's clients, TensorFlow's servers among them, keep their connections; see "Peers that
-# vanish" in docs/design.md.
+# Keepalive of gRPC clients, which include TensorFlow's servers; see "Peers that vanish" in
+# docs/design.md.
 _CHANNEL_OPTIONS = {
   'grpc.keepalive_time_ms': '310000',
   'grpc.keepalive_timeout_ms': '10000',
@@ -57,7 +54,7 @@ def set_channel_options(environ: MutableMapping[str, str]) -> None:
   """Sets gRPC's options for connections between tasks, unless `environ` sets them already.
 
   Args:
-    environ: environment variables; TensorFlow reads them once.
+    environ: environment variables, changed in place. TensorFlow reads them only once.
   """
   given = [option for option in environ.get('TF_GRPC_DEFAULT_OPTIONS', '').split(',') if option]
   names = {option.partition('=')[0].strip() for option in given}
@@ -73,8 +70,8 @@ def import_tensorflow() -> ModuleType:
   AVX-512 VNNI; without it, gradients of convolutions take up to twice as long
   (docs/performance.md). TF_ENABLE_ONEDNN_OPTS in the environment overrides this.
 
-  Standard error is piped through grep meanwhile, so that any other message is seen, even the last
-  one of a process that crashes. TF_CPP_MIN_LOG_LEVEL in the environment shows all messages.
+  During the import, standard error is piped through grep, so that all other messages are shown,
+  even if the process crashes. TF_CPP_MIN_LOG_LEVEL in the environment shows all messages.
   """
   os.environ.setdefault('GRPC_VERBOSITY', 'NONE')
   set_channel_options(os.environ)
@@ -90,7 +87,7 @@ def import_tensorflow() -> ModuleType:
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-  """Pauses garbage collection and exempts what was created meanwhile, since modules stay."""
+  """Pauses garbage collection and exempts objects created inside, since modules are permanent."""
   if not gc.isenabled() or 'tensorflow' in sys.modules:
     yield
     return
@@ -118,7 +115,7 @@ def _keras_on_demand() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stderr_without(pattern: str) -> Iterator[None]:
-  """Drops the lines that match an extended regular expression from standard error."""
+  """Removes lines that match an extended regular expression from standard error."""
   if not shutil.which('grep'):
     yield
     return
@@ -127,7 +124,7 @@ def _stderr_without(pattern: str) -> Iterator[None]:
   # A session of its own, so that Ctrl-C does not end the filter.
   with subprocess.Popen(
     ['grep', '-vE', pattern],
-    env={**os.environ, 'LC_ALL': 'C'},  # In which any byte is text.
+    env={**os.environ, 'LC_ALL': 'C'},  # In this locale, grep treats any byte as text.
     stdin=subprocess.PIPE,
     stdout=stderr,
     start_new_session=True,
@@ -143,25 +140,25 @@ def _stderr_without(pattern: str) -> Iterator[None]:
 
 
 class Interrupts:
-  """Handles SIGINT, SIGTERM and SIGHUP as requests to end, and prints at once what the end takes.
+  """Handles SIGINT, SIGTERM and SIGHUP as requests to end, and prints at once what happens next.
 
-  SIGTERM and SIGHUP may come more than once: timeout(1) sends one to its child and one to the group
-  of both, and both Slurm and the supervisor of a task signal each process. Only SIGINT is always a
-  person's Ctrl-C: after the first signal it ends the process at once. A SIGHUP that was ignored, as
-  by nohup(1), stays ignored.
+  SIGTERM and SIGHUP may arrive twice without a user: timeout(1) signals its child and then the
+  process group, and both Slurm and a task's supervisor signal each process. Only SIGINT always
+  means Ctrl-C, so only SIGINT forces an exit after a first signal. If SIGHUP was ignored, as with
+  nohup(1), it stays ignored.
 
   Args:
-    sigterm_ends_run: whether SIGTERM and SIGHUP end the whole run, as SIGINT always does, or this
-      task alone.
+    sigterm_ends_run: whether SIGTERM and SIGHUP end the whole run, as SIGINT always does, or only
+      this task.
 
   Attributes:
-    reason: why the end was first asked for, for a signal its name; '' before.
+    reason: reason of the first request, such as the name of a signal; '' before.
   """
 
   def __init__(self, sigterm_ends_run: bool = True):
     self._sigterm_ends_run = sigterm_ends_run
     self._event = threading.Event()
-    self._first: tuple[int, float] | None = None  # The first signal and when it came.
+    self._first: tuple[int, float] | None = None  # The first signal and its time.
     self.reason, self._at_end, self._if_forced = '', 'ending', 'at once'
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
       if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -184,37 +181,42 @@ class Interrupts:
     os._exit(EXIT_FAILURE)
 
   def describe_end(self, at_end: str, if_forced: str = 'at once') -> None:
-    """Sets the answer to a signal: what the end takes, and how a second Ctrl-C leaves."""
+    """Sets the text printed on a signal.
+
+    Args:
+      at_end: what happens before the process ends.
+      if_forced: how a second Ctrl-C ends the process.
+    """
     self._at_end, self._if_forced = at_end, if_forced
 
   def is_set(self) -> bool:
-    """Returns whether the end was asked for."""
+    """Returns whether the end was requested."""
     return self._event.is_set()
 
   def set(self, reason: str) -> None:
-    """Asks for the end, as a signal does."""
+    """Requests the end, as a signal does."""
     self.reason = self.reason or reason
     self._event.set()
 
   @property
   def had_signal(self) -> bool:
-    """Whether a signal has come, perhaps after the end had begun by itself."""
+    """Whether a signal has arrived, even if the end was requested before."""
     return self._first is not None
 
   @property
   def run_goes_on(self) -> bool:
-    """Whether only this task was told to leave; it will be restarted, and the others wait."""
+    """Whether only this task was asked to leave; the others wait until it is restarted."""
     return self.reason in ('SIGTERM', 'SIGHUP') and not self._sigterm_ends_run
 
 
 def _say(text: str) -> None:
-  """Prints a line on standard error in place of the live line; safe in a signal handler."""
-  with contextlib.suppress(OSError):  # The terminal may have gone.
+  """Prints a line on standard error over the live line; safe in a signal handler."""
+  with contextlib.suppress(OSError):  # The terminal may be closed.
     start = '\r\x1b[K' if os.isatty(2) else ''
     os.write(2, f'{start}{text}\n'.encode())
 
 
-# Errors of a disk, of its permissions, or of the limits of this process.
+# Errors of disks, permissions and process limits, which are not bugs.
 _OF_THE_MACHINE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
     errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ESTALE, errno.EMFILE, errno.ENFILE,
@@ -223,7 +225,7 @@ _OF_THE_MACHINE = {
 
 
 def failure_reason(error: BaseException | None) -> str:
-  """Returns why a program failed, in one sentence, or '' if the exception may be a bug."""
+  """Returns why a program failed in one sentence, or '' if the exception may be a bug."""
   if isinstance(error, RunFailed):
     return str(error)
   while error is not None:
@@ -242,7 +244,7 @@ def _of_the_machine(error: BaseException) -> str:
     return where + os.strerror(error.errno) + limit
   if isinstance(error, MemoryError):
     return ' '.join(['this machine is out of memory', *str(error).split()])
-  # TensorFlow's errors have the text of the system's error in theirs.
+  # TensorFlow's error messages contain the text of the system's error.
   message = getattr(error, 'message', None)
   if isinstance(message, str):
     for line in message.splitlines():
@@ -252,9 +254,9 @@ def _of_the_machine(error: BaseException) -> str:
 
 
 def interrupt_on_signals() -> None:
-  """Makes SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does, until `Interrupts` exists.
+  """Makes SIGTERM and SIGHUP raise KeyboardInterrupt like SIGINT, until `Interrupts` is created.
 
-  A SIGHUP that was ignored stays ignored.
+  If SIGHUP was ignored, it stays ignored.
   """
 
   def interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""How busy the processors of this process are, including what other processes use."""
+"""Measures how busy this process's processors are, including the load of other processes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 from collections.abc import Sequence
 
 _STAT = '/proc/stat'
-# Of the control group that a container sees as its own: version 2, and version 1.
+# Statistics of a container's own control group: version 2, then version 1.
 _CPU_STATS = ('/sys/fs/cgroup/cpu.stat', '/sys/fs/cgroup/cpu/cpu.stat')
 
 
 class ProcessorUse:
-  """Measures how busy the processors are that this process may run on (Linux only).
+  """Measures the load of the processors that this process may run on (Linux only).
 
   Args:
     path: a file like /proc/stat, see proc_stat(5).
-    cpu_stats: files like a control group's cpu.stat, of which the first that exists counts. A
-      container with a limit may be throttled on a machine that is idle.
+    cpu_stats: files like a control group's cpu.stat; the first existing one is used. A container
+      with a CPU limit may be throttled on an idle machine.
   """
 
   def __init__(self, path: str = _STAT, cpu_stats: Sequence[str] = _CPU_STATS):
@@ -24,9 +24,9 @@ class ProcessorUse:
     self._before, self._periods_before = self._times(), self._periods()
 
   def share(self) -> float | None:
-    """Returns the busy share of the time since the last call, in [0, 1], or None if unknown.
+    """Returns the busy share of the time since the last call, in [0, 1]; None if unknown.
 
-    If this container was throttled for a larger share of its periods, returns that share.
+    If this container was throttled in a larger share of its periods, returns that share instead.
     """
     before, self._before = self._before, self._times()
     idle = _share(before, self._before)
@@ -60,7 +60,7 @@ class ProcessorUse:
 
 
 def _share(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
-  """Returns the growth of `part` over the growth of `total` between two looks at (part, total)."""
+  """Returns the growth of `part` over the growth of `total`, given two samples (part, total)."""
   if not before or not after:
     return None
   part, total = (b - a for a, b in zip(before, after, strict=True))

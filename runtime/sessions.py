@@ -1,6 +1,6 @@
-"""Sessions: the server of a task, opening and closing, time limits, threads that share a session.
+"""A task's server and sessions: opening, closing, time limits, threads that share a session.
 
-The main thread never blocks in `session.run`. A call that may never return runs in a thread
+The main thread never blocks in `session.run`. Calls that may never return run in other threads
 (`common.background.BackgroundCall`, `Loops`), so that signals are handled at once.
 """
 
@@ -19,14 +19,14 @@ from runtime import listening, peers, placement
 from runtime.cluster import Cluster
 from runtime.process import RunFailed
 
-ANSWER_SECS = 5.0  # Limit for a question to ps 0, which may have gone since it was seen to listen.
+ANSWER_SECS = 5.0  # Time limit of a query to ps 0, which may have disappeared.
 
 
 def start_server(cluster: Cluster, config: tf.compat.v1.ConfigProto) -> tf.distribute.Server:
   """Starts the server of this task.
 
   Raises:
-    BadInput: its port is in use.
+    BadInput: the port is in use.
     RunFailed: the server cannot listen.
   """
   address = cluster.address(cluster.name)
@@ -50,15 +50,15 @@ def open_session(
   ready_op: tf.Tensor,
   initialize: Callable[[tf.compat.v1.Session], Any] | None = None,
 ) -> tf.compat.v1.Session:
-  """Opens a session of the default graph and initializes the variables, or waits for the chief to.
+  """Opens a session of the default graph once all variables are initialized.
 
   Args:
-    target: of the server, '' in local training.
-    config: of the session.
-    local_init_op: initializes this task's own variables.
-    ready_op: names of the global variables that are not initialized, a string vector.
-    initialize: the chief's function that initializes the global variables on a session; None in
-      other tasks, which wait for it.
+    target: the server's target; '' in local training.
+    config: configuration of the session.
+    local_init_op: initializes this task's local variables.
+    ready_op: string vector, names of the uninitialized global variables.
+    initialize: on the chief, initializes the global variables in the given session; None in other
+      tasks, which wait for the chief.
   """
   manager = tf.compat.v1.train.SessionManager(
     local_init_op=local_init_op,
@@ -76,11 +76,11 @@ def open_session(
 
 
 def close_session(*opened: tf.compat.v1.Session, secs: float = 5.0) -> None:
-  """Closes sessions concurrently, which cancels their calls in flight.
+  """Closes sessions concurrently, which cancels their pending calls.
 
   Args:
     *opened: the sessions.
-    secs: how long to wait for them to close.
+    secs: time limit of the wait.
   """
   deadline = time.monotonic() + secs
   threads = [threading.Thread(target=_close_quietly, args=(one,), daemon=True) for one in opened]
@@ -103,10 +103,10 @@ def run_within(
   feed: dict[tf.Tensor, Any] | None = None,
   secs: float = 20.0,
 ) -> Any:
-  """Runs `session.run` with a limit, unless training is local and there is no peer to lose.
+  """Calls `session.run` with a time limit; local training has no limit.
 
   Raises:
-    tf.errors.DeadlineExceededError: after `secs`.
+    tf.errors.DeadlineExceededError: the call took longer than `secs`.
   """
   is_local = not session.sess_str
   options = tf.compat.v1.RunOptions(timeout_in_ms=0 if is_local else int(secs * 1000))
@@ -114,7 +114,7 @@ def run_within(
 
 
 def lost_peer(error: BaseException) -> bool:
-  """Returns whether an error means that another task is gone, frozen, or not yet initialized."""
+  """Returns whether an error means that another task is dead, frozen, or not yet initialized."""
   return isinstance(
     error,
     (
@@ -129,7 +129,7 @@ def lost_peer(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-  """Returns the first line of an exception's message that says what happened."""
+  """Returns the first informative line of an exception's message."""
   lines = [line.strip('= ') for line in str(error).splitlines()]
   empty = re.compile(r'Graph execution error:|(\w+: )?From /job:|Detected at node |File "|Node: |$')
   telling = [line for line in lines if not empty.match(line)]
@@ -137,10 +137,10 @@ def first_line(error: BaseException) -> str:
 
 
 class Loops:
-  """Threads that share a session; the first that ends, for whatever reason, ends all.
+  """Threads that share a session; when one ends, for any reason, all are asked to stop.
 
   Attributes:
-    error: the first exception that a loop raised before `stop`, or None.
+    error: first exception raised by a loop before `stop`, or None.
   """
 
   def __init__(self):
@@ -150,7 +150,7 @@ class Loops:
     self.error: BaseException | None = None
 
   def start(self, name: str, function: Callable[..., Any], *args: Any) -> None:
-    """Runs `function(*args)` in a thread of this name."""
+    """Runs `function(*args)` in a new thread with this name."""
     thread = threading.Thread(target=self._run, args=(function, args), name=name, daemon=True)
     self._threads.append(thread)
     thread.start()
@@ -158,7 +158,7 @@ class Loops:
   def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     try:
       function(*args)
-    except BaseException as e:  # The main thread decides what to do about it.
+    except BaseException as e:  # The main thread decides how to handle it.
       with self._lock:
         if self.error is None and not self._stop.is_set():
           self.error = e
@@ -170,7 +170,7 @@ class Loops:
     return self._stop.is_set()
 
   def stop(self) -> None:
-    """Asks the loops to end; errors after this are consequences and are not kept."""
+    """Asks the loops to end; later errors are consequences and are ignored."""
     with self._lock:
       self._stop.set()
 

@@ -1,4 +1,4 @@
-"""What all tasks of a run read and write on the first parameter server."""
+"""State on the first parameter server (ps 0) that all tasks of a run share."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from runtime.waiting import wait_for
 
 
 class SharedState:
-  """Settings, done flag, register of tasks and reports on ps 0, as graph operations.
+  """Graph operations on the settings, done flag, register of tasks and reports on ps 0.
 
-  None of this is in a checkpoint: the chief rewrites the settings and the done flag whenever it
+  None of these are in checkpoints: the chief rewrites the settings and the done flag whenever it
   connects, and reports are short-lived.
 
   Attributes:
     settings, done, chief_left, dropped: tf.Variable.
-    report, how_many, task_name, new_settings, new_roll_call, new_initialized_run: placeholders that
-      the operations below are fed with.
-    send_report: puts `report` into the queue of reports, or counts it as dropped if that is full.
-    num_reports: int32, reports in the queue; take_reports: `how_many` of them, strings.
-    registers, deregisters: for the listed task `task_name`; a task that has deregistered no longer
-      needs the parameter servers.
-    spare_actor_registers, spare_actor_deregisters: the same for an actor that is not listed.
+    report, how_many, task_name, new_settings, new_roll_call, new_initialized_run: placeholders of
+      the operations below.
+    send_report: enqueues `report`, or counts it as dropped if the queue of reports is full.
+    num_reports: int32, reports in the queue; take_reports: dequeues `how_many` of them, strings.
+    registers, deregisters: for the listed task `task_name`; a deregistered task no longer needs the
+      parameter servers.
+    spare_actor_registers, spare_actor_deregisters: the same for an unlisted actor.
     num_deregistered, num_spare_actors: int64.
     write_settings: stores `new_settings` and resets the flags for a new session of the chief.
     mark_done, mark_chief_left: set the flags that `is_done` and `chief_is_gone` read.
     roll_call: string, see `UnresponsiveTasks.roll_call`; write_roll_call stores `new_roll_call`.
-    initialized_run: string, which run the variables on the parameter servers belong to, '' while
-      they are being initialized; write_initialized_run stores `new_initialized_run`.
+    initialized_run: string, id of the run whose values the parameter servers hold; '' while the
+      variables are being initialized. write_initialized_run stores `new_initialized_run`.
   """
 
   REPORTS = 1000  # Capacity of the queue.
 
   def __init__(self, cluster: Cluster):
     with tf.device(cluster.state_device):
-      # Local variables are neither saved nor waited for.
+      # Local variables are not in checkpoints, and sessions do not wait for their initialization.
       self.settings = self._variable('', 'shared_settings')
       self.done = self._variable(False, 'run_is_done')
       self.chief_left = self._variable(False, 'chief_has_left')
@@ -85,9 +85,9 @@ class SharedState:
       self.write_initialized_run = tf.group(initialized_run.assign(self.new_initialized_run))
 
   def _build_register(self) -> None:
-    """Builds tables of names: listed tasks that have deregistered, and spare actors that are here.
+    """Builds tables of names: deregistered listed tasks, and registered spare actors.
 
-    Being tables, not counts, they stay right however often a task leaves and comes back.
+    Unlike counters, tables stay correct if a task leaves and returns several times.
     """
     self.task_name = tf.compat.v1.placeholder(tf.string, [], 'task_name')
     self.deregisters, self.registers, self.num_deregistered = self._table('deregistered')
@@ -108,7 +108,7 @@ class SharedState:
     )
 
   def register(self, session: tf.compat.v1.Session, cluster: Cluster) -> None:
-    """Registers this task: it needs the parameter servers from now on."""
+    """Registers this task as needing the parameter servers."""
     registers = self.spare_actor_registers if cluster.is_spare else self.registers
     session.run(registers, {self.task_name: cluster.name})
 
@@ -121,7 +121,7 @@ class SharedState:
 
 @functools.lru_cache(maxsize=1)
 def _shared_state_graph(cluster: Cluster) -> tuple[tf.Graph, SharedState]:
-  """Returns a graph with nothing but the shared state; cached, as it is used twice a second."""
+  """Returns a graph of the shared state only; cached, since it is used twice a second."""
   with tf.Graph().as_default() as graph:
     return graph, SharedState(cluster)
 
@@ -130,7 +130,7 @@ def _shared_state_graph(cluster: Cluster) -> tuple[tf.Graph, SharedState]:
 def shared_state_session(
   cluster: Cluster, target: str
 ) -> Iterator[tuple[tf.compat.v1.Session, SharedState]]:
-  """Opens a session that needs no other task than ps 0, which it waits for.
+  """Opens a session that needs only ps 0, and waits for it.
 
   Yields:
     (the session, the shared state in its graph).
@@ -145,25 +145,25 @@ def shared_state_session(
 
 
 def read_shared_state(cluster: Cluster, target: str) -> tuple[dict[str, Any] | None, bool]:
-  """Asks ps 0 for the settings and whether the run is done, without a role's graph.
+  """Reads the settings and the done flag from ps 0, without a role's graph.
 
   Returns:
-    (settings or None if the chief has not written them yet, whether the run is done).
+    (settings, or None if the chief has not written them yet; whether the run is done).
 
   Raises:
-    tf.errors.OpError: ps 0 went away.
+    tf.errors.OpError: ps 0 has disappeared.
   """
   with shared_state_session(cluster, target) as (session, state):
     try:
       text, done = session.run([state.read_settings, state.is_done])
     except (tf.errors.FailedPreconditionError, tf.errors.NotFoundError):
-      return None, False  # The chief has never connected.
+      return None, False  # The chief has not connected yet.
   return (json.loads(text) if text else None), bool(done)
 
 
 def deregister(cluster: Cluster, target: str) -> None:
-  """Deregisters this task: it no longer needs the parameter servers."""
-  if cluster.job == 'actor':  # As its client: through its own server, ps 0 would have to ask it.
+  """Deregisters this task from the parameter servers."""
+  if cluster.job == 'actor':  # As a client of ps 0, which cannot connect to an actor's server.
     target = f'grpc://{cluster.ps[0]}'
   with shared_state_session(cluster, target) as (session, state):
     deregisters = state.spare_actor_deregisters if cluster.is_spare else state.deregisters
@@ -173,13 +173,13 @@ def deregister(cluster: Cluster, target: str) -> None:
 def read_shared_settings(
   cluster: Cluster, target: str, wait_secs: float, should_stop: Callable[[], bool]
 ) -> dict[str, Any] | None:
-  """Waits for the chief to write the run's settings, before this task builds its own graph.
+  """Waits for the chief to write the run's settings; called before this task builds its graph.
 
   Returns:
-    What `roles.settings.announced` wrote, or None if stopped first.
+    The parsed JSON of `roles.settings.announced`, or None if stopped first.
 
   Raises:
-    RunFailed: there were none within `wait_secs` (0 = no limit).
+    RunFailed: the chief wrote no settings within `wait_secs` (0 = no limit).
   """
   look: BackgroundCall | None = None
 

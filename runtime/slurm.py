@@ -1,7 +1,7 @@
-"""Reads from Slurm's variables which tasks are in a step, on which hosts and at which ports.
+"""Derives the tasks of a Slurm step, their hosts and ports from Slurm's environment variables.
 
-The variables are those that srun sets in every task (https://slurm.schedmd.com/srun.html, "Output
-environment variables").
+srun sets these variables in every task (https://slurm.schedmd.com/srun.html, "Output environment
+variables").
 """
 
 import re
@@ -13,23 +13,23 @@ from runtime.process import BadInput
 
 _NUMBERS = ('SLURM_JOB_ID', 'SLURM_PROCID', 'SLURM_NODEID')
 _VARIABLES = (*_NUMBERS, 'SLURM_STEP_NODELIST', 'SLURM_STEP_TASKS_PER_NODE')
-# Systems give ports from 32,768 on to outgoing connections: one of those could take the port of a
-# task that restarts.
+# Ports from 32,768 on are used for outgoing connections, one of which could take the port of a
+# restarting task.
 _FIRST_PORT, _NUM_PORTS = 12_000, 20_000
-# Jobs that run at once mostly have consecutive ids. Multiples of about the golden ratio of the
-# range spread them evenly.
+# Concurrent jobs mostly have consecutive ids. Multiples of about the golden ratio of the range
+# spread their ports evenly.
 _PORTS_PER_JOB = 12_361
 # If one of these is set, Slurm shows each task only its own GPUs.
 _GPUS_BY_TASK = ('SLURM_GPUS_PER_TASK', 'SLURM_NTASKS_PER_GPU')
 
 
 class Step(NamedTuple):
-  """A step as one of its tasks sees it.
+  """A Slurm step, seen from one of its tasks.
 
   Attributes:
-    job_id: of Slurm.
-    rank: of this task among all tasks of the step.
-    hosts: name of each task's host, by rank.
+    job_id: Slurm's job id.
+    rank: rank of this task among all tasks of the step.
+    hosts: host name of each task, by rank.
   """
 
   job_id: int
@@ -50,7 +50,7 @@ def read_step(environ: Mapping[str, str], expand: Callable[[str], list[str]] | N
     expand: returns the names in a node list; by default `expand_node_list`.
 
   Raises:
-    BadInput: in one sentence.
+    BadInput: a variable is missing or malformed.
   """
   missing = [name for name in _VARIABLES if not environ.get(name)]
   if missing:
@@ -83,7 +83,7 @@ def tasks_per_node(text: str) -> list[int]:
   """Returns the number of tasks of each node: [2, 2, 2, 1] for '2(x3),1'.
 
   Raises:
-    BadInput: it is not written that way.
+    BadInput: the text has another format.
   """
   counts = []
   for part in text.split(','):
@@ -95,7 +95,7 @@ def tasks_per_node(text: str) -> list[int]:
 
 
 def expand_node_list(text: str) -> list[str]:
-  """Returns the names in a node list, by scontrol: ['n08', 'n09', 'n10'] for 'n[08-10]'.
+  """Expands a node list with scontrol: ['n08', 'n09', 'n10'] for 'n[08-10]'.
 
   Raises:
     BadInput: scontrol is not installed, or refuses the list.
@@ -116,22 +116,22 @@ def expand_node_list(text: str) -> list[str]:
 
 
 def port(job_id: int, rank: int) -> int:
-  """Returns the port of a task; tasks of a job have consecutive ports."""
+  """Returns the port of a task; ports are consecutive within a job."""
   return _FIRST_PORT + (job_id * _PORTS_PER_JOB + rank) % _NUM_PORTS
 
 
 def jobs_of(step: Step, num_ps: int, num_learners: int) -> tuple[dict[str, list[str]], str, int]:
-  """Deals the tasks of a step to the jobs: parameter servers first, then learners, then actors.
+  """Assigns the tasks of a step to jobs: parameter servers first, then learners, then actors.
 
   Args:
-    step: of this task.
+    step: this task's step.
     num_ps, num_learners: at least 1.
 
   Returns:
     ({'ps': list of 'host:port', 'learner': .., 'actor': ..}, own job, own index in it).
 
   Raises:
-    BadInput: too few tasks are left to the actors.
+    BadInput: too few tasks are left for the actors.
   """
   num_actors = len(step.hosts) - num_ps - num_learners
   if num_actors < num_learners:
@@ -155,9 +155,9 @@ def jobs_of(step: Step, num_ps: int, num_learners: int) -> tuple[dict[str, list[
 def visible_gpus(
   environ: Mapping[str, str], step: Step, job: str, num_ps: int, num_learners: int
 ) -> str | None:
-  """Returns the CUDA_VISIBLE_DEVICES that a task has to set, None to keep its own.
+  """Returns this task's value for CUDA_VISIBLE_DEVICES; None leaves the variable unchanged.
 
-  Slurm shows all GPUs of a node to each of its tasks: the learners of a node share them out,
+  Slurm shows all GPUs of a node to each task. The learners of a node divide them among themselves;
   parameter servers and actors use none.
   """
   if job != 'learner':

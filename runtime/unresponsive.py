@@ -1,4 +1,4 @@
-"""Which tasks do not respond, and since when; logged when it begins and when it ends."""
+"""Tracks which tasks do not respond and since when, and logs each change."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _FORGET_SPARE_SECS = 600.0  # A spare actor that was killed may never come back.
 
 
 class UnresponsiveTasks:
-  """Keeps when each other task was last heard of.
+  """Tracks when each other task last responded.
 
-  A task asks its peers directly, and learns about all others from ps 0. While it cannot reach ps 0
-  it knows nothing of the others, so they do not become unresponsive.
+  A task queries its peers directly and learns about all other tasks from ps 0. While ps 0 is
+  unreachable, the other tasks do not become unresponsive.
 
   Args:
-    cluster: with this task's place in it.
-    say: function of a sentence; None writes to the log.
+    cluster: the cluster and this task's index in it.
+    say: shows a sentence to the user; None writes to the log.
 
   Attributes:
-    present: names of the tasks that report to the chief, as the chief last announced them; None
-      before its first announcement.
+    present: names of the tasks that report to the chief, from its last announcement; None before
+      the first one.
   """
 
   def __init__(self, cluster: Cluster, say: Callable[[str], None] | None = None):
@@ -37,54 +37,54 @@ class UnresponsiveTasks:
     # Name -> time.monotonic() of the last answer, or of the last report on ps 0.
     self._answers: dict[str, float] = {}
     self._reports: dict[str, float] = {}
-    self._looked: float | None = None  # time.monotonic() of the last look at ps 0.
+    self._looked: float | None = None  # time.monotonic() of the last successful query to ps 0.
     self._roll_call: bytes | str | None = None
     self.present: set[str] | None = None
-    self._announced: dict[str, float] = {}  # Name -> Unix time, of those said to be unresponsive.
+    self._announced: dict[str, float] = {}  # Task announced as unresponsive -> since (Unix time).
 
   def answered(self, name: str) -> None:
-    """Notes that a task, such as 'ps:1', has answered this one."""
+    """Records an answer from a task such as 'ps:1'."""
     with self._lock:
       self._answers[name] = time.monotonic()
 
   def saw_reports(self, names: Iterable[str] = ()) -> None:
-    """Notes that this task has looked at ps 0 and found reports of the named tasks there."""
+    """Records that this task has queried ps 0 and found reports of the named tasks."""
     with self._lock:
       now = time.monotonic()
       if self._looked and now - self._looked > UNRESPONSIVE_SECS:
-        # No report could be seen meanwhile, so nobody is to blame for the gap.
+        # This task could not see any reports during the gap, so the gap does not count.
         self._reports = {n: at if n in self._announced else now for n, at in self._reports.items()}
       self._looked = now
       self._reports.update(dict.fromkeys(names, now))
 
   def saw_roll_call(self, roll_call: bytes | str) -> None:
-    """Takes the `roll_call` that is on ps 0; a new one is a sign of life of the chief."""
+    """Records the `roll_call` read from ps 0; a new one shows that the chief is alive."""
     self.saw_reports(['learner:0'] if roll_call != self._roll_call else [])
     self._roll_call = roll_call
     if roll_call:
       self.present = set(json.loads(roll_call)[1:])
 
   def roll_call(self) -> str:
-    """Returns what the chief announces on ps 0: its time and the names of the tasks that report."""
+    """Returns the chief's announcement on ps 0: its time and the names of the reporting tasks."""
     with self._lock:
       at_least = (self._looked or 0.0) - _PRESENT_SECS
       self.present = {name for name, at in self._reports.items() if at >= at_least}
     return json.dumps([time.time(), *sorted(self.present)])
 
   def forget(self, name: str) -> None:
-    """Stops expecting anything of a task, since it leaves."""
+    """Stops tracking a task that leaves."""
     with self._lock:
       self._answers.pop(name, None)
       self._reports.pop(name, None)
       self._announced.pop(name, None)
 
   def suspended(self, secs: float) -> None:
-    """Allows for a time during which this process did not run and could not hear anybody."""
+    """Discounts a time during which this process was suspended and could receive nothing."""
     with self._lock:
       self._answers = {name: at + secs for name, at in self._answers.items()}
 
   def since(self) -> dict[str, float]:
-    """Returns {name of an unresponsive task: Unix time when it was last heard of}, oldest first."""
+    """Returns {name of an unresponsive task: Unix time of its last response}, oldest first."""
     now, wall = time.monotonic(), time.time()
     with self._lock:
       late = {n: at for n, at in self._answers.items() if now - at > UNRESPONSIVE_SECS}
@@ -101,7 +101,7 @@ class UnresponsiveTasks:
     return job == 'actor' and int(task) >= len(self._cluster.actor)
 
   def announce_changes(self) -> dict[str, float]:
-    """Says which tasks stopped or resumed responding since the last call; returns `since`."""
+    """Announces tasks that stopped or resumed responding since the last call; returns `since()`."""
     late = self.since()
     with self._lock:
       begun = {n: at for n, at in late.items() if n not in self._announced}

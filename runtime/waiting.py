@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a line in the log for the people who wonder what is going on."""
+"""Waits for a condition and logs what it is waiting for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Value = TypeVar('_Value')
 
 
 class WaitTimedOut(RunFailed):
-  """The condition did not come true within the limit."""
+  """The condition did not become true within the time limit."""
 
 
 def wait_for(
@@ -26,22 +26,22 @@ def wait_for(
   quiet_secs: float = 0,
   poll_secs: float = POLL_SECS,
 ) -> _Value | None:
-  """Polls a condition until it is true, and logs every 10 s what is awaited.
+  """Polls a condition until it is true, and logs every 10 s what it is waiting for.
 
   Args:
-    condition: returns a true value once the wait is over. It may itself block for a moment.
-    what: returns what is awaited, for the log.
-    name: of the task that waits.
-    stop: returns whether to give up waiting.
-    limit_secs: how long to wait at most; 0 = for ever.
-    quiet_secs: nothing is logged before this time has passed.
-    poll_secs: between two looks at the condition.
+    condition: returns a true value to end the wait. It may block for a moment.
+    what: returns the object of the wait, for the log.
+    name: name of the waiting task.
+    stop: returns whether to stop waiting.
+    limit_secs: time limit; 0 = no limit.
+    quiet_secs: time before the first log line.
+    poll_secs: polling interval.
 
   Returns:
     The value of the condition, or None if stopped.
 
   Raises:
-    WaitTimedOut: the limit has passed.
+    WaitTimedOut: the condition was not true within `limit_secs`.
   """
   began = time.monotonic()
   next_line = began + quiet_secs
@@ -59,5 +59,5 @@ def wait_for(
 
 
 def timed_out(name: str, wait_secs: float, what: str) -> str:
-  """The sentence that ends a task after --wait_secs."""
+  """Returns the error message of a task that gives up after --wait_secs."""
   return f'{name} waited {wait_secs:g} s (--wait_secs) in vain for {what}'
