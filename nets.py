@@ -1,9 +1,9 @@
-"""Agents: a batch of observations and core states to policy logits, actions and baselines.
+"""Agents: map observations and core states to policy logits, actions and baselines.
 
-The torsos are those of IMPALA (Espeholt et al. 2018, arXiv 1802.01561, figure 3) and of Nature DQN
-(Mnih et al. 2015), built as Sonnet 2 modules inside a TensorFlow graph.
+The torsos follow IMPALA (Espeholt et al. 2018, arXiv 1802.01561, figure 3) and Nature DQN (Mnih et
+al. 2015). They are Sonnet 2 modules inside a TensorFlow graph.
 
-Shapes: N environments step together; [T, B] is a batch of B unrolls of T steps; A actions.
+Shapes: N environments per step; [T, B] is a batch of B unrolls of T steps; A actions.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from structs import (
   default_agent_name,
 )
 
-snt.Module()  # Sonnet 2 wants its first module built eagerly; later ones may be built in graphs.
+snt.Module()  # Sonnet 2 needs its first module built eagerly; later ones may be built in graphs.
 
 _SQRT_2 = math.sqrt(2.0)
-_SMALL_IMAGE = 36  # Pixels: below it the Nature kernels and strides leave nothing of the image.
+_SMALL_IMAGE = 36  # Pixels. The Nature kernels and strides shrink smaller images to nothing.
 
 
 class _Weights(snt.Module):
-  """Float32 weights `w` and `b` of a linear map, handed out in the precision of the input."""
+  """Float32 weights `w` and `b` of a linear map, cast to the dtype of the input."""
 
   def _weights(
     self, shape: Sequence[Any], gain: float, dtype: tf.DType
@@ -94,14 +94,14 @@ class _Conv2D(_Weights):
 
 
 class _ImageTorso(snt.Module):
-  """Converts the pixels of an image for the torsos of images."""
+  """Base class of image torsos; scales and casts the pixels."""
 
   def __init__(self, precision: tf.DType, scale: Scale, name: str):
     super().__init__(name=name)
     self._precision, self._scale = precision, scale
 
   def _pixels(self, observation: tf.Tensor) -> tf.Tensor:
-    """Returns the image in the torso's precision, without the factor, which the kernel takes."""
+    """Returns the image in the torso's dtype, shifted; the first kernel applies the factor."""
     image = tf.cast(observation, self._precision)
     return image - self._scale.offset if self._scale.offset else image
 
@@ -175,7 +175,7 @@ class _MLPTorso(snt.Module):
 
   def __init__(self, precision: tf.DType, scale: Scale, name: str = 'mlp_torso'):
     super().__init__(name=name)
-    del scale  # Elements of vectors are taken as they are.
+    del scale  # Vectors are not scaled here.
     self._precision = precision
     self._layers = [_Linear(64), _Linear(64)]
 
@@ -189,23 +189,23 @@ class _MLPTorso(snt.Module):
 
 
 class Agent(snt.Module):
-  """A torso, an LSTM where `lstm_size` is set, and heads for policy and baseline.
+  """A torso, an LSTM if `lstm_size` is set, and heads for policy and baseline.
 
-  The core sees the torso's features, the last reward clipped to [-1, 1] and the one-hot last action
-  (IMPALA, figure 3).
+  The core's input is the torso's features, the last reward clipped to [-1, 1] and the one-hot last
+  action (IMPALA, figure 3).
 
   Args:
     num_actions: number of discrete actions, A.
     precision: dtype of the torso's arithmetic, 'float32' or 'bfloat16'. Weights, LSTM, heads and
-      all that the agent returns stay float32.
-    scaling: what the torso sees of an observation, a key of `observation_scaling.SCALES`.
-      Images: x / 255, (x - 128) / 128, `RunningScaling` or, of copies, `CopiedScaling`; vectors: as
-      they are, or either of these.
+      all outputs of the agent stay float32.
+    scaling: how observations are scaled, a key of `observation_scaling.SCALES`. Images: x / 255,
+      (x - 128) / 128, `RunningScaling` or, in copies, `CopiedScaling`. Vectors: unscaled,
+      `RunningScaling` or `CopiedScaling`.
     value_normalisation: whether the baseline's last layer learns normalised returns, see
       `value_normalisation.PopArt`.
 
   Attributes:
-    running_scaling: `scaling_by_moments` once the first observation is seen.
+    running_scaling: result of `scaling_by_moments`, set by the first call.
     value_scale: a `PopArt`, or None.
   """
 
@@ -226,12 +226,12 @@ class Agent(snt.Module):
     self.value_scale = PopArt() if value_normalisation else None
     self._torso = self.torso_class(tf.dtypes.as_dtype(precision), SCALES[scaling])
     self._lstm = snt.LSTM(self.lstm_size) if self.lstm_size else None
-    # A near-uniform first policy: a near-deterministic one hardly explores.
+    # A small gain makes the first policy near-uniform; a near-deterministic one hardly explores.
     self._policy = _Linear(num_actions, gain=0.01, name='policy')
     self._baseline = _Linear(1, gain=1.0, name='baseline')
 
   def rescale_values(self, weights: SlicedWeights) -> tf.Operation:
-    """Returns the operation of `PopArt.rescale`, for agents with `value_normalisation`."""
+    """Returns the operation `PopArt.rescale`; needs `value_normalisation`."""
     assert self.value_scale
     return self.value_scale.rescale(weights, self._baseline)
 
@@ -247,7 +247,7 @@ class Agent(snt.Module):
 
     Args:
       inputs: (last_action int32 [N], env_output StepOutput of [N, ...]).
-      core_state: from `initial_state` or the last call; it restarts where `done`.
+      core_state: from `initial_state` or the last call; it is reset where `done`.
 
     Returns:
       (AgentOutput of [N, ...], the next core state).
@@ -261,7 +261,7 @@ class Agent(snt.Module):
   def unroll(
     self, actions: tf.Tensor, env_outputs: StepOutput, core_state: CoreState
   ) -> tuple[AgentOutput, CoreState]:
-    """Computes all steps of unrolls; the same numbers as repeated calls.
+    """Computes all steps of unrolls, with the same results as repeated calls.
 
     Args:
       actions: int32 [T, B], the action that led to each observation.
@@ -380,7 +380,7 @@ def build_agent(
   scaling: str = 'unit',
   value_normalisation: bool = False,
 ) -> Agent:
-  """Returns an agent whose variables exist, since it was run once on zeros.
+  """Returns an agent whose variables have been created, by running it once on zeros.
 
   Args:
     agent_name: a name for `agent_factory`.
@@ -388,7 +388,7 @@ def build_agent(
     precision, scaling, value_normalisation: see `Agent`.
 
   Raises:
-    ValueError: the agent does not take observations of this rank.
+    ValueError: the agent does not accept observations of this rank.
   """
   cls = agent_factory(agent_name)
   rank = AGENTS[cls.__name__]
@@ -420,13 +420,13 @@ def local_copy(
 ) -> tuple[Agent, Callable[[], tf.Operation]]:
   """Returns a second agent with its own local variables, and a function that updates them.
 
-  Actors and learners work on such copies: a variable on a parameter server that is read in a loop
-  would cross the network at every step.
+  Actors and learners use such copies, since reading a parameter server's variable in a loop would
+  send it over the network at every step.
 
   Args:
     agent: the original.
     agent_name, spec, precision, scaling, value_normalisation: see `build_agent`.
-    values_of: returns the values of `agent.variables`, where the variables do not hold them.
+    values_of: returns the values of `agent.variables`; None reads the variables.
 
   Returns:
     (agent, function that builds and returns the copying operation). The copy's variables are on the
@@ -434,7 +434,7 @@ def local_copy(
   """
   if scaling == 'running':
     scaling = 'copied'
-  with tf.variable_creator_scope(_zero):  # Random values would cost time, and are never read.
+  with tf.variable_creator_scope(_zero):  # Random initial values would be slow and are never read.
     copy = build_agent(agent_name, spec, precision, scaling, value_normalisation)
   graph = tf.compat.v1.get_default_graph()
   keys = tf.compat.v1.GraphKeys

@@ -1,8 +1,8 @@
-"""The actor: one unroll of agent and environments after another, in the TensorFlow graph.
+"""The actor: generates unrolls of agent and environments in the TensorFlow graph.
 
-IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 3. An actor loop steps N environments
-together with one call of the agent, and enqueues the unroll of each environment as a separate
-element of the learner's queue.
+IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 3. An actor loop steps N environments with
+one call of the agent, and enqueues the unroll of each environment as a separate element of the
+learner's queue.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from structs import (
 
 
 class Agent(Protocol):
-  """What an actor uses of `nets.Agent`."""
+  """The part of `nets.Agent` that an actor uses."""
 
   def initial_state(self, batch_size: int) -> CoreState:
     """See `nets.Agent.initial_state`."""
@@ -40,7 +40,7 @@ class Agent(Protocol):
 
 
 class Environments(Protocol):
-  """What an actor uses of `environments.FlowEnvironment`."""
+  """The part of `environments.FlowEnvironment` that an actor uses."""
 
   num_envs: int
 
@@ -54,13 +54,13 @@ class Environments(Protocol):
 
 
 def unroll_specs(agent: Agent, spec: Spaces, unroll_length: int, as_frames: bool = False) -> Unroll:
-  """Returns the `Unroll` of tf.TensorSpec that one environment sends and the queue holds.
+  """Returns the `Unroll` of tf.TensorSpec for one environment, an element of the queue.
 
   Args:
-    agent: for the shapes of its core state.
-    spec: of the environment.
+    agent: gives the shapes of the core state.
+    spec: spaces of the environment.
     unroll_length: T, in agent steps.
-    as_frames: whether observations are stacks that travel frame by frame.
+    as_frames: whether stacked observations are sent as `Frames`.
   """
   steps = unroll_length + 1
 
@@ -99,16 +99,16 @@ def build_unroll(
 ) -> Unroll:
   """Builds one unroll of N environments.
 
-  Local variables on the current device keep the states from one run of the graph to the next, so
-  that the last entry of an unroll is the first of the next.
+  Local variables on the current device keep the states between runs of the graph, so that the last
+  entry of an unroll is the first entry of the next.
 
   Args:
-    agent: with its own weights, so that a step reads no variable of another task.
-    environments: N of them.
+    agent: a local copy, so that a step reads no variable of another task.
+    environments: N environments.
     unroll_length: T, in agent steps.
     policy_version: int64 scalar variable, updates done when the agent's weights were read.
     level_id: int, see `Unroll`.
-    as_frames: whether observations are stacks that leave as `Frames`.
+    as_frames: whether stacked observations are sent as `Frames`.
 
   Returns:
     An `Unroll` of [N, ...]. Evaluating it steps the environments T times.
@@ -130,7 +130,7 @@ def build_unroll(
     env_output, env_state = environments.step(agent_output.action, env_state)
     return core_state, env_state, env_output, agent_output
 
-  # One iteration at a time: every step needs the action and the states of the one before.
+  # parallel_iterations=1, since every step needs the action and the states of the previous one.
   over_time = tf.scan(step, tf.range(unroll_length), initializer=before, parallel_iterations=1)
   after = tf.nest.map_structure(lambda t: t[-1], over_time)
   with tf.control_dependencies(tf.nest.flatten(before)):
@@ -176,14 +176,14 @@ def _with_first(first: Any, rest: Any) -> Any:
 
 
 class Refresh:
-  """Copies the weights for acting when they have changed.
+  """Refreshes an actor's copy of the weights when they have changed.
 
   Args:
     copy_weights: builds and returns the operation that copies the weights.
-    updates: int64 variable, updates done so far.
+    updates: int64 scalar variable, updates so far.
 
   Attributes:
-    version: int64 local variable: updates done when the weights were read, -1 at first.
+    version: int64 scalar local variable, updates when the weights were read; -1 at first.
   """
 
   def __init__(self, copy_weights: Callable[[], tf.Operation], updates: tf.Variable):
@@ -200,7 +200,7 @@ class Refresh:
     copy = session.make_callable(self._copy, feed_list=[self._newest])
 
     def refresh():
-      # The version is read before the weights, which may thus be newer than it says, never older.
+      # The version is read before the weights, so the weights may be newer, but never older.
       newest, version = look()
       if newest != version:
         copy(newest)
@@ -209,7 +209,7 @@ class Refresh:
 
 
 class BatchedAgent:
-  """An agent whose single steps are merged with those of other loops of the process.
+  """An agent whose steps are batched across the actor loops of the process.
 
   Args:
     agent: shared by all loops.
@@ -232,7 +232,7 @@ class EpisodeTracker:
 
   Args:
     num_envs: N.
-    level_name: goes into the record of every game.
+    level_name: stored in the record of every game.
     num_action_repeats: frames per agent step.
   """
 
@@ -241,14 +241,14 @@ class EpisodeTracker:
     self._level_name, self._num_action_repeats = level_name, num_action_repeats
 
   def reset(self) -> None:
-    """Starts counting anew, as games start anew with every session."""
+    """Resets the sums; called for every new session, which starts new games."""
     self._clipped_returns[:] = 0
 
   def add(self, clipped_rewards: np.ndarray, infos: StepOutputInfo) -> list[dict[str, Any]]:
     """Adds one unroll.
 
     Args:
-      clipped_rewards: float32 [N, T+1]; entry 0 was counted with the unroll before.
+      clipped_rewards: float32 [N, T+1]; entry 0 was counted with the previous unroll.
       infos: StepOutputInfo of [N, T+1].
 
     Returns:
@@ -258,7 +258,7 @@ class EpisodeTracker:
     games = []
     for t in range(1, clipped_rewards.shape[1]):
       self._clipped_returns += clipped_rewards[:, t]
-      # A crashed game is not counted; its sum must not be added to that of the next one.
+      # A crashed game is not counted; its sum must not be added to the next game's sum.
       for i in np.flatnonzero(infos.episode_step[:, t] == 0):
         self._clipped_returns[i] = 0
       for i in np.flatnonzero(infos.game_over[:, t]):
@@ -276,11 +276,11 @@ class EpisodeTracker:
 
 
 class EnqueueOp:
-  """Enqueues unrolls of this process in a learner's queue.
+  """Enqueues this process's unrolls in a learner's queue.
 
   Args:
-    queue: of single unrolls.
-    specs: the `Unroll` of tf.TensorSpec that it holds.
+    queue: queue of single unrolls.
+    specs: `Unroll` of tf.TensorSpec, the structure of an element.
   """
 
   def __init__(self, queue: tf.queue.QueueBase, specs: Unroll):
@@ -291,18 +291,18 @@ class EnqueueOp:
       self._enqueue = queue.enqueue_many(self._fed)
 
   def on(self, session: tf.compat.v1.Session) -> Callable[..., Any]:
-    """Returns a function that enqueues the flat arrays of an `Unroll` of [N, ...]."""
+    """Returns a function that enqueues the flattened arrays of an `Unroll` of [N, ...]."""
     return session.make_callable(self._enqueue, feed_list=self._fed)
 
 
 class ActorLoop:
-  """The graph operations of one loop, and the loop itself.
+  """One actor loop and its graph operations.
 
   Args:
-    refresh: of the acting weights.
+    refresh: refreshes the acting weights.
     unroll: an `Unroll` of [N, ...] from `build_unroll`.
-    clip_rewards: the learner's clipping of a float32 tensor, for the records only.
-    tracker: of the same environments.
+    clip_rewards: clips a float32 tensor of rewards as the learner does; for the records only.
+    tracker: tracks the episodes of the same environments.
   """
 
   def __init__(
@@ -327,15 +327,15 @@ class ActorLoop:
     enter: Callable[[str], None],
     report: Callable[[dict[str, Any]], None],
   ) -> None:
-    """Plays until stopped or an operation fails.
+    """Generates and sends unrolls until stopped or an operation fails.
 
     Args:
-      session: of the loop's graph.
-      send: takes the flat arrays of an `Unroll`; waits while the queue is full.
-      should_stop: asked before every unroll.
-      enter: called with the name of the phase that begins.
+      session: session of the loop's graph.
+      send: sends the flattened arrays of an `Unroll`; blocks while the queue is full.
+      should_stop: called before every unroll.
+      enter: called with the name of each phase when it begins.
       report: called after every unroll with a dict of steps (agent steps played), wait_secs (spent
-        on the queue), busy_secs and episodes.
+        waiting for the queue), busy_secs and episodes.
     """
     refresh, unroll = self._refresh.on(session), session.make_callable(self._unroll)
     self._tracker.reset()

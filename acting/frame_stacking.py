@@ -1,8 +1,8 @@
-"""Stacked frames travel once each: stacks become `Frames` in actors, and stacks again in learners.
+"""Sends each frame once: actors convert stacked frames to `Frames`, learners convert them back.
 
-An observation of an Atari game is a stack of the C newest frames, so an unroll of stacks holds
-nearly every frame C times. `Frames` hold C - 1 frames before the first entry and one per entry. A
-game starts with a stack that is black but for its newest frame, as ale_py's does.
+An Atari observation is a stack of the C newest frames, so an unroll of stacks holds nearly every
+frame C times. `Frames` hold C - 1 frames before the first entry and one frame per entry. As in
+ale_py, the first stack of a game is black except for its newest frame.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def pack(first: tf.Tensor, rest: tf.Tensor) -> Frames:
 
   Args:
     first: uint8 [N, H, W, C], the stacks of entry 0.
-    rest: uint8 [T, N, H, W, C], those of entries 1 to T.
+    rest: uint8 [T, N, H, W, C], the stacks of entries 1 to T.
 
   Returns:
     `Frames` of [N, T + C, H, W].
@@ -35,7 +35,7 @@ def pack(first: tf.Tensor, rest: tf.Tensor) -> Frames:
   shape = [num_envs, unroll_length + channels, height, width]
 
   def extract(first, rest):
-    import cv2  # Ten times as fast as the graph's operations at taking every fourth byte.
+    import cv2  # Ten times as fast as TensorFlow at extracting every fourth byte.
 
     frames = np.empty(shape, np.uint8)
     for c, plane in enumerate(cv2.split(first.reshape(-1, width, channels))):
@@ -50,7 +50,7 @@ def pack(first: tf.Tensor, rest: tf.Tensor) -> Frames:
 
 
 def unpack(packed: Frames, starts: tf.Tensor) -> tf.Tensor:
-  """Returns the stacks that were sent as frames, time-major.
+  """Rebuilds the stacks of frames, time-major.
 
   Args:
     packed: `Frames` of [B, T + C, H, W].
@@ -85,7 +85,7 @@ def sums(packed: Frames, starts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Te
   channels = packed.frames.shape[1] - steps + 1
   with tf.device('/cpu:0'):  # Products on a GPU may be rounded to three digits.
     seen = tf.cast(~_before_start(starts, channels)[1:], tf.float32)
-    # Channel c of entry t is frame t + c: which frames stand in each channel, and count there.
+    # Channel c of entry t is frame t + c. For each channel: which frames count in it.
     stands = [tf.pad(seen[..., c], [[1 + c, channels - 1 - c], [0, 0]]) for c in range(channels)]
     stands = tf.reshape(tf.transpose(tf.stack(stands), [0, 2, 1]), [channels, -1])
     frames = tf.reshape(tf.cast(packed.frames, tf.float32), [-1, height * width])
@@ -99,9 +99,9 @@ def sums(packed: Frames, starts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Te
 
 
 def _merge(frames: np.ndarray, black: np.ndarray) -> np.ndarray:
-  """uint8 [T + C, B, H, W], bool [T+1, B, C] -> uint8 [T+1, B, H, W, C], with black planes.
+  """Merges uint8 [T + C, B, H, W], bool [T+1, B, C] -> uint8 [T+1, B, H, W, C] with black planes.
 
-  OpenCV takes 0.8 ms for the Atari stacks of 4 unrolls, tf.stack 8 ms.
+  For the Atari stacks of 4 unrolls, OpenCV takes 0.8 ms and tf.stack 8 ms.
   """
   import cv2
 
@@ -114,8 +114,8 @@ def _merge(frames: np.ndarray, black: np.ndarray) -> np.ndarray:
 
 
 def _before_start(starts: tf.Tensor, channels: int) -> tf.Tensor:
-  """Returns bool [T+1, B, C], which frames of the stacks are from before the game's start."""
-  # The stack of entry 0 was sent as it is, also where it is a start.
+  """Returns bool [T+1, B, C]: True for frames in stacks from before the game's start."""
+  # The stack of entry 0 was sent unchanged, even at the start of a game.
   starts = tf.concat([tf.zeros_like(starts[:1]), starts[1:]], 0)
   older = tf.zeros_like(starts)
   by_age = [older]

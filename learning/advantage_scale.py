@@ -1,4 +1,4 @@
-"""Advantages divided by their root mean square: one entropy cost suits rare and frequent rewards.
+"""Divides advantages by their root mean square, so that one entropy cost suits all reward rates.
 
 Nothing is subtracted. An advantage of 0 stays 0, and the V-trace policy gradient, a weighted sum
 over steps (Espeholt et al. 2018, arXiv 1802.01561, section 4.2), keeps its direction; subtracting a
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-_DECAY = 0.99  # Per update: one batch of 80 steps is a noisy estimate, a hundred are not.
-_LEAST = 1e-4  # Smallest root mean square, so that rounding is not amplified without rewards.
+_DECAY = 0.99  # Per update. One batch of 80 steps is a noisy estimate; a hundred batches are not.
+_LEAST = 1e-4  # Lower bound of the root mean square; without rewards it is only rounding noise.
 
 
 class AdvantageScale(tf.Module):
@@ -20,7 +20,7 @@ class AdvantageScale(tf.Module):
   adds its batch to them once per update.
 
   Args:
-    num_learners: how many learners add to them for one update.
+    num_learners: number of learners that each add a batch per update.
   """
 
   def __init__(self, num_learners: int = 1):
@@ -30,7 +30,7 @@ class AdvantageScale(tf.Module):
     self.moments = tf.Variable(tf.zeros([2], tf.float64), trainable=False, name='advantage_moments')
 
   def factor(self) -> tf.Tensor:
-    """Returns the factor of advantages, a float32 scalar; 1 before the first update."""
+    """Returns the factor for advantages, a float32 scalar; 1 before the first update."""
     number, squares = tf.unstack(self.moments.read_value())
     root = tf.sqrt(squares / tf.maximum(number, 1e-9))
     factor = tf.where(number > 0, 1.0 / tf.maximum(root, _LEAST), 1.0)

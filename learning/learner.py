@@ -32,16 +32,16 @@ Nest = TypeVar('Nest')
 
 
 class Agent(Protocol):
-  """What a learner uses of `nets.Agent`."""
+  """The part of `nets.Agent` that a learner uses."""
 
   @property
   def trainable_variables(self) -> Sequence[tf.Variable]:
-    """What gradients are taken for."""
+    """The variables to compute gradients for."""
     ...
 
   @property
   def value_scale(self) -> PopArt | None:
-    """Of agents whose values are normalised."""
+    """The agent's `PopArt`, or None if values are not normalised."""
     ...
 
   def unroll(
@@ -56,8 +56,8 @@ def entropy_cost(
 ) -> float | tf.Tensor:
   """Returns the weight of the entropy: a float, or a float32 scalar where it decays.
 
-  It goes linearly from `entropy_cost` to `entropy_cost_final` over the first
-  `entropy_decay_frames` environment frames; with 0 of them it stays `entropy_cost`.
+  It changes linearly from `entropy_cost` to `entropy_cost_final` over the first
+  `entropy_decay_frames` environment frames; if that is 0, it stays at `entropy_cost`.
   """
   first, final = hyperparameters.entropy_cost, hyperparameters.entropy_cost_final
   if not hyperparameters.entropy_decay_frames:
@@ -67,12 +67,12 @@ def entropy_cost(
 
 
 class Statistics(NamedTuple):
-  """Running statistics of the batches of a run; None where the settings do not ask for one.
+  """Running statistics over the batches of a run; None if the settings do not need one.
 
   Attributes:
-    observations: scales what the network sees.
-    values: of the V-trace targets, for PopArt.
-    advantages: the root mean square of the advantages.
+    observations: moments of the observations, to normalise them.
+    values: moments of the V-trace targets, for PopArt.
+    advantages: root mean square of the advantages.
   """
 
   observations: RunningScaling | None
@@ -100,7 +100,7 @@ class Statistics(NamedTuple):
 
 
 def _time_major(nest: Nest) -> Nest:
-  """[B, T+1, ...] -> [T+1, B, ...] of every tensor."""
+  """Transposes every tensor: [B, T+1, ...] -> [T+1, B, ...]."""
 
   def swap(tensor):
     return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
@@ -109,7 +109,7 @@ def _time_major(nest: Nest) -> Nest:
 
 
 def time_major_env_outputs(env_outputs: StepOutput) -> StepOutput:
-  """[B, T+1, ...] -> [T+1, B, ...]; `Frames` become stacks of frames again."""
+  """Transposes [B, T+1, ...] -> [T+1, B, ...]; converts `Frames` back to stacks of frames."""
   observation = env_outputs.observation
   if not isinstance(observation, Frames):
     return _time_major(env_outputs)
@@ -119,14 +119,14 @@ def time_major_env_outputs(env_outputs: StepOutput) -> StepOutput:
 
 
 def _starts(info: StepOutputInfo) -> tf.Tensor:
-  """bool, shaped like `info`'s fields: True where the entry is the first observation of a game."""
+  """Returns bool, shaped like `info`'s fields: True at the first observation of a game."""
   return info.game_over | tf.equal(info.episode_step, 0)
 
 
 def observation_sums(env_outputs: StepOutput) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-  """Returns `observation_scaling.sums_of` the new observations of a batch.
+  """Returns `observation_scaling.sums_of` over the new observations of a batch.
 
-  Entry 0 is left out: it was counted with the unroll before.
+  Entry 0 is excluded, since it was counted with the previous unroll.
 
   Args:
     env_outputs: StepOutput of [B, T+1, ...].
@@ -144,7 +144,7 @@ def _tower(
   factors: Factors,
   reuse: SampleReuse,
 ) -> tuple[Losses, list[tf.Tensor]]:
-  """Losses of an `Unroll` of [B, ...], and their gradients for the variables of `agent`."""
+  """Returns the losses of an `Unroll` of [B, ...], and the gradients of `agent`'s variables."""
   env_outputs = time_major_env_outputs(batch.env_outputs)
   agent_outputs = _time_major(batch.agent_outputs)
   learner_outputs, _ = agent.unroll(agent_outputs.action, env_outputs, batch.core_state)
@@ -171,12 +171,12 @@ def build_gradients(
   """Returns losses and gradients, summed over one tower per device.
 
   Args:
-    agent: the learner's own copy, read by every tower.
+    agent: the learner's local copy, read by every tower.
     batch: `Unroll` of [B, ...]; B is a multiple of the number of devices.
-    hyperparameters: of the losses.
-    factors: of the losses.
+    hyperparameters: hyperparameters of the losses.
+    factors: factors of the losses.
     devices: device names; each tower gets an equal share of the batch.
-    reuse: which pass over the batch runs.
+    reuse: gives the index of the pass over the batch.
 
   Returns:
     (`Losses`, gradients in the order of `agent.trainable_variables`).
@@ -229,29 +229,29 @@ def build_update(
   """Builds one update of the weights.
 
   Args:
-    weights: what is trained.
-    counters: of the run.
-    statistics: of the run.
-    num_learners_per_update: how many learners' batches make one update.
-    agent: the learner's own copy.
+    weights: the trained weights.
+    counters: the run's counters.
+    statistics: the run's statistics.
+    num_learners_per_update: number of learners whose gradients are summed for one update.
+    agent: the learner's local copy.
     refresh: operation that copies the weights into `agent`.
     batch: `Unroll` of [B, ...].
-    hyperparameters: of the losses.
+    hyperparameters: hyperparameters of the losses.
     optimizer: from `optimizers.build_optimizer`.
-    devices: of the towers; B is a multiple of their number.
-    reuse: which pass over the batch runs.
+    devices: device names of the towers; B is a multiple of their number.
+    reuse: gives the index of the pass over the batch.
 
   Returns:
-    Tensors to fetch: evaluating any of them does the update. `updates`, `environment_frames` and
-    `gradient_norm` are their values after it.
+    Tensors by name; evaluating any of them runs the update. `updates`, `environment_frames` and
+    `gradient_norm` have their values after the update.
   """
   updates_before = counters.updates.read_value()
   with tf.control_dependencies([refresh, updates_before]):
-    # Only reads that are created here see the refreshed copy.
+    # Only variable reads created here see the refreshed copy.
     batch = tf.nest.map_structure(tf.identity, batch)
     factors = _factors(hyperparameters, counters, statistics, agent, reuse)
     losses, gradients = build_gradients(agent, batch, hyperparameters, factors, devices, reuse)
-  # A policy version from updates that a restart from a checkpoint has undone counts as the newest.
+  # After a restart from a checkpoint, unrolls may have a later version; their lag counts as 0.
   lag = tf.cast(tf.maximum(updates_before - batch.policy_version, 0), tf.float32)
   update = optimizer.apply_gradients(
     list(zip(weights.cut(gradients), weights.slices, strict=True)), global_step=counters.updates
@@ -285,13 +285,13 @@ class LearnerLoop:
   """Runs updates one after another; the next batch is dequeued during the current update.
 
   Args:
-    queue: of single unrolls, flat.
-    structure: nest like an `Unroll`, the structure of a batch.
-    batch_size: B.
-    reuse: which pass over a batch runs.
+    queue: queue of single unrolls, flattened.
+    structure: `Unroll` whose structure a batch has.
+    batch_size: B, unrolls per batch.
+    reuse: gives the index of the pass over the batch.
 
   Attributes:
-    batch: `Unroll` of [B, ...], the batch that an update takes.
+    batch: `Unroll` of [B, ...], the input of an update.
   """
 
   def __init__(
@@ -310,7 +310,7 @@ class LearnerLoop:
     self._lock = threading.Lock()
 
   def _staged_in(self, session: tf.compat.v1.Session) -> threading.Semaphore:
-    """Returns the semaphore that counts a session's staged batches, from 0 in a new session."""
+    """Returns the semaphore that counts a session's staged batches; it starts at 0."""
     with self._lock:
       if self._session is not session:
         self._session, self._staged = session, threading.Semaphore(0)
@@ -322,12 +322,12 @@ class LearnerLoop:
     should_stop: Callable[[], bool],
     enter: Callable[[str], None],
   ) -> None:
-    """Fetches batches ahead until stopped or the queue closes; needs a thread of its own.
+    """Stages batches ahead until stopped or the queue is closed; runs in its own thread.
 
     Args:
-      session: of the graph.
-      should_stop: asked before every batch.
-      enter: called with the name of the phase that begins.
+      session: session of the graph.
+      should_stop: called before every batch.
+      enter: called with the name of each phase when it begins.
     """
     stage = self.stage_once(session)
     while not should_stop():
@@ -335,7 +335,7 @@ class LearnerLoop:
       stage()
 
   def stage_once(self, session: tf.compat.v1.Session) -> Callable[[], None]:
-    """Returns a function that moves one batch from the queue to where the update takes it."""
+    """Returns a function that moves one batch from the queue into the staging area."""
     stage, staged = session.make_callable(self._stage), self._staged_in(session)
 
     def step():
@@ -352,15 +352,15 @@ class LearnerLoop:
     enter: Callable[[str], None],
     report: Callable[[dict[str, Any], float, float], None],
   ) -> None:
-    """Updates until stopped or an operation fails.
+    """Runs updates until stopped or an operation fails.
 
     Args:
-      session: of the graph.
+      session: session of the graph.
       update: from `build_update`.
-      should_stop: asked before and after every update.
-      enter: called with the name of the phase that begins.
-      report: called after every update with its fetched values and the `pass` over the batch (from
-        1 on), the seconds waited and the seconds computed.
+      should_stop: called before and after every update.
+      enter: called with the name of each phase when it begins.
+      report: called after every update with its fetched values (and `pass`, the pass over the
+        batch, counted from 1), the seconds waited and the seconds computed.
     """
     names, staged = list(update), self._staged_in(session)
     passes = self._passes(session, [update[name] for name in names])
@@ -382,6 +382,6 @@ class LearnerLoop:
   def _passes(
     self, session: tf.compat.v1.Session, tensors: list[tf.Tensor]
   ) -> list[Callable[[], list[Any]]]:
-    """Returns a function per pass over a batch that fetches the tensors."""
+    """Returns one function per pass over a batch; each fetches the tensors."""
     fetch = session.make_callable(tensors, feed_list=[self._reuse.index])
     return [functools.partial(fetch, i) for i in range(self._reuse.passes)]

@@ -21,15 +21,15 @@ _RATIO_CLIP = 0.2  # As in PPO, Table 3.
 
 
 class Losses(NamedTuple):
-  """Losses of a batch, and the moments of what they were computed from.
+  """Losses of a batch, and moments of its advantages and targets.
 
   Attributes:
-    total: float32 scalar, the sum of policy loss and weighted baseline and entropy loss.
-    policy: float32 scalar.
-    baseline: float32 scalar, without its weight.
-    entropy: float32 scalar, without its weight.
+    total: float32 scalar, policy loss plus weighted baseline and entropy losses.
+    policy: float32 scalar, policy gradient loss.
+    baseline: float32 scalar, unweighted baseline loss.
+    entropy: float32 scalar, unweighted entropy loss.
     advantages: float32 [3], number, sum and sum of squares of the unscaled advantages.
-    targets: float32 [3], the same of the V-trace targets of the values.
+    targets: float32 [3], number, sum and sum of squares of the V-trace value targets.
   """
 
   total: tf.Tensor
@@ -41,12 +41,12 @@ class Losses(NamedTuple):
 
 
 class Factors(NamedTuple):
-  """What parts of the loss are multiplied by; floats or float32 scalars.
+  """Factors in the losses; floats or float32 scalars.
 
   Attributes:
     entropy: weight of the entropy loss in the total, see `learner.entropy_cost`.
-    advantages: factor of the advantages.
-    baseline: factor of the baseline's errors.
+    advantages: multiplies the advantages.
+    baseline: multiplies the baseline errors.
   """
 
   entropy: float | tf.Tensor
@@ -55,7 +55,7 @@ class Factors(NamedTuple):
 
 
 def clip_rewards(rewards: tf.Tensor, clipping: str) -> tf.Tensor:
-  """Returns rewards as the learner sees them.
+  """Returns clipped rewards, as used for learning.
 
   Args:
     rewards: float32 tensor of any shape.
@@ -63,7 +63,7 @@ def clip_rewards(rewards: tf.Tensor, clipping: str) -> tf.Tensor:
       'none'.
 
   Raises:
-    ValueError: no clipping of that name.
+    ValueError: `clipping` is not one of these names.
   """
   if clipping == 'abs_one':
     return tf.clip_by_value(rewards, -1, 1)
@@ -78,7 +78,7 @@ def clip_rewards(rewards: tf.Tensor, clipping: str) -> tf.Tensor:
 def policy_gradient_loss(
   policy_logits: tf.Tensor, actions: tf.Tensor, advantages: tf.Tensor
 ) -> tf.Tensor:
-  """Sum over [T, B] of -log pi(a) * advantage; no gradient flows through the advantages."""
+  """Returns the sum over [T, B] of -log pi(a) * advantage; advantages get no gradient."""
   log_probs = vtrace.log_probs_from_logits_and_actions(policy_logits, actions)
   return -tf.reduce_sum(log_probs * tf.stop_gradient(advantages))
 
@@ -92,15 +92,15 @@ def reused_policy_gradient_loss(
   """Returns the policy gradient loss of a batch that is used in several passes.
 
   The clipped objective of PPO (Schulman et al. 2017, arXiv 1707.06347): the sum over [T, B] of
-  -min(r * advantage, clip(r) * advantage), with r the probability of the action relative to that
-  in the first pass, clipped to [0.8, 1.2]. Its gradient in the first pass is that of
-  `policy_gradient_loss`.
+  -min(r * advantage, clip(r) * advantage), where r is the action's probability divided by its
+  probability in the first pass, and clip limits r to [0.8, 1.2]. In the first pass the gradient
+  equals the gradient of `policy_gradient_loss`.
 
   Args:
     policy_logits: float32 [T, B, A].
     actions: int32 [T, B].
-    advantages: float32 [T, B]; no gradient flows through them.
-    first_pass_only: function of log pi(a) [T, B] that returns its value in the first pass.
+    advantages: float32 [T, B]; they get no gradient.
+    first_pass_only: maps log pi(a) [T, B] to its value in the first pass.
   """
   log_probs = vtrace.log_probs_from_logits_and_actions(policy_logits, actions)
   advantages = tf.stop_gradient(advantages)
@@ -115,11 +115,11 @@ def baseline_loss(errors: tf.Tensor) -> tf.Tensor:
 
 
 def entropy_loss(policy_logits: tf.Tensor, counted: tf.Tensor | None = None) -> tf.Tensor:
-  """Returns the negative entropy of policies, summed over time and batch.
+  """Returns the negative entropy of the policies, summed over time and batch.
 
   Args:
     policy_logits: float32 [T, B, A].
-    counted: bool [T, B], which steps are summed; None: all.
+    counted: bool [T, B], the steps to sum over; None = all.
   """
   policy, log_policy = tf.nn.softmax(policy_logits), tf.nn.log_softmax(policy_logits)
   if counted is not None:
@@ -129,12 +129,12 @@ def entropy_loss(policy_logits: tf.Tensor, counted: tf.Tensor | None = None) -> 
 
 
 def _starts_after_cut(done: tf.Tensor, info: StepOutputInfo) -> tf.Tensor:
-  """bool, True where an entry starts a new game after a crash or time limit; see `StepOutput`."""
+  """Returns bool: True where a game starts after a crash or time limit; see `StepOutput`."""
   return done & ~info.game_over & tf.equal(info.episode_step, 0)
 
 
 def _moments(values: tf.Tensor, masked: tf.Tensor) -> tf.Tensor:
-  """float32 [3]: number, sum and sum of squares of the values that are not masked."""
+  """Returns float32 [3]: number, sum and sum of squares of the unmasked values."""
   kept = tf.where(masked, 0.0, values)
   number = tf.reduce_sum(tf.cast(~masked, tf.float32))
   return tf.stack([number, tf.reduce_sum(kept), tf.reduce_sum(tf.square(kept))])
@@ -151,13 +151,13 @@ def compute_losses(
   """Returns the V-trace losses of a batch.
 
   Args:
-    learner_outputs: AgentOutput of [T+1, B, ...], the learner's policy on the actor's steps.
-    agent_outputs: AgentOutput of [T+1, B, ...], what the actor computed; the action of entry t led
+    learner_outputs: AgentOutput of [T+1, B, ...], from the learner's policy.
+    agent_outputs: AgentOutput of [T+1, B, ...], from the actor's policy; the action of entry t led
       to observation t.
     env_outputs: StepOutput of [T+1, B, ...]; reward and done of entry t came with observation t.
     hyperparameters: weights, discount and clipping.
     factors: see `Factors`.
-    first_pass_only: see `reused_policy_gradient_loss`; None: each batch is used once.
+    first_pass_only: see `reused_policy_gradient_loss`; None if each batch is used once.
   """
   bootstrap_value = learner_outputs.baseline[-1]
   # Entry t of these is the step from observation t to observation t+1.
@@ -165,7 +165,7 @@ def compute_losses(
   rewards, done = env_outputs.reward[1:], env_outputs.done[1:]
   learner_outputs = tf.nest.map_structure(lambda t: t[:-1], learner_outputs)
   rewards = clip_rewards(rewards, hyperparameters.reward_clipping)
-  # Nothing is learned from these steps: a reward equal to the value makes target and value equal.
+  # Masked steps teach nothing: with a reward equal to the value, the target equals the value.
   masked = _starts_after_cut(env_outputs.done, env_outputs.info)[1:]
   rewards = tf.where(masked, learner_outputs.baseline, rewards)
 

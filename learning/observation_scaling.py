@@ -1,6 +1,6 @@
-"""What the network sees of an observation: itself, shifted and scaled, or normalised by moments.
+"""Scales observations for the network: unchanged, by constants, or by running moments.
 
-The moments of all observations so far are variables of a run like the weights, but not trained.
+The moments of all observations so far are untrained variables of the run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _CLIP = 5.0  # In standard deviations.
 
 
 class Scale(NamedTuple):
-  """What the first layer sees is (x - offset) * factor."""
+  """The first layer's input is (x - offset) * factor."""
 
   offset: float
   factor: float
@@ -24,21 +24,21 @@ class Scale(NamedTuple):
 SCALES = {
   'unit': Scale(0.0, 1 / 255),
   'centred': Scale(128.0, 1 / 128),
-  # `RunningScaling`, or in copies of the weights `CopiedScaling`, has scaled these.
+  # Already scaled by `RunningScaling`, or by `CopiedScaling` in copies of the weights.
   'running': Scale(0.0, 1.0),
   'copied': Scale(0.0, 1.0),
 }
 
 
 class MomentScaling(snt.Module):
-  """(x - mean) / std, clipped to +-5, for each element on its own (pixel and channel of images)."""
+  """Computes (x - mean) / std, clipped to +-5, per element (for images, per pixel and channel)."""
 
   def moments(self) -> tuple[tf.Tensor | tf.Variable, tf.Tensor | tf.Variable]:
-    """Returns (mean, standard deviation), float32 like one observation."""
+    """Returns (mean, standard deviation), float32 with the shape of one observation."""
     raise NotImplementedError
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
-    """[N, ...] of any dtype -> float32 [N, ...]."""
+    """Scales observations: [N, ...] of any dtype -> float32 [N, ...]."""
     mean, std = self.moments()
     return tf.clip_by_value((tf.cast(observation, tf.float32) - mean) / std, -_CLIP, _CLIP)
 
@@ -46,13 +46,13 @@ class MomentScaling(snt.Module):
 class RunningScaling(MomentScaling):
   """Scales by the moments of all observations learned from.
 
-  The statistics are variables like the weights: on one parameter server, and in checkpoints. They
-  are float64 sums: additions of several learners commute, and large sums lose no small ones.
+  The statistics are variables on one parameter server and in checkpoints. They are float64 sums, so
+  that additions of several learners commute and small values are not lost in large sums.
 
   Args:
-    shape: of one observation.
-    dtype: of observations.
-    name: of the variables' scope.
+    shape: shape of one observation.
+    dtype: dtype of the observations.
+    name: name of the variables' scope.
 
   Attributes:
     count: float64 scalar, observations so far.
@@ -63,7 +63,7 @@ class RunningScaling(MomentScaling):
   def __init__(self, shape: tf.TensorShape, dtype: tf.DType, name: str = 'observation_statistics'):
     super().__init__(name=name)
     is_pixels = tf.dtypes.as_dtype(dtype) == tf.uint8
-    # Mean and deviation before the first update, and the smallest deviation.
+    # Mean and deviation before the first update, and the lower bound of the deviation.
     self._first_mean, self._first_std, self._least_std = (
       (128, 128, 1) if is_pixels else (0, 1, 1e-4)
     )
@@ -90,7 +90,7 @@ class RunningScaling(MomentScaling):
       return tf.cast(mean, tf.float32), tf.cast(std, tf.float32)
 
   def add(self, count: tf.Tensor, sums: tf.Tensor, sums_of_squares: tf.Tensor) -> tf.Operation:
-    """Returns an operation that adds observations, given as `sums_of` them."""
+    """Returns an operation that adds observations, given the result of `sums_of`."""
     return tf.group(
       self.count.assign_add(count),
       self.sum.assign_add(sums),
@@ -99,11 +99,11 @@ class RunningScaling(MomentScaling):
 
 
 class CopiedScaling(MomentScaling):
-  """Scales by moments that were copied with the weights, without computing them at every step.
+  """Scales by moments that are copied with the weights, instead of computed at every step.
 
   Attributes:
-    mean: float32 variable like one observation.
-    std: float32 variable like one observation.
+    mean: float32 variable with the shape of one observation.
+    std: float32 variable with the shape of one observation.
   """
 
   def __init__(self, shape: tf.TensorShape, name: str = 'observation_moments'):
@@ -113,16 +113,16 @@ class CopiedScaling(MomentScaling):
       self.std = tf.Variable(tf.ones(shape), trainable=False, name='std')
 
   def moments(self) -> tuple[tf.Variable, tf.Variable]:
-    """Returns (mean, standard deviation) as they were copied."""
+    """Returns the copied (mean, standard deviation)."""
     return self.mean, self.std
 
 
 def scaling_by_moments(name: str, like: tf.Tensor) -> MomentScaling | None:
-  """Returns the scaling of observations like the tensor [N, ...], or None.
+  """Returns a scaling by moments for observations, or None if the scaling has no moments.
 
   Args:
-    name: a key of `SCALES`; None is returned for those without moments.
-    like: observations.
+    name: a key of `SCALES`.
+    like: tensor [N, ...] with the shape and dtype of the observations.
   """
   shape = like.shape[1:]
   if name == 'running':
@@ -138,25 +138,25 @@ def sums_of(observations: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 class ScalingAgent(Protocol):
-  """What `with_moments` uses of `nets.Agent`."""
+  """The part of `nets.Agent` that `with_moments` uses."""
 
   @property
   def variables(self) -> Sequence[tf.Variable]:
-    """All of them."""
+    """All variables of the agent."""
     ...
 
   @property
   def running_scaling(self) -> MomentScaling | None:
-    """Of its observations."""
+    """The scaling of its observations, or None."""
     ...
 
 
 def with_moments(agent: ScalingAgent, values: Sequence[Any]) -> list[Any]:
-  """Returns the values of an agent's variables, with moments in place of running statistics.
+  """Replaces running statistics by their moments in the values of an agent's variables.
 
   Args:
-    agent: whose variables they are.
-    values: in the order of `agent.variables`.
+    agent: the agent.
+    values: values in the order of `agent.variables`.
   """
   if not agent.running_scaling:
     return list(values)

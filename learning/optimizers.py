@@ -1,4 +1,4 @@
-"""The optimizer of a run: RMSProp or Adam with clipped gradients, synchronous over learners or not.
+"""The optimizer of a run: RMSProp or Adam with gradient clipping, synchronous or asynchronous.
 
 The rest of the learner's update is in `learning/learner.py`.
 """
@@ -16,10 +16,10 @@ Optimizer: TypeAlias = tf.compat.v1.train.Optimizer
 
 
 class Counters(NamedTuple):
-  """What a run counts, as variables on a parameter server.
+  """Counters of a run, variables on a parameter server.
 
   Attributes:
-    updates: int64 scalar, updates done (TensorFlow's global step).
+    updates: int64 scalar, updates so far (TensorFlow's global step).
     environment_frames: int64 scalar, environment frames trained on.
     gradient_norm: float32 scalar, norm of the last total gradient before clipping.
   """
@@ -56,7 +56,7 @@ def _inner_optimizer(hyperparameters: Hyperparameters, rate: tf.Tensor) -> Optim
 
 
 class TotalGradientOptimizer(Optimizer):
-  """Checks and clips the total gradient once, applies it, and counts the frames behind it.
+  """Checks, clips and applies the total gradient, and counts the environment frames.
 
   Everything runs on the devices of the variables; only scalars are sent to compute the norm.
 
@@ -64,12 +64,12 @@ class TotalGradientOptimizer(Optimizer):
     optimizer: applies the clipped gradient.
     counters: updated with every application.
     gradient_clipping: largest global norm of the total gradient.
-    scale: factor that turns the given gradients into the total (the number of learners, where they
+    scale: factor from the given gradients to the total gradient (the number of learners if they
       are averages over learners).
-    frames: environment frames of the batches behind one application.
-    passes: number of applications that share these frames.
-    after_application: returns an operation that runs after each application and before the next;
-      or None.
+    frames: environment frames in the batches of one application.
+    passes: number of applications that use the same frames.
+    after_application: returns an operation to run after each application and before the next; or
+      None.
   """
 
   def __init__(
@@ -96,7 +96,7 @@ class TotalGradientOptimizer(Optimizer):
   ) -> tf.Operation:
     """Returns the operation that applies the clipped total gradient.
 
-    It raises InvalidArgumentError, naming the update, where the gradient is not finite.
+    It raises InvalidArgumentError, with the number of the update, if the gradient is not finite.
     """
     gradients, variables = zip(*grads_and_vars, strict=True)
     norm = self._norm(gradients, variables)
@@ -112,7 +112,7 @@ class TotalGradientOptimizer(Optimizer):
       with tf.device(variable.device):
         clipped.append((gradient * factor, variable))
     apply = self._optimizer.apply_gradients(clipped, global_step=global_step, name=name)
-    # Counted afterwards: the learning rate of an update depends on the frames before it.
+    # Frames are counted afterwards: an update's learning rate depends on the frames before it.
     with tf.control_dependencies([apply]):
       return tf.group(
         self._counters.environment_frames.assign_add(self._frames_of_application()),
@@ -121,8 +121,8 @@ class TotalGradientOptimizer(Optimizer):
       )
 
   def _frames_of_application(self) -> int | tf.Tensor:
-    """Returns this application's share; the shares of all passes add up to the frames exactly."""
-    if self._passes == 1:  # No read of the updates, which may be on another parameter server.
+    """Returns this application's share of the frames; the shares of all passes sum to `frames`."""
+    if self._passes == 1:  # Avoids reading `updates`, which may be on another parameter server.
       return self._frames
     after = self._counters.updates.read_value() * self._frames
     return after // self._passes - (after - self._frames) // self._passes
@@ -157,14 +157,14 @@ def build_optimizer(
   """Returns the optimizer of one learner.
 
   Args:
-    hyperparameters: of the optimizer.
-    counters: of the run.
-    num_learners_per_update: how many learners' batches make one update.
+    hyperparameters: hyperparameters of the optimizer.
+    counters: the run's counters.
+    num_learners_per_update: number of learners whose gradients are summed for one update.
     after_application: see `TotalGradientOptimizer`.
 
   Returns:
-    (optimizer, the same if it is a SyncReplicasOptimizer, else None). Synchronous learners'
-    gradients are averaged by SyncReplicasOptimizer and multiplied back to their sum.
+    (optimizer, the same object if it is a SyncReplicasOptimizer, else None).
+    SyncReplicasOptimizer averages the learners' gradients; the average is then scaled to the sum.
   """
   frames = (
     hyperparameters.batch_size
@@ -193,20 +193,20 @@ def build_optimizer(
 
 
 class SyncOps:
-  """What synchronous learners run beside their updates; see TensorFlow's SyncReplicasOptimizer.
+  """Operations of synchronous learners besides their updates; see SyncReplicasOptimizer.
 
-  A learner takes a token from the optimizer's sync token queue before its next step; every
-  application of the summed gradients puts one token per learner there.
+  A learner dequeues a token from the optimizer's sync token queue before its next step; every
+  application of the summed gradients enqueues one token per learner.
 
   Args:
-    optimizer: after its `apply_gradients` was called.
+    optimizer: a SyncReplicasOptimizer whose `apply_gradients` was called.
 
   Attributes:
-    init: operation for every new session of a learner that is not the chief.
+    init: operation for every new session of a learner other than the chief.
     chief_init: operation for every new session of the chief.
-    spare_tokens: enqueues one more token per learner, for the chief of a resumed run: a learner may
-      still wait for a token that was lost with the last chief. A token too many costs one gradient,
-      dropped as stale; a token too few is a deadlock.
+    spare_tokens: enqueues one more token per learner when the chief resumes, since a learner may
+      still wait for a token that was lost with the previous chief. An extra token costs one
+      gradient, dropped as stale; a missing token causes a deadlock.
   """
 
   def __init__(self, optimizer: tf.compat.v1.train.SyncReplicasOptimizer):
@@ -216,7 +216,7 @@ class SyncOps:
     (self._aggregate,) = optimizer.get_chief_queue_runner().enqueue_ops
 
   def run(self, session: tf.compat.v1.Session, should_stop: Callable[[], bool]) -> None:
-    """Applies the summed gradients once all have come, until stopped; in a thread of the chief."""
+    """Applies the summed gradients whenever all have arrived; runs in a thread of the chief."""
     aggregate = session.make_callable(self._aggregate)
     while not should_stop():
       aggregate()

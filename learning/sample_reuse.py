@@ -1,7 +1,7 @@
-"""Several updates per batch (--sample_reuse): what later passes share with the first.
+"""Several updates per batch (--sample_reuse), as in IMPACT (Luo et al. 2019, arXiv 1912.00167).
 
-As in IMPACT (Luo et al. 2019, arXiv 1912.00167) and APPO. Where actors are slower than the learner,
-learning from each batch again uses time in which the learner would wait.
+If actors are slower than the learner, further passes over a batch use time that the learner would
+spend waiting.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import tensorflow as tf
 
 
 class SampleReuse:
-  """Knows which pass over a batch runs, and keeps tensors of the first pass for the others.
+  """Keeps tensors of the first pass over a batch for later passes.
 
   Args:
-    passes: updates per batch. With 1 nothing is kept.
+    passes: updates per batch. With 1, nothing is kept.
 
   Attributes:
     passes: as given.
-    index: int32 placeholder, 0 for the first pass over a batch.
+    index: int32 scalar placeholder, the index of the current pass; 0 is the first.
   """
 
   def __init__(self, passes: int):
@@ -31,13 +31,13 @@ class SampleReuse:
   def kept_for_all_passes(
     self, make: Callable[[], Sequence[tf.Tensor]], specs: Sequence[tuple[tf.DType, Any]]
   ) -> list[tf.Tensor]:
-    """Returns the tensors that `make` returned in the first pass, in every pass.
+    """Returns tensors that have their first-pass values in every pass.
 
-    They are kept in local variables on the current device until the next first pass.
+    The values are kept in local variables on the current device until the next batch.
 
     Args:
-      make: returns the tensors; runs in the first pass only.
-      specs: their (dtype, shape).
+      make: builds the tensors; they are evaluated in the first pass only.
+      specs: (dtype, shape) of each tensor.
     """
     if self.passes == 1:
       return list(make())
@@ -53,22 +53,22 @@ class SampleReuse:
     return tf.cond(self._is_first, first, lambda: [v.read_value() for v in variables])
 
   def first_pass_only(self, shape: Sequence[int]) -> Callable[[tf.Tensor], tf.Tensor] | None:
-    """Returns a function of a float32 tensor of `shape` that returns its value in the first pass.
+    """Returns a function that maps a float32 tensor of `shape` to its value in the first pass.
 
-    None where there is one pass.
+    Returns None if there is only one pass.
     """
     if self.passes == 1:
       return None
     return lambda tensor: self.kept_for_all_passes(lambda: [tensor], [(tf.float32, shape)])[0]
 
   def run_in_first_pass(self, build: Callable[[], tf.Operation]) -> tf.Operation:
-    """Returns the operation that `build` returns; it does nothing in later passes."""
+    """Returns an operation that runs `build()` in the first pass and does nothing in others."""
     if self.passes == 1:
       return build()
     return tf.cond(self._is_first, lambda: tf.group(build()), tf.no_op)
 
   def zero_after_first_pass(self, value: float | tf.Tensor) -> float | tf.Tensor:
-    """Returns a float32 scalar in the first pass, 0 in the others."""
+    """Returns `value` (a float32 scalar) in the first pass, and 0 in the others."""
     if self.passes == 1:
       return value
     return tf.where(self._is_first, value, 0.0)

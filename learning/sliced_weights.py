@@ -1,12 +1,12 @@
 """The trained weights of a run in slices of equal size, one slice on each parameter server.
 
-If whole variables were dealt out to parameter servers, the largest could hold nearly everything
-(95% of `SimpleConvNetAgent`) and a second server would hardly help. Equal slices balance any
-network, and one message per server carries its weights or their gradients. RMSProp and Adam work
-element by element, so they learn the same from slices as from variables.
+If each parameter server held whole variables, one could hold nearly all weights (95% of
+`SimpleConvNetAgent` is one variable) and a second server would hardly help. Equal slices balance
+any network, and one message per server carries its weights or their gradients. RMSProp and Adam
+work element by element, so slicing does not change learning.
 
-Checkpoints hold variables under their own names and shapes (`UnslicedVariables`), so a run can be
-resumed with another number of parameter servers.
+Checkpoints hold the unsliced variables (`UnslicedVariables`), so a run can be resumed with another
+number of parameter servers.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 
 import tensorflow as tf
 
-# Slices hold a multiple of this many elements: TensorFlow splits without a copy at 64-byte borders.
+# Slice sizes are multiples of this: TensorFlow splits without a copy at 64-byte borders.
 _ALIGNMENT = 16
 
 
 @contextlib.contextmanager
 def shape_only_variables(device: str) -> Iterator[None]:
-  """Trainable variables created inside never have a value; they give slices shape and initializer.
+  """Gives trainable variables created inside a shape and an initializer, but never a value.
 
-  They are on `device` and in no collection of TensorFlow.
+  The variables are on `device` and in no TensorFlow collection.
   """
 
   def create(next_creator, **kwargs):
@@ -44,15 +44,15 @@ def shape_only_variables(device: str) -> Iterator[None]:
 
 
 class SlicedWeights:
-  """The trained weights in slices, created on the devices that the current scope chooses.
+  """The trained weights in slices, which are created in the current device scope.
 
   Args:
-    variables: float32, at least one, from `shape_only_variables`.
-    num_slices: at least 1.
+    variables: float32 variables from `shape_only_variables`, at least one.
+    num_slices: number of slices, at least 1.
 
   Attributes:
     variables: as given; they have no values.
-    slices: float32 variables [N], all of the same N; zeros follow the last weight.
+    slices: float32 variables [N] of equal N; zeros follow the last weight.
   """
 
   def __init__(self, variables: Sequence[tf.Variable], num_slices: int):
@@ -67,13 +67,13 @@ class SlicedWeights:
     self.slices = [tf.Variable(value, name=f'weights_{i}') for i, value in enumerate(first)]
 
   def cut(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Converts tensors of the shapes of the variables to one [N] per slice."""
+    """Converts tensors with the variables' shapes to one tensor [N] per slice."""
     flat = [tf.reshape(t, [-1]) for t in tensors]
     whole = tf.concat([*flat, tf.zeros([self._padding])], axis=0)
     return tf.split(whole, self._num_slices)
 
   def joined(self, slices: Sequence[tf.Tensor | tf.Variable] | None = None) -> list[tf.Tensor]:
-    """Converts slices, by default the weights, to tensors of the shapes of the variables."""
+    """Converts slices (default: the weights) to tensors with the variables' shapes."""
     slices = self.slices if slices is None else slices
     whole = tf.concat([tf.convert_to_tensor(s) for s in slices], axis=0)
     pieces = tf.split(whole, [*self._sizes, self._padding])
@@ -82,7 +82,7 @@ class SlicedWeights:
   def scale_and_shift(
     self, variable: tf.Variable, factor: tf.Tensor, offset: float | tf.Tensor = 0.0
   ) -> tf.Operation:
-    """Returns an operation that sets each element of a variable to itself * factor + offset."""
+    """Returns an operation that sets a variable to variable * factor + offset."""
     assigned = []
     for piece, start, stop in self._pieces(variable):
       with tf.device(piece.device):
@@ -90,7 +90,7 @@ class SlicedWeights:
     return tf.group(*assigned)
 
   def _pieces(self, variable: tf.Variable) -> Iterator[tuple[tf.Variable, int, int]]:
-    """Yields (slice, start, stop) for each slice that holds a part of a variable."""
+    """Yields (slice, start, stop) for each part of a variable."""
     index = next(i for i, v in enumerate(self.variables) if v is variable)
     first = sum(self._sizes[:index])
     last = first + self._sizes[index]
@@ -100,7 +100,7 @@ class SlicedWeights:
         yield piece, start, stop
 
   def values_of(self, agent: Any) -> list[tf.Tensor]:
-    """Returns the values of `agent.variables`, with the weights taken from the slices."""
+    """Returns the values of `agent.variables`; the weights come from the slices."""
     weights: dict[Any, Any] = {
       v.ref(): t for v, t in zip(self.variables, self.joined(), strict=True)
     }
@@ -118,16 +118,16 @@ class SlicedWeights:
 
 
 class UnslicedVariables:
-  """Sliced values as single variables, to be saved in checkpoints and restored from them.
+  """The weights and slots as whole variables, for checkpoints.
 
   Args:
-    weights: converts between slices and tensors of the variables' shapes.
-    columns: (names of the variables, their slices), for weights and for each kind of slot.
-    shapes: of the variables of a column.
+    weights: converts between slices and tensors with the variables' shapes.
+    columns: (names of the variables, their slices) for the weights and for each kind of slot.
+    shapes: shapes of the variables of a column.
 
   Attributes:
-    variables: by name; in no collection, and without a value until `gather` ran.
-    sliced: the slices that they stand for.
+    variables: variables by name; in no collection, and without values until `gather` has run.
+    sliced: the corresponding slices.
     gather: operation, slices -> variables.
     scatter: operation, variables -> slices.
   """

@@ -1,9 +1,9 @@
-"""PopArt: the baseline learns normalised returns, and its values stay those of the real ones.
+"""PopArt: the baseline learns normalised returns, and its values stay in the original scale.
 
 Van Hasselt et al. 2016 (arXiv 1602.07714), and with V-trace Hessel et al. 2018 (arXiv 1809.04474).
-The value is the last layer's output times the standard deviation of the returns plus their mean.
-When these statistics change, the layer is rescaled so that no value changes. Baseline errors and
-advantages are divided by the deviation, so one learning rate suits rewards of any size.
+A value is the last layer's output times the standard deviation of the returns plus their mean. When
+these statistics change, the layer is rescaled so that no value changes. Baseline errors and
+advantages are divided by the deviation, so that one learning rate suits rewards of any size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from learning.sliced_weights import SlicedWeights
 
-# Both as Hessel et al.: step size of the moving averages per update, smallest deviation.
+# From Hessel et al.: step size of the moving averages per update; lower bound of the deviation.
 _STEP = 3e-4
 _LEAST_STD = 1e-4
 
@@ -33,15 +33,15 @@ class LinearLayer(Protocol):
 
 
 class PopArt(snt.Module):
-  """Mean and deviation of the V-trace targets that the baseline learned from.
+  """Mean and standard deviation of the V-trace targets that the baseline has learned from.
 
-  The statistics are variables of the run like the weights: on parameter servers, in checkpoints,
-  and copied to actors and learners together with the weights they belong to.
+  The statistics are variables on parameter servers and in checkpoints, and are copied to actors and
+  learners along with the weights.
 
   Attributes:
     moments: float64 [3], moving averages over updates of (number of targets, their sum, the sum of
       their squares).
-    scale: float32 [2], (mean, deviation) that the baseline's weights are normalised by.
+    scale: float32 [2], (mean, deviation) that the baseline's last layer is normalised by.
   """
 
   def __init__(self, name: str = 'value_statistics'):
@@ -52,12 +52,12 @@ class PopArt(snt.Module):
       self.scale = tf.Variable(initial, trainable=False, name='scale')
 
   def __call__(self, normalised: tf.Tensor) -> tf.Tensor:
-    """Converts outputs of the last layer to values; float32 of any shape."""
+    """Converts outputs of the last layer, float32 of any shape, to values."""
     mean, std = tf.unstack(self.scale.read_value())
     return normalised * std + mean
 
   def factor(self) -> tf.Tensor:
-    """Returns the factor of baseline errors and advantages, a float32 scalar."""
+    """Returns the factor for baseline errors and advantages, a float32 scalar."""
     return 1.0 / self.scale.read_value()[1]
 
   def add(self, moments: tf.Tensor, num_learners: int = 1) -> tf.Operation:
@@ -65,13 +65,13 @@ class PopArt(snt.Module):
 
     Args:
       moments: float32 [3], see `losses.Losses.targets`.
-      num_learners: how many learners add theirs for one update.
+      num_learners: number of learners that each add a batch per update.
     """
     share = self.moments.read_value() / num_learners
     return self.moments.assign_add(_STEP * (tf.cast(moments, tf.float64) - share))
 
   def statistics(self) -> tf.Tensor:
-    """Returns float32 [2], (mean, deviation) of the targets; `scale` before the first batch."""
+    """Returns (mean, deviation) of the targets, float32 [2]; `scale` before the first batch."""
     number, total, squares = tf.unstack(self.moments.read_value())
     mean = total / tf.maximum(number, 1e-30)
     variance = squares / tf.maximum(number, 1e-30) - tf.square(mean)
@@ -79,11 +79,11 @@ class PopArt(snt.Module):
     return tf.where(number > 0, tf.cast([mean, std], tf.float32), self.scale.read_value())
 
   def rescale(self, weights: SlicedWeights, layer: LinearLayer) -> tf.Operation:
-    """Returns an operation that adopts the newest statistics and keeps all values as they are.
+    """Returns an operation that sets `scale` to the newest statistics and preserves all values.
 
     Args:
-      weights: hold the layer.
-      layer: the last of the baseline.
+      weights: slices that hold the layer's variables.
+      layer: the baseline's last layer.
     """
     before, after = self.scale.read_value(), self.statistics()
     (mean, std), (new_mean, new_std) = tf.unstack(before), tf.unstack(after)
