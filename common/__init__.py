@@ -1,1 +1,1 @@
-"""What the trainer and the frontend share; the standard library only."""
+"""Code shared by the trainer and the frontend; uses only the standard library."""

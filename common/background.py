@@ -1,7 +1,7 @@
-"""Calls in background threads that a program need not wait for when it ends.
+"""Calls in background threads that do not keep a program from exiting.
 
-The thread pools of concurrent.futures join their threads when the program ends, so a host that does
-not answer would keep it from ending. Here, Ctrl-C and time limits end the waiting at once.
+concurrent.futures joins its threads at exit, so a host that does not answer would block the exit.
+Here, Ctrl-C and time limits end a wait at once.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 Item = TypeVar('Item')
 Result = TypeVar('Result')
 
-# `result` wakes up this often, so that a signal is handled at once.
+# Polling interval of `result`, so that signals are handled promptly.
 _POLL_SECS = 0.5
 
 
 class BackgroundCall:
   """Runs `function(*args)` in a daemon thread.
 
-  For calls that may never return, such as one to a peer that has gone, and for a whole role, so
-  that the main thread stays free to handle signals.
+  For calls that may never return, such as a call to a dead peer, and for a whole role, so that the
+  main thread is free to handle signals.
   """
 
   def __init__(self, function: Callable[..., Any], *args: Any) -> None:
@@ -56,8 +56,8 @@ def on_each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[R
   """Calls `function(item)` for all items concurrently and returns the results in order.
 
   Raises:
-    The exception of the first item that has one, once all calls have ended. KeyboardInterrupt is
-    raised at once.
+    The exception of the first item whose call failed, after all calls have ended. KeyboardInterrupt
+    is raised at once.
   """
   calls = [BackgroundCall(function, item) for item in items]
   for call in calls:
@@ -69,7 +69,7 @@ def within(limit_secs: float | None, function: Callable[..., Result], *args: Any
   """Returns `function(*args)`.
 
   Raises:
-    TimeoutError: it did not return within the limit. Its thread goes on; the caller closes whatever
+    TimeoutError: the call exceeded the limit. Its thread continues; the caller must close whatever
       the function is waiting for.
   """
   call = BackgroundCall(function, *args)
@@ -83,7 +83,7 @@ def stream(
 ) -> Iterator[Result]:
   """Calls `function(item, put)` for all items concurrently and yields what they `put`.
 
-  Ends when all calls have ended; then raises the exception of the first item that has one.
+  Ends when all calls have ended; then raises the exception of the first item whose call failed.
   """
   queued: queue.SimpleQueue[Any] = queue.SimpleQueue()
   end = object()

@@ -23,17 +23,17 @@ def setting(
   fixed: bool = False,
   expert: bool = False,
 ) -> T:
-  """Declares a setting; its name and type are those of the field.
+  """Declares a setting, with the name and type of the dataclass field.
 
   Args:
-    default: the value if none is given.
-    help: a noun phrase, with the unit.
-    group: of the documentation; that of the class by default.
-    scope: what it belongs to; that of the class by default.
-    choices: all values that there are, for an enumeration.
+    default: default value.
+    help: noun phrase with the unit.
+    group: heading in the documentation; defaults to the class's group.
+    scope: what the setting belongs to; defaults to the class's scope.
+    choices: allowed values of an enumeration.
     above, minimum, maximum: bounds; `above` is exclusive.
-    fits: whether the default stands for "whatever fits the environment or the batch".
-    fixed: whether a run cannot change it once it has a checkpoint.
+    fits: whether the default means "derived from the environment or the batch".
+    fixed: whether a run with a checkpoint cannot change it.
     expert: whether only --helpfull shows it.
   """
   declared = dict(
@@ -74,7 +74,7 @@ class Setting:
 
   @property
   def bounds(self) -> str:
-    """The values that it may have, in words; '' if the type says it all."""
+    """Description of the allowed values; '' if any value of the type is allowed."""
     number = 'whole number' if self.type is int else 'number'
     if self.choices:
       return 'one of ' + ', '.join(choice for choice in self.choices if choice)
@@ -89,10 +89,10 @@ class Setting:
     return {int: 'a whole number', float: 'a number', bool: 'true or false'}.get(self.type, '')
 
   def check(self, value: Any) -> Any:
-    """Returns a value, a whole number as a float where that is the type.
+    """Returns the value; converts an int to float for a float setting.
 
     Raises:
-      ValueError: the value has another type or is out of bounds; says what would be right.
+      ValueError: the value has another type or is out of bounds; the message has the valid values.
     """
     if self.type is float and type(value) is int:
       value = float(value)
@@ -110,11 +110,11 @@ class Setting:
 
 
 def rows_of(cls: type, scope: str, group: str) -> Iterable[Setting]:
-  """Yields the settings that a dataclass declares itself, without those of its bases.
+  """Yields the settings that a dataclass itself declares, without inherited ones.
 
   Args:
     cls: the dataclass.
-    scope, group: of the rows that name none.
+    scope, group: defaults for settings that declare none.
   """
   types = typing.get_type_hints(cls)
   for field in dataclasses.fields(cls):
@@ -128,7 +128,7 @@ def rows_of(cls: type, scope: str, group: str) -> Iterable[Setting]:
 
 
 def text(value: Any) -> str:
-  """Returns a value as it is typed on a command line."""
+  """Returns a value as command-line text."""
   if isinstance(value, bool):
     return str(value).lower()
   return ','.join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,10 +1,10 @@
-"""Ends all processes that workers have started, when a worker or the whole program ends.
+"""Kills all descendants of workers when a worker or the whole program ends (Linux only).
 
-A simulator may start programs of its own, in their own sessions. They are recognised by the session
-of their worker, and by a variable in their environment. Linux only.
+A simulator may start programs in sessions of their own. Descendants are recognised by the session
+of their worker and by an environment variable.
 
-Run as a program (python common/descendants.py LIFELINE MARK), it waits until the process that
-started it has ended, and then kills what that process has left.
+Run as a program (python common/descendants.py LIFELINE MARK), this file waits until its parent has
+ended and then kills the parent's descendants.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def _watch() -> tuple[str, int]:
 
 
 def end(sessions: set[int], marks: set[str]) -> None:
-  """Kills all processes that are in one of the sessions or have one of the marks, but this one.
+  """Kills all processes in one of the sessions or with one of the marks, except this process.
 
   Args:
     sessions: session ids.
     marks: values of `VARIABLE`, or prefixes of them that end with ':'.
   """
-  # Each round finds what was started during the last one.
+  # Each round finds processes started during the previous one.
   for _ in range(10):
     found = [pid for pid in _all_pids() if _belongs(pid, sessions, marks)]
     for pid in found:

@@ -1,8 +1,8 @@
-"""Files that survive a kill, a power cut or a busy file server: new and whole, or as before.
+"""Atomic file writes: after a kill, power cut or I/O error, a file is either new or unchanged.
 
-A file is replaced in one step: it is written under a random temporary name and then renamed. So no
-reader sees half of it, nobody can put a link in its place, and two writers do not meet, even on two
-hosts that share the folder.
+A file is written under a random temporary name and then renamed. So readers never see half of it,
+other users cannot plant a link in its place, and two writers do not conflict, even on two hosts
+that share the folder.
 """
 
 from __future__ import annotations
@@ -228,12 +228,12 @@ def others_can_write(folder: str) -> bool:
 
 
 class AppendOnlyFile:
-  """A file that grows by whole pieces: a piece that cannot be written leaves no trace.
+  """A file with atomic appends: a failed append leaves the file unchanged.
 
   The first `append` opens the file; after a failure, the next one opens it again.
 
   Attributes:
-    size: int, bytes that are known to be good; None until the file has been opened.
+    size: int, bytes of the file without a failed append; None until the file has been opened.
   """
 
   def __init__(self, path: str) -> None:
@@ -242,10 +242,10 @@ class AppendOnlyFile:
     self._descriptor: int | None = None
 
   def append(self, data: bytes) -> None:
-    """Appends bytes, which the operating system has taken when this returns.
+    """Appends bytes; when this returns, the operating system has accepted them.
 
     Raises:
-      OSError: they cannot be written; the file is as before.
+      OSError: they cannot be written; the file is unchanged.
     """
     try:
       self.open()

@@ -1,4 +1,4 @@
-"""TCP ports: whether a port of this machine is free, which process listens, who can be reached."""
+"""TCP ports: checks whether a port is free, which process listens, and whether it is reachable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def listening_socket(port: int) -> socket.socket:
 
 
 def bound_socket(port: int) -> socket.socket:
-  """Returns a socket that is bound to a port on all interfaces, and to which nobody can connect.
+  """Returns a socket bound to a port on all interfaces that does not accept connections.
 
   Raises:
     OSError: the port is taken.
@@ -45,7 +45,7 @@ def bound_socket(port: int) -> socket.socket:
 def listener(port: int) -> tuple[int, str] | None:
   """Returns (process id, program) of the process that listens on a port of this machine.
 
-  Returns None where no process does, or where /proc does not show it to this user.
+  Returns None if no process listens, or if /proc hides it from this user.
   """
   inodes = set()
   for table in ('/proc/net/tcp', '/proc/net/tcp6'):

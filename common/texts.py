@@ -1,8 +1,8 @@
-"""Text for people: nothing that controls a terminal, tables, durations, bars, "did you mean".
+"""Text for users: printable text, tables, durations, bars, "did you mean".
 
-Text of a host, a file name or an error message may hold escape sequences, or marks that reverse the
-direction of writing. All text of a host goes through `printable` before it is shown: in errors
-(frontend/errors.py) and in `Console.say` (frontend/console.py).
+Text from hosts, file names or error messages may contain terminal escape sequences or marks that
+reverse the writing direction. All text from hosts goes through `printable` before it is shown: in
+errors (frontend/errors.py) and in `Console.say` (frontend/console.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-# From low to high; the second row is for terminals that cannot show the first.
+# From low to high; PLAIN_BARS is for terminals that cannot show BARS.
 BARS = '▁▂▃▄▅▆▇█'
 PLAIN_BARS = '_.-=+*#@'
 
@@ -30,11 +30,11 @@ def printable_lines(text: object) -> str:
 def did_you_mean(
   word: str, known: Iterable[str], form: str = '{}', count: int = 1, cutoff: float = 0.6
 ) -> str:
-  """Returns a question such as 'did you mean --logdir?', or '' where nothing is similar.
+  """Returns a question such as 'did you mean --logdir?', or '' if no known word is similar.
 
   Args:
-    word: what was written.
-    known: the words that would be right.
+    word: the unknown word.
+    known: all known words.
     form: how a word is shown, for example '--{}'.
     count: how many words are suggested at most.
     cutoff: similarity from 0 (any word is suggested) to 1 (only the word itself).
@@ -70,7 +70,7 @@ def duration(secs: float | None, separator: str = ' ') -> str:
 
 
 def spark(values: Sequence[float], encoding: str | None) -> str:
-  """Returns a line of bars, one letter a number.
+  """Returns a line of bars, one character per number.
 
   Args:
     values: at least one finite number.

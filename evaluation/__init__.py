@@ -1,4 +1,4 @@
-"""Evaluation of checkpoints: whole games played, recorded, filmed and exported.
+"""Evaluates, films and exports checkpoints.
 
-`roles.modes` has the modes of the command line that use it.
+`roles.modes` has the command-line modes that use this package.
 """

@@ -1,4 +1,4 @@
-"""Writes MODEL_CARD.md of an export: what the policy is, how it was trained, and its scores.
+"""Writes the MODEL_CARD.md of an export: the policy, its training, and its scores.
 
 It starts with the YAML metadata that model hubs read. Its pictures are copied beside it.
 """
@@ -32,8 +32,8 @@ def write(
     folder: of the export.
     logdir: of the run.
     policy: contents of policy.json.
-    record: the run's run.json; {} if there is none.
-    defaults: of all flags of experiment.py.
+    record: contents of the run's run.json, or {}.
+    defaults: default values of all flags of experiment.py.
 
   Raises:
     BadInput: evaluation.json is no list of evaluations.
@@ -77,7 +77,7 @@ def changed_flags(
 
 
 def _metadata(policy: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> str:
-  """Returns the YAML block; its fields are those of Hugging Face's model cards."""
+  """Returns the YAML block, with the fields of Hugging Face's model cards."""
   level, task = policy['level_name'], 'reinforcement-learning'
   metadata: dict[str, Any] = {
     'license': policy['licence'].lower(),

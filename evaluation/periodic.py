@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PROGRAM = os.path.join(_ROOT, 'experiment.py')
 _LOW_PRIORITY = os.path.join(_ROOT, 'evaluation', 'low_priority.py')
-# A signal to the whole process group may reach an evaluation, before it has a group of its own,
-# earlier than the run.
+# An evaluation that is not yet in its own process group may get the run's signal before the run.
 _SIGNAL_SECS = 1.0
 _POLL_SECS = 0.2
 
@@ -39,7 +38,7 @@ class PeriodicEvaluator:
     flags: flags of experiment.py for the evaluations.
     on_result: called with each row of `reporting.metrics.EVALUATION_METRICS`.
     log: called with a sentence if an evaluation failed or was dropped.
-    should_stop: returns whether the run was told to end.
+    should_stop: returns whether the end of the run was requested.
   """
 
   def __init__(
@@ -82,7 +81,7 @@ class PeriodicEvaluator:
     self._thread.start()
 
   def finish(self, saved: Saved | None) -> None:
-    """Evaluates the last checkpoint of the run and waits, unless the run is told to end."""
+    """Evaluates the last checkpoint and waits for the result, unless asked to stop."""
     if self._wait() and self._every and saved and saved.frames != self._last_frames:
       games = self._flags['test_num_episodes']
       self._log(f'the last checkpoint is played, {games} games; Ctrl-C ends without them')
@@ -91,7 +90,7 @@ class PeriodicEvaluator:
     self.stop()
 
   def _wait(self) -> bool:
-    """Waits for the current evaluation; returns False if the run is told to end."""
+    """Waits for the current evaluation; returns False if asked to stop."""
     while self._thread and self._thread.is_alive() and not self._should_stop():
       self._thread.join(_POLL_SECS)
     return not self._should_stop()

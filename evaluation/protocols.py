@@ -4,8 +4,8 @@ from typing import Any
 
 from runtime.process import BadInput
 
-# Arguments of ale_py's vector environment that replace those of training, in emulator frames.
-# Without `life_loss_info` a lost life ends nothing, not even the agent's episode.
+# Arguments of ale_py's vector environment that replace the training arguments, in emulator frames.
+# Without `life_loss_info`, losing a life does not end the agent's episode.
 PROTOCOLS: dict[str, dict[str, Any]] = {
   'training': {},
   # IMPALA (Espeholt et al. 2018, arXiv 1802.01561), Table C.1.

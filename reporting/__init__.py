@@ -1,4 +1,4 @@
-"""Records of a run: metrics, CSV files, TensorBoard events, the terminal's line, pictures.
+"""Records of a run: metrics, CSV files, TensorBoard events, the terminal's live line, pictures.
 
-`metrics` declares every figure; `statistics` makes rows of them and `writers` writes the rows.
+`metrics` declares every metric, `statistics` aggregates them into rows, and `writers` writes rows.
 """

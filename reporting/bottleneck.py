@@ -1,4 +1,4 @@
-"""Names the bottleneck of a run, whether learner or actors, and what would help.
+"""Finds the bottleneck of a run (learner or actors) and suggests a remedy.
 
 A sentence is returned only when the bottleneck changes.
 """
@@ -8,17 +8,17 @@ import statistics
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-_WAIT_THRESHOLD = 0.1  # A smaller share of waiting is ignored.
-_BUSY_THRESHOLD = 0.9  # Processors that are busier have no time for more actors.
+_WAIT_THRESHOLD = 0.1  # Smaller wait fractions are ignored.
+_BUSY_THRESHOLD = 0.9  # Processors busier than this have no capacity for more actors.
 _WINDOW_ROWS = 6  # One minute, by default.
-_LASTING_ROWS = 3  # A new bottleneck is named after it has lasted for so many rows.
+_LASTING_ROWS = 3  # A new bottleneck is reported after this many rows.
 
 
 class Bottleneck(NamedTuple):
   """What limits the speed of a run.
 
   Attributes:
-    kind: str, one word; None while it is not known.
+    kind: str, one word; None if not known yet.
     more_actors: int, how many more actors would help.
     text: str, a sentence for the user; '' if the kind is None.
   """
@@ -68,7 +68,7 @@ class BottleneckMonitor:
     return new.text
 
   def _differs(self, new: Bottleneck) -> bool:
-    """Returns whether more than a percentage differs from the reported bottleneck."""
+    """Returns whether the kind changed since the last report, or `more_actors` doubled or halved."""
     if new.kind != self._reported.kind:
       return True
     few, many = sorted([new.more_actors, self._reported.more_actors])
@@ -79,10 +79,7 @@ class BottleneckMonitor:
     return statistics.median(values) if values else None
 
   def _processors_busy(self) -> tuple[float | None, dict[str, float] | None]:
-    """Returns how busy processors are: (of the host of all, by host), one of which is None.
-
-    The first is known if all actors are on the learner's host, the second otherwise.
-    """
+    """Returns (busy share, None) if all actors are on the learner's host, else (None, by host)."""
     shares: dict[str, list[float]] = collections.defaultdict(list)
     for row in self._rows:
       for host, share in row['processors_busy_by_host'].items():

@@ -33,8 +33,8 @@ def commands(record: Mapping[str, Any], names: Iterable[str]) -> list[Command]:
   """Returns the commands that started a run, the oldest first.
 
   Args:
-    record: the run's run.json; {} if there is none.
-    names: all flags of experiment.py.
+    record: contents of the run's run.json, or {}.
+    names: names of all flags of experiment.py.
   """
   starts = record.get('starts', [])
   found: list[Command] = []

@@ -17,11 +17,11 @@ _BOOTSTRAPS = 2000
 
 
 class Group(NamedTuple):
-  """Runs that agree in the settings of --by, on a common grid.
+  """Runs with equal values of the --by settings, on a common grid.
 
   Attributes:
     label: str, 'name=value' of these settings.
-    runs: their returns are human-normalised if `Comparison.normalised`.
+    runs: the runs; returns are human-normalised if `Comparison.normalised`.
     grid: float array [points], frames or hours, from the latest first row of a run to the earliest
       last row.
     mean: float array [points], mean return over the runs.
@@ -42,8 +42,9 @@ class Comparison(NamedTuple):
     groups: one per combination of values of `by`.
     by: names of settings or flags.
     x: 'frames' or 'hours'.
-    score: mean return whose frames are wanted, or None.
-    normalised: whether returns are human-normalised, since a group holds several levels.
+    score: mean return for which to report the frames needed, or None.
+    normalised: whether returns are human-normalised, which is the case if a group has several
+      levels.
   """
 
   groups: list[Group]
@@ -62,7 +63,7 @@ def compare(
     runs: of `runs.read_runs`.
     by: names of settings or flags.
     x: 'frames' or 'hours'.
-    score: mean return whose frames are wanted, or None.
+    score: mean return for which to report the frames needed, or None.
 
   Raises:
     BadInput: no run has a setting of `by`, a group mixes levels without human scores, or the runs
@@ -122,9 +123,9 @@ def final_returns(group: Group, x: str = 'frames') -> np.ndarray:
 
 
 def frames_to_score(runs: Iterable[Run], score: float) -> tuple[float, int]:
-  """Returns the median of the frames until the mean return is `score`, and how many runs reach it.
+  """Returns the median frames to reach a mean return of `score`, and how many runs reach it.
 
-  A run that does not reach it counts as infinitely many frames.
+  A run that does not reach it counts as infinity.
   """
   first = [min(run.frames[run.returns >= score], default=np.inf) for run in runs]
   return float(np.median(first)), int(np.isfinite(first).sum())

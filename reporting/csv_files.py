@@ -1,7 +1,7 @@
 """Writes the CSV files of a run row by row, repairs them after a kill, and reads them.
 
-Rows that a restart from an earlier checkpoint made void are left out. No file is read into memory
-as a whole, since files grow for as long as a run trains.
+Rows that a restart from an earlier checkpoint made invalid are skipped. Files grow without limit,
+so none is read into memory as a whole.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from common import files
 MOST_ROWS = 100_000
 MOST_BYTES = 64 << 20
 _BLOCK = 1 << 16
-# Short games end by the hundred a second. All are written until their file has ALL_GAMES_BYTES;
-# then half of them, and after each further STEP_BYTES half as many as before.
+# Hundreds of short games may end per second. All are written until the file has ALL_GAMES_BYTES;
+# then half of them, and the share halves again after every STEP_BYTES.
 ALL_GAMES_BYTES, STEP_BYTES = 8 << 20, 4 << 20
 _LEAST_SHARE = 2.0**-12
 
 
 class CsvFile:
-  """A CSV file that later starts of the run append to. Rows are on disk when `write` returns.
+  """A CSV file to which later starts of the run append. Rows are on disk when `write` returns.
 
   Args:
     path: of the file; it may exist.
@@ -220,7 +220,7 @@ def _lines_backwards(path: str) -> Iterator[str]:
         lines.pop()  # What follows the last line break is still being written.
         is_last = False
       yield from map(_decoded, reversed(lines))
-      rest = rest[:_BLOCK]  # No line is that long, but a power cut leaves zeros.
+      rest = rest[:_BLOCK]  # Lines are shorter, but a power cut may leave a long run of zeros.
     if not is_last:
       yield _decoded(rest)
 

@@ -50,7 +50,7 @@ def plot_learning_curve(
   axes[-1].set_xlabel('environment frames (million)')
   picture = io.BytesIO()
   figure.savefig(picture, dpi=100, format=os.path.splitext(path)[1][1:])
-  # Replaced in one step, for whoever copies the picture meanwhile.
+  # Written atomically, since the user may copy the picture at any time.
   files.write_whole(path, picture.getvalue(), durable=False)
 
 

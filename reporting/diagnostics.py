@@ -1,4 +1,4 @@
-"""Diagnoses a run that does not learn: collapsed entropy, clipped gradients, diverging values.
+"""Detects why a run does not learn: collapsed entropy, clipped gradients, diverging values.
 
 Each problem is reported once, with the flags that may help.
 """
@@ -8,9 +8,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-PERSISTENT_ROWS = 30  # Rows in sequence that show a problem: five minutes by default.
-_NEARLY_UNIFORM, _NEARLY_DETERMINISTIC = 0.98, 0.02  # Shares of the maximum entropy.
-_GROWTH = 10.0  # Of the baseline loss, as a factor.
+PERSISTENT_ROWS = 30  # Consecutive rows that show a problem; five minutes by default.
+_NEARLY_UNIFORM, _NEARLY_DETERMINISTIC = 0.98, 0.02  # Fractions of the maximum entropy.
+_GROWTH = 10.0  # Growth factor of the baseline loss that is a problem.
 
 
 class LearningDiagnostics:
@@ -46,7 +46,7 @@ class LearningDiagnostics:
     return sentences
 
   def _problems(self, row: Mapping[str, Any]) -> dict[str, str]:
-    """Returns by problem its sentence, or '' if the row does not show it."""
+    """Returns {problem: sentence}; the sentence is '' if the row does not show the problem."""
     entropy, norm = -row['entropy_loss'] / self._steps, row['gradient_norm']
     of_most = f'the entropy of the policy is {entropy:.3g} of at most {self._max_entropy:.3g}'
     uniform = self._max_entropy * _NEARLY_UNIFORM

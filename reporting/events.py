@@ -59,7 +59,7 @@ class EventFile:
 
     Args:
       step: environment frames.
-      settings: shown as hyperparameters; TensorBoard keeps those of the first start.
+      settings: shown as hyperparameters; TensorBoard keeps the values of the first start.
 
     Raises:
       OSError: it was not written.

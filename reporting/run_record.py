@@ -65,7 +65,7 @@ def _move_aside(path: str) -> None:
 
 
 def read_run_json(path: str) -> dict[str, Any]:
-  """Returns the contents of a run.json; {} if there is none, or (with a warning) if it is no JSON.
+  """Returns the contents of a run.json; {} if it is missing, or (with a warning) invalid JSON.
 
   Raises:
     OSError: it cannot be read for another reason.

@@ -1,4 +1,4 @@
-"""Sums up what learners and actors report: one row of metrics per interval."""
+"""Aggregates the reports of learners and actors into one row of metrics per interval."""
 
 import bisect
 import collections
@@ -14,10 +14,10 @@ _CONNECTED_SECS = 20.0  # An actor that was silent for longer does not count as 
 
 
 class RunStatistics:
-  """Collects what learners and actors report and sums it up per interval. Thread-safe.
+  """Collects the reports of learners and actors and aggregates them per interval. Thread-safe.
 
   Args:
-    window: number of latest games that `mean_return_100` is the mean of.
+    window: number of latest games over which `mean_return_100` averages.
     clock: returns seconds; only differences are used.
   """
 
@@ -188,7 +188,7 @@ def _game(episode: Mapping[str, Any], ended: float, environment_frames: int) -> 
 
 
 class _Actors:
-  """Which actor tasks are connected or were restarted, and how fast each of them plays."""
+  """Tracks which actor tasks are connected or restarted, and how fast each one plays."""
 
   def __init__(self):
     self._last_report: dict[int, float] = {}  # Task to the clock at its latest report.
@@ -234,7 +234,7 @@ def _fraction(wait_secs: float, busy_secs: float) -> float | None:
 
 
 def cluster_line(row: Mapping[str, Any]) -> str:
-  """Returns the figures of `RunStatistics.row` that the live line has no room for, in one line."""
+  """Returns one line with the figures of a row that do not fit into the live line."""
   rates = ', '.join(f'{task}: {rate:.0f}' for task, rate in row['frames_per_sec_by_actor'].items())
   return (
     f'frames/s by actor: {rates or "none"}  connected {row["connected_actors"]}  '

@@ -79,7 +79,7 @@ def _duration(secs: float) -> str:
 class Terminal:
   """One line that is rewritten on a terminal; every 30 s a new line on any other stream.
 
-  A closed or broken stream is dropped silently: training goes on if nobody reads.
+  A closed or broken stream is dropped silently, so that training continues.
 
   Args:
     stream: text stream, or None.

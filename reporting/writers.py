@@ -58,7 +58,7 @@ def open_run(
 
 
 class _Sink:
-  """A file of a run. Training goes on without the rows that cannot be written; they are counted.
+  """A file of a run. Rows that cannot be written are dropped and counted; training continues.
 
   Args:
     name: the file in messages.
