@@ -91,7 +91,7 @@ def write_whole(path: str, content: str | bytes, durable: bool = True) -> None:
   """Writes a file, or replaces it, in one step.
 
   Args:
-    path: of the file.
+    path: path of the file.
     content: str (written as UTF-8) or bytes.
     durable: whether the file is on the disk when this returns, and would survive a power cut.
 
@@ -114,10 +114,10 @@ def replacing(
   """Yields a temporary binary file that replaces `path` when the context ends without an exception.
 
   Args:
-    path: of the file. A symbolic link of this name is replaced, not followed.
+    path: path of the file. A symbolic link of this name is replaced, not followed.
     suffix: ending of the temporary name; '' for a name that `sweep` finds.
     durable: whether the file is on the disk when the context ends, and would survive a power cut.
-    mode: of the file, before the umask.
+    mode: mode bits of the file, before the umask.
 
   Raises:
     OSError: it cannot be written; the old file is unchanged, and no temporary file is left.

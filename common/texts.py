@@ -74,7 +74,7 @@ def spark(values: Sequence[float], encoding: str | None) -> str:
 
   Args:
     values: at least one finite number.
-    encoding: of the terminal; None for UTF-8.
+    encoding: encoding of the terminal; None for UTF-8.
   """
   try:
     BARS.encode(encoding or 'utf-8')

@@ -29,8 +29,8 @@ def write(
   """Writes MODEL_CARD.md and copies the curve, the evaluations and the film of the run beside it.
 
   Args:
-    folder: of the export.
-    logdir: of the run.
+    folder: folder of the export.
+    logdir: folder of the run.
     policy: contents of policy.json.
     record: contents of the run's run.json, or {}.
     defaults: default values of all flags of experiment.py.
@@ -66,7 +66,7 @@ def changed_flags(
 
   Args:
     policy, defaults: see `write`.
-    command: of the run.
+    command: a command that started the run.
   """
   changed = {
     name: value

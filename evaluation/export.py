@@ -32,7 +32,7 @@ def export(
   scales them.
 
   Args:
-    folder: of the export; its parent exists.
+    folder: folder of the export; its parent must exist.
     checkpoint: path of a checkpoint.
     settings: `roles.settings.Settings` of the run.
     atari: arguments of ale_py's AtariVectorEnv; None for other levels.

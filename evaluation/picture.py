@@ -48,11 +48,11 @@ def annotated(
 
   Args:
     picture: uint8 [H, W, 3], the game; it is magnified by an integer factor.
-    observation: of the agent, uint8 [h, w, c] or float32 [d].
+    observation: the agent's observation, uint8 [h, w, c] or float32 [d].
     figures: texts by name, for the top of the panel.
-    probabilities: float [A], of the actions.
-    action: the one taken.
-    action_names: [A].
+    probabilities: float [A], action probabilities.
+    action: index of the action taken.
+    action_names: names of the A actions.
 
   Returns:
     uint8 [H', W', 3] with even sides.

@@ -16,7 +16,7 @@ PROGRESS_SECS = 10.0  # Between two lines of progress.
 
 
 def quotas(num_episodes: int, num_envs: int) -> list[int]:
-  """Returns the games of each environment, fixed so that short games are not favoured."""
+  """Returns the number of games per environment, fixed in advance to not favour short games."""
   return [num_episodes // num_envs + (i < num_episodes % num_envs) for i in range(num_envs)]
 
 
@@ -81,7 +81,7 @@ class _LikeliestActions:
   """An agent that takes the likeliest action of another agent's policy.
 
   Args:
-    agent: of `nets.build_agent`.
+    agent: agent from `nets.build_agent`.
   """
 
   def __init__(self, agent: Any):
@@ -110,7 +110,7 @@ def play(
   Args:
     checkpoint: path of a checkpoint.
     agent_name: see `nets.agent_factory`.
-    spec: `environments.EnvironmentSpec`, or the run's settings, which also say what is scaled.
+    spec: `environments.EnvironmentSpec`, or the run's settings, which also have the scaling.
     num_episodes: games to play.
     environments: `environments.FlowEnvironment` of N environments, N <= num_episodes.
     should_stop: returns whether to stop early.

@@ -11,7 +11,7 @@ class Policy(NamedTuple):
   """One agent step of N games in the default graph; N may differ from call to call.
 
   Attributes:
-    agent: of `nets.build_agent`.
+    agent: agent from `nets.build_agent`.
     inputs: placeholders by name: observation [N, ...], last_action int32 [N], last_reward float32
       [N] (raw), done bool [N] (resets the state), state float32 [N, S], S = 0 without LSTM.
     outputs: tensors by name: action (sampled in each call) and greedy_action int32 [N], logits
@@ -28,7 +28,7 @@ class Policy(NamedTuple):
 
 
 class Step(NamedTuple):
-  """What an agent reads of a `StepOutput`.
+  """The fields of a `StepOutput` that an agent reads.
 
   Attributes:
     reward: float32 [N].

@@ -34,8 +34,8 @@ def atari_overrides(protocol: str, level_name: str) -> dict[str, Any]:
     level_name: a Gym id.
 
   Raises:
-    BadInput: the protocol is one of Atari, but the level is no Atari game, or one whose actions are
-      repeated a random number of times.
+    BadInput: the protocol is for Atari, but the level is not an Atari game, or it repeats actions a
+      random number of times.
   """
   overrides = PROTOCOLS[protocol]
   if not overrides:
@@ -59,7 +59,7 @@ def described(protocol: str, num_actions: int) -> dict[str, Any]:
 
   Args:
     protocol: a key of `PROTOCOLS`.
-    num_actions: of the agent.
+    num_actions: number of the agent's actions.
   """
   result: dict[str, Any] = dict(protocol=protocol)
   if PROTOCOLS[protocol]:

@@ -73,7 +73,7 @@ def endings(games: Any, most_frames: int, most_steps: int) -> dict[str, int]:
   result = dict(max_episode_frames=most_frames)
   if cut_off := games.cut_off(most_steps):
     result['cut_off'] = cut_off
-  if not games.complete:  # Short games are favoured then.
+  if not games.complete:  # The scores are then biased towards short games.
     result['asked_episodes'] = games.num_episodes
   return result
 
@@ -104,7 +104,7 @@ def add(logdir: str, result: Mapping[str, Any], checkpoint: str) -> str:
 
   Args:
     logdir: folder of the run.
-    result: of `summary`, with further entries.
+    result: result of `summary`, with further entries.
     checkpoint: path of the checkpoint.
 
   Raises:

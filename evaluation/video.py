@@ -40,10 +40,10 @@ def film(
   A frame of the video is one agent step; it plays at the speed of the game.
 
   Args:
-    folder: of the run.
+    folder: folder of the run.
     checkpoint: path of a checkpoint.
     settings: `roles.settings.Settings` of the run.
-    game: of `envs.rendered.open_game`.
+    game: from `envs.rendered.open_game`.
     num_episodes: whole games, one after another.
     annotate: whether to draw return, reward, value, action probabilities and observation.
     deterministic: whether to take the likeliest action; else it is sampled.
@@ -203,7 +203,7 @@ def _frames(
   deterministic: bool,
   returns: list[float],
 ) -> Generator[np.ndarray, None, None]:
-  """Plays; yields a frame per agent step, and adds the return of each game to `returns`."""
+  """Plays games; yields one frame per agent step and appends each return to `returns`."""
   with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     policy = build_policy(settings)
     tf.compat.v1.train.Saver(policy.agent.variables).restore(session, checkpoint)

@@ -68,7 +68,7 @@ class BottleneckMonitor:
     return new.text
 
   def _differs(self, new: Bottleneck) -> bool:
-    """Returns whether the kind changed since the last report, or `more_actors` doubled or halved."""
+    """Returns whether the kind changed since the last report, or `more_actors` by a factor of 2."""
     if new.kind != self._reported.kind:
       return True
     few, many = sorted([new.more_actors, self._reported.more_actors])

@@ -60,7 +60,7 @@ def compare(
   """Groups runs by settings and interpolates each group on a common grid.
 
   Args:
-    runs: of `runs.read_runs`.
+    runs: runs from `runs.read_runs`.
     by: names of settings or flags.
     x: 'frames' or 'hours'.
     score: mean return for which to report the frames needed, or None.
@@ -142,7 +142,7 @@ def interquartile_mean(
   Args:
     scores_by_game: float array [runs] for each game.
     bootstraps: number of bootstrap samples.
-    seed: of the samples.
+    seed: random seed of the samples.
 
   Returns:
     The mean of the middle half, and the lower and upper end of the interval.

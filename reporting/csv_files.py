@@ -30,11 +30,11 @@ class CsvFile:
   """A CSV file to which later starts of the run append. Rows are on disk when `write` returns.
 
   Args:
-    path: of the file; it may exist.
-    columns: of the header.
+    path: path of the file, which may already exist.
+    columns: names in the header.
 
   Raises:
-    ValueError: it exists and has other columns.
+    ValueError: the file exists and has other columns.
   """
 
   def __init__(self, path: str, columns: Sequence[str]):

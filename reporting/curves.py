@@ -26,7 +26,7 @@ def plot_learning_curve(
 
   Args:
     logdirs: a run's folder, or several.
-    path: of the picture; its ending gives the format.
+    path: path of the picture; its ending selects the format.
 
   Raises:
     ValueError: a folder has no metrics.csv, or one without rows.

@@ -17,8 +17,8 @@ class LearningDiagnostics:
   """Checks the rows of metrics.
 
   Args:
-    num_actions: of the policy, whose entropy is at most ln(num_actions).
-    steps_per_update: agent steps that the losses of one learner's update are sums over.
+    num_actions: number of actions; the maximum entropy is ln(num_actions).
+    steps_per_update: agent steps that the losses of one learner's update sum over.
     gradient_clipping: global norm above which gradients are scaled down.
   """
 

@@ -40,7 +40,7 @@ def read_runs(
   """Returns the runs in the folders that can be read.
 
   Args:
-    folders: of runs.
+    folders: folders of runs.
     log: called with a sentence for each folder that is left out.
 
   Raises:

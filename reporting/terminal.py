@@ -21,9 +21,9 @@ def live_line(row: Mapping[str, Any], total_frames: int, speed: float, short: bo
   """Returns one line about a row; figures that are not known yet are left out.
 
   Args:
-    row: of `RunStatistics.row`.
+    row: row from `RunStatistics.row`.
     total_frames: environment frames at which the run ends.
-    speed: frames/s that the time left is computed from; 0: not known.
+    speed: frames/s for computing the time left; 0 = unknown.
     short: whether to abbreviate, for a narrow terminal.
   """
   frames = row['environment_frames']
