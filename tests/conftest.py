@@ -29,8 +29,10 @@ from runtime.process import set_channel_options  # noqa: E402
 set_channel_options(os.environ)
 _CHANNELS = 'TF_GRPC_DEFAULT_OPTIONS'
 
-# A shell gives its background jobs an ignored SIGINT, which all that tests start would inherit.
+# A shell gives its background jobs an ignored SIGINT, and nohup an ignored SIGHUP, which all that
+# tests start would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # What a test is given, itself or through another fixture, says what it costs; `make quick` leaves
 # out the tests with these marks.
@@ -101,18 +103,18 @@ def eventually(predicate, limit_secs=60.0, message=None):
 
 
 # Files whose tests share what there is once: installed packages, hosts, tmux servers, the ports
-# that the documentation and local_cluster_example.csv print.
-_SHARING = (
-  'tests/frontend/',
-  'tests/slurm/',
-  'tests/readme_test.py',
-  'tests/cluster_network_test.py',
-)
-_CLUSTERS = 'tests/cluster_test.py'
+# that the README and local_cluster_example.csv print.
+_SHARING = ('tests/frontend/', 'tests/readme_test.py')
+_SLURM = 'tests/slurm/'
+# The groups that take longest, in the order in which they begin. Those with a network of hosts make
+# it themselves.
+_LONGEST = ('tests/cluster_test.py', 'sharing', 'slurm', 'tests/cluster_network_test.py')
 
 
 def _group(path):
   """What is run by one test process, one test after another: a path or a word for several."""
+  if path.startswith(_SLURM):
+    return 'slurm'
   return 'sharing' if path.startswith(_SHARING) else path
 
 
@@ -137,12 +139,12 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def _longest_first(item):
-  """The two groups that take longest begin; all else fills up what is left.
+  """The longest groups begin; all else fills up what is left.
 
   Three processes on two cores: a third of the time these groups wait, for a port, a node or a host.
   """
   group = _group(item.nodeid.split('::')[0])
-  return (group != _CLUSTERS, group != 'sharing')
+  return _LONGEST.index(group) if group in _LONGEST else len(_LONGEST)
 
 
 def pytest_collection_modifyitems(items):

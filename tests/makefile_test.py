@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 # What `make test` gives to the tests.
-_OF_MAKE = ('PYTHON', 'MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES')
+_OF_MAKE = ('ARGS', 'PYTHON', 'MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES')
 
 
 @pytest.fixture

@@ -333,7 +333,7 @@ def test_every_check_can_fail(operator, network, known):  # noqa: F811
     ]
   )
   network.command(1, 'tmux', 'new-session', '-d', '-s', 'impala', 'sleep', '600')
-  with open(network.path(2, '/tmp/impala/learner.py'), 'a', encoding='utf-8') as file:
+  with open(network.path(2, '/tmp/impala/learning/learner.py'), 'a', encoding='utf-8') as file:
     file.write('\n')
   network.block(2, 3)
   try:

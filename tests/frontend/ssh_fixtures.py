@@ -3,9 +3,11 @@
 A test that takes `remote` or `broken` imports its fixture, and those that it takes in turn.
 """
 
+import contextlib
 import socket
 import sys
 
+import psutil
 import pytest
 
 import frontend_fixtures
@@ -50,12 +52,23 @@ def remote_fixture(opened, sshd, code, monkeypatch):  # noqa: F811
 
 
 @pytest.fixture(name='broken')
-def broken_fixture(remote):
+def broken_fixture(remote, sshd):  # noqa: F811
   """A host with an agent on a connection that no longer accepts data."""
   host = remote()
   host.ask('hello')
+  # A server that sees the end of the data closes the connection, which is noticed before a request.
+  servers = [
+    child
+    for child in psutil.Process(sshd._process.pid).children(recursive=True)
+    if child.name().startswith('sshd')
+  ]
+  for server in servers:
+    server.suspend()
   host._clients[-1].get_transport().sock.shutdown(socket.SHUT_WR)
-  return host
+  yield host
+  for server in servers:
+    with contextlib.suppress(psutil.NoSuchProcess):
+      server.resume()
 
 
 def failure(host):

@@ -1,5 +1,7 @@
 """observation_scaling: what the network sees, against numpy, and statistics that go along."""
 
+import collections
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,7 +12,7 @@ from runtime import placement
 from runtime.cluster import Cluster
 from structs import StepOutput
 
-SPEC = nets.collections.namedtuple('Spec', 'observation_shape observation_dtype num_actions')
+SPEC = collections.namedtuple('Spec', 'observation_shape observation_dtype num_actions')
 IMAGES, VECTORS = SPEC((84, 84, 4), 'uint8', 3), SPEC((5,), 'float32', 3)
 
 
