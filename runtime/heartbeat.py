@@ -147,9 +147,10 @@ class Heartbeat:
       files.write_whole(self._path, json.dumps(state), durable=False)
     except OSError as e:
       error = e.strerror or str(e)
-    if error and error != self._write_error:  # Log once, not every two seconds.
+    with self._lock:  # The thread and whoever changes a fact may write at the same time.
+      is_new, self._write_error = error != self._write_error, error
+    if error and is_new:  # Log once, not every two seconds.
       logging.warning('cannot write the state file %s: %s', self._path, error)
-    self._write_error = error
 
   def _watch(self, now: float, was_suspended: bool) -> None:
     with self._lock:
