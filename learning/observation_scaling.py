@@ -5,6 +5,7 @@ The moments of all observations so far are untrained variables of the run.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -33,9 +34,9 @@ SCALES = {
 class MomentScaling(snt.Module):
   """Computes (x - mean) / std, clipped to +-5, per element (for images, per pixel and channel)."""
 
+  @abc.abstractmethod
   def moments(self) -> tuple[tf.Tensor | tf.Variable, tf.Tensor | tf.Variable]:
     """Returns (mean, standard deviation), float32 with the shape of one observation."""
-    raise NotImplementedError
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
     """Scales observations: [N, ...] of any dtype -> float32 [N, ...]."""

@@ -83,10 +83,8 @@ def train(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWrite
   unrolls = graph.unroll_queue(max(0, cluster.task))
   devices = wiring.learner_devices(cluster, options.learner_devices, settings.batch_size)
   learner = wiring.LearnerSide(graph, unrolls, devices)
-  actors = None
-  if cluster.is_local:  # Actors: each steps a batch of environments and enqueues the unrolls.
-    environments = wiring.create_environments(settings, cluster, options, start_frames)
-    actors = wiring.ActorSide(graph, environments, options.dynamic_batching)
+  # Actors: each steps a batch of environments and enqueues the unrolls.
+  actors = _actor_side(graph, task, start_frames) if cluster.is_local else None
   report_sender = ReportSender(graph.shared, cluster)
   reports = Reports(task, graph, learner.queue_size, report_sender, actors)
   # Records, checkpoints and evaluations.
@@ -149,12 +147,11 @@ def learn(task: Task, run_settings: RunSettings) -> None:
 
 def act(task: Task, run_settings: RunSettings) -> None:
   """Runs an actor: steps environments and sends their unrolls to the queue of one learner."""
-  cluster, options, settings = task.cluster, task.options, run_settings.settings
+  cluster, settings = task.cluster, run_settings.settings
   graph = wiring.Graph(settings, cluster)
   unrolls = graph.unroll_queue(cluster.learner_of_actor)
   unroll_sender, report_sender = actor_senders(graph)
-  environments = wiring.create_environments(settings, cluster, options, run_settings.start_frames)
-  actors = wiring.ActorSide(graph, environments, options.dynamic_batching)
+  actors = _actor_side(graph, task, run_settings.start_frames)
   reports = Reports(task, graph, unrolls.queue.size(), report_sender, actors)
   wait = ExpectedWaits(cluster, settings.sync_learners, task.unresponsive, reports.queue_is_full)
   parts: list[Part] = [
@@ -162,6 +159,13 @@ def act(task: Task, run_settings: RunSettings) -> None:
     Reporting(task, reports, report_sender),
   ]
   Role(task, run_settings, parts, Connection(task, parts)).run()
+
+
+def _actor_side(graph: wiring.Graph, task: Task, start_frames: int) -> wiring.ActorSide:
+  """Creates this process's environments and the actor loops that step them."""
+  options = task.options
+  environments = wiring.create_environments(graph.settings, task.cluster, options, start_frames)
+  return wiring.ActorSide(graph, environments, options.dynamic_batching)
 
 
 def _evaluations(

@@ -6,6 +6,7 @@ everything else as JSON, so no shell parses them.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import socket
@@ -53,7 +54,7 @@ def workdir_and_python(host: cluster_lib.Host) -> tuple[str, str]:
   return host.workdir, host.python or VENV_PYTHON
 
 
-class _Host:
+class _Host(abc.ABC):
   """Base class of hosts. Subclasses run scripts and copy files.
 
   Args:
@@ -76,13 +77,13 @@ class _Host:
       self._run, self.workdir, self.python, self.makes_venv
     )
 
+  @abc.abstractmethod
   def _run(self, script: str) -> scripts.Script:
     """Starts a script on the host."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def folder(self, target: str = '') -> contextlib.AbstractContextManager[copying.LocalFolder]:
     """Yields the workdir, or a folder below it, for copying files into it."""
-    raise NotImplementedError
 
   def ask(self, request: str, timeout_secs: float = 60, **fields: Any) -> dict[str, Any]:
     """Sends one request to the agent on the host and returns its reply.
