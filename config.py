@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from common.declarations import Setting, rows_of, setting, text
-from structs import AGENTS
+from structs import AGENTS, Level
 
 # Groups of --help and docs/flags.md, in their order, and what is added to a heading.
 RUN_GROUP = 'What is run'
@@ -121,6 +121,20 @@ class RunFlags(Hyperparameters):
     fits=True,
     fixed=True,
   )
+  observation_keys: str = setting(
+    '',
+    'Arrays of a Dict or Tuple observation to take, with commas; empty = all but texts.',
+    group=ACTING,
+    expert=True,
+  )
+  action_masks: str = setting(
+    'auto',
+    "Masks of allowed actions, from info['action_mask'] or an observation of that key; auto: used "
+    'if the environment has them.',
+    choices=('auto', 'true', 'false'),
+    group=ACTING,
+    expert=True,
+  )
   seed: int = setting(1, 'Seed of weights, actions and environments.', minimum=0)
   width: int = setting(
     84, 'Width of an Atari observation, in pixels.', group=ACTING, minimum=1, expert=True
@@ -134,6 +148,15 @@ class RunFlags(Hyperparameters):
   sync_learners: bool = setting(
     True, 'Synchronous learners: one update of all their batches.', group=PLACE
   )
+
+  @property
+  def level(self) -> Level:
+    """The environment, and what agents see of it."""
+    return Level(
+      self.level_name,
+      observation_keys=self.observation_keys,
+      action_masks=self.action_masks,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -316,6 +339,10 @@ NOT_OF_THE_POLICY = frozenset(
 def up_to_date(recorded: Mapping[str, Any]) -> dict[str, Any]:
   """Returns recorded flags or settings under the names of this version."""
   values = {name: value for name, value in recorded.items() if name not in FORMER}
+  if 'observation_shape' in values:  # Observations were one array, and actions one choice.
+    shape, dtype = values.pop('observation_shape'), values.pop('observation_dtype', 'uint8')
+    values['observation'] = [['', list(shape), dtype]]
+    values['action'] = [['discrete', values.pop('num_actions'), [], []]]
   for name, (new, meant) in FORMER.items():
     if recorded.get(name):
       values[new] = meant

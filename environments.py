@@ -13,7 +13,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envs import atari, process_batch
-from structs import StepOutput, StepOutputInfo
+from structs import (
+  ActionPart,
+  ArraySpec,
+  Level,
+  StepOutput,
+  StepOutputInfo,
+  arrays_of,
+  as_observation,
+  level_of,
+)
 
 if TYPE_CHECKING:
   import tensorflow as tf
@@ -23,31 +32,29 @@ class EnvironmentSpec(NamedTuple):
   """The observations and actions of a level.
 
   Attributes:
-    level_name: the Gym id.
-    observation_shape: shape of one environment's observation, (H, W, C) or (D,).
-    observation_dtype: 'uint8' or 'float32'.
-    num_actions: number of actions; actions are 0 to num_actions - 1.
+    level: `structs.Level`.
+    observation: tuple of `ArraySpec`, the arrays of one environment's observation.
+    action: tuple of `ActionPart`, the parts of an action.
     num_action_repeats: environment frames per agent step.
     is_atari: whether the level is an Atari game of ale_py.
   """
 
-  level_name: str
-  observation_shape: tuple[int, ...]
-  observation_dtype: str
-  num_actions: int
+  level: Level
+  observation: tuple[ArraySpec, ...]
+  action: tuple[ActionPart, ...]
   num_action_repeats: int
   is_atari: bool
 
 
 def environment_spec(
-  level_name: str, num_action_repeats: int = 0, width: int = 84, height: int = 84
+  level: Level | str, num_action_repeats: int = 0, width: int = 84, height: int = 84
 ) -> EnvironmentSpec:
   """Returns the `EnvironmentSpec` of a level, without importing TensorFlow.
 
   Ids `ALE/*-v5` have sticky actions. Ids `*NoFrameskip-v4`, as in the paper, do not.
 
   Args:
-    level_name: id in Gymnasium, or else in OpenAI Gym; `module:Id` imports the module first.
+    level: `structs.Level`, or only its id.
     num_action_repeats: frames per agent step; 0 means 4 for Atari and 1 for other levels.
     width: of Atari observations, in pixels; other images keep their size.
     height: of Atari observations, in pixels.
@@ -55,52 +62,53 @@ def environment_spec(
   Raises:
     ValueError: the level is unknown, cannot be made, or has spaces that no agent supports.
   """
-  is_atari = atari.is_atari(level_name)
+  level = level_of(level)
+  is_atari = atari.is_atari(level)
   if is_atari:
     repeats = num_action_repeats or atari.ACTION_REPEATS
-    observation_and_actions = atari.probe(level_name, repeats, width, height)
+    spaces = atari.probe(level, repeats, width, height)
   else:
     repeats = num_action_repeats or 1
-    observation_and_actions = process_batch.probe(level_name)
-  return EnvironmentSpec(level_name, *observation_and_actions, repeats, is_atari)
+    spaces = process_batch.probe(level)
+  return EnvironmentSpec(level, *spaces, repeats, is_atari)
 
 
-def stacks_frames(level_name: str) -> bool:
+def stacks_frames(level: Level | str) -> bool:
   """Returns whether each observation of a level is a stack of frames with one new frame."""
-  return atari.is_atari(level_name)
+  return atari.is_atari(level)
 
 
-def most_frames(level_name: str, num_action_repeats: int, max_episode_frames: int) -> int:
+def most_frames(level: Level | str, num_action_repeats: int, max_episode_frames: int) -> int:
   """Returns the environment frames after which a game is truncated in evaluation and videos.
 
   Args:
-    level_name: see `environment_spec`.
+    level: see `environment_spec`.
     num_action_repeats: frames per agent step.
     max_episode_frames: the user's limit. 0 means 108,000 frames (30 minutes) for Atari and 27,000
       agent steps for other levels.
   """
   atari_frames = atari.MAX_FRAMES
-  if max_episode_frames or atari.is_atari(level_name):
+  if max_episode_frames or atari.is_atari(level):
     return max_episode_frames or atari_frames
   return atari_frames // atari.ACTION_REPEATS * num_action_repeats
 
 
-def most_steps(level_name: str, num_action_repeats: int, max_episode_frames: int) -> int:
+def most_steps(level: Level | str, num_action_repeats: int, max_episode_frames: int) -> int:
   """Returns the minimum number of agent steps in a game truncated by `max_episode_frames`.
 
   Args:
-    level_name: see `environment_spec`.
+    level: see `environment_spec`.
     num_action_repeats: frames per agent step.
     max_episode_frames: environment frames after which a game is truncated; for Atari these include
       up to `atari.MAX_NOOPS` no-ops, which are not agent steps.
   """
-  if atari.is_atari(level_name):
+  if atari.is_atari(level):
     max_episode_frames = max(1, max_episode_frames - atari.MAX_NOOPS)
   return -(-max_episode_frames // num_action_repeats)
 
 
 def create_environment(
-  level_name: str,
+  level: Level | str,
   num_envs: int,
   seed: int,
   num_action_repeats: int = 0,
@@ -112,7 +120,7 @@ def create_environment(
   """Returns a batch of environments with graph operations.
 
   Args:
-    level_name: see `environment_spec`.
+    level: see `environment_spec`.
     num_envs: N.
     seed: int >= 0; environment i derives its own seed from (seed, i).
     num_action_repeats: see `environment_spec`.
@@ -125,7 +133,7 @@ def create_environment(
   Raises:
     ValueError: see `environment_spec`.
   """
-  spec = environment_spec(level_name, num_action_repeats, width, height)
+  spec = environment_spec(level, num_action_repeats, width, height)
   limit = max_episode_frames or 0
   if spec.is_atari:
     limits = dict(max_num_frames_per_episode=limit) if limit else {}
@@ -136,12 +144,12 @@ def create_environment(
 
 
 def atari_arguments(
-  level_name: str, num_action_repeats: int, width: int, height: int
+  level: Level | str, num_action_repeats: int, width: int, height: int
 ) -> dict[str, Any] | None:
   """Returns the arguments of ale_py's vector environment, or None if the level is not Atari."""
-  if not atari.is_atari(level_name):
+  if not atari.is_atari(level):
     return None
-  return atari.vector_arguments(level_name, num_action_repeats, width, height)
+  return atari.vector_arguments(level, num_action_repeats, width, height)
 
 
 class FlowEnvironment:
@@ -181,7 +189,7 @@ class FlowEnvironment:
     """Builds one agent step of every environment.
 
     Args:
-      action: int32 [N].
+      action: int32 or float32, [N] of a Discrete space, else [N, K], see `AgentOutput`.
       state: scalar int32, the state from `initial` or the previous `step`.
 
     Returns:
@@ -199,23 +207,23 @@ class FlowEnvironment:
   ) -> tuple[StepOutput, tf.Tensor]:
     import tensorflow as tf
 
-    output_types = (tf.float32, tf.float32, tf.int32, tf.bool, tf.bool, self.spec.observation_dtype)
+    arrays = self.spec.observation
+    output_types = (tf.float32, tf.float32, tf.int32, tf.bool, tf.bool, *(a.dtype for a in arrays))
     outputs = tf.numpy_function(
       lambda *args: self._run(function, *args), inputs, output_types, stateful=True
     )
-    shapes = [[self.num_envs]] * 5 + [[self.num_envs, *self.spec.observation_shape]]
-    for output, shape in zip(outputs, shapes):
-      output.set_shape(shape)
-    reward, episode_return, episode_step, game_over, done, observation = outputs
+    for output, shape in zip(outputs, [()] * 5 + [array.shape for array in arrays], strict=True):
+      output.set_shape([self.num_envs, *shape])
+    reward, episode_return, episode_step, game_over, done, *observation = outputs
     info = StepOutputInfo(episode_return, episode_step, game_over)
     # The new state depends on the reward, so the next step waits for this step.
     with tf.control_dependencies([reward]):
       next_state = tf.identity(next_state)
-    return StepOutput(reward, info, done, observation), next_state
+    return StepOutput(reward, info, done, as_observation(observation)), next_state
 
   def _run(self, function: Callable[..., StepOutput], *args: Any) -> tuple:
     with self._lock:
       if self._closed:
-        raise RuntimeError(f'the environments of {self.spec.level_name} are closed')
+        raise RuntimeError(f'the environments of {self.spec.level.name} are closed')
       reward, info, done, observation = function(*args)
-    return reward, *info, done, observation
+    return reward, *info, done, *arrays_of(observation)

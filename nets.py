@@ -1,28 +1,32 @@
-"""Agents: map observations and core states to policy logits, actions and baselines.
+"""Agents: map observations and core states to policies, actions and baselines.
 
-The torsos follow IMPALA (Espeholt et al. 2018, arXiv 1802.01561, figure 3) and Nature DQN (Mnih et
-al. 2015). They are Sonnet 2 modules inside a TensorFlow graph.
+Agents follow IMPALA (Espeholt et al. 2018, arXiv 1802.01561, figure 3). They are Sonnet 2 modules
+inside a TensorFlow graph; their torsos are in `learning/torsos.py`.
 
-Shapes: N environments per step; [T, B] is a batch of B unrolls of T steps; A actions.
+Shapes: N environments per step; [T, B] is a batch of B unrolls of T steps; F features; P parameters
+of the policy (`learning.distributions`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import sonnet as snt
 import tensorflow as tf
 
-from learning.observation_scaling import (
-  SCALES,
-  MomentScaling,
-  Scale,
-  scaling_by_moments,
-  with_moments,
-)
+from learning.distributions import distribution_of
+from learning.observation_scaling import MomentScaling, scaling_by_moments, with_moments
 from learning.sliced_weights import SlicedWeights
+from learning.torsos import (
+  Linear,
+  MLPTorso,
+  NatureTorso,
+  NestTorso,
+  ResNetTorso,
+  TorsoClass,
+  scale_of,
+)
 from learning.value_normalisation import PopArt
 from structs import (
   AGENTS,
@@ -31,204 +35,74 @@ from structs import (
   Spaces,
   StepOutput,
   StepOutputInfo,
-  default_agent_name,
+  action_dtype,
+  action_shape,
+  arrays_of,
+  as_observation,
+  is_masked,
+  why_unfit,
 )
 
 snt.Module()  # Sonnet 2 needs its first module built eagerly; later ones may be built in graphs.
-
-_SQRT_2 = math.sqrt(2.0)
-_SMALL_IMAGE = 36  # Pixels. The Nature kernels and strides shrink smaller images to nothing.
-
-
-class _Weights(snt.Module):
-  """Float32 weights `w` and `b` of a linear map, cast to the dtype of the input."""
-
-  def _weights(
-    self, shape: Sequence[Any], gain: float, dtype: tf.DType
-  ) -> tuple[tf.Tensor, tf.Tensor]:
-    if not hasattr(self, 'w'):
-      self.w = tf.Variable(snt.initializers.Orthogonal(gain)(shape, tf.float32), name='w')
-      self.b = tf.Variable(tf.zeros(shape[-1:]), name='b')
-    return tf.cast(self.w, dtype), tf.cast(self.b, dtype)
-
-
-class _Linear(_Weights):
-  """A fully connected layer with orthogonal initialisation."""
-
-  def __init__(self, output_size: int, gain: float = _SQRT_2, name: str = 'linear'):
-    super().__init__(name=name)
-    self._output_size, self._gain = output_size, gain
-
-  @snt.Module.with_name_scope
-  def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
-    """[N, inputs] -> [N, output_size], in the dtype of `inputs`."""
-    w, b = self._weights([inputs.shape[-1], self._output_size], self._gain, inputs.dtype)
-    return tf.nn.bias_add(inputs @ w, b)
-
-
-class _Conv2D(_Weights):
-  """A convolution over NHWC images with orthogonal initialisation."""
-
-  def __init__(
-    self,
-    channels: int,
-    kernel: int,
-    stride: int = 1,
-    padding: Literal['SAME', 'VALID'] = 'SAME',
-    input_scale: float = 1.0,
-    name: str = 'conv',
-  ):
-    super().__init__(name=name)
-    self._channels, self._kernel = channels, kernel
-    self._stride, self._input_scale = stride, input_scale
-    self._padding: Literal['SAME', 'VALID'] = padding
-
-  @snt.Module.with_name_scope
-  def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
-    """[N, H, W, C] -> [N, H', W', channels], in the dtype of `inputs`."""
-    shape = [self._kernel, self._kernel, inputs.shape[-1], self._channels]
-    w, b = self._weights(shape, _SQRT_2, inputs.dtype)
-    # Scaling the kernel instead of the image saves a pass over the largest tensor of the network.
-    w = w * tf.cast(self._input_scale, inputs.dtype)
-    return tf.nn.bias_add(tf.nn.conv2d(inputs, w, self._stride, self._padding), b)
-
-
-class _ImageTorso(snt.Module):
-  """Base class of image torsos; scales and casts the pixels."""
-
-  def __init__(self, precision: tf.DType, scale: Scale, name: str):
-    super().__init__(name=name)
-    self._precision, self._scale = precision, scale
-
-  def _pixels(self, observation: tf.Tensor) -> tf.Tensor:
-    """Returns the image in the torso's dtype, shifted; the first kernel applies the factor."""
-    image = tf.cast(observation, self._precision)
-    return image - self._scale.offset if self._scale.offset else image
-
-
-class _NatureTorso(_ImageTorso):
-  """Convolutions 32-64-64 and a linear layer of 512 (Mnih et al. 2015), finer on small images."""
-
-  def __init__(self, precision: tf.DType, scale: Scale, name: str = 'nature_torso'):
-    super().__init__(precision, scale, name)
-    self._convolutions = None
-    self._linear = _Linear(512)
-
-  @snt.Module.with_name_scope
-  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
-    """uint8 or float32 [N, H, W, C] -> float32 [N, 512]."""
-    if self._convolutions is None:
-      sizes: Any = observation.shape[1:3]
-      self._convolutions = self._build(min(sizes))
-    out = self._pixels(observation)
-    for conv in self._convolutions:
-      out = tf.nn.relu(conv(out))
-    out = tf.nn.relu(self._linear(snt.flatten(out)))
-    return tf.cast(out, tf.float32)
-
-  def _build(self, size: int) -> list[_Conv2D]:
-    small = size < _SMALL_IMAGE
-    layers = [(32, 3, 1), (64, 3, 2), (64, 3, 1)] if small else [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
-    padding = 'SAME' if small else 'VALID'
-    scales = [self._scale.factor, 1, 1]
-    return [_Conv2D(*layer, padding, scale) for layer, scale in zip(layers, scales, strict=True)]
-
-
-class _ResidualSection(snt.Module):
-  """A convolution, max pooling to half the size, and two residual blocks."""
-
-  def __init__(self, channels: int, input_scale: float, name: str = 'section'):
-    super().__init__(name=name)
-    self._conv = _Conv2D(channels, 3, input_scale=input_scale)
-    self._blocks = [[_Conv2D(channels, 3), _Conv2D(channels, 3)] for _ in range(2)]
-
-  @snt.Module.with_name_scope
-  def __call__(self, out: tf.Tensor) -> tf.Tensor:
-    """[N, H, W, C] -> [N, H/2, W/2, channels]."""
-    out = tf.nn.max_pool2d(self._conv(out), 3, 2, 'SAME')
-    for first, second in self._blocks:
-      out += second(tf.nn.relu(first(tf.nn.relu(out))))
-    return out
-
-
-class _ResNetTorso(_ImageTorso):
-  """The paper's large network (figure 3, right): sections of 16, 32 and 32 channels, linear 256."""
-
-  def __init__(self, precision: tf.DType, scale: Scale, name: str = 'resnet_torso'):
-    super().__init__(precision, scale, name)
-    layers = [(16, scale.factor), (32, 1), (32, 1)]
-    self._sections = [_ResidualSection(channels, factor) for channels, factor in layers]
-    self._linear = _Linear(256)
-
-  @snt.Module.with_name_scope
-  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
-    """uint8 or float32 [N, H, W, C] -> float32 [N, 256]."""
-    out = self._pixels(observation)
-    for section in self._sections:
-      out = section(out)
-    out = tf.nn.relu(self._linear(snt.flatten(tf.nn.relu(out))))
-    return tf.cast(out, tf.float32)
-
-
-class _MLPTorso(snt.Module):
-  """Two hidden layers of 64 with tanh, for vector observations."""
-
-  def __init__(self, precision: tf.DType, scale: Scale, name: str = 'mlp_torso'):
-    super().__init__(name=name)
-    del scale  # Vectors are not scaled here.
-    self._precision = precision
-    self._layers = [_Linear(64), _Linear(64)]
-
-  @snt.Module.with_name_scope
-  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
-    """float32 [N, D] -> float32 [N, 64]."""
-    out = tf.cast(observation, self._precision)
-    for layer in self._layers:
-      out = tf.nn.tanh(layer(out))
-    return tf.cast(out, tf.float32)
 
 
 class Agent(snt.Module):
   """A torso, an LSTM if `lstm_size` is set, and heads for policy and baseline.
 
   The core's input is the torso's features, the last reward clipped to [-1, 1] and the one-hot last
-  action (IMPALA, figure 3).
+  action (IMPALA, figure 3); of an action of several parts, their one-hots, bits, and numbers
+  clipped to [-1, 1].
 
   Args:
-    num_actions: number of discrete actions, A.
+    spaces: the observations and actions.
     precision: dtype of the torso's arithmetic, 'float32' or 'bfloat16'. Weights, LSTM, heads and
       all outputs of the agent stay float32.
-    scaling: how observations are scaled, a key of `observation_scaling.SCALES`. Images: x / 255,
-      (x - 128) / 128, `RunningScaling` or, in copies, `CopiedScaling`. Vectors: unscaled,
-      `RunningScaling` or `CopiedScaling`.
+    scaling: how observations are scaled, a key of `observation_scaling.SCALES`. Images of bytes:
+      x / 255, (x - 128) / 128, `RunningScaling` or, in copies, `CopiedScaling`. Other arrays:
+      unscaled, `RunningScaling` or `CopiedScaling`; words never.
     value_normalisation: whether the baseline's last layer learns normalised returns, see
       `value_normalisation.PopArt`.
 
   Attributes:
-    running_scaling: result of `scaling_by_moments`, set by the first call.
+    distribution: the `learning.distributions.Distribution` of the actions.
+    scalings: list of the `MomentScaling` of each array of an observation, or None, set by the first
+      call.
     value_scale: a `PopArt`, or None.
   """
 
-  torso_class: Callable[[tf.DType, Scale], Callable[[tf.Tensor], tf.Tensor]]
+  torso_class: TorsoClass
   lstm_size: int | None = None
 
   def __init__(
     self,
-    num_actions: int,
+    spaces: Spaces,
     precision: str = 'float32',
     scaling: str = 'unit',
     value_normalisation: bool = False,
     name: str = 'agent',
   ):
     super().__init__(name=name)
-    self._num_actions, self._scaling = num_actions, scaling
-    self.running_scaling: MomentScaling | None = None
+    self._spaces, self._scaling = spaces, scaling
+    self.distribution = distribution_of(spaces.action)
+    self.scalings: list[MomentScaling | None] | None = None
     self.value_scale = PopArt() if value_normalisation else None
-    self._torso = self.torso_class(tf.dtypes.as_dtype(precision), SCALES[scaling])
+    self._torso = self._build_torso(tf.dtypes.as_dtype(precision))
     self._lstm = snt.LSTM(self.lstm_size) if self.lstm_size else None
     # A small gain makes the first policy near-uniform; a near-deterministic one hardly explores.
-    self._policy = _Linear(num_actions, gain=0.01, name='policy')
-    self._baseline = _Linear(1, gain=1.0, name='baseline')
+    self._policy = Linear(self.distribution.num_outputs, gain=0.01, name='policy')
+    self._baseline = Linear(1, gain=1.0, name='baseline')
+    self._log_std = None
+
+  def _build_torso(self, precision):
+    arrays = self._seen_arrays()
+    if len(arrays) == 1 and arrays[0].dtype != 'int32':
+      return self.torso_class(precision, scale_of(arrays[0], self._scaling))
+    return NestTorso(arrays, self.torso_class, precision, self._scaling)
+
+  def _seen_arrays(self):
+    """Returns the `ArraySpec` of the arrays that the torso gets: all but the action mask."""
+    arrays = self._spaces.observation
+    return arrays[:-1] if is_masked(arrays) else arrays
 
   def rescale_values(self, weights: SlicedWeights) -> tf.Operation:
     """Returns the operation `PopArt.rescale`; needs `value_normalisation`."""
@@ -246,16 +120,17 @@ class Agent(snt.Module):
     """Computes one step.
 
     Args:
-      inputs: (last_action int32 [N], env_output StepOutput of [N, ...]).
+      inputs: (last action [N] or [N, K], see `AgentOutput`; StepOutput of [N, ...]).
       core_state: from `initial_state` or the last call; it is reset where `done`.
 
     Returns:
       (AgentOutput of [N, ...], the next core state).
     """
     last_action, env_output = inputs
-    features = self._features(last_action, env_output.reward, env_output.observation)
+    observation = env_output.observation
+    features = self._features(last_action, env_output.reward, observation)
     features, core_state = self._core(features, env_output.done, core_state)
-    return self._head(features), core_state
+    return self._head(features, observation), core_state
 
   @snt.Module.with_name_scope
   def unroll(
@@ -264,7 +139,7 @@ class Agent(snt.Module):
     """Computes all steps of unrolls, with the same results as repeated calls.
 
     Args:
-      actions: int32 [T, B], the action that led to each observation.
+      actions: [T, B] or [T, B, K], the action that led to each observation, see `AgentOutput`.
       env_outputs: StepOutput of [T, B, ...]. T is static.
       core_state: the core state before the first step.
 
@@ -272,22 +147,47 @@ class Agent(snt.Module):
       (AgentOutput of [T, B, ...], the core state after the last step).
     """
     # [T, B, ...] -> [T * B, ...]: the torso runs once over all steps.
-    flat = (actions, env_outputs.reward, env_outputs.observation)
-    features = self._features(*(_merge_time(t) for t in flat))
+    actions, reward, observation = tf.nest.map_structure(
+      _merge_time, (actions, env_outputs.reward, env_outputs.observation)
+    )
+    features = self._features(actions, reward, observation)
     if self._lstm:
       features, core_state = self._core_over_time(features, env_outputs.done, core_state)
-    output = self._head(features)
+    output = self._head(features, observation)
     return tf.nest.map_structure(lambda t: _split_time(t, env_outputs.done), output), core_state
 
   def _features(self, last_action, reward, observation):
-    one_hot = tf.one_hot(last_action, self._num_actions)
     clipped_reward = tf.clip_by_value(reward, -1, 1)[:, None]
-    return tf.concat([self._torso(self._scaled(observation)), clipped_reward, one_hot], axis=1)
+    torso = self._torso(self._scaled(observation))
+    return tf.concat([torso, clipped_reward, self._action_features(last_action)], axis=1)
+
+  def _action_features(self, action):
+    """Returns an action as float32 [N, features]."""
+    parts = self._spaces.action
+    if not action_shape(parts):
+      return tf.one_hot(action, parts[0].size)
+    features, start = [], 0
+    for part in parts:
+      width = 1 if part.kind == 'discrete' else part.size
+      own = action[:, start : start + width]
+      start += width
+      if part.kind == 'discrete':
+        features.append(tf.one_hot(tf.cast(own[:, 0], tf.int32), part.size))
+      else:
+        features.append(tf.clip_by_value(tf.cast(own, tf.float32), -1.0, 1.0))
+    return tf.concat(features, axis=1)
 
   def _scaled(self, observation):
-    if self.running_scaling is None:
-      self.running_scaling = scaling_by_moments(self._scaling, observation)
-    return self.running_scaling(observation) if self.running_scaling else observation
+    """Returns what the torso gets: the arrays without the action mask, scaled."""
+    arrays = arrays_of(observation)[: len(self._seen_arrays())]
+    if self.scalings is None:
+      names = [''] if len(arrays) == 1 else [f'_{i}' for i in range(len(arrays))]
+      self.scalings = [
+        scaling_by_moments(self._scaling, array, name)
+        for array, name in zip(arrays, names, strict=True)
+      ]
+    pairs = zip(self.scalings, arrays, strict=True)
+    return as_observation([scaling(array) if scaling else array for scaling, array in pairs])
 
   def _core(self, features, done, core_state):
     if not self._lstm:
@@ -304,11 +204,28 @@ class Agent(snt.Module):
       outputs.append(output)
     return tf.concat(outputs, axis=0), core_state
 
-  def _head(self, features):
-    logits = self._policy(features)
-    action = tf.random.categorical(logits, 1, dtype=tf.int32)[:, 0]
-    baseline = self._baseline(features)[:, 0]
-    return AgentOutput(action, logits, self.value_scale(baseline) if self.value_scale else baseline)
+  def _head(self, features, observation):
+    mask = arrays_of(observation)[-1] if is_masked(self._spaces.observation) else None
+    parameters = self.distribution.parameters(
+      self._policy_outputs(features), self._free_parameters(), mask
+    )
+    action = self.distribution.sample(parameters)
+    baseline = self._baseline_outputs(features)
+    if self.value_scale:
+      baseline = self.value_scale(baseline)
+    return AgentOutput(action, parameters, baseline)
+
+  def _policy_outputs(self, features):
+    return self._policy(features)
+
+  def _baseline_outputs(self, features):
+    return self._baseline(features)[:, 0]
+
+  def _free_parameters(self):
+    size = self.distribution.num_free
+    if size and self._log_std is None:
+      self._log_std = tf.Variable(tf.zeros([size]), name='log_std')
+    return self._log_std
 
 
 def _merge_time(tensor):
@@ -325,7 +242,7 @@ def _split_time(tensor, like):
 class SimpleConvNetAgent(Agent):
   """Images; convolutions 32-64-64 and a linear layer of 512 (Mnih et al. 2015)."""
 
-  torso_class = _NatureTorso
+  torso_class = NatureTorso
 
 
 class SimpleConvNetLSTMAgent(SimpleConvNetAgent):
@@ -337,7 +254,7 @@ class SimpleConvNetLSTMAgent(SimpleConvNetAgent):
 class ResNetAgent(Agent):
   """Images; the paper's large network: residual sections 16-32-32, linear 256."""
 
-  torso_class = _ResNetTorso
+  torso_class = ResNetTorso
 
 
 class ResNetLSTMAgent(ResNetAgent):
@@ -349,13 +266,37 @@ class ResNetLSTMAgent(ResNetAgent):
 class MLPAgent(Agent):
   """Vectors; two hidden layers of 64."""
 
-  torso_class = _MLPTorso
+  torso_class = MLPTorso
 
 
 class MLPLSTMAgent(MLPAgent):
   """`MLPAgent` with an LSTM of 64."""
 
   lstm_size = 64
+
+
+class SeparateMLPAgent(Agent):
+  """Vectors; two hidden layers of 64 for the policy, and two others for the baseline.
+
+  As is usual for continuous actions (Andrychowicz et al. 2020, arXiv 2006.05990). The last reward
+  and action are no inputs.
+  """
+
+  def _build_torso(self, precision):
+    scale = scale_of(self._seen_arrays()[0], self._scaling)
+    self._baseline_torso = MLPTorso(precision, scale, 'baseline_torso')
+    return MLPTorso(precision, scale, 'policy_torso')
+
+  def _features(self, last_action, reward, observation):
+    del last_action, reward
+    vector = tf.concat(arrays_of(self._scaled(observation)), axis=1)
+    return tf.concat([self._torso(vector), self._baseline_torso(vector)], axis=1)
+
+  def _policy_outputs(self, features):
+    return self._policy(tf.split(features, 2, axis=1)[0])
+
+  def _baseline_outputs(self, features):
+    return self._baseline(tf.split(features, 2, axis=1)[1])[:, 0]
 
 
 _AGENTS = {name.lower(): globals()[name] for name in AGENTS}  # The classes above.
@@ -384,28 +325,26 @@ def build_agent(
 
   Args:
     agent_name: a name for `agent_factory`.
-    spec: has `observation_shape` (H, W, C) or (D,), `observation_dtype` and `num_actions`.
+    spec: observations and actions.
     precision, scaling, value_normalisation: see `Agent`.
 
   Raises:
-    ValueError: the agent does not accept observations of this rank.
+    ValueError: the agent does not accept these observations.
   """
   cls = agent_factory(agent_name)
-  rank = AGENTS[cls.__name__]
-  if rank != len(spec.observation_shape):
-    kinds = {1: 'vectors', 3: 'images'}
-    raise ValueError(
-      f'{cls.__name__} takes {kinds[rank]}, but the observations are of shape '
-      f'{tuple(spec.observation_shape)}; {default_agent_name(spec.observation_shape)} would fit'
-    )
-  agent = cls(spec.num_actions, precision, scaling, value_normalisation)
+  if reason := why_unfit(cls.__name__, spec):
+    raise ValueError(reason)
+  agent = cls(spec, precision, scaling, value_normalisation)
   step = StepOutput(
     reward=tf.zeros([1]),
     info=StepOutputInfo(None, None, None),
     done=tf.zeros([1], tf.bool),
-    observation=tf.zeros([1, *spec.observation_shape], spec.observation_dtype),
+    observation=as_observation(
+      [tf.zeros([1, *array.shape], array.dtype) for array in spec.observation]
+    ),
   )
-  agent((tf.zeros([1], tf.int32), step), agent.initial_state(1))
+  action = tf.zeros([1, *action_shape(spec.action)], action_dtype(spec.action))
+  agent((action, step), agent.initial_state(1))
   return agent
 
 

@@ -14,40 +14,153 @@ Array: TypeAlias = Any
 # A nest of arrays; () of an agent without LSTM.
 CoreState: TypeAlias = Any
 
-# The agents of nets.py by name, with the rank of the observations that each takes: 3 for images
-# (H, W, C), 1 for vectors (D,).
+# The agents of nets.py by name, with what each needs among the arrays of an observation: 3 for an
+# image (H, W, C), 1 for vectors (D,) and nothing else, 0 for vectors or texts and no image.
 AGENTS = {
   'SimpleConvNetAgent': 3,
   'SimpleConvNetLSTMAgent': 3,
   'ResNetAgent': 3,
   'ResNetLSTMAgent': 3,
-  'MLPAgent': 1,
-  'MLPLSTMAgent': 1,
+  'MLPAgent': 0,
+  'MLPLSTMAgent': 0,
+  'SeparateMLPAgent': 1,
 }
 
 
-def default_agent_name(observation_shape: Sequence[int]) -> str:
-  """Returns the agent that `--agent_name=auto` stands for."""
-  return 'SimpleConvNetAgent' if len(observation_shape) == 3 else 'MLPAgent'
+class Level(NamedTuple):
+  """An environment: its id, how it is made, and what an agent sees of it.
+
+  Attributes:
+    name: id in Gymnasium, or else in OpenAI Gym; `module:Id` imports the module first.
+    env_kwargs: JSON object of keyword arguments of the environment, or ''.
+    env_wrappers: wrappers around it, see `envs.level_ids.make`, or ''.
+    imports: modules and functions that register environments, see `envs.level_ids.make`, or ''.
+    observation_keys: names of the arrays of a Dict or Tuple observation to take, with commas; ''
+      takes all but texts.
+    action_masks: 'auto' (if the environment has them), 'true' or 'false'.
+  """
+
+  name: str
+  env_kwargs: str = ''
+  env_wrappers: str = ''
+  imports: str = ''
+  observation_keys: str = ''
+  action_masks: str = 'auto'
+
+
+def level_of(level: Level | str) -> Level:
+  """Returns the `Level` of an id, or `level` itself."""
+  return Level(level) if isinstance(level, str) else level
+
+
+# The name of the array of an observation that says which actions are allowed.
+ACTION_MASK = 'action_mask'
+
+
+class ArraySpec(NamedTuple):
+  """One array of an observation: a leaf of the environment's observation space.
+
+  Attributes:
+    name: the leaf's keys in the space, such as 'image' or 'sensors/0'; '' if the space is a leaf.
+    shape: (H, W, C) of an image, (D,) of a vector, (L,) of the words of a text, (M,) of a mask.
+    dtype: 'uint8' or 'float32' of images, 'float32' of vectors, 'int32' of words, 'bool' of masks.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  dtype: str
+
+
+class ActionPart(NamedTuple):
+  """One part of an action: a leaf of the environment's action space.
+
+  Attributes:
+    kind: 'discrete' (one of `size` choices), 'binary' (`size` bits) or 'continuous' (`size`
+      numbers).
+    size: see `kind`.
+    low: of a continuous part, the lower bound of each number, None if it has none; else ().
+    high: of a continuous part, the upper bound of each number, None if it has none; else ().
+  """
+
+  kind: str
+  size: int
+  low: tuple[float | None, ...] = ()
+  high: tuple[float | None, ...] = ()
 
 
 class Spaces(Protocol):
   """Observations and actions of an environment, as in `environments.EnvironmentSpec`."""
 
   @property
-  def observation_shape(self) -> Sequence[int]:
-    """Of one observation: (H, W, C) or (D,)."""
+  def observation(self) -> tuple[ArraySpec, ...]:
+    """The arrays of an observation; an action mask comes last."""
     ...
 
   @property
-  def observation_dtype(self) -> str:
-    """'uint8' or 'float32'."""
+  def action(self) -> tuple[ActionPart, ...]:
+    """The parts of an action."""
     ...
 
-  @property
-  def num_actions(self) -> int:
-    """Actions are 0 to num_actions - 1."""
-    ...
+
+def action_shape(parts: Sequence[ActionPart]) -> tuple[int, ...]:
+  """Returns the shape of an action: () of a single discrete part, else (K,).
+
+  Discrete parts have one element each, the index of the choice; binary and continuous parts have
+  `size` elements each.
+  """
+  if len(parts) == 1 and parts[0].kind == 'discrete':
+    return ()
+  return (sum(1 if part.kind == 'discrete' else part.size for part in parts),)
+
+
+def action_dtype(parts: Sequence[ActionPart]) -> str:
+  """Returns the dtype of an action: 'float32' if a part is continuous, else 'int32'."""
+  return 'float32' if any(part.kind == 'continuous' for part in parts) else 'int32'
+
+
+def num_actions(parts: Sequence[ActionPart]) -> int:
+  """Returns the number of actions of a single discrete part; 0 of any other action space."""
+  return parts[0].size if len(parts) == 1 and parts[0].kind == 'discrete' else 0
+
+
+def is_masked(observation: Sequence[ArraySpec]) -> bool:
+  """Returns whether an action mask comes with the observation."""
+  return observation[-1].name == ACTION_MASK
+
+
+def as_observation(arrays: Sequence[Array]) -> Array:
+  """Returns a single array as itself, several as a tuple: the form of `StepOutput.observation`."""
+  return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+
+def arrays_of(observation: Array) -> tuple[Array, ...]:
+  """Returns the arrays of an observation; the inverse of `as_observation`."""
+  return observation if type(observation) is tuple else (observation,)
+
+
+def default_agent_name(spaces: Spaces) -> str:
+  """Returns the agent that `--agent_name=auto` stands for."""
+  arrays = spaces.observation
+  if any(len(array.shape) == 3 for array in arrays):
+    return 'SimpleConvNetAgent'
+  is_vectors = all(array.dtype != 'int32' for array in arrays)
+  continuous = any(part.kind == 'continuous' for part in spaces.action)
+  return 'SeparateMLPAgent' if continuous and is_vectors else 'MLPAgent'
+
+
+def why_unfit(agent_name: str, spaces: Spaces) -> str:
+  """Returns why an agent of `AGENTS` does not accept observations, as a sentence, or ''."""
+  needs = AGENTS[agent_name]
+  has_image = any(len(array.shape) == 3 for array in spaces.observation)
+  has_text = any(array.dtype == 'int32' for array in spaces.observation)
+  if has_image == (needs == 3) and not (has_text and needs == 1):
+    return ''
+  kind = {3: 'images', 1: 'vectors', 0: 'vectors'}[needs]
+  shapes = ', '.join(f'{array.shape}' for array in spaces.observation)
+  return (
+    f'{agent_name} takes {kind}, but the observations are of shape {shapes}; '
+    f'{default_agent_name(spaces)} would fit'
+  )
 
 
 class StepOutputInfo(NamedTuple):
@@ -78,8 +191,10 @@ class StepOutput(NamedTuple):
       observation is returned, so that its value can be bootstrapped, and one more step, which is
       masked in the losses, leads to the next game. The limit of ale_py, 108,000 frames, counts as
       an end.
-    observation: uint8 [N, H, W, C] (bool images as 0 and 255) or float32 [N, D] (vectors flattened,
-      Discrete observations one-hot). In an unroll it may be `Frames`.
+    observation: an array of [N, ...], or a tuple of them where `Spaces.observation` has several:
+      uint8 [N, H, W, C] (bool images as 0 and 255) or float32 [N, H, W, C], float32 [N, D] (vectors
+      flattened, Discrete observations one-hot), int32 [N, L] (words), bool [N, M] (action masks).
+      In an unroll it may be `Frames`.
   """
 
   reward: Array
@@ -102,8 +217,11 @@ class AgentOutput(NamedTuple):
   """What an agent computes from a batch of observations.
 
   Attributes:
-    action: int32 [N] or [T, B], sampled from the policy.
-    policy_logits: float32 [N, A] or [T, B, A].
+    action: int32 [N] or [T, B] of a Discrete space, else int32 or float32 [..., K]; sampled from
+      the policy. Continuous parts are in units of the policy, where [-1, 1] are the bounds, and are
+      not clipped.
+    policy_logits: float32 [N, P] or [T, B, P], the parameters of the policy: for a Discrete space
+      the A logits of the actions, else see `learning.distributions`.
     baseline: float32 [N] or [T, B], the value estimate: the expected (clipped, discounted) return.
   """
 

@@ -22,11 +22,16 @@ from structs import (
   StepOutput,
   StepOutputInfo,
   Unroll,
+  action_dtype,
+  action_shape,
+  as_observation,
 )
 
 
 class Agent(Protocol):
   """The part of `nets.Agent` that an actor uses."""
+
+  distribution: Any  # `learning.distributions.Distribution`.
 
   def initial_state(self, batch_size: int) -> CoreState:
     """See `nets.Agent.initial_state`."""
@@ -43,6 +48,7 @@ class Environments(Protocol):
   """The part of `environments.FlowEnvironment` that an actor uses."""
 
   num_envs: int
+  spec: Any
 
   def initial(self) -> tuple[StepOutput, tf.Tensor]:
     """See `environments.FlowEnvironment.initial`."""
@@ -78,13 +84,15 @@ def unroll_specs(agent: Agent, spec: Spaces, unroll_length: int, as_frames: bool
       info=StepOutputInfo(over_time(tf.float32), over_time(tf.int32), over_time(tf.bool)),
       done=over_time(tf.bool),
       observation=(
-        frame_stacking.frames_spec(spec.observation_shape, steps)
+        frame_stacking.frames_spec(spec.observation[0].shape, steps)
         if as_frames
-        else over_time(spec.observation_dtype, *spec.observation_shape)
+        else as_observation([over_time(array.dtype, *array.shape) for array in spec.observation])
       ),
     ),
     agent_outputs=AgentOutput(
-      over_time(tf.int32), over_time(tf.float32, spec.num_actions), over_time(tf.float32)
+      over_time(action_dtype(spec.action), *action_shape(spec.action)),
+      over_time(tf.float32, agent.distribution.num_parameters),
+      over_time(tf.float32),
     ),
   )
 
@@ -117,7 +125,8 @@ def build_unroll(
   first_env_output, first_env_state = environments.initial()
   zero_state = agent.initial_state(num_envs)
   # The action before the first is 0; the learner never uses its logits and baseline.
-  action = tf.zeros([num_envs], tf.int32)
+  parts = environments.spec.action
+  action = tf.zeros([num_envs, *action_shape(parts)], action_dtype(parts))
   first_agent_output, _ = agent((action, first_env_output), zero_state)
   first_agent_output = tf.nest.map_structure(tf.zeros_like, first_agent_output)
   first = (zero_state, first_env_state, first_env_output, first_agent_output)
@@ -218,7 +227,7 @@ class BatchedAgent:
 
   def __init__(self, agent: Agent, batch: Callable[[Callable], Callable]):
     self._step = batch(lambda *args: agent(*args))
-    self.initial_state = agent.initial_state
+    self.initial_state, self.distribution = agent.initial_state, agent.distribution
 
   def __call__(
     self, inputs: tuple[tf.Tensor, StepOutput], core_state: CoreState

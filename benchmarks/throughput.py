@@ -70,6 +70,7 @@ def environment_rate(settings, num_envs, secs):
   import tensorflow as tf
 
   import environments
+  import structs
 
   with tf.Graph().as_default():
     batch = environments.create_environment(
@@ -80,7 +81,7 @@ def environment_rate(settings, num_envs, secs):
     carry = tf.nest.map_structure(lambda t: tf.zeros(t.shape, t.dtype), reset)
 
     def step(carry, _):
-      action = tf.random.uniform([num_envs], 0, settings.num_actions, tf.int32)
+      action = tf.random.uniform([num_envs], 0, structs.num_actions(settings.action), tf.int32)
       return batch.step(action, carry[1])
 
     last, _ = tf.scan(step, tf.range(settings.unroll_length), carry, parallel_iterations=1)
@@ -114,8 +115,8 @@ def inference_rate(settings, num_envs, secs):
 
 def random_observation(settings, n, np):
   """Returns noise of the observations' shape and dtype, [n, ...]."""
-  noise = np.random.default_rng(0).integers(0, 255, (n, *settings.observation_shape))
-  return noise.astype(settings.observation_dtype)
+  noise = np.random.default_rng(0).integers(0, 255, (n, *settings.observation[0].shape))
+  return noise.astype(settings.observation[0].dtype)
 
 
 def training_rate(settings, batch_size, secs):

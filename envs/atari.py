@@ -14,7 +14,7 @@ import numpy as np
 
 from envs import level_ids
 from envs.batch import GameTotals, environment_seed
-from structs import StepOutput
+from structs import ActionPart, ArraySpec, Level, StepOutput, level_of
 
 # From Table G.1 of the IMPALA paper.
 ACTION_REPEATS = 4
@@ -24,28 +24,29 @@ MAX_FRAMES = 108_000  # 30 minutes at 60 frames per second.
 _ENTRY_POINT = 'ale_py.env:AtariEnv'
 
 
-def is_atari(level_name: str) -> bool:
-  """Returns whether `level_name` is an Atari id of ale_py.
+def is_atari(level: Level | str) -> bool:
+  """Returns whether a level is an Atari game that ale_py's vector environment plays.
 
   Raises:
     ValueError: the Atari id repeats actions a random number of times.
   """
-  return _registered_kwargs(level_name) is not None
+  return _registered_kwargs(level_of(level).name) is not None
 
 
 def probe(
-  level_name: str, num_action_repeats: int, width: int, height: int
-) -> tuple[tuple[int, int, int], str, int]:
-  """Returns (observation shape, dtype, number of actions) of an Atari level.
+  level: Level | str, num_action_repeats: int, width: int, height: int
+) -> tuple[tuple[ArraySpec, ...], tuple[ActionPart, ...]]:
+  """Returns the arrays of an observation, and the parts of an action, of an Atari level.
 
   Args:
-    level_name: an Atari id.
+    level: an Atari game.
     num_action_repeats: frames per agent step.
     width: of observations, in pixels.
     height: of observations, in pixels.
   """
-  envs = _make(level_name, 1, num_action_repeats, width, height)
-  return (height, width, FRAME_STACK), 'uint8', int(envs.single_action_space.n)
+  envs = _make(level, 1, num_action_repeats, width, height)
+  stack = ArraySpec('', (height, width, FRAME_STACK), 'uint8')
+  return (stack,), (ActionPart('discrete', int(envs.single_action_space.n)),)
 
 
 class AtariBatch:
@@ -61,10 +62,10 @@ class AtariBatch:
   crashes = 0
 
   def __init__(self, spec: Any, num_envs: int, seed: int, **overrides: Any):
-    height, width, _ = spec.observation_shape
+    height, width, _ = spec.observation[0].shape
     self.num_envs = num_envs
     self._envs: Any = _make(
-      spec.level_name, num_envs, spec.num_action_repeats, width, height, **overrides
+      spec.level, num_envs, spec.num_action_repeats, width, height, **overrides
     )
     self._seeds = np.array([environment_seed(seed, i) for i in range(num_envs)], np.int32)
     self._totals = GameTotals(num_envs)
@@ -111,18 +112,18 @@ def _registered_kwargs(level_name: str) -> dict[str, Any] | None:
 
 
 def vector_arguments(
-  level_name: str, num_action_repeats: int, width: int, height: int
+  level: Level | str, num_action_repeats: int, width: int, height: int
 ) -> dict[str, Any]:
   """Returns a JSON-serializable dict of arguments of ale_py's vector environment for a level.
 
   Args:
-    level_name: an Atari id.
+    level: an Atari game.
     num_action_repeats: frames per agent step.
     width: of observations, in pixels.
     height: of observations, in pixels.
   """
-  kwargs = _registered_kwargs(level_name)
-  assert kwargs is not None, level_name
+  kwargs = _registered_kwargs(level_of(level).name)
+  assert kwargs is not None, level
   return dict(
     game=kwargs['game'],
     max_num_frames_per_episode=kwargs['max_num_frames_per_episode'],
@@ -138,11 +139,13 @@ def vector_arguments(
   )
 
 
-def coloured(level_name: str, num_action_repeats: int, **overrides: Any) -> tuple[Any, list[str]]:
+def coloured(
+  level: Level | str, num_action_repeats: int, **overrides: Any
+) -> tuple[Any, list[str]]:
   """Returns one game in its original colours and size, and the names of its actions.
 
   Args:
-    level_name: an Atari id.
+    level: an Atari game.
     num_action_repeats: frames per agent step.
     **overrides: see `AtariBatch`.
 
@@ -150,19 +153,24 @@ def coloured(level_name: str, num_action_repeats: int, **overrides: Any) -> tupl
     A tuple (ale_py's vector environment with one game, list of action names). Observations are RGB
     frames, uint8, with trailing dimensions [H, W, 3].
   """
-  env = gymnasium.make(level_name.removeprefix('ale_py:'), frameskip=1, obs_type='rgb')
+  env = gymnasium.make(level_of(level).name.removeprefix('ale_py:'), frameskip=1, obs_type='rgb')
   space: Any = env.observation_space
   height, width, _ = space.shape
   names = env.unwrapped.get_action_meanings()
   env.close()
   envs = _make(
-    level_name, 1, num_action_repeats, width, height, grayscale=False, stack_num=1, **overrides
+    level, 1, num_action_repeats, width, height, grayscale=False, stack_num=1, **overrides
   )
   return envs, names
 
 
 def _make(
-  level_name: str, num_envs: int, num_action_repeats: int, width: int, height: int, **kwargs: Any
+  level: Level | str,
+  num_envs: int,
+  num_action_repeats: int,
+  width: int,
+  height: int,
+  **kwargs: Any,
 ) -> Any:
   import ale_py
   from ale_py import vector_env
@@ -173,7 +181,7 @@ def _make(
     num_threads=min(num_envs, len(os.sched_getaffinity(0))),
     # The other modes restart the game at every lost life or spend a step on the restart.
     autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
-    **vector_arguments(level_name, num_action_repeats, width, height) | kwargs,
+    **vector_arguments(level, num_action_repeats, width, height) | kwargs,
   )
 
 

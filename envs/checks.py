@@ -6,28 +6,33 @@ import contextlib
 import inspect
 from typing import Any
 
-from envs import faults, observations, results
+import numpy as np
+
+from envs import faults, nests, observations, results
+from envs.actions import Actions, mask_of, num_choices
 from envs.faults import EnvironmentRaised, Misfit
+from structs import ACTION_MASK, action_shape
 
 _FORM = {'reset': results.of_reset, 'step': results.of_step}
 
 
 def check(
-  env: Any, view: observations.View, action: Any, seed: int | None
-) -> tuple[list[str], list[str]]:
+  env: Any, nest: nests.Nest, view: Actions, action_masks: str, seed: int | None
+) -> tuple[list[str], list[str], bool]:
   """Checks the results of one reset and one step.
 
   Args:
     env: the environment, which follows Gymnasium's API.
-    view: `observations.View` of the environment's observation space.
-    action: an element of the environment's action space.
+    nest: of the environment's observation space.
+    view: of its action space.
+    action_masks: see `structs.Level`.
     seed: int or None, passed to the reset.
 
   Returns:
-    A tuple (problems, notes) of lists of sentences. Problems make the environment unusable; notes
-    only inform the user.
+    A tuple (problems, notes, masked). The first two are lists of sentences: problems make the
+    environment unusable, notes only inform the user. `masked` says whether action masks are used.
   """
-  problems, notes = [], list(view.notes)
+  problems, notes, masked = [], list(nest.notes), False
 
   def record_misfit(function, *args):
     try:
@@ -36,10 +41,18 @@ def check(
       problems.append(f'its {misfit}')
 
   try:
-    first = results.of_reset(_result(env, 'reset', seed=seed))
-    record_misfit(view.convert, first, True)
-    observation, reward, *ends = results.of_step(_result(env, 'step', action))
-    record_misfit(view.convert, observation, True)
+    first, info = results.of_reset(_result(env, 'reset', seed=seed))
+    record_misfit(nest.convert, first, True)
+    masked = _uses_masks(nest, view, info, action_masks)
+    action = view.first()
+    if masked:
+      record_misfit(lambda: mask(nest, view, first, info))
+      if not problems:
+        action = view.convert(_allowed(view, mask(nest, view, first, info)))
+    observation, reward, *ends, info = results.of_step(_result(env, 'step', action))
+    record_misfit(nest.convert, observation, True)
+    if masked and not any(ends):
+      record_misfit(lambda: mask(nest, view, observation, info))
     record_misfit(results.number, reward)
     for name, end in zip(('terminated', 'truncated'), ends, strict=True):
       record_misfit(results.truth, name, end)
@@ -52,7 +65,42 @@ def check(
     problems.append(f'its {misfit}')
   except EnvironmentRaised as error:
     problems.append(str(error))
-  return list(dict.fromkeys(problems)), notes
+  return list(dict.fromkeys(problems)), notes, masked
+
+
+def _uses_masks(nest, view, info, action_masks):
+  there = nest.holds_mask or ACTION_MASK in info
+  if action_masks == 'true' and not there:
+    raise Misfit(
+      f'reset() gives no action mask, neither in `info` nor in an observation with the key '
+      f'{ACTION_MASK!r}; --action_masks=true needs one'
+    )
+  return there and action_masks != 'false' and num_choices(view.parts) > 0
+
+
+def mask(nest: nests.Nest, view: Actions, observation: Any, info: dict[str, Any]) -> np.ndarray:
+  """Returns the action mask that came with an observation, bool [M].
+
+  Raises:
+    Misfit: there is none, or it is malformed.
+  """
+  if nest.holds_mask:
+    return mask_of(observation[ACTION_MASK], view.parts)
+  if ACTION_MASK not in info:
+    raise Misfit(f'info has no {ACTION_MASK!r}, which earlier ones had')
+  return mask_of(info[ACTION_MASK], view.parts)
+
+
+def _allowed(view, allowed):
+  """Returns an agent's action in which each discrete part is the first that is allowed."""
+  action, start = [], 0
+  for part in view.parts:
+    if part.kind == 'discrete':
+      action.append(int(np.argmax(allowed[start : start + part.size])))
+      start += part.size
+    else:
+      action += [0] * part.size
+  return np.array(action).reshape(action_shape(view.parts))
 
 
 def _result(env, method, *args, **kwargs):

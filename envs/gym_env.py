@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import random
+from typing import Any
 
 import gymnasium
 import numpy as np
 
 from envs import (
+  actions,
   catch,
   checks,
   faults,
   level_ids,
   memory,
-  observations,
+  nests,
   own_packages,
   pictures,
   results,
 )
 from envs.faults import BrokenPromise, EnvironmentRaised, Misfit
+from structs import Level, arrays_of
 
 # Registered as classes, not as import paths, because a user's package may also be named `envs`.
 gymnasium.register('impala/Catch-v0', entry_point=catch.Catch)  # pyright: ignore[reportArgumentType]
@@ -34,11 +37,12 @@ class GymEnvironment:
   """One environment, run in a worker process of its own.
 
   Args:
-    level_name: the Gym id.
+    level: `structs.Level`.
     seed: int, seeds the first reset and the global generators of Python and numpy.
     num_action_repeats: number of times each action is repeated; the rewards are summed.
     render_mode: Gymnasium's render mode, or None.
     max_episode_steps: agent steps after which a game is truncated; 0 means never.
+    masked: whether each observation ends with an action mask.
 
   Raises:
     ValueError: the id is unknown, the environment cannot be made, or a space is not supported.
@@ -46,52 +50,63 @@ class GymEnvironment:
 
   def __init__(
     self,
-    level_name: str,
+    level: Level,
     seed: int,
     num_action_repeats: int,
     render_mode: str | None = None,
     max_episode_steps: int = 0,
+    masked: bool = False,
   ):
     own_packages.step_aside()
-    self._env = level_ids.make(level_name)
+    self._level, self._masked = level, masked
+    self._env = level_ids.make(level.name)
     if render_mode:
       self._env.close()
       modes = [mode for mode in self._metadata().get('render_modes') or [] if mode]
       if render_mode not in modes:
         raise ValueError(
-          f'level_name {level_name!r} cannot render {render_mode}; it renders '
+          f'level_name {level.name!r} cannot render {render_mode}; it renders '
           f'{", ".join(modes) or "nothing"}'
         )
-      self._env = level_ids.make(level_name, render_mode=render_mode)
+      self._env = level_ids.make(level.name, render_mode=render_mode)
     self._pictures = pictures.Pictures()
     self._num_action_repeats, self._max_episode_steps = num_action_repeats, max_episode_steps
-    self._view = _view(level_name, self._env)
-    self._first_action, self._action_type, self._num_actions = _actions(level_name, self._env)
+    try:
+      keys = [key for key in level.observation_keys.split(',') if key]
+      self._nest = nests.Nest(self._env.observation_space, keys)
+      self._actions = actions.view_of(self._env.action_space)
+    except ValueError as error:
+      raise ValueError(f'level_name {level.name!r} {error}') from None
     self._seed = seed
     self._truncated, self._steps, self._steps_before = False, 0, 0
     # Some environments use the global generators instead of their own.
     random.seed(seed)
     np.random.seed(seed)
 
-  def spec(self) -> tuple[tuple[int, ...], str, int]:
-    """Returns (observation shape, dtype, number of actions)."""
-    return self._view.shape, self._view.dtype, self._num_actions
+  def spaces(self) -> tuple[list[tuple], list[tuple]]:
+    """Returns the fields of each `ArraySpec` (without an action mask) and each `ActionPart`."""
+    # Plain tuples: the parent may not find the classes of a worker that stepped aside.
+    return [tuple(array) for array in self._nest.arrays], [tuple(p) for p in self._actions.parts]
 
-  def check(self) -> tuple[list[str], list[str]]:
-    """Checks one reset and one step; returns the problems and notes of `checks.check`."""
-    return checks.check(self._env, self._view, self._action_type(self._first_action), self._seed)
+  def check(self) -> tuple[list[str], list[str], bool]:
+    """Checks one reset and one step.
+
+    Returns:
+      (problems, notes, whether there are action masks), see `checks.check`.
+    """
+    return checks.check(self._env, self._nest, self._actions, self._level.action_masks, self._seed)
 
   def render_fps(self) -> float:
     """Returns the frames per second at which the environment should be shown."""
     return pictures.frames_per_sec(self._metadata())
 
-  def reset(self) -> np.ndarray:
-    """Starts a new game and returns its first observation."""
+  def reset(self) -> Any:
+    """Starts a new game and returns its first observation, an array or a tuple of arrays."""
     seed, self._seed = self._seed, None
     self._truncated, self._steps, self._steps_before = False, 0, self._steps_before + self._steps
     return self._converted(self._first, self._call('reset', seed=seed))
 
-  def step(self, action: int) -> tuple[float, bool, bool, np.ndarray]:
+  def step(self, action: Any) -> tuple[float, bool, bool, Any]:
     """Repeats `action` and returns (reward, done, game_over, observation), as in `StepOutput`.
 
     When a game terminates, the observation is the first of the next game. When a time limit
@@ -101,7 +116,7 @@ class GymEnvironment:
     reward, done, game_over, observation = self._play(action)
     return reward, done, game_over, self._next(done, game_over, observation)
 
-  def step_and_render(self, action: int) -> tuple[float, bool, bool, np.ndarray, np.ndarray]:
+  def step_and_render(self, action: Any) -> tuple[float, bool, bool, Any, np.ndarray]:
     """Returns the values of `step` and a picture, uint8 [H, W, 3], taken before the next game."""
     reward, done, game_over, observation = self._play(action)
     picture = self.render()
@@ -124,17 +139,17 @@ class GymEnvironment:
     if self._truncated:
       return 0.0, True, False, self.reset()
     self._steps += 1
-    chosen, total = self._action_type(self._first_action + action), 0.0
+    chosen, total = self._actions.convert(action), 0.0
     for _ in range(self._num_action_repeats):
       result = self._converted(_step, self._call('step', chosen))
-      observation, reward, terminated, truncated = result
+      observation, reward, terminated, truncated, info = result
       total += reward
       if terminated or truncated:
         break
     truncated = not terminated and (truncated or self._steps == self._max_episode_steps)
     self._truncated = truncated
     if not terminated:
-      observation = self._converted(self._view.convert, observation)
+      observation = self._converted(self._observation, observation, info)
     return total, terminated, terminated or truncated, observation
 
   def _next(self, done, game_over, observation):
@@ -148,12 +163,18 @@ class GymEnvironment:
       raise EnvironmentRaised(faults.raised(error, self._env, method)) from error
 
   def _first(self, result):
-    return self._view.convert(results.of_reset(result))
+    return self._observation(*results.of_reset(result))
 
-  def _converted(self, convert, value):
-    """Returns `convert(value)`; raises `BrokenPromise` instead of `Misfit`."""
+  def _observation(self, observation, info):
+    converted = self._nest.convert(observation)
+    if not self._masked:
+      return converted
+    return *arrays_of(converted), checks.mask(self._nest, self._actions, observation, info)
+
+  def _converted(self, convert, *values):
+    """Returns `convert(*values)`; raises `BrokenPromise` instead of `Misfit`."""
     try:
-      return convert(value)
+      return convert(*values)
     except Misfit as misfit:
       raise BrokenPromise(
         f'its {misfit}, at step {self._steps} of a game (step {self._steps_before + self._steps} '
@@ -162,27 +183,11 @@ class GymEnvironment:
 
 
 def _step(result):
-  observation, reward, terminated, truncated = results.of_step(result)
+  observation, reward, terminated, truncated, info = results.of_step(result)
   return (
     observation,
     results.number(reward),
     results.truth('terminated', terminated),
     results.truth('truncated', truncated),
+    info,
   )
-
-
-def _view(level_name, env):
-  view = observations.view_of(env.observation_space)
-  if view is None:
-    raise ValueError(f'level_name {level_name!r} {observations.refusal(env.observation_space)}')
-  return view
-
-
-def _actions(level_name, env):
-  """Returns (first action, numpy type of actions, number of actions)."""
-  space = env.action_space
-  if type(space).__name__ != 'Discrete':
-    raise ValueError(
-      f'level_name {level_name!r} has the action space {space}; supported is Discrete'
-    )
-  return int(space.start), np.dtype(space.dtype).type, int(space.n)

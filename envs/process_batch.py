@@ -14,10 +14,19 @@ import numpy as np
 from absl import logging
 
 from acting import worker_process
-from envs import faults
+from envs import actions, faults
 from envs.batch import GameTotals, environment_seed
 from envs.gym_env import GymEnvironment
-from structs import StepOutput
+from structs import (
+  ACTION_MASK,
+  ActionPart,
+  ArraySpec,
+  Level,
+  StepOutput,
+  arrays_of,
+  as_observation,
+  is_masked,
+)
 
 # The batch fails after this many crashes of one environment without a completed game in between.
 MAX_CRASHES_IN_A_ROW = 10
@@ -27,8 +36,8 @@ _LOOK_SECS = 0.1  # While closing, the interval between checks whether a rebuild
 
 
 @functools.cache
-def probe(level_name: str) -> tuple[tuple[int, ...], str, int]:
-  """Returns (observation shape, dtype, number of actions) of a level.
+def probe(level: Level) -> tuple[tuple[ArraySpec, ...], tuple[ActionPart, ...]]:
+  """Returns the arrays of an observation, and the parts of an action, of a level.
 
   Plays one reset and one step in a worker process and logs what the user should know about them.
 
@@ -38,36 +47,40 @@ def probe(level_name: str) -> tuple[tuple[int, ...], str, int]:
   """
   try:
     try:
-      spec, (problems, notes) = _checked(level_name, 0)
+      spaces, (problems, notes, masked) = _checked(level, 0)
     except worker_process.WorkerDied as error:
       # Training would rebuild it with another seed, so the check tries another seed too.
-      logging.warning('%s crashed while it was checked, and is tried again: %s', level_name, error)
-      spec, (problems, notes) = _checked(level_name, 1)
+      logging.warning('%s crashed while it was checked, and is tried again: %s', level.name, error)
+      spaces, (problems, notes, masked) = _checked(level, 1)
   except worker_process.WorkerDied as error:
-    raise faults.UnfitLevel(level_name, f'its process {error.message}, twice') from error
+    raise faults.UnfitLevel(level.name, f'its process {error.message}, twice') from error
   except worker_process.WorkerError as error:
-    raise faults.UnfitLevel(level_name, error.message) from error
+    raise faults.UnfitLevel(level.name, error.message) from error
   if problems:
-    raise faults.UnfitLevel(level_name, '; '.join(problems))
+    raise faults.UnfitLevel(level.name, '; '.join(problems))
   for note in notes:
-    logging.warning('%s: %s', level_name, note)
-  return spec
+    logging.warning('%s: %s', level.name, note)
+  arrays = tuple(ArraySpec(*fields) for fields in spaces[0])
+  parts = tuple(ActionPart(*fields) for fields in spaces[1])
+  if masked:
+    arrays = (*arrays, ArraySpec(ACTION_MASK, (actions.num_choices(parts),), 'bool'))
+  return arrays, parts
 
 
-def _checked(level_name: str, seed: int) -> Any:
-  """Returns the results of `GymEnvironment.spec` and `check`; a timeout becomes a note."""
-  worker = worker_process.Worker(GymEnvironment, level_name, seed, 1)
+def _checked(level: Level, seed: int) -> Any:
+  """Returns the results of `GymEnvironment.spaces` and `check`; a timeout becomes a note."""
+  worker = worker_process.Worker(GymEnvironment, level, seed, 1)
   limit = threading.Timer(CHECK_SECS, worker.close)
   try:
     worker.start()
-    spec = worker.call('spec')
+    spaces = worker.call('spaces')
     limit.start()
-    return spec, worker.call('check')
+    return spaces, worker.call('check')
   except worker_process.WorkerDied:
     if not limit.finished.is_set():
       raise
     note = f'one reset and one step take more than {CHECK_SECS:g} s, and were not checked'
-    return spec, ([], [note])
+    return spaces, ([], [note], level.action_masks == 'true')
   finally:
     limit.cancel()
     worker.close()
@@ -105,7 +118,7 @@ class ProcessBatch:
     try:
       worker_process.start_all(self._workers)
     except worker_process.WorkerError as error:
-      raise faults.EnvironmentFault(f'{spec.level_name}: {_reason(error)}') from error
+      raise faults.EnvironmentFault(f'{spec.level.name}: {_reason(error)}') from error
 
   def reset(self) -> StepOutput:
     """Restarts all games and returns their first StepOutput; only the first call is seeded."""
@@ -113,16 +126,16 @@ class ProcessBatch:
     for i, result in enumerate(results):
       if isinstance(result, worker_process.WorkerError):
         results[i] = self._rebuild(i, result)
-    return self._totals.first(np.stack(results))
+    return self._totals.first(_stacked(results))
 
   def step(self, actions: np.ndarray) -> StepOutput:
-    """Returns the StepOutput after `actions`, int32 [N].
+    """Returns the StepOutput after `actions`, [N] or [N, K], see `AgentOutput`.
 
     Raises:
       faults.EnvironmentFault: an environment broke its spaces or Gymnasium's API, or it crashed
         `MAX_CRASHES_IN_A_ROW` times without completing a game.
     """
-    results = worker_process.call_all(self._workers, 'step', [(int(a),) for a in actions])
+    results = worker_process.call_all(self._workers, 'step', [(action,) for action in actions])
     for i, result in enumerate(results):
       if isinstance(result, worker_process.WorkerError):
         results[i] = 0.0, True, False, self._rebuild(i, result)
@@ -131,7 +144,7 @@ class ProcessBatch:
     self._crashes_in_a_row[game_over] = 0
     anew = done & ~game_over  # A crash in this step or a time limit in the last.
     return self._totals.next(
-      np.array(reward, np.float32), done, game_over, anew, np.stack(observation)
+      np.array(reward, np.float32), done, game_over, anew, _stacked(observation)
     )
 
   def close(self) -> None:
@@ -150,10 +163,11 @@ class ProcessBatch:
     seed = environment_seed(self._seed, i, *attempt)
     return worker_process.Worker(
       GymEnvironment,
-      self._spec.level_name,
+      self._spec.level,
       seed,
       self._spec.num_action_repeats,
       max_episode_steps=self._max_episode_steps,
+      masked=is_masked(self._spec.observation),
     )
 
   def _rebuild(self, i, error):
@@ -162,7 +176,7 @@ class ProcessBatch:
       self._count_crash(i, error)
       with self._lock:
         if self._closed:
-          raise RuntimeError(f'the environments of {self._spec.level_name} are closed') from error
+          raise RuntimeError(f'the environments of {self._spec.level.name} are closed') from error
         self._workers[i].close()
         # With the same seed, the same game might crash in the same way.
         self._workers[i] = self._rebuilt = self._worker(i, self.crashes)
@@ -175,7 +189,7 @@ class ProcessBatch:
   def _count_crash(self, i, error):
     if self._closed:
       return
-    which = f'environment {i} of {self._spec.level_name}'
+    which = f'environment {i} of {self._spec.level.name}'
     if error.type_name == faults.BrokenPromise.__name__:
       raise faults.EnvironmentFault(f'{which}: {error.message}')
     reason = _reason(error)
@@ -186,6 +200,12 @@ class ProcessBatch:
         f'{reason}; {which} crashed {MAX_CRASHES_IN_A_ROW} times in a row'
       )
     _log_crash(f'{which} crashed and is rebuilt, its game is not counted', reason, error)
+
+
+def _stacked(observations):
+  """[N observations] -> an observation of [N, ...]."""
+  columns = zip(*(arrays_of(observation) for observation in observations), strict=True)
+  return as_observation([np.stack(column) for column in columns])
 
 
 def _reason(error):

@@ -10,6 +10,7 @@ from acting import worker_process
 from envs import atari, faults
 from envs.batch import GameTotals, environment_seed
 from envs.gym_env import GymEnvironment
+from structs import arrays_of, as_observation, is_masked, num_actions
 
 _ATARI_FRAMES_PER_SEC = 60
 
@@ -21,9 +22,7 @@ class _RenderedAtari:
     limit = dict(max_num_frames_per_episode=max_episode_frames) if max_episode_frames else {}
     self._game = atari.AtariBatch(spec, 1, seed, **limit)
     self._twin: Any
-    self._twin, self.action_names = atari.coloured(
-      spec.level_name, spec.num_action_repeats, **limit
-    )
+    self._twin, self.action_names = atari.coloured(spec.level, spec.num_action_repeats, **limit)
     self._seeds = np.array([environment_seed(seed, 0)], np.int32)
     self.frames_per_sec = _ATARI_FRAMES_PER_SEC / spec.num_action_repeats
 
@@ -52,34 +51,35 @@ class _RenderedGym:
   """An environment other than Atari that renders `rgb_array`, in a process of its own."""
 
   def __init__(self, spec, seed, max_episode_frames=0):
-    self._level_name = spec.level_name
+    self._level_name = spec.level.name
     self._worker = worker_process.Worker(
       GymEnvironment,
-      spec.level_name,
+      spec.level,
       environment_seed(seed, 0),
       spec.num_action_repeats,
       'rgb_array',
       -(-max_episode_frames // spec.num_action_repeats),
+      is_masked(spec.observation),
     )
     try:
       self._worker.start()
     except worker_process.WorkerError as error:
       raise ValueError(error.message) from error
     self._totals = GameTotals(1)
-    self.action_names = [str(i) for i in range(spec.num_actions)]
+    self.action_names = [str(i) for i in range(num_actions(spec.action))]
     self.frames_per_sec = self._call('render_fps') / spec.num_action_repeats
 
   def reset(self):
     observation = self._call('reset')
     self.picture = self._call('render')
-    return self._totals.first(observation[None])
+    return self._totals.first(_batch_of_one(observation))
 
   def step(self, action):
     reward, done, game_over, observation, self.picture = self._call('step_and_render', action)
     done, game_over = np.array([done]), np.array([game_over])
     anew = done & ~game_over
     return self._totals.next(
-      np.array([reward], np.float32), done, game_over, anew, observation[None]
+      np.array([reward], np.float32), done, game_over, anew, _batch_of_one(observation)
     )
 
   def close(self):
@@ -94,6 +94,10 @@ class _RenderedGym:
       raise faults.EnvironmentFault(f'{self._level_name}: {reason}') from error
 
 
+def _batch_of_one(observation):
+  return as_observation([array[None] for array in arrays_of(observation)])
+
+
 def open_game(spec: Any, seed: int, max_episode_frames: int = 0) -> Any:
   """Opens one game that is rendered, and resets it.
 
@@ -106,7 +110,7 @@ def open_game(spec: Any, seed: int, max_episode_frames: int = 0) -> Any:
   Returns:
     An object with
       reset(): returns a StepOutput of [1, ...].
-      step(action): returns a StepOutput of [1, ...]; `action` is an int.
+      step(action): returns a StepOutput of [1, ...]; `action` is one action, see `AgentOutput`.
       picture: uint8 [H, W, 3], the game after the last `reset` or `step`. When a step ends a game,
         it shows the end of that game.
       action_names: list of str.
@@ -116,12 +120,12 @@ def open_game(spec: Any, seed: int, max_episode_frames: int = 0) -> Any:
   Raises:
     ValueError: the environment does not render `rgb_array`, or a package for rendering is missing.
   """
-  is_atari = atari.is_atari(spec.level_name)
+  is_atari = atari.is_atari(spec.level)
   game = (_RenderedAtari if is_atari else _RenderedGym)(spec, seed, max_episode_frames)
   try:
     game.reset()
   except Exception as error:
     game.close()
-    text = ' '.join(str(error).split()).removeprefix(f'{spec.level_name}: ')
-    raise ValueError(f'level_name {spec.level_name!r} cannot render rgb_array: {text}') from error
+    text = ' '.join(str(error).split()).removeprefix(f'{spec.level.name}: ')
+    raise ValueError(f'level_name {spec.level.name!r} cannot render rgb_array: {text}') from error
   return game

@@ -15,19 +15,19 @@ _MOST_FLOAT32 = float(np.finfo(np.float32).max)
 _STEP_GIVES = 'observation, reward, terminated, truncated, info'
 
 
-def of_reset(result: Any) -> Any:
-  """Returns the observation in the result of `reset`.
+def of_reset(result: Any) -> tuple[Any, dict[str, Any]]:
+  """Returns the result of `reset`, (observation, info).
 
   Raises:
     Misfit: `result` is not (observation, info).
   """
   if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
     raise Misfit(f'reset() returned {described(result)} where Gymnasium wants (observation, info)')
-  return result[0]
+  return result
 
 
 def of_step(result: Any) -> Any:
-  """Returns (observation, reward, terminated, truncated) from the result of `step`.
+  """Returns the result of `step`, (observation, reward, terminated, truncated, info).
 
   Raises:
     Misfit: `result` is not a tuple or list of five values.
@@ -35,7 +35,7 @@ def of_step(result: Any) -> Any:
   if not isinstance(result, (tuple, list)) or len(result) != 5:
     old = ' of the old API' if isinstance(result, tuple) and len(result) == 4 else ''
     raise Misfit(f'step() returned {described(result)}{old} where Gymnasium wants ({_STEP_GIVES})')
-  return result[:4]
+  return result
 
 
 def number(reward: Any) -> float:

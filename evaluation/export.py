@@ -11,8 +11,9 @@ from typing import Any
 import tensorflow as tf
 
 from common import files
-from evaluation.policy import build_policy
+from evaluation.policy import build_policy, input_names
 from runtime.process import RunFailed
+from structs import Spaces, num_actions
 
 _PLAYER, _MADE_IN = 'play_exported.py', '.export-'
 
@@ -142,18 +143,29 @@ def _contents(checkpoint: str, settings: Any, atari: Mapping[str, Any] | None) -
   return dict(
     level_name=settings.level_name,
     agent_name=settings.agent_name,
-    observation_shape=list(settings.observation_shape),
-    observation_dtype=settings.observation_dtype,
-    num_actions=settings.num_actions,
+    observation=[
+      dict(input=name, **array._asdict())
+      for name, array in zip(input_names(settings), settings.observation, strict=True)
+    ],
+    action=[part._asdict() for part in settings.action],
+    num_actions=num_actions(settings.action),
     num_action_repeats=settings.num_action_repeats,
     observation_scaling=settings.observation_scaling,
     preprocessing=(
-      f'observations go in as {settings.observation_dtype} of [N, shape]; their scaling '
-      f'({settings.observation_scaling}) is inside the model'
+      f'{_inputs(settings)}; their scaling ({settings.observation_scaling}) is inside the model'
       + ('; grey frames, the maximum of the last two, stacked, oldest first' if atari else '')
     ),
     atari=atari,
     protocol='training',
     checkpoint=os.path.basename(checkpoint),
     environment_frames=(int(reader.get_tensor(frames)) if reader.has_tensor(frames) else None),
+  )
+
+
+def _inputs(spaces: Spaces) -> str:
+  if len(spaces.observation) == 1:
+    return f'observations go in as {spaces.observation[0].dtype} of [N, shape]'
+  names = zip(input_names(spaces), spaces.observation, strict=True)
+  return 'observations go in as ' + ', '.join(
+    f'{name}: {array.dtype} of {["N", *array.shape]}' for name, array in names
   )

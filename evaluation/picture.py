@@ -1,14 +1,33 @@
 """Draws the frames of a film: the game, and a panel with observation, value and policy."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+
+from structs import ActionPart, num_actions
 
 _HEIGHT = 420  # Minimum height of an annotated picture in pixels, for legible text.
 _PANEL = 320  # Width of the panel in pixels.
 _LEAST_SIDE = 64  # Minimum side of a picture in pixels.
 _WHITE, _GREY, _BAR = (235, 235, 235), (150, 150, 150), (90, 170, 250)
+
+
+class Policy(NamedTuple):
+  """What an agent intends.
+
+  Attributes:
+    parts: the parts of an action.
+    parameters: float32 [P], parameters of the policy, see `learning.distributions`.
+    action: the action taken, an array shaped `structs.action_shape`.
+    action_names: names of the A actions of a Discrete space.
+  """
+
+  parts: Sequence[ActionPart]
+  parameters: np.ndarray
+  action: Any
+  action_names: Sequence[str]
 
 
 class Fitting:
@@ -37,22 +56,17 @@ class Fitting:
 
 
 def annotated(
-  picture: np.ndarray,
-  observation: np.ndarray,
-  figures: Mapping[str, str],
-  probabilities: np.ndarray,
-  action: int,
-  action_names: Sequence[str],
+  picture: np.ndarray, observation: Sequence[np.ndarray], figures: Mapping[str, str], policy: Policy
 ) -> np.ndarray:
   """Returns a picture with its panel.
 
   Args:
     picture: uint8 [H, W, 3], the game; it is magnified by an integer factor.
-    observation: the agent's observation, uint8 [h, w, c] or float32 [d].
+    observation: the arrays of the agent's observation, see `StepOutput`; the first image is drawn,
+      or else the first vector.
     figures: texts by name, for the top of the panel.
-    probabilities: float [A], action probabilities.
-    action: index of the action taken.
-    action_names: names of the A actions.
+    policy: what the agent intends: bars of the probabilities of a Discrete space, else the numbers
+      of the action.
 
   Returns:
     uint8 [H', W', 3] with even sides.
@@ -66,8 +80,14 @@ def annotated(
     _write(panel, name, 12, y, _GREY)
     _write(panel, text, 110, y, _WHITE)
     y += 22
-  y = _draw_observation(panel, observation, y)
-  _draw_probabilities(panel, probabilities, action, action_names, y)
+  images = [array for array in observation if array.ndim == 3]
+  y = _draw_observation(panel, (images or list(observation))[0], y)
+  if num_actions(policy.parts):
+    probabilities = _softmax(policy.parameters)
+    _draw_probabilities(panel, probabilities, int(policy.action), policy.action_names, y)
+  else:
+    _write(panel, 'the action', 12, y, _GREY)
+    _draw_numbers(panel, np.asarray(policy.action), y + 2)
   below = ((0, height - game.shape[0]), (0, 0), (0, 0))
   return even(np.concatenate([np.pad(game, below), panel], axis=1))
 
@@ -89,10 +109,9 @@ def _draw_observation(panel: np.ndarray, observation: np.ndarray, y: int) -> int
   _write(panel, 'the network sees', 12, y + 4, _GREY)
   y += 12
   if observation.ndim == 1:
-    for i in range(0, min(len(observation), 12), 4):
-      _write(panel, ' '.join(f'{x:.2f}' for x in observation[i : i + 4]), 12, y + 16, _WHITE)
-      y += 18
-    return y + 14
+    return _draw_numbers(panel, observation, y)
+  if observation.dtype != np.uint8:
+    observation = np.clip(255 * observation, 0, 255).astype(np.uint8)
   channels = observation.shape[-1]
   pictures = [observation] if channels == 3 else [observation[..., c] for c in range(channels)][-4:]
   side = 70 if len(pictures) > 1 else 96
@@ -103,6 +122,19 @@ def _draw_observation(panel: np.ndarray, observation: np.ndarray, y: int) -> int
     x = 12 + i * (side + 5)
     panel[y : y + size[1], x : x + size[0]] = small if small.ndim == 3 else small[..., None]
   return y + side + 22
+
+
+def _draw_numbers(panel: np.ndarray, numbers: np.ndarray, y: int) -> int:
+  """Draws the first numbers of a vector; returns the y below."""
+  for i in range(0, min(len(numbers), 12), 4):
+    _write(panel, ' '.join(f'{x:.2f}' for x in numbers[i : i + 4]), 12, y + 16, _WHITE)
+    y += 18
+  return y + 14
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+  powers = np.exp(logits - logits.max())
+  return powers / powers.sum()
 
 
 def _draw_probabilities(

@@ -86,11 +86,12 @@ class _LikeliestActions:
 
   def __init__(self, agent: Any):
     self._agent, self.initial_state = agent, agent.initial_state
+    self.distribution = agent.distribution
 
   def __call__(self, inputs: Any, core_state: Any) -> tuple[Any, Any]:
     """Calls the agent; see `nets`."""
     output, core_state = self._agent(inputs, core_state)
-    action = tf.argmax(output.policy_logits, axis=-1, output_type=tf.int32)
+    action = self.distribution.mode(output.policy_logits)
     return output._replace(action=action), core_state
 
 

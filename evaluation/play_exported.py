@@ -59,20 +59,21 @@ class Gymnasium:
     self._policy = policy
     space = self._env.observation_space
     self._discrete = space if isinstance(space, gymnasium.spaces.Discrete) else None
-    is_image = policy['observation_dtype'] == 'uint8'
+    self._array = policy['observation'][0]
+    is_image = self._array['dtype'] == 'uint8'
     # Images with small maximum values were multiplied up to 255 in training too.
     self._factor = max(1, 255 // max(1, int(np.max(space.high)))) if is_image else 1
-    self._channels_first = is_image and space.shape != tuple(policy['observation_shape'])
+    self._channels_first = is_image and space.shape != tuple(self._array['shape'])
 
   def _converted(self, seen: Any) -> np.ndarray:
-    shape = self._policy['observation_shape']
+    shape = self._array['shape']
     if self._discrete is not None:
       seen = np.eye(shape[0])[int(seen) - int(self._discrete.start)]
     seen = np.asarray(seen)
     seen = seen.astype(np.uint8) * 255 if seen.dtype == np.bool_ else seen * self._factor
     if self._channels_first and seen.ndim == 3:  # [C, H, W] -> [H, W, C].
       seen = np.moveaxis(seen, 0, -1)
-    return seen.reshape([1, *shape]).astype(self._policy['observation_dtype'])
+    return seen.reshape([1, *shape]).astype(self._array['dtype'])
 
   def reset(self, seed: int) -> np.ndarray:
     """Starts an episode; returns its first observation [1, ...]."""

@@ -1,10 +1,12 @@
 """Builds one step of a run's policy as a graph, for exports and videos."""
 
+import re
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 import nets
+from structs import Spaces, action_dtype, action_shape, as_observation
 
 
 class Policy(NamedTuple):
@@ -12,10 +14,12 @@ class Policy(NamedTuple):
 
   Attributes:
     agent: agent from `nets.build_agent`.
-    inputs: placeholders by name: observation [N, ...], last_action int32 [N], last_reward float32
-      [N] (raw), done bool [N] (resets the state), state float32 [N, S], S = 0 without LSTM.
-    outputs: tensors by name: action (sampled in each call) and greedy_action int32 [N], logits
-      float32 [N, A], value float32 [N], state float32 [N, S].
+    inputs: placeholders by name: observation [N, ...], or one placeholder for each array of it,
+      observation_NAME (see `input_names`); last_action [N] or [N, K], see `AgentOutput`;
+      last_reward float32 [N] (raw), done bool [N] (resets the state), state float32 [N, S], S = 0
+      without LSTM.
+    outputs: tensors by name: action (sampled in each call) and greedy_action, like last_action;
+      logits float32 [N, P], the parameters of the policy; value float32 [N], state float32 [N, S].
     batch_size: placeholder int32 [], the N of `initial_state`.
     initial_state: float32 [N, S].
   """
@@ -33,12 +37,23 @@ class Step(NamedTuple):
   Attributes:
     reward: float32 [N].
     done: bool [N].
-    observation: [N, ...].
+    observation: see `StepOutput`.
   """
 
   reward: tf.Tensor
   done: tf.Tensor
-  observation: tf.Tensor
+  observation: Any
+
+
+def input_names(spaces: Spaces) -> list[str]:
+  """Returns the names of the inputs that take the arrays of an observation.
+
+  `observation` for a single array; else observation_NAME, where NAME is that of `ArraySpec` with
+  `_` for characters other than letters and digits.
+  """
+  if len(spaces.observation) == 1:
+    return ['observation']
+  return ['observation_' + re.sub(r'\W', '_', array.name) for array in spaces.observation]
 
 
 def build_policy(settings: Any) -> Policy:
@@ -64,8 +79,13 @@ def build_policy(settings: Any) -> Policy:
     return tf.compat.v1.placeholder(dtype, [None, *shape], name)
 
   inputs = dict(
-    observation=placeholder('observation', settings.observation_dtype, *settings.observation_shape),
-    last_action=placeholder('last_action', tf.int32),
+    **{
+      name: placeholder(name, array.dtype, *array.shape)
+      for name, array in zip(input_names(settings), settings.observation, strict=True)
+    },
+    last_action=placeholder(
+      'last_action', action_dtype(settings.action), *action_shape(settings.action)
+    ),
     last_reward=placeholder('last_reward', tf.float32),
     done=placeholder('done', tf.bool),
     state=placeholder('state', tf.float32, sum(sizes)),
@@ -73,11 +93,12 @@ def build_policy(settings: Any) -> Policy:
   core_state = tf.nest.pack_sequence_as(
     like, tf.split(inputs['state'], sizes, axis=1) if sizes else []
   )
-  step: Any = Step(inputs['last_reward'], inputs['done'], inputs['observation'])
+  observation = as_observation([inputs[name] for name in input_names(settings)])
+  step: Any = Step(inputs['last_reward'], inputs['done'], observation)
   output, after = agent((inputs['last_action'], step), core_state)
   outputs = dict(
     action=output.action,
-    greedy_action=tf.argmax(output.policy_logits, axis=1, output_type=tf.int32),
+    greedy_action=agent.distribution.mode(output.policy_logits),
     logits=output.policy_logits,
     value=output.baseline,
     state=merged(after) if sizes else tf.identity(inputs['state']),

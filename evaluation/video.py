@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from common import files
 from evaluation import picture
-from evaluation.policy import build_policy
+from evaluation.policy import build_policy, input_names
 from runtime.process import RunFailed
+from structs import arrays_of
 
 _ANIMATED_SECS, _ANIMATED_FRAMES_PER_SEC = 12, 10
 _LEAST_FRAMES_PER_SEC = 1
@@ -45,7 +46,7 @@ def film(
     settings: `roles.settings.Settings` of the run.
     game: from `envs.rendered.open_game`.
     num_episodes: whole games, one after another.
-    annotate: whether to draw return, reward, value, action probabilities and observation.
+    annotate: whether to draw return, reward, value, policy and observation.
     deterministic: whether to take the likeliest action; else it is sampled.
     should_stop: returns whether to stop early.
     log: called with a line of progress every PROGRESS_SECS.
@@ -209,26 +210,27 @@ def _frames(
     tf.compat.v1.train.Saver(policy.agent.variables).restore(session, checkpoint)
     state = session.run(policy.initial_state, {policy.batch_size: 1})
     act = session.make_callable(policy.outputs, list(policy.inputs.values()))
-    step, action, total = game.reset(), 0, 0.0
+    names, total = input_names(settings), 0.0
+    step, action = game.reset(), np.zeros(policy.inputs['last_action'].shape[1:], np.int32)
     fitted = picture.Fitting()
     while len(returns) < num_episodes:
-      fed = dict(
-        observation=step.observation, last_action=np.array([action], np.int32),
-        last_reward=step.reward, done=step.done, state=state,
-      )  # fmt: skip
+      arrays = arrays_of(step.observation)
+      fed = dict(last_action=[action], last_reward=step.reward, done=step.done, state=state)
+      fed |= zip(names, arrays, strict=True)
       out = act(*(fed[name] for name in policy.inputs))
       state = out['state']
       shown = fitted(game.picture)
-      action = int(out['greedy_action' if deterministic else 'action'][0])
+      action = out['greedy_action' if deterministic else 'action'][0]
       labels = _figures(returns, total, step.reward[0], out['value'][0])
-      details = (step.observation[0], labels, _softmax(out['logits'][0]), action, game.action_names)
+      policy_shown = picture.Policy(settings.action, out['logits'][0], action, game.action_names)
+      details = ([array[0] for array in arrays], labels, policy_shown)
       yield picture.annotated(shown, *details) if annotate else picture.even(shown)
       step = game.step(action)
       total = float(step.info.episode_return[0])
       if step.info.game_over[0]:
         # The last picture of the game, after which the agent takes no action.
         labels['return'], labels['reward'] = f'{total:g}', f'{float(step.reward[0]):g}'
-        last = (details[0], labels, *details[2:])
+        last = (details[0], labels, policy_shown)
         shown = fitted(game.picture)
         yield picture.annotated(shown, *last) if annotate else picture.even(shown)
         returns.append(total)
@@ -242,8 +244,3 @@ def _figures(returns: list[float], total: float, reward: float, value: float) ->
     'reward': f'{float(reward):g}',
     'value': f'{float(value):.3f}',
   }
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-  powers = np.exp(logits - logits.max())
-  return powers / powers.sum()

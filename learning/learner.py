@@ -20,13 +20,14 @@ from acting import frame_stacking
 from config import Hyperparameters
 from learning import observation_scaling
 from learning.advantage_scale import AdvantageScale
+from learning.distributions import Distribution
 from learning.losses import Factors, Losses, compute_losses
 from learning.observation_scaling import RunningScaling
 from learning.optimizers import Counters, learning_rate
 from learning.sample_reuse import SampleReuse
 from learning.sliced_weights import SlicedWeights
 from learning.value_normalisation import PopArt
-from structs import AgentOutput, CoreState, Frames, StepOutput, StepOutputInfo, Unroll
+from structs import AgentOutput, CoreState, Frames, StepOutput, StepOutputInfo, Unroll, arrays_of
 
 Nest = TypeVar('Nest')
 
@@ -37,6 +38,11 @@ class Agent(Protocol):
   @property
   def trainable_variables(self) -> Sequence[tf.Variable]:
     """The variables to compute gradients for."""
+    ...
+
+  @property
+  def distribution(self) -> Distribution:
+    """The distribution of the actions."""
     ...
 
   @property
@@ -70,12 +76,13 @@ class Statistics(NamedTuple):
   """Running statistics over the batches of a run; None if the settings do not need one.
 
   Attributes:
-    observations: moments of the observations, to normalise them.
+    observations: moments of each array of the observations, to normalise them; None in place of an
+      array that is not normalised.
     values: moments of the V-trace targets, for PopArt.
     advantages: root mean square of the advantages.
   """
 
-  observations: RunningScaling | None
+  observations: Sequence[RunningScaling | None] | None
   values: PopArt | None
   advantages: AdvantageScale | None
 
@@ -84,11 +91,14 @@ class Statistics(NamedTuple):
   ) -> list[tf.Operation]:
     """Returns operations that add one batch of one learner to the statistics."""
     operations = []
-    if observations := self.observations:
+    if scalings := [scaling for scaling in self.observations or () if scaling]:
       env_outputs = batch.env_outputs
-      operations.append(
-        reuse.run_in_first_pass(lambda: observations.add(*observation_sums(env_outputs)))
-      )
+
+      def add():
+        sums = observation_sums(env_outputs, self.observations)
+        return tf.group(*(scaling.add(*own) for scaling, own in zip(scalings, sums, strict=True)))
+
+      operations.append(reuse.run_in_first_pass(add))
     if values := self.values:
       operations.append(
         reuse.run_in_first_pass(lambda: values.add(losses.targets, num_learners_per_update))
@@ -123,18 +133,26 @@ def _starts(info: StepOutputInfo) -> tf.Tensor:
   return info.game_over | tf.equal(info.episode_step, 0)
 
 
-def observation_sums(env_outputs: StepOutput) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def observation_sums(
+  env_outputs: StepOutput, scalings: Sequence[RunningScaling | None]
+) -> list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
   """Returns `observation_scaling.sums_of` over the new observations of a batch.
 
   Entry 0 is excluded, since it was counted with the previous unroll.
 
   Args:
     env_outputs: StepOutput of [B, T+1, ...].
+    scalings: of each array; the sums of those that are None are left out.
   """
   observation = env_outputs.observation
   if isinstance(observation, Frames):
-    return frame_stacking.sums(observation, _starts(_time_major(env_outputs.info)))
-  return observation_scaling.sums_of(tf.reshape(observation[:, 1:], [-1, *observation.shape[2:]]))
+    return [frame_stacking.sums(observation, _starts(_time_major(env_outputs.info)))]
+  return [
+    observation_scaling.sums_of(tf.reshape(array[:, 1:], [-1, *array.shape[2:]]))
+    # An action mask comes last and has no scaling.
+    for scaling, array in zip(scalings, arrays_of(observation))
+    if scaling
+  ]
 
 
 def _tower(
@@ -153,6 +171,7 @@ def _tower(
     learner_outputs,
     agent_outputs,
     env_outputs,
+    agent.distribution,
     hyperparameters,
     factors,
     first_pass_only=reuse.first_pass_only(shape),
@@ -267,6 +286,7 @@ def _reported(
   hyperparameters: Hyperparameters, counters: Counters, losses: Losses, lag: tf.Tensor
 ) -> dict[str, tf.Tensor]:
   frames = counters.environment_frames.read_value()
+  steps = hyperparameters.unroll_length * hyperparameters.batch_size
   return dict(
     updates=counters.updates.read_value(),
     environment_frames=frames,
@@ -278,6 +298,7 @@ def _reported(
     entropy_loss=losses.entropy,
     policy_lag_mean=tf.reduce_mean(lag),
     policy_lag_max=tf.reduce_max(lag),
+    truncated_weights=losses.truncated / steps,
   )
 
 

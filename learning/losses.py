@@ -3,18 +3,19 @@
 IMPALA (Espeholt et al. 2018, arXiv 1802.01561), section 4 and Table G.1. Losses are sums over time
 and batch, so gradients of towers and of learners add up.
 
-Shapes: [T, B] is time-major, a batch of B unrolls of T steps; A actions.
+Shapes: [T, B] is time-major, a batch of B unrolls of T steps; P parameters of the policy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
 import vtrace
 from config import Hyperparameters
+from learning.distributions import Distribution
 from structs import AgentOutput, StepOutput, StepOutputInfo
 
 _RATIO_CLIP = 0.2  # As in PPO, Table 3.
@@ -30,6 +31,7 @@ class Losses(NamedTuple):
     entropy: float32 scalar, unweighted entropy loss.
     advantages: float32 [3], number, sum and sum of squares of the unscaled advantages.
     targets: float32 [3], number, sum and sum of squares of the V-trace value targets.
+    truncated: float32 scalar, number of steps whose importance weight was above 1 and truncated.
   """
 
   total: tf.Tensor
@@ -38,6 +40,7 @@ class Losses(NamedTuple):
   entropy: tf.Tensor
   advantages: tf.Tensor
   targets: tf.Tensor
+  truncated: tf.Tensor
 
 
 class Factors(NamedTuple):
@@ -75,17 +78,13 @@ def clip_rewards(rewards: tf.Tensor, clipping: str) -> tf.Tensor:
   raise ValueError(f'reward clipping {clipping!r} is none of abs_one, soft_asymmetric, none')
 
 
-def policy_gradient_loss(
-  policy_logits: tf.Tensor, actions: tf.Tensor, advantages: tf.Tensor
-) -> tf.Tensor:
+def policy_gradient_loss(log_probs: tf.Tensor, advantages: tf.Tensor) -> tf.Tensor:
   """Returns the sum over [T, B] of -log pi(a) * advantage; advantages get no gradient."""
-  log_probs = vtrace.log_probs_from_logits_and_actions(policy_logits, actions)
   return -tf.reduce_sum(log_probs * tf.stop_gradient(advantages))
 
 
 def reused_policy_gradient_loss(
-  policy_logits: tf.Tensor,
-  actions: tf.Tensor,
+  log_probs: tf.Tensor,
   advantages: tf.Tensor,
   first_pass_only: Callable[[tf.Tensor], tf.Tensor],
 ) -> tf.Tensor:
@@ -97,12 +96,10 @@ def reused_policy_gradient_loss(
   equals the gradient of `policy_gradient_loss`.
 
   Args:
-    policy_logits: float32 [T, B, A].
-    actions: int32 [T, B].
+    log_probs: float32 [T, B], log pi(a).
     advantages: float32 [T, B]; they get no gradient.
     first_pass_only: maps log pi(a) [T, B] to its value in the first pass.
   """
-  log_probs = vtrace.log_probs_from_logits_and_actions(policy_logits, actions)
   advantages = tf.stop_gradient(advantages)
   ratios = tf.exp(log_probs - tf.stop_gradient(first_pass_only(log_probs)))
   clipped = tf.clip_by_value(ratios, 1 - _RATIO_CLIP, 1 + _RATIO_CLIP)
@@ -114,18 +111,14 @@ def baseline_loss(errors: tf.Tensor) -> tf.Tensor:
   return 0.5 * tf.reduce_sum(tf.square(errors))
 
 
-def entropy_loss(policy_logits: tf.Tensor, counted: tf.Tensor | None = None) -> tf.Tensor:
+def entropy_loss(entropies: tf.Tensor, counted: tf.Tensor | None = None) -> tf.Tensor:
   """Returns the negative entropy of the policies, summed over time and batch.
 
   Args:
-    policy_logits: float32 [T, B, A].
+    entropies: float32 [T, B], the entropy of each policy.
     counted: bool [T, B], the steps to sum over; None = all.
   """
-  policy, log_policy = tf.nn.softmax(policy_logits), tf.nn.log_softmax(policy_logits)
-  if counted is not None:
-    counted_steps: Any = counted
-    policy = tf.where(counted_steps[..., tf.newaxis], policy, 0.0)
-  return tf.reduce_sum(policy * log_policy)
+  return -tf.reduce_sum(entropies if counted is None else tf.where(counted, entropies, 0.0))
 
 
 def _starts_after_cut(done: tf.Tensor, info: StepOutputInfo) -> tf.Tensor:
@@ -144,6 +137,7 @@ def compute_losses(
   learner_outputs: AgentOutput,
   agent_outputs: AgentOutput,
   env_outputs: StepOutput,
+  distribution: Distribution,
   hyperparameters: Hyperparameters,
   factors: Factors,
   first_pass_only: Callable[[tf.Tensor], tf.Tensor] | None = None,
@@ -155,6 +149,7 @@ def compute_losses(
     agent_outputs: AgentOutput of [T+1, B, ...], from the actor's policy; the action of entry t led
       to observation t.
     env_outputs: StepOutput of [T+1, B, ...]; reward and done of entry t came with observation t.
+    distribution: of the actions; the `policy_logits` of both policies are its parameters.
     hyperparameters: weights, discount and clipping.
     factors: see `Factors`.
     first_pass_only: see `reused_policy_gradient_loss`; None if each batch is used once.
@@ -169,10 +164,11 @@ def compute_losses(
   masked = _starts_after_cut(env_outputs.done, env_outputs.info)[1:]
   rewards = tf.where(masked, learner_outputs.baseline, rewards)
 
-  returns = vtrace.from_logits(
-    behaviour_policy_logits=agent_outputs.policy_logits,
-    target_policy_logits=learner_outputs.policy_logits,
-    actions=agent_outputs.action,
+  log_probs = distribution.log_prob(learner_outputs.policy_logits, agent_outputs.action)
+  behaviour = distribution.log_prob(agent_outputs.policy_logits, agent_outputs.action)
+  log_rhos = log_probs - behaviour
+  returns = vtrace.from_importance_weights(
+    log_rhos=log_rhos,
     discounts=tf.cast(~done, tf.float32) * hyperparameters.discounting,
     rewards=rewards,
     values=learner_outputs.baseline,
@@ -181,12 +177,12 @@ def compute_losses(
   )
   advantages, targets = _moments(returns.pg_advantages, masked), _moments(returns.vs, masked)
   scaled = returns.pg_advantages * factors.advantages
-  chosen = learner_outputs.policy_logits, agent_outputs.action, scaled
   if first_pass_only is None:
-    policy = policy_gradient_loss(*chosen)
+    policy = policy_gradient_loss(log_probs, scaled)
   else:
-    policy = reused_policy_gradient_loss(*chosen, first_pass_only)
+    policy = reused_policy_gradient_loss(log_probs, scaled, first_pass_only)
   baseline = baseline_loss((returns.vs - learner_outputs.baseline) * factors.baseline)
-  entropy = entropy_loss(learner_outputs.policy_logits, ~masked)
+  entropy = entropy_loss(distribution.entropy(learner_outputs.policy_logits), ~masked)
   total = policy + hyperparameters.baseline_cost * baseline + factors.entropy * entropy
-  return Losses(total, policy, baseline, entropy, advantages, targets)
+  truncated = tf.reduce_sum(tf.cast(log_rhos > 0, tf.float32))
+  return Losses(total, policy, baseline, entropy, advantages, targets, truncated)

@@ -118,17 +118,20 @@ class CopiedScaling(MomentScaling):
     return self.mean, self.std
 
 
-def scaling_by_moments(name: str, like: tf.Tensor) -> MomentScaling | None:
-  """Returns a scaling by moments for observations, or None if the scaling has no moments.
+def scaling_by_moments(scaling: str, like: tf.Tensor, suffix: str = '') -> MomentScaling | None:
+  """Returns a scaling by moments for an array of observations, or None if it has no moments.
 
   Args:
-    name: a key of `SCALES`.
-    like: tensor [N, ...] with the shape and dtype of the observations.
+    scaling: a key of `SCALES`.
+    like: tensor [N, ...] with the shape and dtype of the array; words (int32) have no moments.
+    suffix: of the name of the variables' scope.
   """
   shape = like.shape[1:]
-  if name == 'running':
-    return RunningScaling(shape, like.dtype)
-  return CopiedScaling(shape) if name == 'copied' else None
+  if like.dtype == tf.int32:
+    return None
+  if scaling == 'running':
+    return RunningScaling(shape, like.dtype, 'observation_statistics' + suffix)
+  return CopiedScaling(shape, 'observation_moments' + suffix) if scaling == 'copied' else None
 
 
 def sums_of(observations: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -147,8 +150,8 @@ class ScalingAgent(Protocol):
     ...
 
   @property
-  def running_scaling(self) -> MomentScaling | None:
-    """The scaling of its observations, or None."""
+  def scalings(self) -> Sequence[MomentScaling | None] | None:
+    """The scaling of each array of its observations, or None."""
     ...
 
 
@@ -159,9 +162,8 @@ def with_moments(agent: ScalingAgent, values: Sequence[Any]) -> list[Any]:
     agent: the agent.
     values: values in the order of `agent.variables`.
   """
-  if not agent.running_scaling:
-    return list(values)
-  statistics = {variable.ref() for variable in agent.running_scaling.variables}
+  scalings = [scaling for scaling in agent.scalings or () if scaling]
+  statistics = {variable.ref() for scaling in scalings for variable in scaling.variables}
   pairs = zip(agent.variables, values, strict=True)
   others = [value for variable, value in pairs if variable.ref() not in statistics]
-  return [*others, *agent.running_scaling.moments()]
+  return [*others, *(moment for scaling in scalings for moment in scaling.moments())]

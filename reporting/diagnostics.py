@@ -5,25 +5,37 @@ Each problem is reported once, with the flags that may help.
 
 import collections
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from structs import ActionPart
 
 PERSISTENT_ROWS = 30  # Consecutive rows that show a problem; five minutes by default.
 _NEARLY_UNIFORM, _NEARLY_DETERMINISTIC = 0.98, 0.02  # Fractions of the maximum entropy.
 _GROWTH = 10.0  # Growth factor of the baseline loss that is a problem.
 
 
+def _max_entropy(action: Sequence[ActionPart]) -> float:
+  """Returns the maximum entropy of a policy in nats; 0 if it has none."""
+  if any(part.kind == 'continuous' for part in action):
+    return 0.0
+  return sum(
+    math.log(part.size) if part.kind == 'discrete' else part.size * math.log(2) for part in action
+  )
+
+
 class LearningDiagnostics:
   """Checks the rows of metrics.
 
   Args:
-    num_actions: number of actions; the maximum entropy is ln(num_actions).
+    action: the parts of an action, which give the maximum entropy; the entropy of continuous parts
+      has none, and is not checked.
     steps_per_update: agent steps that the losses of one learner's update sum over.
     gradient_clipping: global norm above which gradients are scaled down.
   """
 
-  def __init__(self, num_actions: int, steps_per_update: int, gradient_clipping: float):
-    self._max_entropy, self._steps = math.log(num_actions), steps_per_update
+  def __init__(self, action: Sequence[ActionPart], steps_per_update: int, gradient_clipping: float):
+    self._max_entropy, self._steps = _max_entropy(action), steps_per_update
     self._clipping = gradient_clipping
     self._rows = collections.Counter()  # By problem, rows in sequence that showed it.
     # By problem, rows needed; the two means of 'baseline' are over many rows already.
@@ -54,11 +66,11 @@ class LearningDiagnostics:
     return {
       'uniform': f'{of_most}: it still plays almost at random; a smaller --entropy_cost, a larger '
       '--learning_rate or another --observation_scaling may help'
-      if entropy > uniform
+      if self._max_entropy and entropy > uniform
       else '',
       'deterministic': f'{of_most}: it hardly tries anything else any more; a larger '
       '--entropy_cost (or --entropy_cost_final) or a smaller --learning_rate may help'
-      if entropy < deterministic
+      if self._max_entropy and entropy < deterministic
       else '',
       'clipped': f'gradients have a norm of {norm:.3g} and are cut to --gradient_clipping='
       f'{self._clipping:g} in most updates; --return_normalisation=popart, a smaller '

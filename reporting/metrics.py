@@ -56,6 +56,10 @@ METRICS = (
   _update_mean('gradient_norm', 'global norm of the gradient before it is clipped'),
   Metric('learning_rate', 'learning rate', 'metrics/learning_rate'),
   Metric('entropy_cost', 'weight of the entropy loss', 'metrics/entropy_cost'),
+  _update_mean(
+    'truncated_weights',
+    'share of steps whose importance weight is truncated to 1, in [0, 1]',
+  ),
 )
 
 # Figures of the cluster, in TensorBoard only.

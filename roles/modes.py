@@ -17,6 +17,7 @@ from roles.settings import Options, Settings
 from runtime import checkpoints, locks, process
 from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput, RunFailed
+from structs import num_actions
 
 T = TypeVar('T')
 
@@ -58,7 +59,7 @@ def test(options: Options, choice: str) -> None:
   checkpoint, frames, games = with_checkpoint(folder, choice, play)
   _check_any_played(interrupts, games.scores)
   result = {
-    **protocols.described(options.eval_protocol, settings.num_actions),
+    **protocols.described(options.eval_protocol, num_actions(settings.action)),
     **dict(deterministic=options.deterministic, seed=settings.seed),
     **dict(checkpoint_choice=choice, checkpoint_frames=frames),
     **records.summary(settings.level_name, games, settings.num_action_repeats),
@@ -78,14 +79,14 @@ def test(options: Options, choice: str) -> None:
 def _most_frames(settings: Settings, asked: int) -> int:
   import environments
 
-  return environments.most_frames(settings.level_name, settings.num_action_repeats, asked)
+  return environments.most_frames(settings.level, settings.num_action_repeats, asked)
 
 
 def _most_steps(settings: Settings, most_frames: int) -> int:
   """Returns the agent steps after which a game is cut off; Atari's initial no-ops may add a few."""
   import environments
 
-  return environments.most_steps(settings.level_name, settings.num_action_repeats, most_frames)
+  return environments.most_steps(settings.level, settings.num_action_repeats, most_frames)
 
 
 def _tell(line: str) -> None:
@@ -111,7 +112,7 @@ def _play(
   with tf.Graph().as_default():
     tf.compat.v1.set_random_seed(settings.seed)
     batch = environments.create_environment(
-      settings.level_name,
+      settings.level,
       min(num_episodes, play.MAX_ENVIRONMENTS),
       settings_lib.derived_seed(settings.seed, 20_000),
       settings.num_action_repeats,

@@ -24,11 +24,10 @@ def hint(settings: Settings, given: Collection[str]) -> list[str]:
   import environments  # Slow to import, but already imported by now.
 
   shape = settings.num_action_repeats, settings.width, settings.height
-  if config.LEARNING_FLAGS & set(given) or environments.atari_arguments(
-    settings.level_name, *shape
-  ):
+  if config.LEARNING_FLAGS & set(given) or environments.atari_arguments(settings.level, *shape):
     return []
-  general = 'vector' if len(settings.observation_shape) == 1 else 'atari'
+  has_image = any(len(array.shape) == 3 for array in settings.observation)
+  general = 'atari' if has_image else 'vector'
   preset = _OF_LEVELS.get(settings.level_name, general)
   path = os.path.join('flagfiles', f'{preset}.flags')
   return [

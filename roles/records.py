@@ -145,7 +145,7 @@ class Records:
     self._statistics = statistics.RunStatistics()
     settings = graph.settings
     self._diagnostics = LearningDiagnostics(
-      settings.num_actions,
+      settings.action,
       settings.batch_size * settings.unroll_length,
       settings.gradient_clipping,
     )

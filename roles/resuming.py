@@ -249,7 +249,7 @@ def _differences(
   """Returns sentences about a resumed run's non-default flags and about flags that change."""
   own = options.all_flags
   fitting = dict(
-    agent_name=default_agent_name(settings.observation_shape),
+    agent_name=default_agent_name(settings),
     num_action_repeats=settings.num_action_repeats,
   )
   kept = {n: v for n, v in taken.items() if v not in (own[n], fitting.get(n, own[n]))}

@@ -17,15 +17,15 @@ from reporting import run_record
 from runtime import checkpoints
 from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput
-from structs import AGENTS, default_agent_name
+from structs import ActionPart, ArraySpec, Level, Spaces, default_agent_name, why_unfit
 
 if TYPE_CHECKING:
   import environments
 
-_SPACES = ('observation_shape', 'observation_dtype', 'num_actions')
+_SPACES = ('observation', 'action')
 # Settings that determine the network's variables.
 _POLICY = ('agent_name', 'observation_scaling', 'return_normalisation')
-_NETWORK = (*_POLICY, 'observation_shape', 'num_actions')
+_NETWORK = (*_POLICY, *_SPACES)
 # Settings that the earliest runs used but did not record.
 _SETTINGS_OF_EARLIEST_RUNS = {'observation_scaling': 'unit', 'return_normalisation': 'none'}
 
@@ -35,14 +35,12 @@ class Settings(config.RunFlags):
   """The settings that all tasks of a run share, all resolved, and the environment's spaces.
 
   Attributes:
-    observation_shape: shape of one observation.
-    observation_dtype: numpy name of the observations' dtype.
-    num_actions: number of discrete actions.
+    observation: the arrays of one observation.
+    action: the parts of an action.
   """
 
-  observation_shape: tuple[int, ...]
-  observation_dtype: str
-  num_actions: int
+  observation: tuple[ArraySpec, ...]
+  action: tuple[ActionPart, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,46 +66,44 @@ def own_settings(shared: config.RunFlags) -> Settings:
   """
   level_name = shared.level_name
   try:
-    spec = _spec(level_name, shared.num_action_repeats, shared.width, shared.height)
+    spec = _spec(shared.level, shared.num_action_repeats, shared.width, shared.height)
   except ValueError as e:
     raise BadInput(f'--level_name={level_name}: {e}') from None
-  if shared.observation_scaling == 'centred' and spec.observation_dtype != 'uint8':
+  if shared.observation_scaling == 'centred' and not _has_bytes(spec):
     raise BadInput(
       f'--observation_scaling=centred is for images of bytes, but the observations of {level_name} '
-      f'are {spec.observation_dtype}: unit takes them as they are, running scales them'
+      f'are {spec.observation[0].dtype}: unit takes them as they are, running scales them'
     )
   filled_in: dict[str, Any] = dict(
     num_action_repeats=spec.num_action_repeats,
     queue_capacity=shared.queue_capacity or 2 * shared.batch_size,
-    agent_name=_fitting_agent(shared.agent_name, level_name, spec.observation_shape),
+    agent_name=_fitting_agent(shared.agent_name, spec),
   )
   return Settings(
     **dataclasses.asdict(shared) | filled_in,
-    observation_shape=tuple(spec.observation_shape),
-    observation_dtype=spec.observation_dtype,
-    num_actions=spec.num_actions,
+    observation=spec.observation,
+    action=spec.action,
   )
+
+
+def _has_bytes(spec: Spaces) -> bool:
+  return any(array.dtype == 'uint8' for array in spec.observation)
 
 
 @functools.cache  # Simulators may start slowly.
 def _spec(
-  level_name: str, num_action_repeats: int, width: int, height: int
+  level: Level, num_action_repeats: int, width: int, height: int
 ) -> 'environments.EnvironmentSpec':
   import environments  # Slow to import, so the flags are checked first.
 
-  return environments.environment_spec(level_name, num_action_repeats, width, height)
+  return environments.environment_spec(level, num_action_repeats, width, height)
 
 
-def _fitting_agent(agent_name: str, level_name: str, observation_shape: tuple[int, ...]) -> str:
-  default = default_agent_name(observation_shape)
+def _fitting_agent(agent_name: str, spec: Spaces) -> str:
   if agent_name == 'auto':
-    return default
-  if AGENTS[agent_name] != len(observation_shape):
-    kind = 'images' if AGENTS[agent_name] == 3 else 'vectors'
-    raise BadInput(
-      f'--agent_name={agent_name} takes {kind}, but those of {level_name} are of shape '
-      f'{tuple(observation_shape)}; {default} would fit'
-    )
+    return default_agent_name(spec)
+  if reason := why_unfit(agent_name, spec):
+    raise BadInput(f'--agent_name: {reason}')
   return agent_name
 
 
@@ -143,8 +139,14 @@ def adopted(announcement: Mapping[str, Any], options: Options) -> Settings:
     if name in options.given and ours != theirs and ours != config.OPEN_VALUES.get(name, theirs):
       raise BadInput(f'--{name}={ours} contradicts the run, which has {name}={theirs}')
   fields = {field.name: announcement[field.name] for field in dataclasses.fields(Settings)}
-  fields['observation_shape'] = tuple(fields['observation_shape'])
-  return Settings(**fields)
+  return Settings(**{**fields, **spaces_of(fields)})
+
+
+def spaces_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the fields `observation` and `action` of `Settings` from their JSON values."""
+  arrays = [ArraySpec(name, tuple(shape), dtype) for name, shape, dtype in recorded['observation']]
+  parts = [ActionPart(k, n, tuple(low), tuple(high)) for k, n, low, high in recorded['action']]
+  return dict(observation=tuple(arrays), action=tuple(parts))
 
 
 def code_version() -> str:

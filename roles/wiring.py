@@ -87,7 +87,7 @@ class Graph:
       self.agent,
       self.settings,
       self.settings.unroll_length,
-      environments.stacks_frames(self.settings.level_name),
+      environments.stacks_frames(self.settings.level),
     )
     flat = tf.nest.flatten(specs)
     with tf.device(self.cluster.device('learner', learner_task)):
@@ -133,7 +133,7 @@ def create_environments(
   """
   return [
     environments.create_environment(
-      settings.level_name,
+      settings.level,
       options.envs_per_actor,
       derived_seed(settings.seed, max(0, cluster.task), index, start_frames),
       settings.num_action_repeats,
@@ -190,7 +190,7 @@ class ActorSide:
         batch,
         settings.unroll_length,
         refresh.version,
-        as_frames=environments.stacks_frames(settings.level_name),
+        as_frames=environments.stacks_frames(settings.level),
       ),
       lambda rewards: losses.clip_rewards(rewards, settings.reward_clipping),
       actor.EpisodeTracker(batch.num_envs, settings.level_name, settings.num_action_repeats),
@@ -245,11 +245,11 @@ class LearnerSide:
         graph.num_learners_per_update,
         after_application=self._after_application(graph),
       )
-      scaling: Any = graph.agent.running_scaling
+      scalings: Any = graph.agent.scalings
       self.update = learner.build_update(
         weights=graph.weights,
         counters=graph.counters,
-        statistics=learner.Statistics(scaling, graph.agent.value_scale, graph.advantage_scale),
+        statistics=learner.Statistics(scalings, graph.agent.value_scale, graph.advantage_scale),
         num_learners_per_update=graph.num_learners_per_update,
         agent=agent,
         refresh=copy_weights(),

@@ -1,0 +1,143 @@
+"""Converts observations that are nests (Dict, Tuple) or single spaces to the arrays of agents."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from envs import observations
+from envs.faults import Misfit
+from envs.observations import View, described
+from structs import ACTION_MASK, ArraySpec, as_observation
+
+MOST_WORDS = 24  # Words of a text; the rest is left out.
+NUM_WORDS = 4096  # Words are hashed to 1 ... NUM_WORDS - 1; 0 is no word.
+_TEXTS = ('Text', 'MissionSpace')  # Gymnasium's, and that of MiniGrid.
+
+
+class _Leaf(NamedTuple):
+  path: tuple[str | int, ...]  # Keys of Dicts and indices of Tuples.
+  view: View
+
+  @property
+  def name(self):
+    return '/'.join(map(str, self.path))
+
+
+class Nest:
+  """The conversion of an observation space to one or several arrays.
+
+  Args:
+    space: the observation space.
+    keys: the leaves to take, by their path in the space ('image', 'sensors/0'), or a part of the
+      space by the beginning of its path; () takes all but texts.
+
+  Attributes:
+    arrays: tuple of `ArraySpec`, in the order of the space.
+    notes: sentences for the user that begin with "its observations".
+    holds_mask: whether the space is a Dict with the key 'action_mask'.
+
+  Raises:
+    ValueError: no agent supports a leaf, or a key is not in the space; the text is the end of a
+      sentence about the level.
+  """
+
+  def __init__(self, space: Any, keys: Sequence[str] = ()):
+    leaves = dict(_leaves(space))
+    mask = leaves.pop((ACTION_MASK,), None)
+    self.holds_mask = mask is not None
+    self._leaves = [_Leaf(path, _view(path, leaf)) for path, leaf in _chosen(leaves, keys).items()]
+    self.arrays = tuple(
+      ArraySpec(leaf.name, leaf.view.shape, leaf.view.dtype) for leaf in self._leaves
+    )
+    self.notes = [_about(leaf.name, note) for leaf in self._leaves for note in leaf.view.notes]
+
+  def convert(self, observation: Any, strict: bool = False) -> Any:
+    """Returns the array, or the tuple of arrays, of an observation.
+
+    Args:
+      observation: an observation of the environment.
+      strict: whether bounds of the space are checked too.
+
+    Raises:
+      Misfit: the observation does not fit the space.
+    """
+    return as_observation([_converted(leaf, observation, strict) for leaf in self._leaves])
+
+
+def _leaves(space: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+  """Yields (path, space) of each leaf."""
+  kind = type(space).__name__
+  if kind == 'Dict':
+    for key, part in space.spaces.items():
+      yield from _leaves(part, (*path, key))
+  elif kind == 'Tuple':
+    for index, part in enumerate(space.spaces):
+      yield from _leaves(part, (*path, index))
+  else:
+    yield path, space
+
+
+def _chosen(leaves: dict[tuple, Any], keys: Sequence[str]) -> dict[tuple, Any]:
+  if not keys:
+    taken = {path: space for path, space in leaves.items() if not _is_text(space)}
+    if not taken:
+      raise ValueError('has observations without numbers; --observation_keys can choose texts')
+    return taken
+  names = {path: '/'.join(map(str, path)) for path in leaves}
+
+  def matches(name, key):
+    return name == key or name.startswith(key + '/')
+
+  for key in keys:
+    if not any(matches(name, key) for name in names.values()):
+      there = ', '.join(filter(None, names.values())) or 'no keys, it is one array'
+      raise ValueError(f'has no observation {key!r} (--observation_keys); it has {there}')
+  return {
+    path: leaves[path] for path, name in names.items() if any(matches(name, key) for key in keys)
+  }
+
+
+def _is_text(space):
+  return any(cls.__name__ in _TEXTS for cls in type(space).__mro__)
+
+
+def _view(path, space):
+  view = (
+    View((MOST_WORDS,), 'int32', _words, []) if _is_text(space) else observations.view_of(space)
+  )
+  if view is None:
+    text = observations.refusal(space)
+    raise ValueError(text if not path else _about('/'.join(map(str, path)), text))
+  return view
+
+
+def _about(name, text):
+  """Adds the name of a leaf to a sentence about it."""
+  return text if not name else f'{text} (of its {name!r})'
+
+
+def _words(text, strict=False):
+  if not isinstance(text, str):
+    raise Misfit(f'observation is {described(text)} where its space promises a text')
+  words = np.zeros(MOST_WORDS, np.int32)
+  for i, word in enumerate(text.lower().split()[:MOST_WORDS]):
+    words[i] = 1 + zlib.crc32(word.encode()) % (NUM_WORDS - 1)
+  return words
+
+
+def _converted(leaf, observation, strict):
+  for key in leaf.path:
+    try:
+      observation = observation[key]
+    except (KeyError, IndexError, TypeError):
+      raise Misfit(
+        f'observation is {described(observation)} without {key!r}, which its space promises'
+      ) from None
+  try:
+    return leaf.view.convert(observation, strict)
+  except Misfit as misfit:
+    raise Misfit(_about(leaf.name, str(misfit))) if leaf.name else misfit from None
