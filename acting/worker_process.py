@@ -1,30 +1,17 @@
 """Runs Python objects in worker processes and calls their methods, without TensorFlow.
 
-A worker process is a fresh interpreter. It imports what its object needs, but neither TensorFlow
-nor, unless the object's class is defined there, the program's main module. It ends with its parent,
-even if the parent is killed. Linux only. `py_process` makes the methods graph operations.
-
-This file holds both sides of the connection, because a worker process runs it as its program before
-it can import anything of the project. The two sides use a pair of connected sockets. A message is
-its size in bytes, as 8 bytes, followed by a pickle:
-
-  parent: first (sys.path, file of the main module or None), then (class, args, kwargs), then
-    requests (method, args, kwargs).
-  worker: one answer to the class and one to each request, either (True, result) or
-    (False, name of the exception's type, message, traceback).
+A worker process is a fresh interpreter, which runs `acting/worker_program.py`. It imports what its
+object needs, but neither TensorFlow nor, unless the object's class is defined there, the program's
+main module. It ends with its parent, even if the parent is killed. Linux only. `py_process` makes
+the methods graph operations.
 """
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import fcntl
-import io
 import itertools
 import os
 import pickle
-import runpy
-import select
 import signal
 import socket
 import struct
@@ -32,15 +19,11 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
-import types
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
-if __name__ == '__main__':  # sys.path[0] is this file's folder; the project is its parent.
-  sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
+from acting import worker_messages, worker_program
 from common import descendants, open_files
 
 # Time limit for the object's close(), in seconds; then the worker is killed.
@@ -49,6 +32,8 @@ CLOSE_SECS = 3.0
 # While waiting for an answer, the interval between checks that the process is alive.
 _LOOK_SECS = 0.2
 _FILES_OF_A_WORKER = 2
+_TIMEVAL = struct.Struct('@ll')  # Seconds and microseconds.
+_numbers = itertools.count()
 
 # A machine runs many workers, so each uses a single thread.
 _SINGLE_THREADED = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
@@ -98,12 +83,17 @@ class Worker:
         'define it at the top level of a module and give it arguments that pickle can send'
       ) from error
     self._lock = threading.Lock()
+    self._inherited = ()
     self._process = self._socket = self._finalizer = self._mark = None
 
   @property
   def pid(self) -> int | None:
     """The id of the process, or None before `start` and after `close`."""
     return self._process and self._process.pid
+
+  def inherit(self, *files: int) -> None:
+    """Makes processes started from now on inherit file descriptors, under the same numbers."""
+    self._inherited = files
 
   def start(self) -> None:
     """Starts the process and constructs the object.
@@ -125,7 +115,7 @@ class Worker:
       WorkerError: the method raised an exception. The worker remains usable.
       WorkerDied: the process has ended. Call `close`, then `start`, for a new one.
     """
-    request = _dumps((method, args, kwargs))
+    request = worker_messages.dumps((method, args, kwargs))
     (result,) = _converse([self], lambda worker: worker._send(request))
     if isinstance(result, WorkerError):
       raise result
@@ -146,9 +136,9 @@ class Worker:
     try:
       fds = theirs.fileno(), lifeline
       self._process = subprocess.Popen(
-        [sys.executable, os.path.abspath(__file__), *map(str, fds), self._label],
+        [sys.executable, os.path.abspath(worker_program.__file__), *map(str, fds), self._label],
         stdin=subprocess.DEVNULL,
-        pass_fds=fds,
+        pass_fds=(*fds, *self._inherited),
         # Outside the terminal's process group, so that Ctrl-C reaches only the parent.
         start_new_session=True,
         env={**os.environ, **_SINGLE_THREADED, descendants.VARIABLE: self._mark},
@@ -166,7 +156,7 @@ class Worker:
     self._socket = ours
     self._finalizer = weakref.finalize(self, _end, self._process, ours, our_lifeline, self._mark)
     main = getattr(sys.modules.get('__main__'), '__file__', None)
-    self._send(_dumps((sys.path, main and os.path.abspath(main))))
+    self._send(worker_messages.dumps((sys.path, main and os.path.abspath(main))))
     self._send(self._construction)
 
   def _send(self, data):
@@ -174,12 +164,21 @@ class Worker:
     # A closed or dead worker is reported when its answer is read.
     if sock is not None:
       with contextlib.suppress(OSError):
-        _write(sock, data)
+        worker_messages.write(sock, data)
 
-  def _receive(self, sock):
+  def _wake(self):
+    self._send(b'')
+
+  def _receive(self):
     """Returns the result of the last request, or a `WorkerError` if it failed."""
+    sock = self._socket
+    if sock is None:
+      return self._died()
     try:
-      succeeded, *answer = pickle.loads(_read(sock, self._has_ended))
+      message = worker_messages.read(sock, self._has_ended)
+      if not message:
+        return None
+      succeeded, *answer = pickle.loads(message)
     except (EOFError, OSError):
       return self._died()
     if succeeded:
@@ -244,8 +243,19 @@ def call_all(workers: Sequence[Worker], method: str, arguments: Sequence[tuple])
   Returns:
     A list of N results. The result of a failed call is its `WorkerError` or `WorkerDied`.
   """
-  requests = {w: _dumps((method, args, {})) for w, args in zip(workers, arguments, strict=True)}
+  requests = {
+    w: worker_messages.dumps((method, args, {})) for w, args in zip(workers, arguments, strict=True)
+  }
   return _converse(workers, lambda worker: worker._send(requests[worker]))
+
+
+def wake_all(workers: Sequence[Worker]) -> list[Any]:
+  """Calls the method `wake()` of N workers in parallel; quick, as long as it returns None.
+
+  Returns:
+    A list of N results, as of `call_all`.
+  """
+  return _converse(workers, Worker._wake)
 
 
 def close_all(workers: Sequence[Worker]) -> None:
@@ -265,7 +275,7 @@ def close_all(workers: Sequence[Worker]) -> None:
 
 
 def _converse(workers, request):
-  """Calls `request(worker)` for each worker, then reads all answers as they arrive.
+  """Calls `request(worker)` for each worker, then reads all answers.
 
   Returns:
     A list of results, in the order of `workers`; a failure is a `WorkerError`.
@@ -275,7 +285,8 @@ def _converse(workers, request):
   try:
     for worker in workers:
       request(worker)
-    return _collect(workers)
+    # All of them work meanwhile. A dead one's answer is its end, or it is found by `_has_ended`.
+    return [worker._receive() for worker in workers]
   except BaseException:
     # The next request would take an unread answer for its own.
     for worker in workers:
@@ -284,27 +295,6 @@ def _converse(workers, request):
   finally:
     for worker in workers:
       worker._lock.release()
-
-
-def _collect(workers):
-  poll = select.poll()
-  results = [None] * len(workers)
-  pending = {}
-  for i, worker in enumerate(workers):
-    sock = worker._socket
-    if sock is None:
-      results[i] = worker._died()
-      continue
-    poll.register(sock, select.POLLIN)
-    pending[sock.fileno()] = i, sock
-  while pending:
-    ready = [fd for fd, _ in poll.poll(1000 * _LOOK_SECS)]
-    # A dead worker's socket stays silent while a child forked by the worker holds the other end.
-    for fd in ready or [fd for fd, (i, _) in pending.items() if workers[i]._has_ended()]:
-      poll.unregister(fd)
-      i, sock = pending.pop(fd)
-      results[i] = workers[i]._receive(sock)
-  return results
 
 
 def _end(process, sock, lifeline, mark):
@@ -341,126 +331,3 @@ def _describe_end(returncode):
   except ValueError:
     name = ''
   return f'was killed by signal {-returncode}{name}'
-
-
-# The protocol of both sides.
-
-_HEADER = struct.Struct('<Q')  # The size of the following pickle, in bytes.
-_TIMEVAL = struct.Struct('@ll')  # Seconds and microseconds.
-_numbers = itertools.count()
-
-
-def _dumps(message):
-  return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-
-
-def _write(sock, data):
-  sock.sendall(_HEADER.pack(len(data)) + data)
-
-
-def _read(sock, has_ended=lambda: False):
-  (size,) = _HEADER.unpack(_read_exactly(sock, _HEADER.size, has_ended))
-  return _read_exactly(sock, size, has_ended)
-
-
-def _read_exactly(sock, size, has_ended):
-  data = b''
-  while len(data) < size:
-    try:
-      part = sock.recv(size - len(data), socket.MSG_WAITALL)
-    except BlockingIOError:  # The socket's timeout, `_LOOK_SECS`.
-      if has_ended():
-        raise EOFError('the other side has ended') from None
-      continue
-    if not part:
-      raise EOFError('the other side has closed the connection')
-    data = data + part if data else part
-  return data
-
-
-# The worker's side.
-
-
-class _Unpickler(pickle.Unpickler):
-  """Loads the parent's main module, as `__mp_main__`, only if a pickle refers to it."""
-
-  def __init__(self, data, main_path):
-    super().__init__(io.BytesIO(data))
-    self._main_path = main_path
-
-  def find_class(self, module, name):
-    if module == '__main__' and self._main_path:
-      main = types.ModuleType('__main__')
-      main.__dict__.update(runpy.run_path(self._main_path, run_name='__mp_main__'))
-      sys.modules['__main__'] = main
-      self._main_path = None
-    return super().find_class(module, name)
-
-
-def _serve(sock):
-  """Constructs the object, then answers requests until the parent closes the connection."""
-  sys.path[:], main_path = pickle.loads(_read(sock))
-  try:
-    type_, args, kwargs = _Unpickler(_read(sock), main_path).load()
-    target = type_(*args, **kwargs)
-  except BaseException as error:
-    _write(sock, _failure(error))
-    return
-  with contextlib.suppress(EOFError, OSError):
-    _write(sock, _success(None))
-    while True:
-      _write(sock, _answer(target, _read(sock)))
-  if hasattr(target, 'close'):
-    target.close()
-
-
-def _answer(target, request):
-  try:
-    method, args, kwargs = pickle.loads(request)
-    return _success(getattr(target, method)(*args, **kwargs))
-  except BaseException as error:
-    return _failure(error)
-
-
-def _success(result):
-  return _dumps((True, result))
-
-
-def _failure(error):
-  return _dumps((False, type(error).__name__, str(error), traceback.format_exc()))
-
-
-def die_with_parent(lifeline: int) -> None:
-  """Makes the kernel kill this process when its parent ends, even inside a call that never returns.
-
-  If this process leads its process group, the whole group is killed.
-
-  Args:
-    lifeline: file descriptor of the read end of a pipe to which the parent never writes.
-  """
-  # The kernel sends SIGIO when the pipe's write end closes; its default action is to terminate.
-  signal.signal(signal.SIGIO, signal.SIG_DFL)
-  leads_group = os.getpgrp() == os.getpid()
-  fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpid() if leads_group else os.getpid())
-  fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
-  # The parent may have ended before O_ASYNC was set.
-  if select.select([lifeline], [], [], 0)[0]:
-    sys.exit('the parent has ended')
-
-
-def _main(socket_fd, lifeline, _):
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  die_with_parent(int(lifeline))
-  # A program may read our standard output, so what the object prints goes to standard error.
-  os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-  faulthandler.enable()
-  sock = socket.socket(fileno=int(socket_fd))
-  # Children must not hold the connection open after this process has ended.
-  for fd in (int(socket_fd), int(lifeline)):
-    os.set_inheritable(fd, False)
-  os.register_at_fork(after_in_child=sock.close)
-  _serve(sock)
-
-
-if __name__ == '__main__':
-  _main(*sys.argv[1:])

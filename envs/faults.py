@@ -10,6 +10,7 @@ from typing import Any
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(_HERE)
+_WORKERS = os.path.join(_ROOT, 'acting')
 # TensorFlow turns an exception into text; our sentence is one line of that text.
 _IN_TEXT = re.compile(r'\bEnvironmentFault: ([^\n]+)')
 
@@ -101,5 +102,5 @@ def _is_own(path, home):
   if home and (path == home or path.startswith(home + os.sep)):
     return True
   libraries = os.path.dirname(os.__file__), sys.prefix, sys.base_prefix
-  others = (_HERE, *[os.path.join(folder, '') for folder in libraries])
-  return not path.startswith(('<', *others)) and os.path.basename(path) != 'worker_process.py'
+  others = (_HERE, _WORKERS, *libraries)
+  return not path.startswith(('<', *[os.path.join(folder, '') for folder in others]))

@@ -2,7 +2,7 @@
 
   python evaluation/low_priority.py LIFELINE PROGRAM [ARGUMENT...]
 
-LIFELINE is the file descriptor of `acting.worker_process.die_with_parent`. `evaluation.periodic`
+LIFELINE is the file descriptor of `acting.worker_program.die_with_parent`. `evaluation.periodic`
 starts this file, which is a program of its own since it has to start within milliseconds.
 """
 
@@ -11,7 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from acting.worker_process import die_with_parent
+from acting.worker_program import die_with_parent
 
 # A kernel weight of 45 against 1024: 4% of a busy processor, all of an idle one.
 _NICE = 14

@@ -40,7 +40,9 @@ MAY_LOAD_TENSORFLOW = (
   'runtime/',
 )  # fmt: skip
 STARTS_WITHOUT_TENSORFLOW = {
+  'acting/worker_messages.py',
   'acting/worker_process.py',
+  'acting/worker_program.py',
   'evaluation/card.py',
   'evaluation/low_priority.py',
   'evaluation/periodic.py',

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from acting import worker_process
+from acting import worker_messages
 
 BARRIER_SECS = 30
 
@@ -72,7 +72,7 @@ class Example:
 
   def forks_in_the_middle(self):
     """As `forks_and_leaves`, when half of an answer has been written."""
-    os.write(self.socket_fd(), worker_process._HEADER.pack(100) + b'half')
+    os.write(self.socket_fd(), worker_messages.HEADER.pack(100) + b'half')
     self.forks_and_leaves(True)
 
   def socket_fd(self):
