@@ -211,6 +211,12 @@ class RecordFlags:
     expert=True,
   )
   metrics_secs: float = setting(10.0, 'Seconds between rows of metrics.csv.', above=0)
+  observers: list[str] = setting(
+    [],
+    'Classes of your own, module:Class, that get what the records get; only where a command names '
+    'them.',
+    scope=OF_PLACE,
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ try:
   from common.background import BackgroundCall
   from envs import faults
   from evaluation import protocols
+  from reporting import own_observers
   from roles import modes, resuming
   from roles import settings as settings_lib
   from roles import sizes as sizes_lib
@@ -202,9 +203,12 @@ def train(cluster: Cluster) -> int:
   if cluster.job in ('ps', 'actor'):
     os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
   run_lock = None
+  observers = None
   if cluster.is_chief:
+    classes = own_observers.load(FLAGS.observers)
     plan = resuming.plan(options())
     _check_evaluations(plan.options, plan.settings.level_name)
+    observers = own_observers.Observers(classes)
     run_lock = resuming.lock_run_folder(plan, cluster)
   process.import_tensorflow()
   if cluster.job == 'ps':
@@ -215,7 +219,7 @@ def train(cluster: Cluster) -> int:
     from roles import training
 
     own = run_lock.options if run_lock else options()
-    BackgroundCall(training.run, cluster, own, interrupts, run_lock).result()
+    BackgroundCall(training.run, cluster, own, interrupts, run_lock, observers).result()
     if run_lock:
       run_lock.close()  # The process may go on, with another run.
   return process.EXIT_LEFT if interrupts.run_goes_on else process.EXIT_OK
@@ -227,6 +231,8 @@ def _check_settings(cluster: Cluster) -> None:
   The frontend checks on every host, but only one of them has the run's folder. So the folder is
   read only for a level that the command does not name.
   """
+  if FLAGS.mode == 'train' and cluster.is_chief:
+    own_observers.load(FLAGS.observers)
   if FLAGS['level_name'].present:
     _check_evaluations(options(), own_settings().level_name)
   elif FLAGS.mode == 'train' and cluster.is_chief:

@@ -6,16 +6,15 @@ import contextlib
 import difflib
 import importlib
 import io
-import os
 import re
 from collections.abc import Iterable
 from typing import Any
 
 import gymnasium
 
+from common import own_code
 from envs import faults
 
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _VERSION = re.compile(r'-v(\d+)$')
 
 
@@ -73,34 +72,16 @@ def _reason(module, env_id, error):
     right = working_id(env_id, _known_ids())
     meant = f'the id that works is {right}; ' if right and right != env_id else ''
     return (
-      f'is known to neither Gymnasium nor OpenAI Gym; {meant}{_hidden_by(module)}{_left_out()}the '
-      f'closest are {", ".join(closest)}'
+      f'is known to neither Gymnasium nor OpenAI Gym; {meant}'
+      f'{own_code.hidden_by(module)}{_left_out()}the closest are {", ".join(closest)}'
     )
   if isinstance(error.__cause__, gymnasium.error.DeprecatedEnv):
     right = working_id(env_id, gymnasium.registry)
     return f'is an id of an old version; the id that works is {right}'
   text = ' '.join(str(error).split())
   if isinstance(error, ModuleNotFoundError) and error.name:
-    text += _not_found(error.name, module)
+    text += own_code.where_to_put(error.name, module)
   return f'cannot be made: {type(error).__name__}{faults.place(error)}: {faults.installable(text)}'
-
-
-def _not_found(missing, module):
-  """Returns advice if the missing module is `module` or its parent, or ''."""
-  if not (module + '.').startswith(missing + '.'):
-    return ''
-  return (
-    f'; {_hidden_by(module)}put the folder that holds {missing.partition(".")[0]} on PYTHONPATH'
-  )
-
-
-def _hidden_by(module):
-  """Returns a note if a module of this project has the name of the user's module, or ''."""
-  top = module.partition('.')[0]
-  for path in (os.path.join(_ROOT, top), os.path.join(_ROOT, f'{top}.py')):
-    if top and os.path.exists(path):
-      return f'{top} is a part of this project, {path}, and none of yours was found on PYTHONPATH; '
-  return ''
 
 
 def _is_unknown(error):

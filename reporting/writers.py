@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from reporting import metrics
 from reporting.csv_files import CsvFile, share_of_games
 from reporting.events import EventFile
+from reporting.own_observers import Observers
 from reporting.terminal import Terminal, live_line
 
 _SMOOTHING_SECS = 60.0  # "Time left" is based on the speed averaged over about this time.
@@ -23,6 +24,7 @@ def open_run(
   stream: TextIO | None = None,
   tensorboard: bool = True,
   evaluations: bool = False,
+  observers: Observers | None = None,
 ) -> 'RunWriter':
   """Opens the files of a new or resumed run.
 
@@ -33,6 +35,7 @@ def open_run(
     stream: text stream for the terminal; None is standard output.
     tensorboard: whether to write an event file for TensorBoard.
     evaluations: whether to write evaluations.csv.
+    observers: the user's observers, which get the same rows.
 
   Raises:
     ValueError: one of the CSV files exists and has other columns.
@@ -54,6 +57,7 @@ def open_run(
     csv('episodes.csv', metrics.EPISODE_COLUMNS),
     EventFile(logdir) if tensorboard else None,
     csv('evaluations.csv', metrics.EVALUATION_COLUMNS) if evaluations else None,
+    observers,
   )
 
 
@@ -141,6 +145,7 @@ class RunWriter:
     episodes: CsvFile | None = None,
     events: EventFile | None = None,
     evaluations: CsvFile | None = None,
+    observers: Observers | None = None,
   ):
     self._lock = threading.RLock()
     self._screen = screen
@@ -152,6 +157,8 @@ class RunWriter:
     self._events = _Sink("TensorBoard's event file", events, self.message)
     self._sinks = self._metrics, self._episodes, self._evaluations, self._events
     self._checkpoint_trouble = ''
+    self._observers = observers or Observers({})
+    self._observers.report_to(self.message)
 
   @property
   def trouble(self) -> str:
@@ -179,6 +186,7 @@ class RunWriter:
     """Writes a row of `RunStatistics.row` everywhere and shows it on the terminal."""
     with self._lock:
       self._metrics.write([row])
+      self._observers.send('on_metrics', row)
       figures = (*metrics.METRICS, *metrics.CLUSTER_METRICS)
       self._write_events(figures, row)
       speed = self._speed.add(row['frames_per_sec'])
@@ -195,6 +203,9 @@ class RunWriter:
   def write_episodes(self, episodes: Iterable[Mapping[str, Any]]) -> None:
     """Writes games of `RunStatistics.pop_episodes`: all, or a random share of too many."""
     with self._lock:
+      episodes = list(episodes)
+      for episode in episodes:
+        self._observers.send('on_game', episode)
       share = share_of_games(self._episodes.size)
       episodes = [episode for episode in episodes if self._drawn.random() < share]
       if episodes:
@@ -206,6 +217,7 @@ class RunWriter:
     """Writes a row of `metrics.EVALUATION_METRICS`."""
     with self._lock:
       self._evaluations.write([row])
+      self._observers.send('on_evaluation', row)
       self._write_events(metrics.EVALUATION_METRICS, row)
 
   def message(self, text: str) -> None:

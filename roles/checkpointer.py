@@ -30,6 +30,7 @@ class Checkpointer:
     records: gives the mean return and shows save failures to the user.
     heartbeat: records that the learner loop is in its saving phase.
     should_stop: returns whether the run is ending; then only `save_last` still saves.
+    on_saved: called with each checkpoint.
   """
 
   def __init__(
@@ -39,9 +40,10 @@ class Checkpointer:
     records: Records,
     heartbeat: Heartbeat,
     should_stop: Callable[[], bool],
+    on_saved: Callable[[Saved], None],
   ):
     self._checkpoints, self._save_secs, self._records = checkpoints, save_secs, records
-    self._heartbeat, self._should_stop = heartbeat, should_stop
+    self._heartbeat, self._should_stop, self._on_saved = heartbeat, should_stop, on_saved
     self._saved_at, self._error = time.time(), ''
     self._retry_at, self._next = 0.0, time.monotonic() + save_secs
     self._has_saved = False
@@ -86,6 +88,7 @@ class Checkpointer:
       self._records.set_trouble('')
     self._saved_at, self._error, self._has_saved = time.time(), '', True
     self._retry_at, self._next = 0.0, time.monotonic() + self._save_secs
+    self._on_saved(saved)
     return saved
 
   def _report_failure(self, reason: str) -> None:

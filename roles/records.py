@@ -17,6 +17,7 @@ import tensorflow as tf
 from reporting import csv_files, curves, statistics, writers
 from reporting.bottleneck import BottleneckMonitor
 from reporting.diagnostics import LearningDiagnostics
+from reporting.own_observers import Observers
 from roles import resuming
 from roles.observers import EndOfRun, Update
 from roles.settings import Settings, announced
@@ -39,8 +40,12 @@ _STATE_KEYS = (
 _ROWS_PER_CLUSTER_LINE = 6  # One line per minute by default.
 
 
-def open_writer(lock: resuming.RunLock) -> writers.RunWriter:
+def open_writer(lock: resuming.RunLock, observers: Observers) -> writers.RunWriter:
   """Opens the record files in a run's folder.
+
+  Args:
+    lock: lock on the folder.
+    observers: the user's observers, which get the same rows.
 
   Raises:
     BadInput: a CSV file there has other columns.
@@ -51,6 +56,7 @@ def open_writer(lock: resuming.RunLock) -> writers.RunWriter:
       lock.settings.total_environment_frames,
       lock.options.metrics_secs,
       evaluations=bool(lock.options.eval_every_frames),
+      observers=observers,
     )
   except ValueError as e:
     raise BadInput(f'--logdir={lock.logdir}: {e}') from None

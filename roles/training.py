@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from acting.actor import EnqueueOp
 from evaluation.periodic import PeriodicEvaluator
+from reporting.own_observers import Observers
 from reporting.writers import RunWriter
 from roles import wiring
 from roles.checkpointer import Checkpointer, Evaluator
@@ -19,6 +20,7 @@ from roles.connection import Connection, RunSettings, announced_settings, chief_
 from roles.expected_waits import ExpectedWaits
 from roles.initialization import VariableInitializer, run_id
 from roles.observers import EndOfRun
+from roles.observing import Observing
 from roles.parts import Acting, Chief, Learning, Part, Reporting, SyncUpdates
 from roles.records import Records, open_writer
 from roles.reports import Reports
@@ -38,7 +40,11 @@ _EVALUATION_FLAGS = ('eval_protocol', 'test_num_episodes', 'deterministic', 'max
 
 
 def run(
-  cluster: Cluster, options: Options, interrupts: Interrupts, lock: RunLock | None = None
+  cluster: Cluster,
+  options: Options,
+  interrupts: Interrupts,
+  lock: RunLock | None = None,
+  observers: Observers | None = None,
 ) -> None:
   """Runs local training, a learner or an actor until the run ends.
 
@@ -47,26 +53,30 @@ def run(
     options: this task's options.
     interrupts: requests to end.
     lock: the chief's lock on the run's folder; None in other tasks.
+    observers: the user's observers, on the chief.
 
   Raises:
     BadInput: the command line contradicts the run or this machine.
     RunFailed: the run cannot continue.
   """
-  writer = open_writer(lock) if lock else None
+  observers = observers or Observers({})
+  writer = open_writer(lock, observers) if lock else None
   task = Task(cluster, options, interrupts, writer.message if writer else None)
   run_settings = chief_settings(task, lock) if lock else announced_settings(task)
   if run_settings is None:  # Stopped before the settings were known.
     return
   with _seeded_graph(cluster, run_settings):
     if lock and writer:
-      train(task, run_settings, lock, writer)
+      train(task, run_settings, lock, writer, observers)
     elif cluster.job == 'learner':
       learn(task, run_settings)
     else:
       act(task, run_settings)
 
 
-def train(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWriter) -> None:
+def train(
+  task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWriter, observers: Observers
+) -> None:
   """Runs local training, or in a cluster the chief: the first learner, without actors.
 
   Args:
@@ -74,6 +84,7 @@ def train(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWrite
     run_settings: settings and first frame count of the run.
     lock: lock on the run's folder.
     writer: writes the run's records.
+    observers: the user's observers.
   """
   cluster, options, interrupts = task.cluster, task.options, task.interrupts
   (settings, start_frames), logdir = run_settings, lock.logdir
@@ -91,39 +102,33 @@ def train(task: Task, run_settings: RunSettings, lock: RunLock, writer: RunWrite
   end_of_run = EndOfRun(interrupts, settings.total_environment_frames)
   records = Records(task, graph, learner, lock, writer, end_of_run)
   evaluations = _evaluations(options, settings, logdir, records, interrupts)
-  checkpoints = Checkpoints(
-    logdir,
-    cluster.own_device,
-    learner.whole_weights(),
-    in_use=evaluations.uses,
-    keep=options.keep_checkpoints,
-    keep_every_frames=options.keep_checkpoint_every_frames,
-  )
-  checkpointer = Checkpointer(
-    checkpoints, options.save_checkpoint_secs, records, task.heartbeat, interrupts.is_set
-  )
+  checkpoints = _checkpoints(task, learner, logdir, evaluations)
   # Checked again, since the checkpoint may have been deleted in the meantime.
   origin = initial_weights(options.init_from, settings, logdir, check=True)
-  initializer = VariableInitializer(
-    graph.shared,
-    'local' if cluster.is_local else run_id(logdir),
-    v1.global_variables_initializer(),
-    Checkpoints.first_values(origin, graph.agent.variables) if origin else {},
-    v1.report_uninitialized_variables(v1.global_variables()),
-    checkpoints.restore,
+  observing = Observing(task, graph, logdir, origin, observers)
+  checkpointer = Checkpointer(
+    checkpoints,
+    options.save_checkpoint_secs,
+    records,
+    task.heartbeat,
+    interrupts.is_set,
+    observing.on_checkpoint,
   )
+  initializer = _initializer(graph, cluster, logdir, origin, checkpoints)
   # All parts share one session and run until the last frame.
   wait = ExpectedWaits(cluster, settings.sync_learners, task.unresponsive, reports.queue_is_full)
-  observers = [records, end_of_run, Evaluator(evaluations, checkpointer), checkpointer]
+  evaluator = Evaluator(evaluations, checkpointer)
+  on_update = [records, observing, end_of_run, evaluator, checkpointer]
   parts: list[Part] = [
     Chief(task, graph, logdir, origin, records, evaluations, checkpointer),
-    Learning(task, graph, learner, observers, wait.reason),
+    Learning(task, graph, learner, on_update, wait.reason),
     Reporting(task, reports, report_sender),
   ]
   if learner.sync_ops:
     parts.insert(0, SyncUpdates(learner.sync_ops, is_chief=True))
   if actors:
     parts.append(Acting(task, actors, UnrollSender(EnqueueOp(*unrolls)), reports, wait.reason))
+  parts.append(observing)
   Role(task, run_settings, parts, Connection(task, parts, initializer, logdir)).run()
 
 
@@ -166,6 +171,33 @@ def _actor_side(graph: wiring.Graph, task: Task, start_frames: int) -> wiring.Ac
   options = task.options
   environments = wiring.create_environments(graph.settings, task.cluster, options, start_frames)
   return wiring.ActorSide(graph, environments, options.dynamic_batching)
+
+
+def _checkpoints(
+  task: Task, learner: wiring.LearnerSide, logdir: str, evaluations: PeriodicEvaluator
+) -> Checkpoints:
+  return Checkpoints(
+    logdir,
+    task.cluster.own_device,
+    learner.whole_weights(),
+    in_use=evaluations.uses,
+    keep=task.options.keep_checkpoints,
+    keep_every_frames=task.options.keep_checkpoint_every_frames,
+  )
+
+
+def _initializer(
+  graph: wiring.Graph, cluster: Cluster, logdir: str, origin: str | None, checkpoints: Checkpoints
+) -> VariableInitializer:
+  """Creates the initializer of a run's variables, when all of them exist."""
+  return VariableInitializer(
+    graph.shared,
+    'local' if cluster.is_local else run_id(logdir),
+    v1.global_variables_initializer(),
+    Checkpoints.first_values(origin, graph.agent.variables) if origin else {},
+    v1.report_uninitialized_variables(v1.global_variables()),
+    checkpoints.restore,
+  )
 
 
 def _evaluations(

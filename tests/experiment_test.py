@@ -27,6 +27,7 @@ HOSTS = (
     '--ps_hosts=localhost:8000', '--learner_hosts=localhost:8001', '--actor_hosts=localhost:8002',
 )  # fmt: skip
 SECRET = 'not-to-be-recorded-anywhere'
+OBSERVERS = '--observers=raising_observer:Raises,examples.json_lines:JsonLines'
 
 
 # The command line.
@@ -88,6 +89,7 @@ def assert_refused(result, *words):
     (['--agent_name=AlexNet'], ['AlexNet', 'SimpleConvNetAgent', 'ResNetLSTMAgent']),
     (['train'], ["'train'", '--name=value']),
     (['--flagfile=no/such.flags'], ['no/such.flags']),
+    (['--observers=examples.json_lines:JsonLine'], ['examples.json_lines:JsonLine', 'JsonLines?']),
     # Environments.
     (['--level_name=impala/Cach-v0'], ['impala/Cach-v0', 'impala/Catch-v0']),
     (['--level_name=PonNoFrameskip-v4'], ['PongNoFrameskip-v4']),
@@ -218,7 +220,7 @@ class Run:
     program = ['tests/altered_experiment.py', altered] if altered else ['experiment.py']
     self.process = self._processes.start(
         sys.executable, *program, f'--logdir={self.logdir}', *self._flags, *flags,
-        env=dict(IMPALA_TEST=SECRET),
+        env=dict(IMPALA_TEST=SECRET, PYTHONPATH=os.path.join(ROOT, 'tests')),
     )  # fmt: skip
     return self
 
@@ -293,7 +295,7 @@ def catch_runs(module_processes, tmp_path_factory):
   """A run on Catch, and one that learns the wrong way, at the same time."""
   folder = tmp_path_factory.mktemp('runs')
   flags = CATCH, f'--total_environment_frames={LIMIT_FRAMES}', '--metrics_secs=1'
-  right = Run(module_processes, folder / 'right', *flags).start()
+  right = Run(module_processes, folder / 'right', *flags).start(OBSERVERS)
   wrong = Run(module_processes, folder / 'wrong', *flags)
   wrong.start(altered=f'flipped,recorded={folder}/wrong.npz')
   right.until(lambda: right.best() >= GOOD_RETURN)
@@ -344,6 +346,30 @@ def test_a_run_leaves_its_records(catch):
   (events,) = (name for name in files if name.startswith('events.out.tfevents.'))
   with open(os.path.join(catch.logdir, events), 'rb') as file:
     assert b'1_return/mean_return_100' in file.read()
+
+
+def test_observers_get_what_the_records_get_and_one_that_raises_is_left_out(catch):
+  with open(os.path.join(catch.logdir, 'observed.jsonl')) as file:
+    observed = [json.loads(line) for line in file]
+  events = [event['event'] for event in observed]
+  assert (events[0], events[-1]) == ('start', 'end')
+  assert observed[0]['environment_frames'] == 0 and observed[0]['logdir'] == catch.logdir
+  assert observed[0]['settings']['level_name'] == 'impala/Catch-v0'
+  assert (observed[-1]['outcome'], observed[-1]['reason']) == ('stopped', 'SIGTERM')
+  of = {name: [e for e in observed if e['event'] == name] for name in set(events)}
+  updates = range(1, catch.checkpoint() + 1)
+  assert [update['updates'] for update in of['update']] == list(updates)
+  for name, kind in (('metrics.csv', 'metrics'), ('episodes.csv', 'game')):
+    rows = [{k: '' if r[k] is None else str(r[k]) for k in r} for r in of[kind]]
+    assert len(rows) == len(catch.rows(name))
+    for row, written in zip(rows, catch.rows(name)):
+      assert row['environment_frames'] == written['environment_frames']
+  assert os.path.exists(of['checkpoint'][-1]['path'] + '.index')
+  assert catch.first_output.count('the observer ') == 1
+  assert (
+    'the observer raising_observer:Raises raised OSError (raising_observer.py:8): its server is '
+    'gone in on_update: it is left out, training goes on'
+  ) in catch.first_output
 
 
 def test_run_json_tells_flags_versions_and_machine_but_no_environment_variables(catch):

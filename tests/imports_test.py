@@ -72,11 +72,11 @@ STARTS_WITHOUT_TENSORFLOW = {
   'runtime/waiting.py',
 }
 TENSORFLOW = {'tensorflow', 'sonnet', 'keras'}
-NO_PRODUCT = {'tests', 'benchmarks'}
+NO_PRODUCT = {'tests', 'benchmarks', 'examples'}
 
 
 def product_files(root=ROOT):
-  """Paths below the root of all Python files but those of tests, benchmarks, runs and exports.
+  """Paths below the root of all Python files but those of NO_PRODUCT, runs and exports.
 
   What a program writes, such as the play_exported.py of an export, git ignores too.
   """

@@ -10,13 +10,19 @@ from runtime.checkpoints import Checkpoints
 
 
 def test_a_restarted_chief_saves_what_no_checkpoint_holds_with_its_first_update(tmp_path):
+  seen = []
   records = types.SimpleNamespace(mean_return_100=lambda: None)
   heartbeat = types.SimpleNamespace(enter=lambda loop, phase: None)
   with tf.Graph().as_default():
     for name in ('environment_frames', 'global_step'):
       tf.compat.v1.get_variable(name, initializer=tf.constant(0, tf.int64))
     checkpointer = Checkpointer(
-      Checkpoints(str(tmp_path), '', whole=None), 600.0, records, heartbeat, lambda: False
+      Checkpoints(str(tmp_path), '', whole=None),
+      600.0,
+      records,
+      heartbeat,
+      lambda: False,
+      seen.append,
     )
     with tf.compat.v1.Session() as session:
       session.run(tf.compat.v1.global_variables_initializer())
@@ -31,3 +37,4 @@ def test_a_restarted_chief_saves_what_no_checkpoint_holds_with_its_first_update(
       assert saved_after(2) == 1
       checkpointer.save_soon()  # The same process connects again; it has saved a moment ago.
       assert saved_after(3) == 1
+      assert [saved.updates for saved in seen] == [2]

@@ -156,6 +156,15 @@ def test_a_module_that_only_the_record_names_is_not_imported(run, trap, capsys, 
   assert f'--level_name={level}' in line and 'run.json' in line
 
 
+def test_observers_of_the_record_are_not_imported(run):
+  record(run)
+  written = json.loads((run / 'run.json').read_text())
+  written['flags']['observers'] = ['run.trap_env:Observer']
+  (run / 'run.json').write_text(json.dumps(written))
+  assert planned(f'--logdir={run}').options.observers == []
+  assert experiment.main(['experiment.py', '--only_check_args', f'--logdir={run}']) == 0
+
+
 def test_a_module_that_the_command_names_too_is_imported(run, trap, capsys):
   level, ran = trap
   flags = ['--only_check_args', f'--logdir={run}', f'--level_name={level}']
