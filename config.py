@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from common import keywords
 from common.declarations import Setting, rows_of, setting, text
 from structs import AGENTS, Level
 
@@ -114,6 +115,26 @@ class RunFlags(Hyperparameters):
   level_name: str = setting(
     'BreakoutNoFrameskip-v4', 'Gym id of the environment; module:Id imports the module first.'
   )
+  env_kwargs: str = setting(
+    '',
+    'Keywords of the environment, a JSON object.',
+    fixed=True,
+    canonical=keywords.canonical_keywords,
+  )
+  env_wrappers: str = setting(
+    '',
+    'Wrappers around the environment, the innermost first: module.Class, or '
+    'module.Class:{"name": value}, with commas.',
+    fixed=True,
+    canonical=keywords.canonical_wrappers,
+  )
+  imports: str = setting(
+    '',
+    'Modules to import before the environment is made, with commas; module:function also calls '
+    'the function.',
+    flag='import',
+    canonical=keywords.canonical_imports,
+  )
   agent_name: str = setting(
     'auto',
     'Network; auto chooses by the observations.',
@@ -154,6 +175,9 @@ class RunFlags(Hyperparameters):
     """The environment, and what agents see of it."""
     return Level(
       self.level_name,
+      env_kwargs=self.env_kwargs,
+      env_wrappers=self.env_wrappers,
+      imports=self.imports,
       observation_keys=self.observation_keys,
       action_masks=self.action_masks,
     )
@@ -357,6 +381,12 @@ def up_to_date(recorded: Mapping[str, Any]) -> dict[str, Any]:
   return values
 
 
+def flag_of(name: str, value: Any) -> str:
+  """Returns a setting as a word of a command line, not quoted."""
+  row = SETTINGS.get(name)
+  return f'--{row.flag if row else name}={text(value)}'
+
+
 def help_text(full: bool = False) -> str:
   """Returns the settings for a terminal, by groups; those for experts only if `full`."""
   lines = []
@@ -381,7 +411,7 @@ def _help_of(row: Setting) -> str:
   choices = f' <{"|".join(filter(None, row.choices))}>' if row.choices else ''
   default = f' (default: {text(row.default)})' if row.default not in ('', []) else ''
   return textwrap.fill(
-    f'--{no}{row.name}:{choices} {row.help}{default}', 98, initial_indent='  ',
+    f'--{no}{row.flag}:{choices} {row.help}{default}', 98, initial_indent='  ',
     subsequent_indent='      ', break_long_words=False, break_on_hyphens=False,
   )  # fmt: skip
 
@@ -415,7 +445,7 @@ def _markdown_of(row: Setting) -> str:
   choices = ', '.join(f'`{choice}`' for choice in row.choices if choice)
   kind = {str: 'text', list: 'a list, with commas'}.get(row.type, '')
   mark = ' *' if row.expert else ''
-  return f'| `{row.name}`{mark} | {default} | {choices or row.bounds or kind} | {row.help} |'
+  return f'| `{row.flag}`{mark} | {default} | {choices or row.bounds or kind} | {row.help} |'
 
 
 if __name__ == '__main__':

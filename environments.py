@@ -1,9 +1,10 @@
 """Makes batches of N environments from a Gym id; one graph operation steps a whole batch.
 
 Atari games are preprocessed as in IMPALA (Espeholt et al. 2018, arXiv 1802.01561, Table G.1) and
-run in ale_py's vector environment (`envs/atari.py`). Every other environment runs in a process of
-its own (`envs/process_batch.py`). Importing this module does not import TensorFlow, so that levels
-can be checked quickly.
+run in ale_py's vector environment (`envs/atari.py`) where it knows their id and keywords
+(`envs/atari_ids.py`). Every other environment runs in a process of its own
+(`envs/process_batch.py`). Importing this module does not import TensorFlow, so that levels can be
+checked quickly.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from envs import atari, process_batch
+from common import keywords
+from envs import atari, atari_ids, process_batch
 from structs import (
   ActionPart,
   ArraySpec,
@@ -36,7 +38,7 @@ class EnvironmentSpec(NamedTuple):
     observation: tuple of `ArraySpec`, the arrays of one environment's observation.
     action: tuple of `ActionPart`, the parts of an action.
     num_action_repeats: environment frames per agent step.
-    is_atari: whether the level is an Atari game of ale_py.
+    is_atari: whether ale_py's vector environment plays the level.
   """
 
   level: Level
@@ -51,11 +53,13 @@ def environment_spec(
 ) -> EnvironmentSpec:
   """Returns the `EnvironmentSpec` of a level, without importing TensorFlow.
 
-  Ids `ALE/*-v5` have sticky actions. Ids `*NoFrameskip-v4`, as in the paper, do not.
+  Ids `ALE/*-v5` have sticky actions. Ids `*NoFrameskip-v4`, as in the paper, do not. The other
+  spellings of Atari ids are in `envs/atari_ids.py`.
 
   Args:
     level: `structs.Level`, or only its id.
-    num_action_repeats: frames per agent step; 0 means 4 for Atari and 1 for other levels.
+    num_action_repeats: frames per agent step; 0 means what the id promises for Atari (4 for images
+      of `NoFrameskip`) and 1 for other levels.
     width: of Atari observations, in pixels; other images keep their size.
     height: of Atari observations, in pixels.
 
@@ -63,14 +67,15 @@ def environment_spec(
     ValueError: the level is unknown, cannot be made, or has spaces that no agent supports.
   """
   level = level_of(level)
-  is_atari = atari.is_atari(level)
-  if is_atari:
-    repeats = num_action_repeats or atari.ACTION_REPEATS
-    spaces = atari.probe(level, repeats, width, height)
+  played = atari_ids.played(level, num_action_repeats, width, height)
+  if played is None:
+    return EnvironmentSpec(level, *process_batch.probe(level), num_action_repeats or 1, False)
+  repeats = played.frames_per_step
+  if played.vector is None:
+    spaces = process_batch.probe(level, played.made_as)
   else:
-    repeats = num_action_repeats or 1
-    spaces = process_batch.probe(level)
-  return EnvironmentSpec(level, *spaces, repeats, is_atari)
+    spaces = atari.probe(level, repeats, width, height)
+  return EnvironmentSpec(level, *spaces, repeats, played.vector is not None)
 
 
 def stacks_frames(level: Level | str) -> bool:
@@ -84,13 +89,11 @@ def most_frames(level: Level | str, num_action_repeats: int, max_episode_frames:
   Args:
     level: see `environment_spec`.
     num_action_repeats: frames per agent step.
-    max_episode_frames: the user's limit. 0 means 108,000 frames (30 minutes) for Atari and 27,000
-      agent steps for other levels.
+    max_episode_frames: the user's limit. 0 means the level's own, 108,000 frames (30 minutes), for
+      Atari, and 27,000 agent steps for other levels.
   """
-  atari_frames = atari.MAX_FRAMES
-  if max_episode_frames or atari.is_atari(level):
-    return max_episode_frames or atari_frames
-  return atari_frames // atari.ACTION_REPEATS * num_action_repeats
+  others = atari_ids.MAX_FRAMES // atari_ids.ACTION_REPEATS * num_action_repeats
+  return max_episode_frames or atari_ids.most_frames(level) or others
 
 
 def most_steps(level: Level | str, num_action_repeats: int, max_episode_frames: int) -> int:
@@ -100,10 +103,10 @@ def most_steps(level: Level | str, num_action_repeats: int, max_episode_frames: 
     level: see `environment_spec`.
     num_action_repeats: frames per agent step.
     max_episode_frames: environment frames after which a game is truncated; for Atari these include
-      up to `atari.MAX_NOOPS` no-ops, which are not agent steps.
+      up to `atari_ids.MAX_NOOPS` no-ops, which are not agent steps.
   """
   if atari.is_atari(level):
-    max_episode_frames = max(1, max_episode_frames - atari.MAX_NOOPS)
+    max_episode_frames = max(1, max_episode_frames - atari_ids.MAX_NOOPS)
   return -(-max_episode_frames // num_action_repeats)
 
 
@@ -146,10 +149,30 @@ def create_environment(
 def atari_arguments(
   level: Level | str, num_action_repeats: int, width: int, height: int
 ) -> dict[str, Any] | None:
-  """Returns the arguments of ale_py's vector environment, or None if the level is not Atari."""
+  """Returns the arguments of ale_py's vector environment, or None if it does not play the level."""
   if not atari.is_atari(level):
     return None
   return atari.vector_arguments(level, num_action_repeats, width, height)
+
+
+def made_as(spec: Any) -> dict[str, Any]:
+  """Returns what a worker process makes for a level, JSON-serializable.
+
+  Args:
+    spec: EnvironmentSpec or a run's settings, of a level that no vector environment plays.
+
+  Returns:
+    A dict of id, kwargs, wrappers (pairs of dotted path and keywords), imports (pairs of module and
+    function), and repeats, the steps of that environment per agent step.
+  """
+  level, repeats = atari_ids.made_as(spec)
+  return dict(
+    id=level.name,
+    kwargs=keywords.keywords_of(level.env_kwargs),
+    wrappers=keywords.wrappers_of(level.env_wrappers),
+    imports=keywords.imports_of(level.imports),
+    repeats=repeats,
+  )
 
 
 class FlowEnvironment:

@@ -42,6 +42,7 @@ try:
   from runtime import checkpoints, cluster_sources, paths, process
   from runtime.cluster import Cluster
   from runtime.process import BadInput
+  from structs import Level
 except ModuleNotFoundError as e:
   from common import missing_packages
 
@@ -54,7 +55,7 @@ FLAGS = flags.FLAGS
 def _define(row: config.Setting) -> None:
   """Makes a setting a flag; its bounds are checked by `_check_bounds`."""
   if row.choices:
-    flags.DEFINE_enum(row.name, row.default, row.choices, row.help, case_sensitive=False)
+    flags.DEFINE_enum(row.flag, row.default, row.choices, row.help, case_sensitive=False)
     return
   kinds = {
     bool: flags.DEFINE_bool,
@@ -63,7 +64,7 @@ def _define(row: config.Setting) -> None:
     list: flags.DEFINE_list,
     str: flags.DEFINE_string,
   }
-  kinds[row.type](row.name, row.default, row.help)
+  kinds[row.type](row.flag, row.default, row.help)
 
 
 def _define_all() -> None:
@@ -94,7 +95,8 @@ def parse_args(argv: list[str]) -> Cluster:
     BadInput: in one sentence.
     RunFailed: the port that Slurm's job id gives to this task is taken.
   """
-  for name in (*config.SETTINGS, *config.FORMER, 'only_check_args'):
+  rows = config.SETTINGS.values()
+  for name in (*(row.flag for row in rows), *config.FORMER, 'only_check_args'):
     FLAGS[name].unparse()  # What an earlier call has set.
   try:
     rest = FLAGS(argv)[1:]
@@ -152,17 +154,17 @@ def _take_earlier_spellings() -> None:
 
 
 def _check_bounds() -> None:
-  for name, row in config.SETTINGS.items():
-    value = FLAGS[name].value
+  for row in config.SETTINGS.values():
+    value = FLAGS[row.flag].value
     try:
-      row.check(value)
+      FLAGS[row.flag].value = row.check(value)
     except ValueError as e:
       shown = f'{value:g}' if isinstance(value, float) else config.text(value)
-      raise BadInput(f'--{name}={shown} is {e}') from None
+      raise BadInput(f'--{row.flag}={shown} is {e}') from None
 
 
 def _values(names: Iterable[str]) -> dict[str, Any]:
-  return {name: FLAGS[name].value for name in names}
+  return {name: FLAGS[config.SETTINGS[name].flag].value for name in names}
 
 
 def shared_flags() -> config.RunFlags:
@@ -184,7 +186,7 @@ def options() -> settings_lib.Options:
   return settings_lib.Options(
     **_values(config.TASK_FLAGS),
     shared=shared_flags(),
-    given={name for name in config.SETTINGS if FLAGS[name].present},
+    given={name for name, row in config.SETTINGS.items() if FLAGS[row.flag].present},
     all_flags=_values(config.SETTINGS),
   )
 
@@ -207,7 +209,7 @@ def train(cluster: Cluster) -> int:
   if cluster.is_chief:
     classes = own_observers.load(FLAGS.observers)
     plan = resuming.plan(options())
-    _check_evaluations(plan.options, plan.settings.level_name)
+    _check_evaluations(plan.options, plan.settings.level)
     observers = own_observers.Observers(classes)
     run_lock = resuming.lock_run_folder(plan, cluster)
   process.import_tensorflow()
@@ -234,19 +236,19 @@ def _check_settings(cluster: Cluster) -> None:
   if FLAGS.mode == 'train' and cluster.is_chief:
     own_observers.load(FLAGS.observers)
   if FLAGS['level_name'].present:
-    _check_evaluations(options(), own_settings().level_name)
+    _check_evaluations(options(), own_settings().level)
   elif FLAGS.mode == 'train' and cluster.is_chief:
     plan = resuming.plan(options())
-    _check_evaluations(plan.options, plan.settings.level_name)
+    _check_evaluations(plan.options, plan.settings.level)
   elif cluster.job not in ('ps', 'actor'):
     recorded, _ = resuming.as_recorded(options())
     settings_lib.own_settings(recorded.shared)
 
 
-def _check_evaluations(options: settings_lib.Options, level_name: str) -> None:
+def _check_evaluations(options: settings_lib.Options, level: Level) -> None:
   """Raises BadInput if evaluations during training cannot be played."""
   if options.eval_every_frames:
-    protocols.atari_overrides(options.eval_protocol, level_name)
+    protocols.atari_overrides(options.eval_protocol, level)
 
 
 def sizes() -> None:
@@ -286,7 +288,7 @@ def main(argv: list[str]) -> int:
     print(f'experiment.py: {e}', file=sys.stderr)
     return process.EXIT_BAD_INPUT
   except faults.UnfitLevel as e:
-    print(f'experiment.py: --level_name={e.level_name}: {e}', file=sys.stderr)
+    print(f'experiment.py: {faults.flagged(e.level_name, e)}', file=sys.stderr)
     return process.EXIT_BAD_INPUT
   except Exception as e:
     from common import missing_packages

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar('T')
@@ -22,6 +22,8 @@ def setting(
   fits: bool = False,
   fixed: bool = False,
   expert: bool = False,
+  flag: str = '',
+  canonical: Callable[[str], str] | None = None,
 ) -> T:
   """Declares a setting, with the name and type of the dataclass field.
 
@@ -35,6 +37,9 @@ def setting(
     fits: whether the default means "derived from the environment or the batch".
     fixed: whether a run with a checkpoint cannot change it.
     expert: whether only --helpfull shows it.
+    flag: name of the flag; the setting's, if empty.
+    canonical: function that returns the one spelling of a value, or raises ValueError with a text
+      that completes "is".
   """
   declared = dict(
     help=help,
@@ -47,6 +52,8 @@ def setting(
     fits=fits,
     fixed=fixed,
     expert=expert,
+    flag=flag,
+    canonical=canonical,
   )
   field: Any = dataclasses.field(default=default, metadata=declared)
   if isinstance(default, list):
@@ -71,6 +78,8 @@ class Setting:
   fits: bool
   fixed: bool
   expert: bool
+  flag: str
+  canonical: Callable[[str], str] | None
 
   @property
   def bounds(self) -> str:
@@ -89,7 +98,7 @@ class Setting:
     return {int: 'a whole number', float: 'a number', bool: 'true or false'}.get(self.type, '')
 
   def check(self, value: Any) -> Any:
-    """Returns the value; converts an int to float for a float setting.
+    """Returns the value in its one spelling; converts an int to float for a float setting.
 
     Raises:
       ValueError: the value has another type or is out of bounds; the message has the valid values.
@@ -106,7 +115,7 @@ class Setting:
     )
     if out_of_bounds or (self.choices and value not in self.choices):
       raise ValueError(f'not {self.bounds}')
-    return value
+    return self.canonical(value) if self.canonical else value
 
 
 def rows_of(cls: type, scope: str, group: str) -> Iterable[Setting]:
@@ -122,6 +131,7 @@ def rows_of(cls: type, scope: str, group: str) -> Iterable[Setting]:
       declared: dict[str, Any] = dict(field.metadata)
       declared['scope'] = declared['scope'] or scope
       declared['group'] = declared['group'] or group
+      declared['flag'] = declared['flag'] or field.name
       is_list = typing.get_origin(types[field.name]) is list
       kind, default = (list, []) if is_list else (types[field.name], field.default)
       yield Setting(name=field.name, type=kind, default=default, **declared)

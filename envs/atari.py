@@ -12,25 +12,15 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs import level_ids
+from envs import atari_ids
 from envs.batch import GameTotals, environment_seed
-from structs import ActionPart, ArraySpec, Level, StepOutput, level_of
-
-# From Table G.1 of the IMPALA paper.
-ACTION_REPEATS = 4
-FRAME_STACK = 4
-MAX_NOOPS = 30
-MAX_FRAMES = 108_000  # 30 minutes at 60 frames per second.
-_ENTRY_POINT = 'ale_py.env:AtariEnv'
+from structs import ActionPart, ArraySpec, Level, StepOutput
 
 
 def is_atari(level: Level | str) -> bool:
-  """Returns whether a level is an Atari game that ale_py's vector environment plays.
-
-  Raises:
-    ValueError: the Atari id repeats actions a random number of times.
-  """
-  return _registered_kwargs(level_of(level).name) is not None
+  """Returns whether a level is an Atari game that ale_py's vector environment plays."""
+  played = atari_ids.played(level)
+  return played is not None and played.vector is not None
 
 
 def probe(
@@ -44,8 +34,8 @@ def probe(
     width: of observations, in pixels.
     height: of observations, in pixels.
   """
-  envs = _make(level, 1, num_action_repeats, width, height)
-  stack = ArraySpec('', (height, width, FRAME_STACK), 'uint8')
+  envs = _make(1, vector_arguments(level, num_action_repeats, width, height))
+  stack = ArraySpec('', (height, width, atari_ids.FRAME_STACK), 'uint8')
   return (stack,), (ActionPart('discrete', int(envs.single_action_space.n)),)
 
 
@@ -64,9 +54,8 @@ class AtariBatch:
   def __init__(self, spec: Any, num_envs: int, seed: int, **overrides: Any):
     height, width, _ = spec.observation[0].shape
     self.num_envs = num_envs
-    self._envs: Any = _make(
-      spec.level, num_envs, spec.num_action_repeats, width, height, **overrides
-    )
+    arguments = vector_arguments(spec.level, spec.num_action_repeats, width, height)
+    self._envs: Any = _make(num_envs, arguments | overrides)
     self._seeds = np.array([environment_seed(seed, i) for i in range(num_envs)], np.int32)
     self._totals = GameTotals(num_envs)
     self._frames = None  # int32 [N], emulator frames of the running games.
@@ -95,48 +84,20 @@ class AtariBatch:
     self._envs = None
 
 
-def _registered_kwargs(level_name: str) -> dict[str, Any] | None:
-  """Returns the registered arguments of an Atari id, or None for any other id."""
-  if not level_ids.register_atari():
-    return None
-  spec = gymnasium.registry.get(level_name.removeprefix('ale_py:'))
-  if spec is None or spec.entry_point != _ENTRY_POINT:
-    return None
-  if not isinstance(spec.kwargs['frameskip'], int):
-    raise ValueError(
-      f'level_name {level_name!r} repeats actions a random number of times; its games with a fixed '
-      f'number are {spec.name}NoFrameskip-{"v4" if spec.version == 4 else "v0"} and '
-      f'ALE/{spec.name}-v5'
-    )
-  return spec.kwargs
-
-
 def vector_arguments(
   level: Level | str, num_action_repeats: int, width: int, height: int
 ) -> dict[str, Any]:
   """Returns a JSON-serializable dict of arguments of ale_py's vector environment for a level.
 
   Args:
-    level: an Atari game.
+    level: an Atari game that it plays.
     num_action_repeats: frames per agent step.
     width: of observations, in pixels.
     height: of observations, in pixels.
   """
-  kwargs = _registered_kwargs(level_of(level).name)
-  assert kwargs is not None, level
-  return dict(
-    game=kwargs['game'],
-    max_num_frames_per_episode=kwargs['max_num_frames_per_episode'],
-    repeat_action_probability=kwargs['repeat_action_probability'],
-    full_action_space=kwargs['full_action_space'],
-    life_loss_info=True,
-    reward_clipping=False,
-    img_height=height,
-    img_width=width,
-    stack_num=FRAME_STACK,
-    frameskip=num_action_repeats,
-    noop_max=MAX_NOOPS,
-  )
+  played = atari_ids.played(level, num_action_repeats, width, height)
+  assert played is not None and played.vector is not None, level
+  return played.vector
 
 
 def coloured(
@@ -153,25 +114,18 @@ def coloured(
     A tuple (ale_py's vector environment with one game, list of action names). Observations are RGB
     frames, uint8, with trailing dimensions [H, W, 3].
   """
-  env = gymnasium.make(level_of(level).name.removeprefix('ale_py:'), frameskip=1, obs_type='rgb')
-  space: Any = env.observation_space
-  height, width, _ = space.shape
-  names = env.unwrapped.get_action_meanings()
-  env.close()
-  envs = _make(
-    level, 1, num_action_repeats, width, height, grayscale=False, stack_num=1, **overrides
+  arguments = vector_arguments(level, num_action_repeats, 84, 84)
+  shown: Any = gymnasium.make(
+    'ALE/Pong-v5', game=arguments['game'], full_action_space=arguments['full_action_space']
   )
-  return envs, names
+  height, width, _ = shown.observation_space.shape
+  names = shown.unwrapped.get_action_meanings()
+  shown.close()
+  size = dict(img_height=height, img_width=width, grayscale=False, stack_num=1)
+  return _make(1, arguments | size | overrides), names
 
 
-def _make(
-  level: Level | str,
-  num_envs: int,
-  num_action_repeats: int,
-  width: int,
-  height: int,
-  **kwargs: Any,
-) -> Any:
+def _make(num_envs: int, arguments: dict[str, Any]) -> Any:
   import ale_py
   from ale_py import vector_env
 
@@ -181,7 +135,7 @@ def _make(
     num_threads=min(num_envs, len(os.sched_getaffinity(0))),
     # The other modes restart the game at every lost life or spend a step on the restart.
     autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
-    **vector_arguments(level, num_action_repeats, width, height) | kwargs,
+    **arguments,
   )
 
 

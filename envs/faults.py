@@ -51,6 +51,12 @@ def sentence_in(error: BaseException) -> str:
   return found[1] if found else ''
 
 
+def flagged(level_name: str, error: BaseException) -> str:
+  """Returns a message with the flag to blame before it: `--level_name`, if it names none."""
+  text = str(error)
+  return text if text.startswith('--') else f'--level_name={level_name}: {text}'
+
+
 def raised(error: BaseException, env: Any, method: str) -> str:
   """Returns a sentence with the method, file and line in which an environment raised `error`.
 

@@ -37,15 +37,17 @@ class GymEnvironment:
   """One environment, run in a worker process of its own.
 
   Args:
-    level: `structs.Level`.
+    level: `structs.Level`; messages name it.
     seed: int, seeds the first reset and the global generators of Python and numpy.
     num_action_repeats: number of times each action is repeated; the rewards are summed.
     render_mode: Gymnasium's render mode, or None.
     max_episode_steps: agent steps after which a game is truncated; 0 means never.
     masked: whether each observation ends with an action mask.
+    made_as: what is made for `level`, if that differs.
 
   Raises:
-    ValueError: the id is unknown, the environment cannot be made, or a space is not supported.
+    ValueError: the id is unknown, the environment cannot be made, or a space is not supported; see
+      `level_ids.make`.
   """
 
   def __init__(
@@ -56,10 +58,11 @@ class GymEnvironment:
     render_mode: str | None = None,
     max_episode_steps: int = 0,
     masked: bool = False,
+    made_as: Level | None = None,
   ):
     own_packages.step_aside()
     self._level, self._masked = level, masked
-    self._env = level_ids.make(level.name)
+    self._env = level_ids.make(level, made_as)
     if render_mode:
       self._env.close()
       modes = [mode for mode in self._metadata().get('render_modes') or [] if mode]
@@ -68,7 +71,7 @@ class GymEnvironment:
           f'level_name {level.name!r} cannot render {render_mode}; it renders '
           f'{", ".join(modes) or "nothing"}'
         )
-      self._env = level_ids.make(level.name, render_mode=render_mode)
+      self._env = level_ids.make(level, made_as, render_mode=render_mode)
     self._pictures = pictures.Pictures()
     self._num_action_repeats, self._max_episode_steps = num_action_repeats, max_episode_steps
     try:

@@ -4,44 +4,61 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib
+import importlib.metadata
 import io
 import re
 from collections.abc import Iterable
 from typing import Any
 
 import gymnasium
+from gymnasium.envs import registration
 
-from common import own_code
-from envs import faults
+from common import keywords, own_code
+from envs import wrapping
+from structs import Level, level_of
 
 _VERSION = re.compile(r'-v(\d+)$')
 
 
-def make(level_name: str, **kwargs: Any) -> Any:
+def make(level: Level | str, made_as: Level | None = None, **kwargs: Any) -> Any:
   """Returns an environment from Gymnasium, or from OpenAI Gym if Gymnasium does not know the id.
 
+  The level's imports come first, then the module of `module:Id`. If Gymnasium does not know the
+  id, the plug-ins of installed packages are loaded (entry points `gymnasium.envs`).
+
   Args:
-    level_name: a Gym id; `module:Id` imports the module first.
-    **kwargs: arguments of `gymnasium.make`.
+    level: `structs.Level`, or only its id; messages name it.
+    made_as: what is made in its place, if that differs.
+    **kwargs: arguments of `gymnasium.make`, which go before the level's own.
 
   Raises:
-    ValueError: the environment cannot be made; for an unknown id, the message suggests others.
+    ValueError: the environment cannot be made; the message begins with the flag to blame, or with
+      "level_name". For an unknown id, it suggests others.
   """
   gymnasium.logger.min_level = gymnasium.logger.ERROR
-  module, separator, env_id = level_name.rpartition(':')
+  level = level_of(level)
+  made_as = made_as or level
+  wrapping.run_imports(made_as.imports)
+  module, separator, env_id = made_as.name.rpartition(':')
+  given = keywords.keywords_of(made_as.env_kwargs)
   try:
     if separator:
       importlib.import_module(module)
-    return _make_registered(env_id, **kwargs)
+    env = _make_registered(env_id, **{**given, **kwargs})
   except Exception as error:
-    raise ValueError(f'level_name {level_name!r} {_reason(module, env_id, error)}') from error
+    raise ValueError(_sentence(level, module, env_id, given, error)) from error
+  return wrapping.wrapped(env, made_as.env_wrappers)
 
 
 def _make_registered(env_id, **kwargs):
   try:
     return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
   except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as unknown:
+    load_plugins()
+    if env_id in gymnasium.registry:
+      return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
     gym = _openai_gym()
     if gym is None:
       raise
@@ -50,6 +67,20 @@ def _make_registered(env_id, **kwargs):
       return gym.make(env_id, disable_env_checker=True, **kwargs)
     except Exception as error:
       raise error from unknown
+
+
+@functools.cache
+def load_plugins() -> None:
+  """Registers the environments of Atari and of all packages with entry points `gymnasium.envs`.
+
+  Gymnasium loaded these itself before version 1.0. One that fails is left out.
+  """
+  register_atari()
+  for plugin in importlib.metadata.entry_points(group='gymnasium.envs'):
+    is_global = plugin.name.startswith('__')
+    space = contextlib.nullcontext() if is_global else registration.namespace(plugin.name)
+    with space, contextlib.suppress(Exception):  # Only then is the namespace left.
+      plugin.load()()
 
 
 def _openai_gym() -> Any:
@@ -65,23 +96,41 @@ def _openai_gym() -> Any:
   return package
 
 
-def _reason(module, env_id, error):
-  """Returns why an environment could not be made, as the end of a sentence."""
+def _sentence(level, module, env_id, given, error):
+  """Returns why an environment could not be made."""
+  which = f'level_name {level.name!r}'
   if _is_unknown(error):
     closest = difflib.get_close_matches(env_id, _known_ids(), 3, cutoff=0.0)
     right = working_id(env_id, _known_ids())
     meant = f'the id that works is {right}; ' if right and right != env_id else ''
+    if not meant and not module and not level.imports:
+      meant = 'ids of a package that registers them on import need --import=PACKAGE; '
     return (
-      f'is known to neither Gymnasium nor OpenAI Gym; {meant}'
-      f'{own_code.hidden_by(module)}{_left_out()}the closest are {", ".join(closest)}'
+      f'{which} is known to neither Gymnasium nor OpenAI Gym; {meant}{own_code.hidden_by(module)}'
+      f'{_left_out()}the closest are {", ".join(closest)}'
     )
   if isinstance(error.__cause__, gymnasium.error.DeprecatedEnv):
     right = working_id(env_id, gymnasium.registry)
-    return f'is an id of an old version; the id that works is {right}'
-  text = ' '.join(str(error).split())
-  if isinstance(error, ModuleNotFoundError) and error.name:
-    text += own_code.where_to_put(error.name, module)
-  return f'cannot be made: {type(error).__name__}{faults.place(error)}: {faults.installable(text)}'
+    return f'{which} is an id of an old version; the id that works is {right}'
+  if given and isinstance(error, TypeError):
+    own = {name: value for name, value in given.items() if name != 'max_episode_steps'}
+    if wrong := wrapping.unknown_keywords(_entry_point(env_id), own):
+      return f'--env_kwargs={level.env_kwargs} does not fit {level.name}: {wrong}'
+  missing = wrapping.not_found(error, module)
+  with_it = f' with --env_kwargs={level.env_kwargs}' if level.env_kwargs else ''
+  return f'{which} cannot be made{with_it}: {wrapping.reason(error)}{missing}'
+
+
+def _entry_point(env_id):
+  """Returns the class or function that makes an environment, or None."""
+  spec = gymnasium.registry.get(env_id)
+  try:
+    entry_point: Any = spec.entry_point if spec else None
+    return (
+      registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    )
+  except Exception:
+    return None
 
 
 def _is_unknown(error):
@@ -97,6 +146,7 @@ def register_atari() -> bool:
     import ale_py
   except ImportError:
     return False
+  ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # It prints a banner otherwise.
   gymnasium.register_envs(ale_py)
   return True
 

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from acting import worker_process
-from envs import actions, faults
+from envs import actions, atari_ids, faults
 from envs.batch import GameTotals, environment_seed
 from envs.gym_env import GymEnvironment
 from structs import (
@@ -36,10 +36,16 @@ _LOOK_SECS = 0.1  # While closing, the interval between checks whether a rebuild
 
 
 @functools.cache
-def probe(level: Level) -> tuple[tuple[ArraySpec, ...], tuple[ActionPart, ...]]:
+def probe(
+  level: Level, made_as: Level | None = None
+) -> tuple[tuple[ArraySpec, ...], tuple[ActionPart, ...]]:
   """Returns the arrays of an observation, and the parts of an action, of a level.
 
   Plays one reset and one step in a worker process and logs what the user should know about them.
+
+  Args:
+    level: the level.
+    made_as: what is made for it, if that differs.
 
   Raises:
     faults.UnfitLevel: the level is unknown, cannot be made, has spaces that no agent supports, or
@@ -47,18 +53,19 @@ def probe(level: Level) -> tuple[tuple[ArraySpec, ...], tuple[ActionPart, ...]]:
   """
   try:
     try:
-      spaces, (problems, notes, masked) = _checked(level, 0)
+      spaces, (problems, notes, masked) = _checked(level, made_as, 0)
     except worker_process.WorkerDied as error:
       # Training would rebuild it with another seed, so the check tries another seed too.
       logging.warning('%s crashed while it was checked, and is tried again: %s', level.name, error)
-      spaces, (problems, notes, masked) = _checked(level, 1)
+      spaces, (problems, notes, masked) = _checked(level, made_as, 1)
   except worker_process.WorkerDied as error:
     raise faults.UnfitLevel(level.name, f'its process {error.message}, twice') from error
   except worker_process.WorkerError as error:
     raise faults.UnfitLevel(level.name, error.message) from error
   if problems:
     raise faults.UnfitLevel(level.name, '; '.join(problems))
-  for note in notes:
+  wraps = made_as.env_wrappers != level.env_wrappers if made_as else False
+  for note in [] if wraps else notes:  # Those of this program's own wrappers are known.
     logging.warning('%s: %s', level.name, note)
   arrays = tuple(ArraySpec(*fields) for fields in spaces[0])
   parts = tuple(ActionPart(*fields) for fields in spaces[1])
@@ -67,9 +74,9 @@ def probe(level: Level) -> tuple[tuple[ArraySpec, ...], tuple[ActionPart, ...]]:
   return arrays, parts
 
 
-def _checked(level: Level, seed: int) -> Any:
+def _checked(level: Level, made_as: Level | None, seed: int) -> Any:
   """Returns the results of `GymEnvironment.spaces` and `check`; a timeout becomes a note."""
-  worker = worker_process.Worker(GymEnvironment, level, seed, 1)
+  worker = worker_process.Worker(GymEnvironment, level, seed, 1, made_as=made_as)
   limit = threading.Timer(CHECK_SECS, worker.close)
   try:
     worker.start()
@@ -111,6 +118,7 @@ class ProcessBatch:
     self.crashes = 0
     self._spec, self._seed, self._max_episode_steps = spec, seed, max_episode_steps
     self._totals = GameTotals(num_envs)
+    self._made_as, self._repeats = atari_ids.made_as(spec)
     self._crashes_in_a_row = np.zeros(num_envs, np.int32)
     self._closed, self._rebuilt = False, None
     self._lock = threading.Lock()  # Held by `_rebuild` and by `close`, which exclude each other.
@@ -165,9 +173,10 @@ class ProcessBatch:
       GymEnvironment,
       self._spec.level,
       seed,
-      self._spec.num_action_repeats,
+      self._repeats,
       max_episode_steps=self._max_episode_steps,
       masked=is_masked(self._spec.observation),
+      made_as=self._made_as,
     )
 
   def _rebuild(self, i, error):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from acting import worker_process
-from envs import atari, faults
+from envs import atari, atari_ids, faults
 from envs.batch import GameTotals, environment_seed
 from envs.gym_env import GymEnvironment
 from structs import arrays_of, as_observation, is_masked, num_actions
@@ -48,18 +48,20 @@ class _RenderedAtari:
 
 
 class _RenderedGym:
-  """An environment other than Atari that renders `rgb_array`, in a process of its own."""
+  """An environment that renders `rgb_array`, in a process of its own."""
 
   def __init__(self, spec, seed, max_episode_frames=0):
     self._level_name = spec.level.name
+    made_as, repeats = atari_ids.made_as(spec)
     self._worker = worker_process.Worker(
       GymEnvironment,
       spec.level,
       environment_seed(seed, 0),
-      spec.num_action_repeats,
+      repeats,
       'rgb_array',
       -(-max_episode_frames // spec.num_action_repeats),
       is_masked(spec.observation),
+      made_as,
     )
     try:
       self._worker.start()
@@ -67,7 +69,9 @@ class _RenderedGym:
       raise ValueError(error.message) from error
     self._totals = GameTotals(1)
     self.action_names = [str(i) for i in range(num_actions(spec.action))]
-    self.frames_per_sec = self._call('render_fps') / spec.num_action_repeats
+    self.frames_per_sec = self._call('render_fps') / repeats
+    if atari_ids.most_frames(spec.level) and not spec.level.env_wrappers:
+      self.frames_per_sec = _ATARI_FRAMES_PER_SEC / spec.num_action_repeats
 
   def reset(self):
     observation = self._call('reset')

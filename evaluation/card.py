@@ -158,8 +158,7 @@ def _film(films: Sequence[str]) -> str:
 
 
 def _use(policy: Mapping[str, Any]) -> str:
-  needed = 'tensorflow numpy ' + ('ale-py' if policy['atari'] else 'gymnasium')
-  own = ''
+  needed, own = f'tensorflow numpy {_packages(policy)}', ''
   if policy['level_name'].startswith('impala/'):
     own = (
       f'`{policy["level_name"]}` is an environment of the code that trained it: '
@@ -173,6 +172,16 @@ def _use(policy: Mapping[str, Any]) -> str:
     '(sampled), `greedy_action`, `logits`, `value` and the next `state`. `policy.json` tells '
     f'shapes and preprocessing: {policy["preprocessing"]}.\n'
   )
+
+
+def _packages(policy: Mapping[str, Any]) -> str:
+  """Returns the packages that make the environment, as far as they are known."""
+  if policy['atari']:
+    return 'ale-py'
+  made = policy['environment']
+  is_atari = made['id'].startswith('ALE/')
+  has_cv2 = any(path.endswith('.AtariPreprocessing') for path, _ in made['wrappers'])
+  return 'gymnasium' + ' ale-py' * is_atari + ' opencv-python-headless' * has_cv2
 
 
 def _training(
@@ -189,7 +198,8 @@ def _training(
   lines += [f'Level, agent, and the flags{of_last} that differ from their defaults:', '']
   lines += ['| flag | value |', '| --- | --- |']
   changed = changed_flags(policy, made_by[-1], defaults)
-  lines += [f'| `{name}` | {_cell(config.text(value))} |' for name, value in changed.items()]
+  words = [config.flag_of(name, value)[2:].partition('=') for name, value in changed.items()]
+  lines += [f'| `{flag}` | {_cell(value)} |' for flag, _, value in words]
   return '\n'.join([*lines, ''])
 
 

@@ -23,6 +23,7 @@ def export(
   checkpoint: str,
   settings: Any,
   atari: Mapping[str, Any] | None,
+  environment: Mapping[str, Any] | None,
   description: Mapping[str, Any],
   write_more: Callable[[str, dict[str, Any]], None] = lambda folder, policy: None,
 ) -> None:
@@ -37,6 +38,7 @@ def export(
     checkpoint: path of a checkpoint.
     settings: `roles.settings.Settings` of the run.
     atari: arguments of ale_py's AtariVectorEnv; None for other levels.
+    environment: what is made for other levels, see `environments.made_as`; None for those.
     description: further entries of policy.json.
     write_more: function of the folder and the contents of policy.json that writes further files.
 
@@ -51,7 +53,7 @@ def export(
     raise RunFailed(f'{folder}: the export cannot be written: {e.strerror}') from None
   try:
     _write_saved_model(new, checkpoint, settings)
-    policy = {**_contents(checkpoint, settings, atari), **description}
+    policy = {**_contents(checkpoint, settings, atari), 'environment': environment, **description}
     with open(os.path.join(new, 'policy.json'), 'w', encoding='utf-8') as file:
       json.dump(policy, file, indent=2)
       file.write('\n')

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
+import config
 from evaluation import records
 from reporting import csv_files
 from runtime.process import RunFailed
@@ -153,7 +154,7 @@ class PeriodicEvaluator:
           raise RunFailed('the run ends')
         self._process = subprocess.Popen(
           [sys.executable, _LOW_PRIORITY, str(lifeline), _PROGRAM, '--mode=test', '--threads=1']
-          + [f'--{name}={value}' for name, value in flags.items()],
+          + [config.flag_of(name, value) for name, value in flags.items()],
           stdin=subprocess.DEVNULL,
           stdout=output,
           stderr=output,

@@ -1,10 +1,13 @@
 """Plays a game with the exported policy in this folder, and prints its return.
 
 Needs tensorflow and numpy; ale-py for an Atari game, gymnasium for any other environment.
-Packages of environments are found on PYTHONPATH; `module:Id` imports the module first.
+Packages of environments are found on PYTHONPATH. The modules that policy.json names under
+"environment" are imported: those of `module:Id`, of --import and of --env_wrappers.
 """
 
 import argparse
+import importlib
+import importlib.metadata
 import json
 import os
 import sys
@@ -55,7 +58,7 @@ class Gymnasium:
   def __init__(self, policy: dict[str, Any]):
     import gymnasium
 
-    self._env = gymnasium.make(policy['level_name'], disable_env_checker=True)
+    self._env = _made(policy['environment'])
     self._policy = policy
     space = self._env.observation_space
     self._discrete = space if isinstance(space, gymnasium.spaces.Discrete) else None
@@ -84,12 +87,41 @@ class Gymnasium:
     total, over = 0.0, False
     space = self._env.action_space
     chosen = np.dtype(space.dtype).type(int(space.start) + action)
-    for _ in range(self._policy['num_action_repeats']):
+    for _ in range(self._policy['environment']['repeats']):
       observation, reward, terminated, truncated, _ = self._env.step(chosen)
       total, over = total + float(np.asarray(reward).item()), bool(terminated or truncated)
       if over:
         break
     return self._converted(observation), total, over, over
+
+
+def _made(environment: dict[str, Any]) -> Any:
+  """Returns the environment of the training: imports, id and keywords, then the wrappers."""
+  import gymnasium
+
+  for module, function in environment['imports']:
+    imported = importlib.import_module(module)
+    if function:
+      getattr(imported, function)()
+  if environment['id'].startswith('ALE/'):
+    import ale_py
+
+    gymnasium.register_envs(ale_py)
+  for plugin in importlib.metadata.entry_points(group='gymnasium.envs'):
+    if environment['id'].startswith(f'{plugin.name}/'):
+      plugin.load()()
+  env = gymnasium.make(
+    environment['id'], disable_env_checker=True, **_tuples(environment['kwargs'])
+  )
+  for path, kwargs in environment['wrappers']:
+    module, _, name = path.rpartition('.')
+    env = getattr(importlib.import_module(module), name)(env, **_tuples(kwargs))
+  return env
+
+
+def _tuples(kwargs: dict[str, Any]) -> dict[str, Any]:
+  """Returns keywords with tuples in place of lists, as training reads them."""
+  return {name: tuple(v) if isinstance(v, list) else v for name, v in kwargs.items()}
 
 
 def play(folder: str, max_steps: int = 0) -> float:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from runtime.process import BadInput
+from structs import Level, level_of
 
 # Arguments of ale_py's vector environment that replace the training arguments, in emulator frames.
 # Without `life_loss_info`, losing a life does not end the agent's episode.
@@ -26,29 +27,27 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 _FULL_ACTION_SET = 18
 
 
-def atari_overrides(protocol: str, level_name: str) -> dict[str, Any]:
+def atari_overrides(protocol: str, level: Level | str) -> dict[str, Any]:
   """Returns the arguments of ale_py's vector environment that a protocol changes.
 
   Args:
     protocol: a key of `PROTOCOLS`; nothing changes for 'training'.
-    level_name: a Gym id.
+    level: `structs.Level`, or only its id.
 
   Raises:
-    BadInput: the protocol is for Atari, but the level is not an Atari game, or it repeats actions a
-      random number of times.
+    BadInput: the protocol is for Atari, but ale_py's vector environment does not play the level.
   """
   overrides = PROTOCOLS[protocol]
   if not overrides:
     return {}
-  from envs import atari  # Slow to import, so only after the flags were checked.
+  from envs import atari, atari_ids  # Slow to import, so only after the flags were checked.
 
-  try:
-    is_atari = atari.is_atari(level_name)
-  except ValueError as e:
-    raise BadInput(f'--level_name={level_name}: {e}') from None
-  if not is_atari:
+  if not atari.is_atari(level):
+    kind = ''
+    if atari_ids.most_frames(level):
+      kind = " that ale_py's vector environment plays (images, a fixed skip, no wrappers)"
     raise BadInput(
-      f'--eval_protocol={protocol} is for Atari games, and {level_name} is none; '
+      f'--eval_protocol={protocol} is for Atari games{kind}, and {level_of(level).name} is none; '
       '--eval_protocol=training plays it as it was trained'
     )
   return dict(overrides)

@@ -91,7 +91,7 @@ def line(flags: Mapping[str, Any]) -> str:
 
 
 def _word(name: str, value: Any) -> str:
-  word = f'--{name}={config.text(value)}'
+  word = config.flag_of(name, value)
   if word.isprintable() and '`' not in word:
     return shlex.quote(word)
   # A line break or a backtick would end the Markdown block around the command.

@@ -22,6 +22,8 @@ from structs import num_actions
 T = TypeVar('T')
 
 _MOST_CHOICES = 10
+# Flags that evaluation.json names where they are set.
+_MADE_WITH = ('env_kwargs', 'env_wrappers')
 
 
 def test(options: Options, choice: str) -> None:
@@ -39,7 +41,7 @@ def test(options: Options, choice: str) -> None:
 
   interrupts = process.Interrupts()
   recorded, _ = resuming.as_recorded(options)
-  overrides = protocols.atari_overrides(options.eval_protocol, recorded.shared.level_name)
+  overrides = protocols.atari_overrides(options.eval_protocol, recorded.shared.level)
   settings, folder = _trained_run(options, 'test', choice)
   records.read(folder)  # A damaged evaluation.json is refused before games are played.
   unwritable = files.why_not_written(folder)
@@ -63,6 +65,7 @@ def test(options: Options, choice: str) -> None:
     **dict(deterministic=options.deterministic, seed=settings.seed),
     **dict(checkpoint_choice=choice, checkpoint_frames=frames),
     **records.summary(settings.level_name, games, settings.num_action_repeats),
+    **{name: getattr(settings, name) for name in _MADE_WITH if getattr(settings, name)},
     **records.endings(games, most_frames, _most_steps(settings, most_frames)),
   }
   try:
@@ -224,6 +227,7 @@ def export(options: Options, choice: str) -> None:
       checkpoint,
       settings,
       atari,
+      None if atari else environments.made_as(settings),
       description,
       lambda new, policy: card.write(new, folder, policy, record, defaults),
     )

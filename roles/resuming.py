@@ -21,7 +21,7 @@ from runtime.checkpoints import Checkpoints
 from runtime.cluster import Cluster
 from runtime.locks import lock_folder
 from runtime.process import BadInput, RunFailed
-from structs import default_agent_name
+from structs import Level, default_agent_name, level_of
 
 # Files that the chief writes next to the checkpoints.
 _RECORDS = (
@@ -145,15 +145,20 @@ def lock_run_folder(planned: Plan, cluster: Cluster) -> RunLock:
   return RunLock(planned.options, planned.settings, planned.logdir, notices, lock)
 
 
-def command(folder: str, level_name: str, *flags: str) -> str:
+def command(folder: str, level: Level | str, *flags: str) -> str:
   """Returns the shell command that resumes a run on this machine."""
   python = os.path.relpath(sys.executable)
   words = [sys.executable if python.startswith('..') else python]
   words += [sys.argv[0] if sys.argv[0].endswith('experiment.py') else 'experiment.py']
   words += [f'--logdir={folder}', *flags]
-  if ':' in level_name:  # A module is imported only where a command names it.
-    words.append(f'--level_name={level_name}')
-  return shlex.join(words)
+  return shlex.join([*words, *_words_that_import(level_of(level))])
+
+
+def _words_that_import(level: Level) -> list[str]:
+  """Returns the words of a command that name a level's modules, which no record may do alone."""
+  values = dict(imports=level.imports, env_wrappers=level.env_wrappers)
+  words = [config.flag_of(name, value) for name, value in values.items() if value]
+  return [config.flag_of('level_name', level.name)] * (':' in level.name) + words
 
 
 def _folder(options: Options) -> str:
@@ -199,11 +204,18 @@ def _taken(options: Options, folder: str, names: tuple[str, ...]) -> dict[str, A
         taken[name] = config.SETTINGS[name].check(value)
       except ValueError as e:
         raise BadInput(f'{path} says {name} is {value!r}: {e}') from None
-  level_name = taken.get('level_name', '')
-  if ':' in level_name:
+  words = _words_that_import(
+    Level(
+      taken.get('level_name', ''),
+      imports=taken.get('imports', ''),
+      env_wrappers=taken.get('env_wrappers', ''),
+    )
+  )
+  if words:
+    said = ' and '.join(word[2:].replace('=', ' ', 1) for word in words)
     raise BadInput(
-      f'{path} says level_name {level_name}, and a module is imported only where the command names '
-      f'it too: if you trust it, add {shlex.quote(f"--level_name={level_name}")}'
+      f'{path} says {said}, and a module is imported only where the command names it too: if you '
+      f'trust it, add {shlex.join(words)}'
     )
   return taken
 
@@ -281,4 +293,4 @@ def _other_runs(options: Options, settings: Settings, folder: str) -> list[str]:
   if not others:
     return []
   last = max(others, key=os.path.getmtime)
-  return [f'{folder} is a new run; to resume {last}: {command(last, settings.level_name)}']
+  return [f'{folder} is a new run; to resume {last}: {command(last, settings.level)}']

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import config
+from envs import faults
 from reporting import run_record
 from runtime import checkpoints
 from runtime.checkpoints import Checkpoints
@@ -26,8 +27,13 @@ _SPACES = ('observation', 'action')
 # Settings that determine the network's variables.
 _POLICY = ('agent_name', 'observation_scaling', 'return_normalisation')
 _NETWORK = (*_POLICY, *_SPACES)
-# Settings that the earliest runs used but did not record.
-_SETTINGS_OF_EARLIEST_RUNS = {'observation_scaling': 'unit', 'return_normalisation': 'none'}
+# Settings that earlier runs used but did not record.
+_SETTINGS_OF_EARLIEST_RUNS = {
+  'observation_scaling': 'unit',
+  'return_normalisation': 'none',
+  'env_kwargs': '',
+  'env_wrappers': '',
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +74,7 @@ def own_settings(shared: config.RunFlags) -> Settings:
   try:
     spec = _spec(shared.level, shared.num_action_repeats, shared.width, shared.height)
   except ValueError as e:
-    raise BadInput(f'--level_name={level_name}: {e}') from None
+    raise BadInput(faults.flagged(level_name, e)) from None
   if shared.observation_scaling == 'centred' and not _has_bytes(spec):
     raise BadInput(
       f'--observation_scaling=centred is for images of bytes, but the observations of {level_name} '
@@ -137,7 +143,10 @@ def adopted(announcement: Mapping[str, Any], options: Options) -> Settings:
   for name in config.SHARED_FLAGS:
     ours, theirs = getattr(options.shared, name), announcement[name]
     if name in options.given and ours != theirs and ours != config.OPEN_VALUES.get(name, theirs):
-      raise BadInput(f'--{name}={ours} contradicts the run, which has {name}={theirs}')
+      raise BadInput(
+        f'{config.flag_of(name, ours)} contradicts the run, which has '
+        f'{config.flag_of(name, theirs)[2:]}'
+      )
   fields = {field.name: announcement[field.name] for field in dataclasses.fields(Settings)}
   return Settings(**{**fields, **spaces_of(fields)})
 
@@ -278,6 +287,7 @@ def check_same_run(folder: str, settings: Settings, *more_names: str) -> None:
     if not set(others) & set(_NETWORK):
       instead = f'; --init_from={folder} begins a new run with its weights'
     raise BadInput(
-      f'--logdir={folder} holds a run with {name} {theirs[name]}, this one has {ours[name]}: '
+      f'--logdir={folder} holds a run with {name} {theirs[name] or "none"}, this one has '
+      f'{ours[name] or "none"}: '
       f'choose another --logdir{instead}'
     )

@@ -35,7 +35,8 @@ from runtime.process import Interrupts
 
 v1 = tf.compat.v1
 
-# Flags that the chief passes on to its evaluations.
+# Flags that the chief passes on to its evaluations: those that name modules, and its options.
+_LEVEL_FLAGS = ('level_name', 'env_kwargs', 'env_wrappers', 'imports')
 _EVALUATION_FLAGS = ('eval_protocol', 'test_num_episodes', 'deterministic', 'max_episode_frames')
 
 
@@ -203,11 +204,12 @@ def _initializer(
 def _evaluations(
   options: Options, settings: Settings, logdir: str, records: Records, interrupts: Interrupts
 ) -> PeriodicEvaluator:
-  flags = {name: getattr(options, name) for name in _EVALUATION_FLAGS}
+  flags = {name: getattr(settings, name) for name in _LEVEL_FLAGS}
+  flags |= {name: getattr(options, name) for name in _EVALUATION_FLAGS}
   return PeriodicEvaluator(
     logdir,
     options.eval_every_frames,
-    {'level_name': settings.level_name, **flags},
+    flags,
     records.add_evaluation,
     records.message,
     lambda: interrupts.had_signal,

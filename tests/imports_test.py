@@ -21,7 +21,7 @@ MAY_IMPORT = {
   'dynamic_batching.py': set(),
   'config.py': {'structs', 'common'},
   'py_process.py': {'acting', 'common'},
-  'environments.py': {'envs', 'structs'},
+  'environments.py': {'envs', 'common', 'structs'},
   'nets.py': {'learning', 'structs'},
   'common/': {'common'},
   'acting/': {'acting', 'common', 'structs'},

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import environments
 from environment_player import playing
 
 
@@ -23,13 +22,6 @@ def games_of(outputs, i):
   return list(zip([0, *(ends[:-1] + 1)], ends))
 
 
-def test_atari_ids_with_random_action_repeats_are_refused():
-  with pytest.raises(ValueError, match='PongNoFrameskip-v4 and ALE/Pong-v5'):
-    environments.environment_spec('Pong-v4')
-
-
-@pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize('level_name', ['BreakoutNoFrameskip-v4', 'ALE/Breakout-v5'])
 def test_whole_games_of_breakout_over_all_lives(level_name):

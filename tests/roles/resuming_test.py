@@ -2,16 +2,20 @@
 
 import json
 import os
+import pathlib
 import shlex
 
 import pytest
 
 import experiment
 from conftest import ROOT
+from envs import process_batch
 from roles import resuming
+from roles import settings as settings_lib
 from runtime import process
 from runtime.cluster import LOCAL
 from runtime.process import BadInput
+from structs import Level
 
 MEMORY = dict(level_name='impala/Memory-v0', agent_name='MLPLSTMAgent', unroll_length=9, seed=7)
 
@@ -171,6 +175,95 @@ def test_a_module_that_the_command_names_too_is_imported(run, trap, capsys):
   assert experiment.main(['experiment.py', *flags]) == process.EXIT_OK, capsys.readouterr().err
   assert ran.exists()
   assert resuming.command(str(run), level).endswith(f'--logdir={run} --level_name={level}')
+
+
+WRAPPED = {
+  'level_name': 'Steps-v0',
+  'env_kwargs': '{"game_steps": 3}',
+  'env_wrappers': 'trap_of_a_record.Plus:{"n": 10},trap_of_a_record.Double',
+  'import': 'trap_of_a_record:register',
+}
+
+
+@pytest.fixture
+def wrapped(run, tmp_path, monkeypatch):
+  """The record of a run with a keyword, wrappers and an import; a file that the import creates."""
+  folder = tmp_path / 'own'
+  folder.mkdir()
+  ran = tmp_path / 'ran'
+  code = pathlib.Path(ROOT, 'tests', 'wrapped_env.py').read_text()
+  (folder / 'trap_of_a_record.py').write_text(f'{code}\nopen({str(ran)!r}, "w").close()\n')
+  monkeypatch.syspath_prepend(folder)
+
+  def forget():
+    process_batch.probe.cache_clear()
+    settings_lib._spec.cache_clear()
+
+  forget()
+  record(run, agent_name='MLPAgent', **WRAPPED)
+  assert ran.exists()
+  ran.unlink()
+  forget()
+  return ran
+
+
+@pytest.mark.parametrize('mode', ['train', 'test', 'video', 'export', 'sizes', 'check'])
+def test_no_wrapper_and_no_import_that_only_the_record_names_is_imported(
+  run, wrapped, capsys, mode
+):
+  asked = '--only_check_args' if mode == 'check' else f'--mode={mode}'
+  assert experiment.main(['experiment.py', f'--logdir={run}', asked]) == process.EXIT_BAD_INPUT
+  assert not wrapped.exists()
+  (line,) = capsys.readouterr().err.splitlines()
+  added = shlex.split(line.rpartition('if you trust it, add ')[2])
+  assert added == [f'--{name}={WRAPPED[name]}' for name in ('import', 'env_wrappers')]
+  # One of the two is not enough.
+  for word in added:
+    flags = [f'--logdir={run}', asked, word]
+    assert experiment.main(['experiment.py', *flags]) == process.EXIT_BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    (missing,) = shlex.split(line.rpartition('if you trust it, add ')[2])
+    assert {word, missing} == set(added) and not wrapped.exists()
+
+
+def test_wrappers_and_imports_that_the_command_names_too_go_on(run, wrapped):
+  flags = [f'--{name}={WRAPPED[name]}' for name in ('env_wrappers', 'import')]
+  plan = planned(f'--logdir={run}', *flags)
+  assert plan.settings.level == Level(
+    'Steps-v0', WRAPPED['env_kwargs'], WRAPPED['env_wrappers'], WRAPPED['import']
+  )
+  words = shlex.split(resuming.command(str(run), plan.settings.level))
+  assert {*flags} <= {*words} and len(words) == 5
+  # Another spelling of the same is no change.
+  same = flags[0].replace('{"n": 10}', '{"n":10}').replace(',', ' , ')
+  assert planned(f'--logdir={run}', same, flags[1]).settings == plan.settings
+
+
+@pytest.mark.parametrize('flag, theirs', [
+  ('--env_kwargs={"game_steps": 4}', 'env_kwargs .*3}, this one has {"game_steps": 4}'),
+  ('--env_wrappers=', 'env_wrappers trap_of_a_record.Plus.*, this one has none: choose another'),
+])  # fmt: skip
+def test_a_run_keeps_the_environment_that_it_began_with(run, wrapped, flag, theirs):
+  flags = [f'--{name}={WRAPPED[name]}' for name in ('env_wrappers', 'import')] + [flag]
+  with pytest.raises(BadInput, match=f'holds a run with {theirs}.*--init_from={run} begins'):
+    planned(f'--logdir={run}', *flags)
+
+
+def test_a_run_of_before_there_were_keywords_had_none(run):
+  record(run)
+  written = json.loads((run / 'run.json').read_text())
+  for part in ('settings', 'flags'):
+    for name in ('env_kwargs', 'env_wrappers', 'imports'):
+      del written[part][name]
+  (run / 'run.json').write_text(json.dumps(written))
+  planned(f'--logdir={run}')
+  wrapper = '--env_wrappers=gymnasium.wrappers.ClipReward:{"min_reward": 0}'
+  with pytest.raises(BadInput, match='holds a run with env_wrappers none, this one'):
+    planned(f'--logdir={run}', wrapper)
+  with pytest.raises(
+    BadInput, match='holds a run with env_kwargs none, this one has {"max_episode'
+  ):
+    planned(f'--logdir={run}', '--env_kwargs={"max_episode_steps": 5}')
 
 
 def test_flags_are_checked_on_any_host_whatever_lies_in_a_folder_there(run, capsys):
