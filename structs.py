@@ -123,6 +123,17 @@ def num_actions(parts: Sequence[ActionPart]) -> int:
   return parts[0].size if len(parts) == 1 and parts[0].kind == 'discrete' else 0
 
 
+def described(spaces: Sequence[ArraySpec] | Sequence[ActionPart]) -> str:
+  """Returns the arrays of an observation, or the parts of an action, in words for a message."""
+  units = {'discrete': 'choices', 'binary': 'bits', 'continuous': 'numbers'}
+  return ', '.join(
+    f'{part.name} {part.dtype} {part.shape}'.lstrip()
+    if isinstance(part, ArraySpec)
+    else f'{part.size} {units[part.kind]}'
+    for part in spaces
+  )
+
+
 def is_masked(observation: Sequence[ArraySpec]) -> bool:
   """Returns whether an action mask comes with the observation."""
   return observation[-1].name == ACTION_MASK

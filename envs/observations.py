@@ -38,6 +38,10 @@ def view_of(space: Any) -> View | None:
   kind, shape, dtype = type(space).__name__, space.shape, space.dtype
   if kind == 'Discrete':
     return View((int(space.n),), 'float32', _one_hot(space), [])
+  if kind == 'MultiDiscrete':
+    return View((int(np.sum(space.nvec)),), 'float32', _one_hots(space), [])
+  if kind == 'MultiBinary':
+    return View((int(np.prod(shape)),), 'float32', _bits(space), [])
   if kind != 'Box':
     return None
   low, high = _bounds(space)
@@ -47,6 +51,8 @@ def view_of(space: Any) -> View | None:
   if len(shape) == 2 and dtype == np.uint8 and high > 127 and min(shape) >= _LEAST_SIDE:
     view = _image_view(space, (*shape, 1))
     return view._replace(notes=[f'its observations {shape} are taken as gray images {view.shape}'])
+  if dtype.kind in 'fiu' and (len(shape) == 3 or _is_gray_image(space)):
+    return _float_image_view(space, shape if len(shape) == 3 else (*shape, 1))
   if len(shape) < 3 and dtype.kind in 'biuf':
     return View((int(np.prod(shape)),), 'float32', _vector(space), [])
   return None
@@ -54,18 +60,11 @@ def view_of(space: Any) -> View | None:
 
 def refusal(space: Any) -> str:
   """Returns why no agent supports an observation space, as the end of a sentence."""
-  text = (
+  return (
     f'has the observation space {space}; supported are images (Box of height x width x channels, '
-    'uint8 or bool), vectors (Box of up to two axes) and Discrete'
+    'of numbers), vectors (Box of up to two axes), Discrete, MultiDiscrete, MultiBinary, Text, and '
+    'Dict and Tuple of these'
   )
-  if type(space).__name__ == 'Box' and len(space.shape) == 3 and space.dtype.kind == 'f':
-    low, high = _bounds(space)
-    scaled = 'image' if high > 1 else '255 * image'
-    text += (
-      f'; for images of {space.dtype} from {low:g} to {high:g}, declare '
-      f'Box(0, 255, {space.shape}, numpy.uint8) and return ({scaled}).astype(numpy.uint8)'
-    )
-  return text
 
 
 def _bounds(space):
@@ -79,14 +78,7 @@ def _image_view(space, shape):
   # Small integers, such as 0 and 1 or types of cells, would be almost black; stretch them to 255.
   factor = max(1, 255 // max(1, int(high)))
   notes = []
-  channels_first = (
-    shape[0] <= _MOST_CHANNELS and min(shape[1:]) >= _LEAST_SIDE and shape[2] > shape[0]
-  )
-  if channels_first:
-    notes.append(
-      f'its observations {shape} have their channels first; they are taken as height x width x '
-      f'channels {(*shape[1:], shape[0])}'
-    )
+  channels_first = _has_channels_first(shape, notes)
   if factor > 1 and space.dtype != np.bool_:
     notes.append(f'its observations go from {low:g} to {high:g}; they are multiplied by {factor}')
 
@@ -99,6 +91,39 @@ def _image_view(space, shape):
 
   view_shape = (*shape[1:], shape[0]) if channels_first else shape
   return View(tuple(int(side) for side in view_shape), 'uint8', convert, notes)
+
+
+def _has_channels_first(shape, notes):
+  """Returns whether an image's channels come first, and says so in `notes`."""
+  if not (shape[0] <= _MOST_CHANNELS and min(shape[1:]) >= _LEAST_SIDE and shape[2] > shape[0]):
+    return False
+  notes.append(
+    f'its observations {shape} have their channels first; they are taken as height x width x '
+    f'channels {(*shape[1:], shape[0])}'
+  )
+  return True
+
+
+def _is_gray_image(space):
+  """Returns whether a space of floats with two axes is an image: large, and from 0 to 1 or 255."""
+  is_large = len(space.shape) == 2 and min(space.shape) >= _LEAST_SIDE
+  return space.dtype.kind == 'f' and is_large and _bounds(space) in ((0, 1), (0, 255))
+
+
+def _float_image_view(space, shape):
+  largest, notes = max(map(abs, _bounds(space))), []
+  scale = largest if 1 < largest < np.inf else 1.0
+  channels_first = _has_channels_first(shape, notes)
+  if scale != 1:
+    notes.append(f'its observations go up to {largest:g}; they are divided by that')
+  flat = _vector(space)
+
+  def convert(value, strict=False):
+    image = flat(value, strict).reshape(shape) / np.float32(scale)
+    return np.moveaxis(image, 0, -1) if channels_first else image
+
+  view_shape = (*shape[1:], shape[0]) if channels_first else shape
+  return View(tuple(int(side) for side in view_shape), 'float32', convert, notes)
 
 
 def _bytes_of(array, space, factor):
@@ -159,6 +184,32 @@ def _one_hot(space):
         f'observation is {described(value)} where its space promises {start} to {start + n - 1}'
       )
     return rows[int(array.item()) - start]
+
+  return convert
+
+
+def _one_hots(space):
+  sizes = np.asarray(space.nvec).reshape(-1)
+  start = np.asarray(getattr(space, 'start', np.zeros_like(space.nvec))).reshape(-1)
+  first = np.cumsum(sizes) - sizes
+
+  def convert(value, strict=False):
+    chosen = _shaped(value, space).reshape(-1) - start
+    if chosen.dtype.kind == 'f' or (chosen < 0).any() or (chosen >= sizes).any():
+      raise Misfit(f'observation is {described(value)} where its space promises {space}')
+    row = np.zeros(sizes.sum(), np.float32)
+    row[first + chosen] = 1
+    return row
+
+  return convert
+
+
+def _bits(space):
+  def convert(value, strict=False):
+    bits = _shaped(value, space).reshape(-1)
+    if not np.isin(bits, (0, 1)).all():
+      raise Misfit(f'observation is {described(value)} where its space promises {space}')
+    return bits.astype(np.float32)
 
   return convert
 

@@ -18,7 +18,15 @@ from reporting import run_record
 from runtime import checkpoints
 from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput
-from structs import ActionPart, ArraySpec, Level, Spaces, default_agent_name, why_unfit
+from structs import (
+  ActionPart,
+  ArraySpec,
+  Level,
+  Spaces,
+  default_agent_name,
+  described,
+  why_unfit,
+)
 
 if TYPE_CHECKING:
   import environments
@@ -218,8 +226,8 @@ def _check_network_fits(asked: str, run: str, settings: Settings) -> None:
   ours = _as_json(settings)
   others = _other_network(theirs, ours, _NETWORK)
   if others:
-    there = ', '.join(f'{name} {theirs.get(name)}' for name in others)
-    here = ', '.join(f'{name} {ours[name]}' for name in others)
+    there = ', '.join(f'{name} {_text(theirs, name)}' for name in others)
+    here = ', '.join(f'{name} {_text(ours, name)}' for name in others)
     raise BadInput(f'{asked}: its network does not fit, it has {there}; this run has {here}')
 
 
@@ -233,10 +241,21 @@ def _other_network(
   """Returns the names of the settings in which two networks differ."""
 
   def network(settings: Mapping[str, Any], name: str) -> Any:
-    value = settings.get(name)
+    value: Any = settings.get(name)
+    if name == 'observation' and value:
+      return [shape for _, shape, _ in value]
+    if name == 'action' and value:
+      return [part[:2] for part in value]
     return value == 'popart' if name == 'return_normalisation' else value
 
   return [name for name in names if network(theirs, name) != network(ours, name)]
+
+
+def _text(settings: Mapping[str, Any], name: str) -> str:
+  """Returns the value of a setting, in words for a message."""
+  if name in _SPACES and name in settings:
+    return described(spaces_of(settings)[name])
+  return str(settings.get(name) or 'none')
 
 
 def record_of(folder: str) -> dict[str, Any]:
@@ -280,14 +299,16 @@ def check_same_run(folder: str, settings: Settings, *more_names: str) -> None:
   ours, theirs = _as_json(settings), _recorded_settings(folder)
   names = tuple(name for name in (*_POLICY, *_SPACES) if name in theirs)
   others = _other_network(theirs, ours, names)
-  more = [name for name in more_names if name in theirs and theirs[name] != ours[name]]
+  more = [
+    name for name in ('observation', *more_names) if name in theirs and theirs[name] != ours[name]
+  ]
   if others or more:
     name = (others + more)[0]
     instead = ''
     if not set(others) & set(_NETWORK):
       instead = f'; --init_from={folder} begins a new run with its weights'
     raise BadInput(
-      f'--logdir={folder} holds a run with {name} {theirs[name] or "none"}, this one has '
-      f'{ours[name] or "none"}: '
+      f'--logdir={folder} holds a run with {name} {_text(theirs, name)}, this one has '
+      f'{_text(ours, name)}: '
       f'choose another --logdir{instead}'
     )

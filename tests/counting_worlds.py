@@ -4,15 +4,14 @@
 `nets.Agent`.
 """
 
-import collections
-
 import tensorflow as tf
 
+from learning.distributions import Categorical
+from simple_spaces import simple_spaces
 from structs import AgentOutput, StepOutput, StepOutputInfo
 
 NUM_ACTIONS = 5
-Spec = collections.namedtuple('Spec', 'observation_shape observation_dtype num_actions')
-SPEC = Spec((3,), 'float32', NUM_ACTIONS)
+SPEC = simple_spaces((3,), 'float32', NUM_ACTIONS)
 
 
 class CountingWorlds:
@@ -27,6 +26,7 @@ class CountingWorlds:
   """
 
   crashes = 0
+  spec = SPEC
 
   def __init__(self, game_steps, reward=lambda step, action: step):
     self.num_envs = len(game_steps)
@@ -61,6 +61,8 @@ class CountingAgent:
   AgentOutput: action (3 * last action + step of the game + core) % 5; policy_logits = observation,
   reward and done; baseline = the core state after the step.
   """
+
+  distribution = Categorical(5)  # As many parameters as the logits have.
 
   def initial_state(self, batch_size):
     return tf.zeros([batch_size, 1])

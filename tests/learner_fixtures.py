@@ -13,6 +13,7 @@ from roles import wiring
 from roles.settings import Options, Settings
 from runtime import checkpoints, placement, sessions
 from runtime.cluster import LOCAL, Cluster
+from simple_spaces import fields
 from structs import AgentOutput, StepOutput, StepOutputInfo
 
 TWO_CPUS = ('/cpu:0', '/cpu:1')
@@ -25,7 +26,7 @@ def small_settings(**changes):
       level_name='impala/Catch-v0', agent_name='MLPLSTMAgent', unroll_length=4,
       num_action_repeats=2, total_environment_frames=1000, queue_capacity=100, batch_size=4,
       learning_rate=0.05, decay=0.9, momentum=0.5, epsilon=0.1, discounting=0.9,
-      observation_shape=(3,), observation_dtype='float32', num_actions=5,
+      **fields((3,), 'float32', 5),
   )  # fmt: skip
   return Settings(**{**small, **changes})
 
@@ -45,10 +46,11 @@ def random_unrolls(settings, number, seed=0, policy_version=0):
 
   info = StepOutputInfo(normal(), rng.integers(0, 9, shape, np.int32), rng.random(shape) < 0.2)
   env_outputs = StepOutput(
-    normal(scale=2.0), info, rng.random(shape) < 0.2, normal(*settings.observation_shape)
+    normal(scale=2.0), info, rng.random(shape) < 0.2, normal(*settings.observation[0].shape)
   )
-  action = rng.integers(0, settings.num_actions, shape, np.int32)
-  agent_outputs = AgentOutput(action, normal(settings.num_actions), normal())
+  num_actions = settings.action[0].size
+  action = rng.integers(0, num_actions, shape, np.int32)
+  agent_outputs = AgentOutput(action, normal(num_actions), normal())
   core_state = []
   if 'LSTM' in settings.agent_name:
     core_state = [np.float32(rng.normal(size=(number, 64))) for _ in range(2)]

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 from envs.process_batch import ProcessBatch
 from learner_fixtures import small_settings
+from structs import ActionPart
 
 sys.path.insert(0, os.path.join(ROOT, 'benchmarks'))
 
@@ -25,7 +26,7 @@ def test_the_environment_figure_counts_steps_and_no_restarts(monkeypatch):
       return original(self, *args)
 
     monkeypatch.setattr(ProcessBatch, name, counted)
-  settings = small_settings(level_name='impala/Catch-v0', num_actions=3)
+  settings = small_settings(level_name='impala/Catch-v0', action=(ActionPart('discrete', 3),))
   assert throughput.environment_rate(settings, 2, 0.5) > 0
   assert calls.count('reset') == 1
   assert calls.count('step') >= 2 * settings.unroll_length  # Several runs of the graph.

@@ -40,7 +40,9 @@ def played(level_name, as_frames):
     flow = environments.create_environment(level_name, N, seed=3)
     version = tf.Variable(tf.constant(0, tf.int64), trainable=False)
     try:
-      unroll = actor.build_unroll(Player(spec.num_actions), flow, T, version, as_frames=as_frames)
+      unroll = actor.build_unroll(
+        Player(spec.action[0].size), flow, T, version, as_frames=as_frames
+      )
       seen = learner.time_major_env_outputs(unroll.env_outputs)
       with tf.compat.v1.Session() as session:
         session.run(tf.compat.v1.global_variables_initializer())

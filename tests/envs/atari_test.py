@@ -11,7 +11,7 @@ def play_atari(player, num_steps):
   """Random play: the first output and those of the steps, stacked to [num_steps, N, ...]."""
   random = np.random.default_rng(0)
   shape = [num_steps, player.flow.num_envs]
-  actions = random.integers(player.flow.spec.num_actions, size=shape)
+  actions = random.integers(player.flow.spec.action[0].size, size=shape)
   first = player.initial()
   return first, tf.nest.map_structure(lambda *ts: np.stack(ts), *[player.step(a) for a in actions])
 
@@ -26,7 +26,7 @@ def games_of(outputs, i):
 @pytest.mark.parametrize('level_name', ['BreakoutNoFrameskip-v4', 'ALE/Breakout-v5'])
 def test_whole_games_of_breakout_over_all_lives(level_name):
   with playing(level_name, 4) as player:
-    assert player.flow.spec.num_actions == 4 and player.flow.spec.num_action_repeats == 4
+    assert player.flow.spec.action[0].size == 4 and player.flow.spec.num_action_repeats == 4
     _, outputs = play_atari(player, 600)
   games = [(i, *game) for i in range(4) for game in games_of(outputs, i)]
   assert len(games) >= 4
@@ -42,7 +42,7 @@ def test_whole_games_of_breakout_over_all_lives(level_name):
 
 def test_whole_games_of_pong():
   with playing('PongNoFrameskip-v4', 2) as player:
-    assert player.flow.spec.num_actions == 6
+    assert player.flow.spec.action[0].size == 6
     _, outputs = play_atari(player, 1500)
   games = [(i, *game) for i in range(2) for game in games_of(outputs, i)]
   assert len(games) >= 2

@@ -12,7 +12,8 @@ import pytest
 from gymnasium import spaces
 
 from conftest import ROOT
-from envs import checks, faults, level_ids, observations, pictures, results
+from envs import checks, faults, level_ids, nests, observations, pictures, results
+from envs.actions import view_of as actions_of
 from evaluation import play_exported
 
 VECTOR = spaces.Box(-1, 1, (2,), np.float32)
@@ -36,16 +37,19 @@ class Giving(gymnasium.Env):
     return self._step
 
 
+ACTIONS = actions_of(spaces.Discrete(2))
+
+
 def problems(env, wrapped=True):
-  view = observations.view_of(env.observation_space)
+  nest = nests.Nest(env.observation_space)
   env = gymnasium.wrappers.TimeLimit(env, 9) if wrapped else env
-  found, _ = checks.check(env, view, np.int64(0), 3)
+  found, _, _ = checks.check(env, nest, ACTIONS, 'auto', 3)
   return found
 
 
 def notes(*args):
   env = Giving(*args)
-  found, said = checks.check(env, observations.view_of(env.observation_space), np.int64(0), 3)
+  found, said, _ = checks.check(env, nests.Nest(env.observation_space), ACTIONS, 'auto', 3)
   assert not found
   return said
 
@@ -147,7 +151,7 @@ def test_what_is_not_gymnasium_is_told_though_a_wrapper_stumbles_over_it(kind, s
     env = gymnasium.wrappers.OrderEnforcing(gymnasium.wrappers.TimeLimit(env, 5))
   elif kind in (WithoutOptions, PositionalOnly):
     env = gymnasium.Wrapper(env)  # Passes both.
-  found, _ = checks.check(env, observations.view_of(VECTOR), np.int64(1), 3)
+  found, _, _ = checks.check(env, nests.Nest(VECTOR), ACTIONS, 'auto', 3)
   assert len(found) == 1 and found[0].startswith(said), found
   assert 'reset' not in vars(env.unwrapped) and 'step' not in vars(env.unwrapped)
 
@@ -180,7 +184,8 @@ def test_what_can_be_understood_is_and_that_is_said(space, first, seen, note):
   assert (converted.shape, converted.dtype) == (view.shape, view.dtype)
   # An export is given the same.
   gymnasium.register('Shown-v0', lambda: Giving(space, first))
-  policy = dict(level_name='Shown-v0', observation_shape=view.shape, observation_dtype=view.dtype)
+  array = dict(input='observation', name='', shape=view.shape, dtype=view.dtype)
+  policy = dict(level_name='Shown-v0', observation=[array])
   exported = play_exported.Gymnasium(policy).reset(seed=1)
   np.testing.assert_array_equal(exported, converted[None])
   assert exported.dtype == converted.dtype
@@ -194,11 +199,6 @@ def test_boards_keep_their_axes(shape):
 
 def test_small_tables_of_bytes_stay_vectors():
   assert observations.view_of(spaces.Box(0, 255, (4, 4), np.uint8)).shape == (16,)
-
-
-def test_float_images_are_refused_with_what_to_do():
-  said = observations.refusal(spaces.Box(0, 1, (8, 8, 3), np.float32))
-  assert 'Box(0, 255, (8, 8, 3), numpy.uint8)' in said and '(255 * image)' in said
 
 
 @pytest.mark.parametrize(
@@ -335,8 +335,8 @@ def test_own_packages_with_names_of_this_project_are_found(tmp_path):
   )
   code = (
     f'import sys; sys.path.insert(0, {ROOT!r}); import environments; '
-    'print([environments.environment_spec(f"{m}:Own-v0").num_actions for m in '
-    '("environments", "roles")], environments.environment_spec("impala/Catch-v0").num_actions)'
+    'print([environments.environment_spec(f"{m}:Own-v0").action[0].size for m in '
+    '("environments", "roles")], environments.environment_spec("impala/Catch-v0").action[0].size)'
   )
   done = subprocess.run(
     [sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path,

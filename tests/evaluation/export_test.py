@@ -67,9 +67,8 @@ def make_run(folder, agent_name, level_name, scaling, value_normalisation=False)
     observation_scaling=scaling,
     return_normalisation='popart' if value_normalisation else 'none',
     num_action_repeats=spec.num_action_repeats,
-    observation_shape=tuple(spec.observation_shape),
-    observation_dtype=spec.observation_dtype,
-    num_actions=spec.num_actions,
+    observation=spec.observation,
+    action=spec.action,
   )
   keys = 'observation', 'last_action', 'last_reward', 'done'
   record, logits, baselines = {key: [] for key in keys}, [], []
@@ -236,7 +235,7 @@ def test_the_program_beside_it_plays_pong_without_gymnasium(tmp_path):
   run = make_run(tmp_path, 'SimpleConvNetAgent', 'PongNoFrameskip-v4', 'unit')
   folder = exported(tmp_path, run)
   policy = json.loads((folder / 'policy.json').read_text())
-  assert policy['observation_shape'] == [84, 84, 4] and policy['num_actions'] == 6
+  assert policy['observation'][0]['shape'] == [84, 84, 4] and policy['num_actions'] == 6
   assert policy['atari']['frameskip'] == 4 and policy['licence'] == 'Apache-2.0'
   alone = f'import runpy, sys; {WITHOUT}; runpy.run_path(sys.argv[1], run_name="__main__")'
   played = subprocess.run(

@@ -17,6 +17,7 @@ from envs import rendered
 from envs.atari import AtariBatch
 from evaluation import picture, video
 from runtime.process import RunFailed
+from structs import ActionPart
 
 PONG, CATCH = 'PongNoFrameskip-v4', 'impala/Catch-v0'
 
@@ -89,12 +90,16 @@ def test_beside_the_game_stands_what_the_agent_intends(tmp_path):
   seen = np.zeros([84, 84, 4], np.uint8)
   game = np.full([210, 160, 3], (10, 200, 90), np.uint8)
   figures = {'return': '3', 'value': '0.5'}
-  names = ['NOOP', 'FIRE']
-  sure = picture.annotated(game, seen, figures, np.array([0.0, 1.0]), 1, names)
-  even = picture.annotated(game, seen, figures, np.array([0.5, 0.5]), 1, names)
+
+  def policy(logits):
+    parts = [ActionPart('discrete', 2)]
+    return picture.Policy(parts, np.float32(logits), np.int32(1), ['NOOP', 'FIRE'])
+
+  sure = picture.annotated(game, [seen], figures, policy([-99, 99]))
+  even = picture.annotated(game, [seen], figures, policy([0, 0]))
   np.testing.assert_array_equal(sure[:420, :320], np.kron(game, np.ones((2, 2, 1), np.uint8)))
   assert (sure != even)[:, 320 + 130 :].any()
-  white = picture.annotated(game, seen + 255, figures, np.array([0.5, 0.5]), 1, names)
+  white = picture.annotated(game, [seen + 255], figures, policy([0, 0]))
   assert ((white == 255) & (even == 0)).sum() > 3 * 4 * 60 * 60
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 import vtrace
 from learner_fixtures import small_settings
 from learning import losses
+from learning.distributions import Categorical
 from structs import AgentOutput, StepOutput, StepOutputInfo
 
 T, B, NUM_ACTIONS = 5, 3, 4
@@ -66,6 +67,7 @@ def losses_and_gradients(
     AgentOutput(tf.constant(acting.action), logits, values),
     tf.nest.map_structure(tf.constant, acting),
     StepOutput(tf.constant(reward), info, tf.constant(done), ()),
+    Categorical(NUM_ACTIONS),
     settings,
     losses.Factors(settings.entropy_cost, **(factors or {})),
   )
@@ -212,9 +214,10 @@ def test_the_opposite_advantage_gives_the_opposite_gradient(graph):
   logits = tf.constant(np.float32(rng.normal(size=(T, B, NUM_ACTIONS))))
   actions = tf.constant(rng.integers(0, NUM_ACTIONS, (T, B), np.int32))
   advantages = tf.constant(np.float32(rng.normal(size=(T, B))))
+  log_probs = Categorical(NUM_ACTIONS).log_prob(logits, actions)
   gradients = []
   for signed in (advantages, -advantages):
-    loss = losses.policy_gradient_loss(logits, actions, signed)
+    loss = losses.policy_gradient_loss(log_probs, signed)
     gradients += tf.gradients(loss, logits)
     assert tf.gradients(loss, advantages) == [None]
   ahead, back = run(gradients)
@@ -232,9 +235,10 @@ def test_a_reused_batch_follows_the_policy_only_near_that_of_the_first_pass(grap
   actions = rng.integers(0, NUM_ACTIONS, (T, B), np.int32)
   advantages = np.float32(rng.normal(size=(T, B)))
   tensor = tf.constant(logits)
+  log_probs = Categorical(NUM_ACTIONS).log_prob(tensor, actions)
 
   def loss_and_gradient(at_first):
-    loss = losses.reused_policy_gradient_loss(tensor, actions, tf.constant(advantages), at_first)
+    loss = losses.reused_policy_gradient_loss(log_probs, tf.constant(advantages), at_first)
     return run((loss, tf.gradients(loss, tensor)[0]))
 
   loss, gradient = loss_and_gradient(lambda log_probs: tf.constant(log_prob(first, actions)))
@@ -249,7 +253,7 @@ def test_a_reused_batch_follows_the_policy_only_near_that_of_the_first_pass(grap
   np.testing.assert_allclose(gradient, -(chosen - softmax(logits)) * weights[..., None], **CLOSE)
 
   _, gradient = loss_and_gradient(lambda log_probs: log_probs)  # The first pass itself.
-  plain = losses.policy_gradient_loss(tensor, actions, tf.constant(advantages))
+  plain = losses.policy_gradient_loss(log_probs, tf.constant(advantages))
   np.testing.assert_allclose(gradient, run(tf.gradients(plain, tensor)[0]), **CLOSE)
 
 

@@ -1,7 +1,5 @@
 """observation_scaling: what the network sees, against numpy, and statistics that go along."""
 
-import collections
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,10 +8,10 @@ import nets
 from learning.observation_scaling import RunningScaling, sums_of
 from runtime import placement
 from runtime.cluster import Cluster
+from simple_spaces import simple_spaces
 from structs import StepOutput
 
-SPEC = collections.namedtuple('Spec', 'observation_shape observation_dtype num_actions')
-IMAGES, VECTORS = SPEC((84, 84, 4), 'uint8', 3), SPEC((5,), 'float32', 3)
+IMAGES, VECTORS = simple_spaces((84, 84, 4), 'uint8', 3), simple_spaces((5,), 'float32', 3)
 
 
 @pytest.fixture
@@ -38,7 +36,7 @@ def test_unit_and_centred_are_linear_maps_of_the_pixels(session, name):
   agents = {s: nets.build_agent(name, IMAGES, scaling=s) for s in ('unit', 'centred')}
   # An agent that takes its observations as they are: `running` without its statistics.
   plain = nets.build_agent(name, IMAGES, scaling='running')
-  plain.running_scaling = lambda observation: observation
+  plain.scalings = [lambda observation: observation]
   session.run(tf.compat.v1.global_variables_initializer())
   for agent in agents.values():
     weights = zip(agent.trainable_variables, plain.trainable_variables, strict=True)
@@ -83,24 +81,24 @@ def test_before_the_first_update_it_is_a_fixed_map(session, dtype, value, expect
 def test_statistics_are_not_trained_and_a_copy_sees_by_their_moments(session, name, spec):
   agent = nets.build_agent(name, spec, scaling='running')
   copy, copy_weights = nets.local_copy(agent, name, spec, scaling='running')
-  shape = (20, *spec.observation_shape)
-  observation = np.random.default_rng(2).integers(0, 99, shape).astype(spec.observation_dtype)
-  add = agent.running_scaling.add(*sums_of(observation))
+  shape = (20, *spec.shape)
+  observation = np.random.default_rng(2).integers(0, 99, shape).astype(spec.dtype)
+  add = agent.scalings[0].add(*sums_of(observation))
   v1 = tf.compat.v1
   session.run([v1.global_variables_initializer(), v1.local_variables_initializer()])
   copying = copy_weights()
   for step in range(2):  # Before the first update, and after one.
     session.run(copying)
-    ours, theirs = session.run([copy.running_scaling.moments(), agent.running_scaling.moments()])
+    ours, theirs = session.run([copy.scalings[0].moments(), agent.scalings[0].moments()])
     np.testing.assert_array_equal(ours, theirs)
     ours, theirs = session.run([logits(copy, observation), logits(agent, observation)])
     np.testing.assert_array_equal(ours, theirs)
     assert np.abs(theirs).max() > 1e-4
-    assert session.run(agent.running_scaling.count) == step * 20
+    assert session.run(agent.scalings[0].count) == step * 20
     session.run(add)
-  assert {v.name.rpartition('/')[2] for v in copy.running_scaling.variables} == {'mean:0', 'std:0'}
+  assert {v.name.rpartition('/')[2] for v in copy.scalings[0].variables} == {'mean:0', 'std:0'}
   assert not [v for v in agent.trainable_variables if 'statistics' in v.name]
-  assert agent.running_scaling.count in agent.variables
+  assert agent.scalings[0].count in agent.variables
   unscaled = nets.build_agent(name, spec)
   assert len(agent.trainable_variables) == len(unscaled.trainable_variables)
 

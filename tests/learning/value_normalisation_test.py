@@ -73,7 +73,7 @@ def test_a_change_of_the_statistics_changes_no_output(graph, name, num_slices):
   targets = np.random.default_rng(1).normal(-40, 7, 500)
   add = agent.value_scale.add(tf.constant(moments_of(targets), tf.float32))
   rescale, refresh = agent.rescale_values(weights), copy_weights()
-  inputs = np.float32(np.random.default_rng(2).normal(scale=9, size=(6, *ON.observation_shape)))
+  inputs = np.float32(np.random.default_rng(2).normal(scale=9, size=(6, *ON.observation[0].shape)))
   step = StepOutput(tf.zeros([6]), (), tf.zeros([6], tf.bool), tf.constant(inputs))
   output, _ = copy((tf.zeros([6], tf.int32), step), copy.initial_state(6))
   outputs = output.policy_logits, output.baseline

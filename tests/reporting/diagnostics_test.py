@@ -6,6 +6,7 @@ import pytest
 from rows import a_row
 
 from reporting.diagnostics import PERSISTENT_ROWS, LearningDiagnostics
+from structs import ActionPart
 
 STEPS, CLIPPING = 80, 40.0
 UNIFORM = math.log(6)
@@ -16,7 +17,7 @@ def row(entropy=0.8 * UNIFORM, norm=20.0, baseline=1.0):
 
 
 def told(*rows):
-  diagnostics = LearningDiagnostics(6, STEPS, CLIPPING)
+  diagnostics = LearningDiagnostics([ActionPart('discrete', 6)], STEPS, CLIPPING)
   return [sentence for one in rows for sentence in diagnostics.add(one)]
 
 

@@ -95,7 +95,7 @@ def test_observation_statistics_go_along(tmp_path, processes):
     (['--init_from=EARLIER', '--agent_name=MLPLSTMAgent'],
      ['agent_name MLPAgent', 'agent_name MLPLSTMAgent']),
     (['--init_from=EARLIER', '--level_name=MountainCar-v0'],
-     ['observation_shape [4], num_actions 2', 'observation_shape [2], num_actions 3']),
+     ['observation float32 (4,), action 2 choices', 'observation float32 (2,), action 3 choices']),
     (['--init_from=EARLIER', '--observation_scaling=running'],
      ['observation_scaling unit', 'observation_scaling running']),
     (['--init_from=EARLIER', '--return_normalisation=popart'],

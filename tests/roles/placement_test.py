@@ -10,6 +10,8 @@ from learner_fixtures import small_options, small_settings
 from roles import wiring
 from runtime.checkpoints import Checkpoints, saved_variables
 from runtime.cluster import LOCAL, Cluster
+from simple_spaces import fields
+from structs import ArraySpec
 
 pytestmark = pytest.mark.slow
 
@@ -17,8 +19,7 @@ PS = tuple(f'ps{i}:1' for i in range(3))
 LEARNERS = ('learner0:1', 'learner1:1')
 ACTORS = tuple(f'actor{i}:1' for i in range(4))
 CATCH = dict(
-  agent_name='SimpleConvNetLSTMAgent', observation_shape=(10, 5, 1), observation_dtype='uint8',
-  num_actions=3,
+  agent_name='SimpleConvNetLSTMAgent', **fields((10, 5, 1), 'uint8', 3),
 )  # fmt: skip
 STATE = ('VarHandleOp', 'VariableV2', 'FIFOQueueV2', 'ConditionalAccumulator',
          'ResourceConditionalAccumulator', 'MutableHashTableV2')  # fmt: skip
@@ -144,7 +145,9 @@ def test_slots_and_accumulators_are_where_their_variable_is(sync_learner):
 @pytest.mark.parametrize('agent', ['SimpleConvNetAgent', 'ResNetLSTMAgent'])
 @pytest.mark.parametrize('num_ps', [1, 2, 3])
 def test_parameter_servers_hold_the_same_number_of_bytes_whatever_the_network(agent, num_ps):
-  settings = dict(sync_learners=False, agent_name=agent, observation_shape=(84, 84, 4))
+  settings = dict(
+    sync_learners=False, agent_name=agent, observation=(ArraySpec('', (84, 84, 4), 'uint8'),)
+  )
   built = build_learner(place('learner', 0, num_ps), **settings)
   sizes = {task_of(v.device): v.shape.num_elements() for v in weights(built)}
   assert sorted(sizes) == [f'ps:{i}' for i in range(num_ps)]
