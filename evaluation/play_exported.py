@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import sys
+import zlib
 from typing import Any
 
 import numpy as np
@@ -34,65 +35,123 @@ class Atari:
     )
     self._frames = 0
 
-  def reset(self, seed: int) -> np.ndarray:
-    """Starts a game; returns its first observation [1, H, W, stack]."""
+  def reset(self, seed: int) -> dict[str, np.ndarray]:
+    """Starts a game; returns the input of its first observation, [1, H, W, stack]."""
     observation, info = self._games.reset([0], [seed])
     self._frames = info['episode_frame_number'][0]
-    return np.moveaxis(observation, 1, -1)  # [1, stack, H, W] -> [1, H, W, stack].
+    return dict(
+      observation=np.moveaxis(observation, 1, -1)
+    )  # [1, stack, H, W] -> [1, H, W, stack].
 
-  def step(self, action: int) -> tuple[np.ndarray, float, bool, bool]:
-    """Returns (observation, reward, whether a life or the game ended, whether the game ended)."""
-    self._games.send(np.array([action]), np.ones(1, np.float32))
+  def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool]:
+    """Returns (input of the observation, reward, life or game ended, game ended)."""
+    self._games.send(np.array([action]).astype(int), np.ones(1, np.float32))
     observation, reward, terminated, truncated, info = self._games.recv()
     frames, before = info['episode_frame_number'][0], self._frames
     self._frames = frames
     # At the end of the game the count restarts.
     over = bool(truncated[0] or terminated[0] and frames <= before)
     done = bool(terminated[0] or truncated[0])
-    return np.moveaxis(observation, 1, -1), float(reward[0]), done, over
+    return dict(observation=np.moveaxis(observation, 1, -1)), float(reward[0]), done, over
 
 
 class Gymnasium:
   """Any other environment, with each action repeated as in training."""
 
   def __init__(self, policy: dict[str, Any]):
-    import gymnasium
-
     self._env = _made(policy['environment'])
     self._policy = policy
-    space = self._env.observation_space
-    self._discrete = space if isinstance(space, gymnasium.spaces.Discrete) else None
-    self._array = policy['observation'][0]
-    is_image = self._array['dtype'] == 'uint8'
-    # Images with small maximum values were multiplied up to 255 in training too.
-    self._factor = max(1, 255 // max(1, int(np.max(space.high)))) if is_image else 1
-    self._channels_first = is_image and space.shape != tuple(self._array['shape'])
 
-  def _converted(self, seen: Any) -> np.ndarray:
-    shape = self._array['shape']
-    if self._discrete is not None:
-      seen = np.eye(shape[0])[int(seen) - int(self._discrete.start)]
-    seen = np.asarray(seen)
-    seen = seen.astype(np.uint8) * 255 if seen.dtype == np.bool_ else seen * self._factor
-    if self._channels_first and seen.ndim == 3:  # [C, H, W] -> [H, W, C].
-      seen = np.moveaxis(seen, 0, -1)
-    return seen.reshape([1, *shape]).astype(self._array['dtype'])
+  def _converted(self, seen: Any, info: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the inputs of the model by name, [1, ...] each."""
+    inputs = {}
+    for array in self._policy['observation']:
+      value, space = seen, self._env.observation_space
+      if array['name'] == 'action_mask' and 'action_mask' in info:
+        value, space = info['action_mask'], None
+      else:
+        for key in filter(None, array['name'].split('/')):
+          key = int(key) if isinstance(value, (tuple, list)) else key
+          value, space = value[key], space.spaces[key]
+      inputs[array['input']] = as_array(value, space, array)[None]
+    return inputs
 
-  def reset(self, seed: int) -> np.ndarray:
-    """Starts an episode; returns its first observation [1, ...]."""
-    return self._converted(self._env.reset(seed=seed)[0])
+  def reset(self, seed: int) -> dict[str, np.ndarray]:
+    """Starts an episode; returns the inputs of its first observation."""
+    return self._converted(*self._env.reset(seed=seed))
 
-  def step(self, action: int) -> tuple[np.ndarray, float, bool, bool]:
+  def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool]:
     """Like `Atari.step`; the last two are equal."""
     total, over = 0.0, False
-    space = self._env.action_space
-    chosen = np.dtype(space.dtype).type(int(space.start) + action)
+    chosen, _ = as_element(action.reshape(-1), self._env.action_space)
     for _ in range(self._policy['environment']['repeats']):
-      observation, reward, terminated, truncated, _ = self._env.step(chosen)
+      observation, reward, terminated, truncated, info = self._env.step(chosen)
       total, over = total + float(np.asarray(reward).item()), bool(terminated or truncated)
       if over:
         break
-    return self._converted(observation), total, over, over
+    return self._converted(observation, info), total, over, over
+
+
+def as_array(value: Any, space: Any, array: dict[str, Any]) -> np.ndarray:
+  """Returns one array of an observation as in training.
+
+  Args:
+    value: the part of the observation that it is made from.
+    space: the space of that part; None for an action mask.
+    array: its shape and dtype, from policy.json.
+  """
+  kind, shape = type(space).__name__, array['shape']
+  if array['dtype'] == 'bool':  # An action mask, perhaps one for each part of the action.
+    pieces = value if isinstance(value, (tuple, list)) else [value]
+    return np.concatenate([np.asarray(piece).reshape(-1) for piece in pieces]) != 0
+  if array['dtype'] == 'int32':  # Words; 0 is no word.
+    words = [1 + zlib.crc32(word.encode()) % 4095 for word in value.lower().split()[: shape[0]]]
+    return np.array(words + [0] * (shape[0] - len(words)), np.int32)
+  value = np.asarray(value)
+  if kind in ('Discrete', 'MultiDiscrete'):
+    sizes = np.atleast_1d(space.n if kind == 'Discrete' else space.nvec).reshape(-1)
+    chosen = (value - space.start).reshape(-1)
+    return np.concatenate([np.eye(n, dtype=np.float32)[i] for n, i in zip(sizes, chosen)])
+  if len(shape) == 3:
+    if space.shape != tuple(shape) and value.ndim == 3:  # [C, H, W] -> [H, W, C].
+      value = np.moveaxis(value, 0, -1)
+    largest = max(abs(float(np.min(space.low))), abs(float(np.max(space.high))))
+    if array['dtype'] == 'float32':  # Divided by its bound in training too.
+      value = value / (largest if 1 < largest < np.inf else 1.0)
+    else:  # Images with small maximum values were multiplied up to 255 in training too.
+      value = value.astype(np.uint8) * max(1, 255 // max(1, int(largest)))
+  return value.reshape(shape).astype(array['dtype'])
+
+
+def as_element(action: np.ndarray, space: Any) -> tuple[Any, np.ndarray]:
+  """Returns (an element of an action space, the rest of the action).
+
+  Args:
+    action: numbers in the order of the space; of a Box in [-1, 1], where 1 is its upper bound.
+    space: the action space, or a part of it.
+  """
+  kind = type(space).__name__
+  if kind in ('Dict', 'Tuple'):
+    keys = list(space.spaces) if kind == 'Dict' else range(len(space.spaces))
+    elements = {}
+    for key in keys:
+      elements[key], action = as_element(action, space.spaces[key])
+    return elements if kind == 'Dict' else tuple(elements.values()), action
+  size = 1 if kind == 'Discrete' else int(np.prod(space.shape))
+  own, rest = action[:size], action[size:]
+  if kind == 'Discrete':
+    return np.dtype(space.dtype).type(int(space.start) + int(own[0])), rest
+  own = own.reshape(space.shape)
+  if kind == 'MultiDiscrete':
+    own = own + space.start
+  elif kind == 'Box':
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    bounded = (np.abs(low) < 1e6) & (np.abs(high) < 1e6)
+    with np.errstate(invalid='ignore', over='ignore'):
+      own = np.where(bounded, (low + high) / 2 + (high - low) / 2 * own, own)
+    own = np.clip(own, low, high)
+    own = np.rint(own) if space.dtype.kind in 'iu' else own
+  return own.astype(space.dtype), rest
 
 
 def _made(environment: dict[str, Any]) -> Any:
@@ -139,17 +198,19 @@ def play(folder: str, max_steps: int = 0) -> float:
   game = Atari(policy) if policy['atari'] else Gymnasium(policy)
   observation = game.reset(seed=int.from_bytes(os.urandom(3), 'big'))
   state = signatures['initial_state'](batch_size=tf.constant(1))['state']
-  action, reward, done, total, over = 0, 0.0, True, 0.0, False
+  reward, done, total, over = 0.0, True, 0.0, False
+  fed = signatures['step'].structured_input_signature[1]['last_action']
+  action = np.zeros(fed.shape[1:])
   steps = 0
   while not over and not (max_steps and steps == max_steps):
     out = signatures['step'](
-      observation=tf.constant(observation),
-      last_action=tf.constant([action], tf.int32),
+      **{name: tf.constant(array) for name, array in observation.items()},
+      last_action=tf.constant([action], fed.dtype),
       last_reward=tf.constant([reward], tf.float32),
       done=tf.constant([done]),
       state=state,
     )
-    action, state = int(out['action'][0]), out['state']
+    action, state = out['action'].numpy()[0], out['state']
     observation, reward, done, over = game.step(action)
     total += reward
     steps += 1
