@@ -68,8 +68,12 @@ class Distribution(abc.ABC):
     """Returns the log probability (density) of actions: float32 [...]."""
 
   @abc.abstractmethod
+  def entropy_terms(self, parameters: tf.Tensor) -> tf.Tensor:
+    """Returns float32 [..., E], terms whose sum is the (differential) entropy."""
+
   def entropy(self, parameters: tf.Tensor) -> tf.Tensor:
     """Returns the (differential) entropy: float32 [...]."""
+    return tf.reduce_sum(self.entropy_terms(parameters), axis=-1)
 
 
 class Categorical(Distribution):
@@ -99,10 +103,9 @@ class Categorical(Distribution):
     """See `Distribution.log_prob`."""
     return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=action, logits=parameters)
 
-  def entropy(self, parameters: tf.Tensor) -> tf.Tensor:
-    """See `Distribution.entropy`."""
-    probabilities, logs = tf.nn.softmax(parameters), tf.nn.log_softmax(parameters)
-    return -tf.reduce_sum(probabilities * logs, axis=-1)
+  def entropy_terms(self, parameters: tf.Tensor) -> tf.Tensor:
+    """See `Distribution.entropy_terms`: a term for each choice."""
+    return -(tf.nn.softmax(parameters) * tf.nn.log_softmax(parameters))
 
 
 class Bernoulli(Distribution):
@@ -126,13 +129,10 @@ class Bernoulli(Distribution):
     losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=bits, logits=parameters)
     return -tf.reduce_sum(losses, axis=-1)
 
-  def entropy(self, parameters: tf.Tensor) -> tf.Tensor:
-    """See `Distribution.entropy`."""
+  def entropy_terms(self, parameters: tf.Tensor) -> tf.Tensor:
+    """See `Distribution.entropy_terms`: a term for each bit."""
     # The cross entropy of the probabilities with themselves.
-    losses = tf.nn.sigmoid_cross_entropy_with_logits(
-      labels=tf.sigmoid(parameters), logits=parameters
-    )
-    return tf.reduce_sum(losses, axis=-1)
+    return tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.sigmoid(parameters), logits=parameters)
 
 
 class Normal(Distribution):
@@ -170,10 +170,9 @@ class Normal(Distribution):
     squares = tf.square((action - mean) * tf.exp(-log_std))
     return -0.5 * tf.reduce_sum(squares + 2 * log_std + _LOG_2_PI, axis=-1)
 
-  def entropy(self, parameters: tf.Tensor) -> tf.Tensor:
-    """See `Distribution.entropy`."""
-    log_std = tf.split(parameters, 2, axis=-1)[1]
-    return tf.reduce_sum(log_std + 0.5 * (1 + _LOG_2_PI), axis=-1)
+  def entropy_terms(self, parameters: tf.Tensor) -> tf.Tensor:
+    """See `Distribution.entropy_terms`: a term for each number."""
+    return tf.split(parameters, 2, axis=-1)[1] + 0.5 * (1 + _LOG_2_PI)
 
 
 class Product(Distribution):
@@ -229,9 +228,9 @@ class Product(Distribution):
       terms.append(part.log_prob(own, chosen))
     return tf.add_n(terms)
 
-  def entropy(self, parameters: tf.Tensor) -> tf.Tensor:
-    """See `Distribution.entropy`."""
-    return tf.add_n([part.entropy(own) for part, own in self._each(parameters)])
+  def entropy_terms(self, parameters: tf.Tensor) -> tf.Tensor:
+    """See `Distribution.entropy_terms`: those of all parts."""
+    return tf.concat([part.entropy_terms(own) for part, own in self._each(parameters)], axis=-1)
 
   def _each(self, parameters):
     sizes = [part.num_parameters for part in self._parts]

@@ -95,7 +95,7 @@ class Statistics(NamedTuple):
       env_outputs = batch.env_outputs
 
       def add():
-        sums = observation_sums(env_outputs, self.observations)
+        sums = observation_sums(env_outputs)
         return tf.group(*(scaling.add(*own) for scaling, own in zip(scalings, sums, strict=True)))
 
       operations.append(reuse.run_in_first_pass(add))
@@ -134,24 +134,23 @@ def _starts(info: StepOutputInfo) -> tf.Tensor:
 
 
 def observation_sums(
-  env_outputs: StepOutput, scalings: Sequence[RunningScaling | None]
+  env_outputs: StepOutput,
 ) -> list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-  """Returns `observation_scaling.sums_of` over the new observations of a batch.
+  """Returns `observation_scaling.sums_of` each array over the new observations of a batch.
 
-  Entry 0 is excluded, since it was counted with the previous unroll.
+  Entry 0 is excluded, since it was counted with the previous unroll. Words and action masks have no
+  sums.
 
   Args:
     env_outputs: StepOutput of [B, T+1, ...].
-    scalings: of each array; the sums of those that are None are left out.
   """
   observation = env_outputs.observation
   if isinstance(observation, Frames):
     return [frame_stacking.sums(observation, _starts(_time_major(env_outputs.info)))]
   return [
     observation_scaling.sums_of(tf.reshape(array[:, 1:], [-1, *array.shape[2:]]))
-    # An action mask comes last and has no scaling.
-    for scaling, array in zip(scalings, arrays_of(observation))
-    if scaling
+    for array in arrays_of(observation)
+    if array.dtype not in (tf.int32, tf.bool)
   ]
 
 

@@ -111,14 +111,14 @@ def baseline_loss(errors: tf.Tensor) -> tf.Tensor:
   return 0.5 * tf.reduce_sum(tf.square(errors))
 
 
-def entropy_loss(entropies: tf.Tensor, counted: tf.Tensor | None = None) -> tf.Tensor:
+def entropy_loss(entropy_terms: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
   """Returns the negative entropy of the policies, summed over time and batch.
 
   Args:
-    entropies: float32 [T, B], the entropy of each policy.
-    counted: bool [T, B], the steps to sum over; None = all.
+    entropy_terms: float32 [T, B, E], see `Distribution.entropy_terms`.
+    counted: bool [T, B], the steps to sum over.
   """
-  return -tf.reduce_sum(entropies if counted is None else tf.where(counted, entropies, 0.0))
+  return -tf.reduce_sum(tf.where(counted[..., tf.newaxis], entropy_terms, 0.0))
 
 
 def _starts_after_cut(done: tf.Tensor, info: StepOutputInfo) -> tf.Tensor:
@@ -182,7 +182,7 @@ def compute_losses(
   else:
     policy = reused_policy_gradient_loss(log_probs, scaled, first_pass_only)
   baseline = baseline_loss((returns.vs - learner_outputs.baseline) * factors.baseline)
-  entropy = entropy_loss(distribution.entropy(learner_outputs.policy_logits), ~masked)
+  entropy = entropy_loss(distribution.entropy_terms(learner_outputs.policy_logits), ~masked)
   total = policy + hyperparameters.baseline_cost * baseline + factors.entropy * entropy
-  truncated = tf.reduce_sum(tf.cast(log_rhos > 0, tf.float32))
+  truncated = tf.reduce_sum(tf.cast((log_rhos > 0) & ~masked, tf.float32))
   return Losses(total, policy, baseline, entropy, advantages, targets, truncated)

@@ -302,7 +302,7 @@ def test_stacks_sent_as_frames_are_taken_in_as_the_stacks_that_are_learned_from(
     packed = Frames(tf.constant(frames))
     sent = StepOutput(tf.zeros([B, T + 1]), info, tf.zeros([B, T + 1], tf.bool), packed)
     stacks = learner.time_major_env_outputs(sent).observation
-    (number, *sums), stacks = run([learner.observation_sums(sent), stacks])
+    ((number, *sums),), stacks = run([learner.observation_sums(sent), stacks])
   new = stacks[1:].reshape(-1, 6, 5, 4).astype(np.float64)
   assert number == len(new) == B * T and (new == 0).all((1, 2)).any()
   np.testing.assert_array_equal(sums, [new.sum(0), (new**2).sum(0)])
@@ -333,8 +333,8 @@ def test_every_tower_computes_its_share_on_its_device(graph):
   for op in one.tf_graph.get_operations():
     if op.type == 'SparseSoftmaxCrossEntropyWithLogits':
       shares[op.device, op.outputs[0].shape[0]] += 1
-  # From [T = 4, B / 2 = 2]: the policy's, the behaviour's, and the loss's log probabilities.
-  assert shares == {('/device:CPU:0', 8): 3, ('/device:CPU:1', 8): 3}
+  # From [T = 4, B / 2 = 2]: the log probabilities of the policy and of the behaviour policy.
+  assert shares == {('/device:CPU:0', 8): 2, ('/device:CPU:1', 8): 2}
 
 
 # Learners together.
