@@ -191,6 +191,13 @@ class ActingFlags:
     2, 'Actor loops in this process (in the original: of the whole cluster).', minimum=1
   )
   envs_per_actor: int = setting(16, 'Environments per actor loop.', minimum=1)
+  envs_per_worker: int = setting(
+    0,
+    'Environments per worker process, except Atari; 0 = chosen by the time of a step and the '
+    'number of processors.',
+    minimum=0,
+    expert=True,
+  )
   dynamic_batching: str = setting(
     'auto',
     "Merging of the inference of a process's actor loops; auto: up to 4 environments per loop.",

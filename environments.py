@@ -2,7 +2,7 @@
 
 Atari games are preprocessed as in IMPALA (Espeholt et al. 2018, arXiv 1802.01561, Table G.1) and
 run in ale_py's vector environment (`envs/atari.py`) where it knows their id and keywords
-(`envs/atari_ids.py`). Every other environment runs in a process of its own
+(`envs/atari_ids.py`). All other environments run in worker processes
 (`envs/process_batch.py`). Importing this module does not import TensorFlow, so that levels can be
 checked quickly.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common import keywords
-from envs import atari, atari_ids, process_batch
+from envs import atari, atari_ids, probing, process_batch
 from structs import (
   ActionPart,
   ArraySpec,
@@ -69,10 +69,10 @@ def environment_spec(
   level = level_of(level)
   played = atari_ids.played(level, num_action_repeats, width, height)
   if played is None:
-    return EnvironmentSpec(level, *process_batch.probe(level), num_action_repeats or 1, False)
+    return EnvironmentSpec(level, *probing.probe(level)[:2], num_action_repeats or 1, False)
   repeats = played.frames_per_step
   if played.vector is None:
-    spaces = process_batch.probe(level, played.made_as)
+    spaces = probing.probe(level, played.made_as)[:2]
   else:
     spaces = atari.probe(level, repeats, width, height)
   return EnvironmentSpec(level, *spaces, repeats, played.vector is not None)
@@ -119,6 +119,7 @@ def create_environment(
   height: int = 84,
   atari_overrides: dict[str, Any] | None = None,
   max_episode_frames: int | None = None,
+  envs_per_worker: int = 1,
 ) -> FlowEnvironment:
   """Returns a batch of environments with graph operations.
 
@@ -132,6 +133,7 @@ def create_environment(
     atari_overrides: keyword arguments of `atari.AtariBatch`; ignored for other levels.
     max_episode_frames: environment frames after which a game is truncated; None means the level's
       own limit.
+    envs_per_worker: see `process_batch.ProcessBatch`; ignored for Atari.
 
   Raises:
     ValueError: see `environment_spec`.
@@ -142,7 +144,8 @@ def create_environment(
     limits = dict(max_num_frames_per_episode=limit) if limit else {}
     batch = atari.AtariBatch(spec, num_envs, seed, **(atari_overrides or {}) | limits)
   else:
-    batch = process_batch.ProcessBatch(spec, num_envs, seed, -(-limit // spec.num_action_repeats))
+    steps = -(-limit // spec.num_action_repeats)
+    batch = process_batch.ProcessBatch(spec, num_envs, seed, steps, envs_per_worker)
   return FlowEnvironment(spec, batch)
 
 

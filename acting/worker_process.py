@@ -219,17 +219,29 @@ def start_all(workers: Sequence[Worker]) -> None:
     WorkerError: a constructor failed; all workers have been closed.
     TooManyFiles: the limit of open files is too low; no worker was started.
   """
+  for result in start_each(workers):
+    if result is not None:
+      close_all(workers)
+      raise result
+
+
+def start_each(workers: Sequence[Worker]) -> list[WorkerError | None]:
+  """Starts workers in parallel.
+
+  Returns:
+    A list with None for each worker that started, and a `WorkerError` for each whose constructor
+    failed or whose process has ended.
+
+  Raises:
+    TooManyFiles: the limit of open files is too low; no worker was started.
+  """
   if reason := open_files.raise_limit(_FILES_OF_A_WORKER * len(workers)):
     raise TooManyFiles(reason, 'TooManyFiles', f'{len(workers)} processes do not start: {reason}')
   try:
-    results = _converse(workers, Worker._spawn)
+    return _converse(workers, Worker._spawn)
   except BaseException:
     close_all(workers)
     raise
-  for result in results:
-    if isinstance(result, WorkerError):
-      close_all(workers)
-      raise result
 
 
 def call_all(workers: Sequence[Worker], method: str, arguments: Sequence[tuple]) -> list[Any]:

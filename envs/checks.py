@@ -48,7 +48,7 @@ def check(
     if masked:
       record_misfit(lambda: mask(nest, view, first, info))
       if not problems:
-        action = view.convert(_allowed(view, mask(nest, view, first, info)))
+        action = view.convert(allowed_action(view, mask(nest, view, first, info)))
     observation, reward, *ends, info = results.of_step(_result(env, 'step', action))
     record_misfit(nest.convert, observation, True)
     if masked and not any(ends):
@@ -91,12 +91,17 @@ def mask(nest: nests.Nest, view: Actions, observation: Any, info: dict[str, Any]
   return mask_of(info[ACTION_MASK], view.parts)
 
 
-def _allowed(view, allowed):
-  """Returns an agent's action in which each discrete part is the first that is allowed."""
+def allowed_action(view: Actions, allowed: np.ndarray | None) -> np.ndarray:
+  """Returns an agent's action in which each discrete part is the first that is allowed.
+
+  Args:
+    view: of the action space.
+    allowed: an action mask, bool [M]; None allows everything.
+  """
   action, start = [], 0
   for part in view.parts:
     if part.kind == 'discrete':
-      action.append(int(np.argmax(allowed[start : start + part.size])))
+      action.append(0 if allowed is None else int(np.argmax(allowed[start : start + part.size])))
       start += part.size
     else:
       action += [0] * part.size

@@ -34,7 +34,7 @@ gymnasium.register('impala/Memory-v0', entry_point=memory.Memory)  # pyright: ig
 
 
 class GymEnvironment:
-  """One environment, run in a worker process of its own.
+  """One environment, run in a worker process.
 
   Args:
     level: `structs.Level`; messages name it.

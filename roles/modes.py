@@ -123,6 +123,7 @@ def _play(
       settings.height,
       overrides,
       most_frames,
+      options.envs_per_worker,
     )
     try:
       return play.play(

@@ -139,6 +139,7 @@ def create_environments(
       settings.num_action_repeats,
       settings.width,
       settings.height,
+      envs_per_worker=options.envs_per_worker,
     )
     for index in range(options.num_actors)
   ]

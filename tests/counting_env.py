@@ -5,6 +5,7 @@ Imports neither TensorFlow nor OpenAI Gym, as every worker process imports it.
 
 import os
 import pathlib
+import random
 import signal
 import time
 
@@ -129,6 +130,32 @@ class Breaking(Counting):
     return given[int(action)], np.nan if action == 3 else np.array([[reward]]), *others
 
 
+class Held(Counting):
+  """A large image, always the same array, every pixel of which is the step."""
+
+  observation_space = spaces.Box(0, 255, (500, 500, 3), np.uint8)
+  _image = np.zeros((500, 500, 3), np.uint8)
+
+  def _observation(self):
+    self._image.fill(self._step)
+    return self._image
+
+
+class Drawing(Counting):
+  """Observations are drawn from its own generator, from Python's and from numpy's."""
+
+  action_space = Fragile.action_space
+  observation_space = spaces.Box(0, 1, (3,), np.float32)
+
+  def step(self, action):
+    if action == RAISE:
+      raise ArithmeticError('the simulator stumbled')
+    return super().step(action)
+
+  def _observation(self):
+    return np.float32([self.np_random.random(), random.random(), np.random.random()])
+
+
 class Meeting(Counting):
   """`step` returns only when as many processes as the barrier's directory names are in it."""
 
@@ -181,7 +208,7 @@ class Refused(Counting):
 
 for _name in (
   'Counting', 'Image', 'BoolImage', 'Numbered', 'Random', 'Fragile', 'Breaking', 'Stuck', 'Meeting',
-  'Slow',
+  'Slow', 'Held', 'Drawing',
 ):  # fmt: skip
   gymnasium.register(f'{_name}-v0', entry_point=f'counting_env:{_name}')
 gymnasium.register(

@@ -13,7 +13,7 @@ import environments
 from child_processes import children
 from conftest import eventually
 from environment_player import counting, playing
-from envs import faults, process_batch
+from envs import crashes, faults
 from envs.faults import EnvironmentFault
 from envs.process_batch import ProcessBatch
 from roles import role
@@ -94,7 +94,7 @@ def test_a_broken_promise_ends_the_run_at_once(action, said):
 
 
 def test_a_crash_is_told_with_its_traceback_once(caplog):
-  process_batch._told.clear()
+  crashes._told.clear()
   with playing(counting('Fragile'), 1) as player:
     player.initial()
     for _ in range(3):

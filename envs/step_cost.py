@@ -1,0 +1,86 @@
+"""Measures what a step of an environment costs, and says how many environments share a process."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from envs import checks
+from envs.gym_env import GymEnvironment
+
+# A step that takes as long is worth a process of its own: what its worker costs hardly counts.
+HEAVY_SECS = 1e-3
+# What a worker costs the batch's process in each step: to wake it, and to hear from it.
+_WORKER_SECS = 2e-5
+
+
+class StepCost(NamedTuple):
+  """What is known of the steps of an environment.
+
+  Attributes:
+    secs: mean time of an agent step without action repeats, in seconds; inf if it was too slow or
+      too faulty to be measured.
+    draws: whether the environment draws from the global generators of Python or numpy.
+  """
+
+  secs: float
+  draws: bool
+
+
+def envs_per_worker(num_envs: int, cost: StepCost, processors: int | None = None) -> int:
+  """Returns how many environments should share a worker process.
+
+  Workers beyond the number of processors gain nothing, and each costs the batch a wake-up per step:
+  with W workers, a step of N environments takes about N * secs / W + W * `_WORKER_SECS`. Heavy
+  environments get a process each, which keeps crashes apart, and so do those that draw from the
+  global generators of their process.
+
+  Args:
+    num_envs: N.
+    cost: of one environment.
+    processors: number of processors; None means those that this process may use.
+  """
+  if cost.secs >= HEAVY_SECS or cost.draws:
+    return 1
+  most = len(os.sched_getaffinity(0)) if processors is None else processors
+  workers = round(math.sqrt(num_envs * cost.secs / _WORKER_SECS))
+  return -(-num_envs // max(1, min(workers, most, num_envs)))
+
+
+class MeasuredEnvironment(GymEnvironment):
+  """An environment whose steps can be measured; the arguments are those of `GymEnvironment`."""
+
+  def __init__(self, *args: Any, **kwargs: Any):
+    super().__init__(*args, **kwargs)
+    self._generators = _global_generators()
+
+  def measure(self, secs: float, masked: bool) -> tuple[float, bool]:
+    """Plays steps with the same (allowed) action for about `secs` seconds, but at least one.
+
+    Args:
+      secs: see above.
+      masked: whether each observation ends with an action mask.
+
+    Returns:
+      (mean seconds per step, whether Python's or numpy's global generators were drawn from since
+      this environment was made).
+    """
+    self._masked = masked
+    observation, steps, start = self.reset(), 0, time.perf_counter()
+    while not steps or time.perf_counter() - start < secs:
+      action = checks.allowed_action(self._actions, observation[-1] if masked else None)
+      *_, observation = self.step(action)
+      steps += 1
+    mean = (time.perf_counter() - start) / steps
+    return mean, self._generators != _global_generators()
+
+
+def _global_generators():
+  """Returns a value that changes with each draw from the global generators."""
+  _, words, *others = np.random.get_state(legacy=True)
+  return random.getstate(), np.asarray(words).tobytes(), others
