@@ -49,7 +49,11 @@ class Hyperparameters:
     int(1e9), 'Environment frames to train on.', group=RUN_GROUP, minimum=1
   )
   num_action_repeats: int = setting(
-    0, 'Frames per agent step; 0 = 4 for Atari, else 1.', group=ACTING, minimum=0, fits=True
+    0,
+    'Frames per agent step; 0 = what an Atari id promises (mostly 4), else 1.',
+    group=ACTING,
+    minimum=0,
+    fits=True,
   )
   batch_size: int = setting(32, 'Unrolls per update and learner.', minimum=1)
   unroll_length: int = setting(20, 'Agent steps per unroll.', minimum=1)

@@ -178,7 +178,7 @@ def _packages(policy: Mapping[str, Any]) -> str:
   """Returns the packages that make the environment, as far as they are known."""
   if policy['atari']:
     return 'ale-py'
-  made = policy['environment']
+  made = policy.get('environment') or dict(id='', wrappers=[])
   is_atari = made['id'].startswith('ALE/')
   has_cv2 = any(path.endswith('.AtariPreprocessing') for path, _ in made['wrappers'])
   return 'gymnasium' + ' ale-py' * is_atari + ' opencv-python-headless' * has_cv2

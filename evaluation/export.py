@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+import environments
 from common import files
 from evaluation.policy import build_policy, input_names
 from runtime.process import RunFailed
@@ -23,7 +24,6 @@ def export(
   checkpoint: str,
   settings: Any,
   atari: Mapping[str, Any] | None,
-  environment: Mapping[str, Any] | None,
   description: Mapping[str, Any],
   write_more: Callable[[str, dict[str, Any]], None] = lambda folder, policy: None,
 ) -> None:
@@ -38,7 +38,6 @@ def export(
     checkpoint: path of a checkpoint.
     settings: `roles.settings.Settings` of the run.
     atari: arguments of ale_py's AtariVectorEnv; None for other levels.
-    environment: what is made for other levels, see `environments.made_as`; None for those.
     description: further entries of policy.json.
     write_more: function of the folder and the contents of policy.json that writes further files.
 
@@ -53,7 +52,7 @@ def export(
     raise RunFailed(f'{folder}: the export cannot be written: {e.strerror}') from None
   try:
     _write_saved_model(new, checkpoint, settings)
-    policy = {**_contents(checkpoint, settings, atari), 'environment': environment, **description}
+    policy = {**_contents(checkpoint, settings, atari), **description}
     with open(os.path.join(new, 'policy.json'), 'w', encoding='utf-8') as file:
       json.dump(policy, file, indent=2)
       file.write('\n')
@@ -158,6 +157,7 @@ def _contents(checkpoint: str, settings: Any, atari: Mapping[str, Any] | None) -
       + ('; grey frames, the maximum of the last two, stacked, oldest first' if atari else '')
     ),
     atari=atari,
+    environment=None if atari else environments.made_as(settings),
     protocol='training',
     checkpoint=os.path.basename(checkpoint),
     environment_frames=(int(reader.get_tensor(frames)) if reader.has_tensor(frames) else None),

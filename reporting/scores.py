@@ -34,7 +34,7 @@ def human_normalised_score(level_name: str, score: float) -> float | None:
     score: a raw game score.
   """
   game = level_name.removeprefix('ale_py:').split('/')[-1].split('-')[0]
-  game = game.replace('NoFrameskip', '')
+  game = game.replace('NoFrameskip', '').replace('Deterministic', '')
   if game not in ATARI_SCORES:
     return None
   random, human = ATARI_SCORES[game]

@@ -228,7 +228,6 @@ def export(options: Options, choice: str) -> None:
       checkpoint,
       settings,
       atari,
-      None if atari else environments.made_as(settings),
       description,
       lambda new, policy: card.write(new, folder, policy, record, defaults),
     )

@@ -69,6 +69,7 @@ UNDERSTOOD = [
   ('README.md', 'With Frontend Code'),
   ('docs/training.md', 'One process'),
   ('docs/environments_and_agents.md', 'Environments'),
+  ('docs/environments_and_agents.md', 'Keywords and wrappers'),
   ('docs/cluster_managers.md', 'Slurm, Kubernetes, TF_CONFIG'),
 ]
 

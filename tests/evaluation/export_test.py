@@ -216,13 +216,13 @@ def test_the_games_of_the_program_beside_it_are_those_of_the_run():
   same_step = gymnasium.vector.AutoresetMode.SAME_STEP
   env = AtariVectorEnv(num_envs=1, autoreset_mode=same_step, **arguments)
   np.testing.assert_array_equal(
-    game.reset(seed=5), np.moveaxis(env.reset(seed=np.array([5]))[0], 1, -1)
+    game.reset(seed=5)['observation'], np.moveaxis(env.reset(seed=np.array([5]))[0], 1, -1)
   )
   actions, ends = np.random.default_rng(1).integers(0, 4, 2000), []
   for action in actions:
     observation, reward, done, over = game.step(int(action))
     seen, gained, terminated, truncated, info = env.step(np.array([action]))
-    np.testing.assert_array_equal(observation, np.moveaxis(seen, 1, -1))
+    np.testing.assert_array_equal(observation['observation'], np.moveaxis(seen, 1, -1))
     assert (reward, done) == (float(gained[0]), bool(terminated[0] or truncated[0]))
     # Five lives: the game is over where the next one begins, with all of them.
     assert over == (done and int(info['lives'][0]) == 5)

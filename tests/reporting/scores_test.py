@@ -11,6 +11,8 @@ from reporting import scores
     'PongNoFrameskip-v4',
     'PongNoFrameskip-v0',
     'Pong-v4',
+    'PongDeterministic-v4',
+    'Pong-ramDeterministic-v4',
     'ALE/Pong-v5',
     'ale_py:PongNoFrameskip-v4',
   ],
