@@ -141,8 +141,9 @@ class RunFlags(Hyperparameters):
   )
   agent_name: str = setting(
     'auto',
-    'Network; auto chooses by the observations.',
+    'Network, or module:Class of your own; auto chooses by the observations.',
     choices=('auto', *AGENTS),
+    own=True,
     fits=True,
     fixed=True,
   )
@@ -419,7 +420,8 @@ def _groups() -> Iterable[tuple[str, list[Setting]]]:
 
 def _help_of(row: Setting) -> str:
   no = '[no]' if row.type is bool else ''
-  choices = f' <{"|".join(filter(None, row.choices))}>' if row.choices else ''
+  own = ('module:Class',) if row.own else ()
+  choices = f' <{"|".join(filter(None, (*row.choices, *own)))}>' if row.choices else ''
   default = f' (default: {text(row.default)})' if row.default not in ('', []) else ''
   return textwrap.fill(
     f'--{no}{row.flag}:{choices} {row.help}{default}', 98, initial_indent='  ',
@@ -453,7 +455,8 @@ def markdown() -> str:
 
 def _markdown_of(row: Setting) -> str:
   default = f'`{text(row.default)}`' if row.default not in ('', []) else ''
-  choices = ', '.join(f'`{choice}`' for choice in row.choices if choice)
+  own = ('module:Class',) if row.own else ()
+  choices = ', '.join(f'`{choice}`' for choice in (*row.choices, *own) if choice)
   kind = {str: 'text', list: 'a list, with commas'}.get(row.type, '')
   mark = ' *' if row.expert else ''
   return f'| `{row.flag}`{mark} | {default} | {choices or row.bounds or kind} | {row.help} |'

@@ -33,6 +33,8 @@ try:
   import config
   from common import open_files, texts
   from common.background import BackgroundCall
+  from common.declarations import is_own_code
+  from common.own_code import BadOwnCode
   from envs import faults
   from evaluation import protocols
   from reporting import own_observers
@@ -52,10 +54,20 @@ except ModuleNotFoundError as e:
 FLAGS = flags.FLAGS
 
 
+class _OwnOrEnumParser(flags.EnumParser):
+  """Takes `module:Class` as it is, beside the names of an enumeration."""
+
+  def parse(self, argument: str) -> str:
+    """Returns the name, in the letter case of the enumeration."""
+    return argument if is_own_code(argument) else super().parse(argument)
+
+
 def _define(row: config.Setting) -> None:
   """Makes a setting a flag; its bounds are checked by `_check_bounds`."""
   if row.choices:
-    flags.DEFINE_enum(row.flag, row.default, row.choices, row.help, case_sensitive=False)
+    parser = _OwnOrEnumParser if row.own else flags.EnumParser
+    choice = parser(row.choices, case_sensitive=False)
+    flags.DEFINE(choice, row.flag, row.default, row.help, serializer=flags.ArgumentSerializer())
     return
   kinds = {
     bool: flags.DEFINE_bool,
@@ -210,6 +222,7 @@ def train(cluster: Cluster) -> int:
     classes = own_observers.load(FLAGS.observers)
     plan = resuming.plan(options())
     _check_evaluations(plan.options, plan.settings.level)
+    _check_own_agent(plan.settings)
     observers = own_observers.Observers(classes)
     run_lock = resuming.lock_run_folder(plan, cluster)
   process.import_tensorflow()
@@ -236,13 +249,26 @@ def _check_settings(cluster: Cluster) -> None:
   if FLAGS.mode == 'train' and cluster.is_chief:
     own_observers.load(FLAGS.observers)
   if FLAGS['level_name'].present:
-    _check_evaluations(options(), own_settings().level)
+    settings = own_settings()
+    _check_evaluations(options(), settings.level)
+    _check_own_agent(settings)
   elif FLAGS.mode == 'train' and cluster.is_chief:
     plan = resuming.plan(options())
     _check_evaluations(plan.options, plan.settings.level)
+    _check_own_agent(plan.settings)
   elif cluster.job not in ('ps', 'actor'):
     recorded, _ = resuming.as_recorded(options())
-    settings_lib.own_settings(recorded.shared)
+    _check_own_agent(settings_lib.own_settings(recorded.shared))
+
+
+def _check_own_agent(settings: settings_lib.Settings) -> None:
+  """Raises BadOwnCode if the agent is a class of the user's that is not fit for the run."""
+  if is_own_code(settings.agent_name):
+    process.import_tensorflow()
+    import nets
+
+    asked = settings.learner_precision, settings.observation_scaling, settings.value_normalisation
+    BackgroundCall(nets.check_agent, settings.agent_name, settings, *asked).result()
 
 
 def _check_evaluations(options: settings_lib.Options, level: Level) -> None:
@@ -284,7 +310,7 @@ def main(argv: list[str]) -> int:
     else:
       modes.plot(FLAGS.logdir or resuming.run_folder(own_settings(), ''))
     return process.EXIT_OK
-  except BadInput as e:
+  except (BadInput, BadOwnCode) as e:
     print(f'experiment.py: {e}', file=sys.stderr)
     return process.EXIT_BAD_INPUT
   except faults.UnfitLevel as e:

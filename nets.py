@@ -15,8 +15,12 @@ from typing import Any
 import sonnet as snt
 import tensorflow as tf
 
+from common import own_code
+from common.declarations import is_own_code
+from learning import agent_checks
 from learning.distributions import distribution_of
 from learning.observation_scaling import MomentScaling, scaling_by_moments, with_moments
+from learning.recurrent_network import RecurrentNetwork
 from learning.sliced_weights import SlicedWeights
 from learning.torsos import (
   Linear,
@@ -25,18 +29,15 @@ from learning.torsos import (
   NestTorso,
   ResNetTorso,
   TorsoClass,
+  action_features,
   scale_of,
 )
 from learning.value_normalisation import PopArt
 from structs import (
   AGENTS,
   AgentOutput,
-  CoreState,
+  ArraySpec,
   Spaces,
-  StepOutput,
-  StepOutputInfo,
-  action_dtype,
-  action_shape,
   arrays_of,
   as_observation,
   is_masked,
@@ -46,12 +47,11 @@ from structs import (
 snt.Module()  # Sonnet 2 needs its first module built eagerly; later ones may be built in graphs.
 
 
-class Agent(snt.Module):
-  """A torso, an LSTM if `lstm_size` is set, and heads for policy and baseline.
+class Agent(RecurrentNetwork):
+  """A torso, a recurrent core if there is one, and heads for policy and baseline.
 
-  The core's input is the torso's features, the last reward clipped to [-1, 1] and the one-hot last
-  action (IMPALA, figure 3); of an action of several parts, their one-hots, bits, and numbers
-  clipped to [-1, 1].
+  Subclasses set `torso_class` and `lstm_size`, or override the public methods of this class; see
+  docs/environments_and_agents.md.
 
   Args:
     spaces: the observations and actions.
@@ -86,100 +86,63 @@ class Agent(snt.Module):
     self.distribution = distribution_of(spaces.action)
     self.scalings: list[MomentScaling | None] | None = None
     self.value_scale = PopArt() if value_normalisation else None
-    self._torso = self._build_torso(tf.dtypes.as_dtype(precision))
-    self._lstm = snt.LSTM(self.lstm_size) if self.lstm_size else None
+    self._torso = self.build_torso(tf.dtypes.as_dtype(precision))
+    self._lstm = self.build_core()
     # A small gain makes the first policy near-uniform; a near-deterministic one hardly explores.
     self._policy = Linear(self.distribution.num_outputs, gain=0.01, name='policy')
     self._baseline = Linear(1, gain=1.0, name='baseline')
     self._log_std = None
 
-  def _build_torso(self, precision):
-    arrays = self._seen_arrays()
+  def build_torso(self, precision: tf.DType) -> Callable[[Any], tf.Tensor]:
+    """Returns the module that turns what `scaled` returns into float32 [N, features].
+
+    Args:
+      precision: dtype of the torso's arithmetic.
+    """
+    arrays = self.seen_arrays()
     if len(arrays) == 1 and arrays[0].dtype != 'int32':
       return self.torso_class(precision, scale_of(arrays[0], self._scaling))
     return NestTorso(arrays, self.torso_class, precision, self._scaling)
 
-  def _seen_arrays(self):
-    """Returns the `ArraySpec` of the arrays that the torso gets: all but the action mask."""
+  def build_core(self) -> snt.RNNCore | None:
+    """Returns the recurrent core, whose initial state is zero, or None."""
+    return snt.LSTM(self.lstm_size) if self.lstm_size else None
+
+  def features(self, last_action: tf.Tensor, reward: tf.Tensor, observation: Any) -> tf.Tensor:
+    """Computes the input of the core, or of the heads if there is none.
+
+    Here it is the torso's features, the last reward clipped to [-1, 1] and the one-hot last action
+    (IMPALA, figure 3); see `action_features`.
+
+    Args:
+      last_action: [N] or [N, K], see `AgentOutput`.
+      reward: float32 [N].
+      observation: of [N, ...], see `StepOutput`.
+
+    Returns:
+      float32 [N, F].
+    """
+    clipped_reward = tf.clip_by_value(reward, -1, 1)[:, None]
+    torso = self._torso(self.scaled(observation))
+    last = action_features(self._spaces.action, last_action)
+    return tf.concat([torso, clipped_reward, last], axis=1)
+
+  def policy_outputs(self, features: tf.Tensor) -> tf.Tensor:
+    """Computes `distribution.num_outputs` outputs from the core's: float32 [N, F] -> [N, ...]."""
+    return self._policy(features)
+
+  def baseline_outputs(self, features: tf.Tensor) -> tf.Tensor:
+    """Computes the baseline from the core's output: float32 [N, F] -> [N]."""
+    return self._baseline(features)[:, 0]
+
+  def seen_arrays(self) -> tuple[ArraySpec, ...]:
+    """Returns the arrays of an observation that the torso gets: all but the action mask."""
     arrays = self._spaces.observation
     return arrays[:-1] if is_masked(arrays) else arrays
 
-  def rescale_values(self, weights: SlicedWeights) -> tf.Operation:
-    """Returns the operation `PopArt.rescale`; needs `value_normalisation`."""
-    assert self.value_scale
-    return self.value_scale.rescale(weights, self._baseline)
-
-  def initial_state(self, batch_size: int) -> CoreState:
-    """Returns the first core state: a nest of float32 [batch_size, lstm_size]; () without LSTM."""
-    return self._lstm.initial_state(batch_size) if self._lstm else ()
-
-  @snt.Module.with_name_scope
-  def __call__(
-    self, inputs: tuple[tf.Tensor, StepOutput], core_state: CoreState
-  ) -> tuple[AgentOutput, CoreState]:
-    """Computes one step.
-
-    Args:
-      inputs: (last action [N] or [N, K], see `AgentOutput`; StepOutput of [N, ...]).
-      core_state: from `initial_state` or the last call; it is reset where `done`.
-
-    Returns:
-      (AgentOutput of [N, ...], the next core state).
-    """
-    last_action, env_output = inputs
-    observation = env_output.observation
-    features = self._features(last_action, env_output.reward, observation)
-    features, core_state = self._core(features, env_output.done, core_state)
-    return self._head(features, observation), core_state
-
-  @snt.Module.with_name_scope
-  def unroll(
-    self, actions: tf.Tensor, env_outputs: StepOutput, core_state: CoreState
-  ) -> tuple[AgentOutput, CoreState]:
-    """Computes all steps of unrolls, with the same results as repeated calls.
-
-    Args:
-      actions: [T, B] or [T, B, K], the action that led to each observation, see `AgentOutput`.
-      env_outputs: StepOutput of [T, B, ...]. T is static.
-      core_state: the core state before the first step.
-
-    Returns:
-      (AgentOutput of [T, B, ...], the core state after the last step).
-    """
-    # [T, B, ...] -> [T * B, ...]: the torso runs once over all steps.
-    actions, reward, observation = tf.nest.map_structure(
-      _merge_time, (actions, env_outputs.reward, env_outputs.observation)
-    )
-    features = self._features(actions, reward, observation)
-    if self._lstm:
-      features, core_state = self._core_over_time(features, env_outputs.done, core_state)
-    output = self._head(features, observation)
-    return tf.nest.map_structure(lambda t: _split_time(t, env_outputs.done), output), core_state
-
-  def _features(self, last_action, reward, observation):
-    clipped_reward = tf.clip_by_value(reward, -1, 1)[:, None]
-    torso = self._torso(self._scaled(observation))
-    return tf.concat([torso, clipped_reward, self._action_features(last_action)], axis=1)
-
-  def _action_features(self, action):
-    """Returns an action as float32 [N, features]."""
-    parts = self._spaces.action
-    if not action_shape(parts):
-      return tf.one_hot(action, parts[0].size)
-    features, start = [], 0
-    for part in parts:
-      width = 1 if part.kind == 'discrete' else part.size
-      own = action[:, start : start + width]
-      start += width
-      if part.kind == 'discrete':
-        features.append(tf.one_hot(tf.cast(own[:, 0], tf.int32), part.size))
-      else:
-        features.append(tf.clip_by_value(tf.cast(own, tf.float32), -1.0, 1.0))
-    return tf.concat(features, axis=1)
-
-  def _scaled(self, observation):
-    """Returns what the torso gets: the arrays without the action mask, scaled."""
-    arrays = arrays_of(observation)[: len(self._seen_arrays())]
+  def scaled(self, observation: Any) -> Any:
+    """Returns what the torso gets of [N, ...]: the arrays without the action mask, scaled."""
+    arrays = arrays_of(observation)[: len(self.seen_arrays())]
     if self.scalings is None:
       names = [''] if len(arrays) == 1 else [f'_{i}' for i in range(len(arrays))]
       self.scalings = [
@@ -189,54 +152,27 @@ class Agent(snt.Module):
     pairs = zip(self.scalings, arrays, strict=True)
     return as_observation([scaling(array) if scaling else array for scaling, array in pairs])
 
-  def _core(self, features, done, core_state):
-    if not self._lstm:
-      return features, core_state
-    keep = tf.cast(~done, tf.float32)[:, None]  # The initial state is zero.
-    return self._lstm(features, tf.nest.map_structure(lambda t: t * keep, core_state))
-
-  def _core_over_time(self, features, done, core_state):
-    outputs = []
-    for features_t, done_t in zip(
-      tf.unstack(_split_time(features, done)), tf.unstack(done), strict=True
-    ):
-      output, core_state = self._core(features_t, done_t, core_state)
-      outputs.append(output)
-    return tf.concat(outputs, axis=0), core_state
+  def rescale_values(self, weights: SlicedWeights) -> tf.Operation:
+    """Returns the operation `PopArt.rescale`; needs `value_normalisation`."""
+    assert self.value_scale
+    return self.value_scale.rescale(weights, self._baseline)
 
   def _head(self, features, observation):
     mask = arrays_of(observation)[-1] if is_masked(self._spaces.observation) else None
     parameters = self.distribution.parameters(
-      self._policy_outputs(features), self._free_parameters(), mask
+      self.policy_outputs(features), self._free_parameters(), mask
     )
     action = self.distribution.sample(parameters)
-    baseline = self._baseline_outputs(features)
+    baseline = self.baseline_outputs(features)
     if self.value_scale:
       baseline = self.value_scale(baseline)
     return AgentOutput(action, parameters, baseline)
-
-  def _policy_outputs(self, features):
-    return self._policy(features)
-
-  def _baseline_outputs(self, features):
-    return self._baseline(features)[:, 0]
 
   def _free_parameters(self):
     size = self.distribution.num_free
     if size and self._log_std is None:
       self._log_std = tf.Variable(tf.zeros([size]), name='log_std')
     return self._log_std
-
-
-def _merge_time(tensor):
-  """[T, B, ...] -> [T * B, ...]."""
-  return tf.reshape(tensor, [-1, *tensor.shape[2:]])
-
-
-def _split_time(tensor, like):
-  """[T * B, ...] -> [T, B, ...], with T and B of the tensor `like`."""
-  steps, batch = like.shape[:2]
-  return tf.reshape(tensor, [steps, -1 if batch is None else batch, *tensor.shape[1:]])
 
 
 class SimpleConvNetAgent(Agent):
@@ -282,20 +218,24 @@ class SeparateMLPAgent(Agent):
   and action are no inputs.
   """
 
-  def _build_torso(self, precision):
-    scale = scale_of(self._seen_arrays()[0], self._scaling)
+  def build_torso(self, precision: tf.DType) -> Callable[[Any], tf.Tensor]:
+    """As `Agent`."""
+    scale = scale_of(self.seen_arrays()[0], self._scaling)
     self._baseline_torso = MLPTorso(precision, scale, 'baseline_torso')
     return MLPTorso(precision, scale, 'policy_torso')
 
-  def _features(self, last_action, reward, observation):
+  def features(self, last_action: tf.Tensor, reward: tf.Tensor, observation: Any) -> tf.Tensor:
+    """As `Agent`: [N, F / 2] for the policy, then [N, F / 2] for the baseline."""
     del last_action, reward
-    vector = tf.concat(arrays_of(self._scaled(observation)), axis=1)
+    vector = tf.concat(arrays_of(self.scaled(observation)), axis=1)
     return tf.concat([self._torso(vector), self._baseline_torso(vector)], axis=1)
 
-  def _policy_outputs(self, features):
+  def policy_outputs(self, features: tf.Tensor) -> tf.Tensor:
+    """As `Agent`."""
     return self._policy(tf.split(features, 2, axis=1)[0])
 
-  def _baseline_outputs(self, features):
+  def baseline_outputs(self, features: tf.Tensor) -> tf.Tensor:
+    """As `Agent`."""
     return self._baseline(tf.split(features, 2, axis=1)[1])[:, 0]
 
 
@@ -303,11 +243,16 @@ _AGENTS = {name.lower(): globals()[name] for name in AGENTS}  # The classes abov
 
 
 def agent_factory(agent_name: str) -> type[Agent]:
-  """Returns the agent class of that name, in any letter case.
+  """Returns the agent class of a name: one of `AGENTS` in any letter case, or `module:Class`.
+
+  A class of the user's need not be a subclass of `Agent`, but has its interface.
 
   Raises:
     ValueError: no agent has that name; the message lists those that exist.
+    own_code.BadOwnCode: the class cannot be imported.
   """
+  if is_own_code(agent_name):
+    return own_code.load_agent(agent_name)
   try:
     return _AGENTS[agent_name.lower()]
   except KeyError:
@@ -330,22 +275,45 @@ def build_agent(
 
   Raises:
     ValueError: the agent does not accept these observations.
+    own_code.BadOwnCode: a class of the user's cannot be imported, raises, or is no agent.
   """
   cls = agent_factory(agent_name)
-  if reason := why_unfit(cls.__name__, spec):
-    raise ValueError(reason)
-  agent = cls(spec, precision, scaling, value_normalisation)
-  step = StepOutput(
-    reward=tf.zeros([1]),
-    info=StepOutputInfo(None, None, None),
-    done=tf.zeros([1], tf.bool),
-    observation=as_observation(
-      [tf.zeros([1, *array.shape], array.dtype) for array in spec.observation]
-    ),
-  )
-  action = tf.zeros([1, *action_shape(spec.action)], action_dtype(spec.action))
-  agent((action, step), agent.initial_state(1))
+  inputs = agent_checks.zero_step(spec, 1)
+  if not is_own_code(agent_name):
+    if reason := why_unfit(cls.__name__, spec):
+      raise ValueError(reason)
+    agent = cls(spec, precision, scaling, value_normalisation)
+    agent(inputs, agent.initial_state(1))
+    return agent
+  with own_code.explained(agent_name, cls.__module__):
+    agent = cls(spec, precision, scaling, value_normalisation)
+    agent_checks.check_class(agent)
+    before = agent.initial_state(1)
+    agent_checks.check_first_state(before)
+    agent_checks.check_step(agent, spec, '__call__', before, agent(inputs, before), (1,))
+    agent_checks.check_options(agent, scaling, value_normalisation)
   return agent
+
+
+def check_agent(
+  agent_name: str, spec: Spaces, precision: str, scaling: str, value_normalisation: bool
+) -> None:
+  """Checks a class of the user's in a graph of its own; does nothing for the agents of `AGENTS`.
+
+  Args:
+    agent_name, spec, precision, scaling, value_normalisation: see `build_agent`.
+
+  Raises:
+    own_code.BadOwnCode: the class cannot be imported, raises, or does not keep to the interface.
+  """
+  if not is_own_code(agent_name):
+    return
+  with tf.Graph().as_default():
+    agent = build_agent(agent_name, spec, 'float32', scaling, value_normalisation)
+    with own_code.explained(agent_name, type(agent).__module__):
+      agent_checks.check_agent(agent, spec)
+    if precision != 'float32':
+      build_agent(agent_name, spec, precision, scaling, value_normalisation)
 
 
 def local_copy(

@@ -160,7 +160,12 @@ def default_agent_name(spaces: Spaces) -> str:
 
 
 def why_unfit(agent_name: str, spaces: Spaces) -> str:
-  """Returns why an agent of `AGENTS` does not accept observations, as a sentence, or ''."""
+  """Returns why an agent of `AGENTS` does not accept observations, as a sentence, or ''.
+
+  Returns '' for a user's own agent, `module:Class`: `nets.check_agent` tries it.
+  """
+  if agent_name not in AGENTS:
+    return ''
   needs = AGENTS[agent_name]
   has_image = any(len(array.shape) == 3 for array in spaces.observation)
   has_text = any(array.dtype == 'int32' for array in spaces.observation)

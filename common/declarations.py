@@ -16,6 +16,7 @@ def setting(
   group: str = '',
   scope: str = '',
   choices: Iterable[str] = (),
+  own: bool = False,
   above: float | None = None,
   minimum: float | None = None,
   maximum: float | None = None,
@@ -33,6 +34,7 @@ def setting(
     group: heading in the documentation; defaults to the class's group.
     scope: what the setting belongs to; defaults to the class's scope.
     choices: allowed values of an enumeration.
+    own: whether `module:Class`, a class of the user's, is allowed beside `choices`.
     above, minimum, maximum: bounds; `above` is exclusive.
     fits: whether the default means "derived from the environment or the batch".
     fixed: whether a run with a checkpoint cannot change it.
@@ -46,6 +48,7 @@ def setting(
     group=group,
     scope=scope,
     choices=tuple(choices),
+    own=own,
     above=above,
     minimum=minimum,
     maximum=maximum,
@@ -72,6 +75,7 @@ class Setting:
   group: str
   scope: str
   choices: tuple[str, ...]
+  own: bool
   above: float | None
   minimum: float | None
   maximum: float | None
@@ -86,7 +90,8 @@ class Setting:
     """Description of the allowed values; '' if any value of the type is allowed."""
     number = 'whole number' if self.type is int else 'number'
     if self.choices:
-      return 'one of ' + ', '.join(choice for choice in self.choices if choice)
+      more = ' or module:Class' if self.own else ''
+      return 'one of ' + ', '.join(choice for choice in self.choices if choice) + more
     if self.minimum == 1 or self.above == 0:
       return f'a positive {number}'
     if self.maximum is not None:
@@ -113,9 +118,15 @@ class Setting:
       and (self.minimum is None or value >= self.minimum)
       and (self.maximum is None or value <= self.maximum)
     )
-    if out_of_bounds or (self.choices and value not in self.choices):
+    is_own = self.own and is_own_code(value)
+    if out_of_bounds or (self.choices and value not in self.choices and not is_own):
       raise ValueError(f'not {self.bounds}')
     return self.canonical(value) if self.canonical else value
+
+
+def is_own_code(name: str) -> bool:
+  """Returns whether a name is `module:Name`, which causes the module to be imported."""
+  return ':' in name
 
 
 def rows_of(cls: type, scope: str, group: str) -> Iterable[Setting]:

@@ -7,12 +7,52 @@ import importlib
 import importlib.util
 import os
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterator
 
 from common import texts
 
+_MOST_LETTERS = 400  # Of an exception's message; TensorFlow's may fill pages.
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class BadOwnCode(ValueError):
+  """A class of the user's cannot be used; the message is a sentence for the user."""
+
+
+def load_agent(name: str) -> type:
+  """Returns the class of an agent, see `load_class`.
+
+  Raises:
+    BadOwnCode: it cannot be imported.
+  """
+  try:
+    return load_class(name)
+  except ValueError as e:
+    raise BadOwnCode(f'--agent_name={name} {e}') from e
+
+
+class BrokenInterface(ValueError):
+  """A class does not keep to its interface; the message completes a sentence that it begins."""
+
+
+@contextlib.contextmanager
+def explained(name: str, module_name: str) -> Iterator[None]:
+  """Turns what an agent of the user's raises into `BadOwnCode`.
+
+  Args:
+    name: `module:Class` of the agent.
+    module_name: the module that defines the class.
+  """
+  try:
+    yield
+  except BadOwnCode:
+    raise
+  except BrokenInterface as e:
+    raise BadOwnCode(f'--agent_name={name} {e}') from e
+  except Exception as e:
+    raise BadOwnCode(f'--agent_name={name} raised {described(e, module_name)}') from e
 
 
 def load_class(name: str) -> type:
@@ -70,7 +110,7 @@ def hidden_by(module_name: str) -> str:
 
 def described(error: BaseException, module_name: str) -> str:
   """Returns an exception of a user's module on one line: type, line in that module, message."""
-  text = ' '.join(str(error).split())
+  text = textwrap.shorten(str(error), _MOST_LETTERS, placeholder=' ...')
   return f'{type(error).__name__}{_place(error, module_name)}' + (f': {text}' if text else '')
 
 

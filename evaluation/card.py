@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 import config
+from common.declarations import is_own_code
 from evaluation import records
 from reporting import commands, curves
 
@@ -108,7 +109,18 @@ def _summary(policy: Mapping[str, Any], record: Mapping[str, Any]) -> str:
   return (
     f'# {policy["agent_name"]} on {policy["level_name"]}\n\n'
     f'Trained{trained} with IMPALA (https://arxiv.org/abs/1802.01561){by}; the checkpoint is '
-    f'`{policy["checkpoint"]}`.{commit}\n'
+    f'`{policy["checkpoint"]}`.{commit}{_own_network(policy["agent_name"])}\n'
+  )
+
+
+def _own_network(agent_name: str) -> str:
+  """Returns where a network of the user's was defined, as a sentence, or ''."""
+  if not is_own_code(agent_name):
+    return ''
+  module, _, name = agent_name.partition(':')
+  return (
+    f' Its network is `{name}` of the module `{module}`, which is no part of the code that trained '
+    'it; to play the exported model, neither is needed.'
   )
 
 

@@ -69,11 +69,16 @@ def build_policy(settings: Any) -> Policy:
     value_normalisation=settings.value_normalisation,
   )
   like = agent.initial_state(1)
-  sizes = [int(part.shape[1]) for part in tf.nest.flatten(like)]
+  shapes = [part.shape[1:] for part in tf.nest.flatten(like)]
+  sizes = [shape.num_elements() for shape in shapes]
 
   def merged(core_state):
-    parts = tf.nest.flatten(core_state)
-    return tf.concat(parts, axis=1)
+    parts = zip(tf.nest.flatten(core_state), sizes, strict=True)
+    return tf.concat([tf.reshape(part, [-1, size]) for part, size in parts], axis=1)
+
+  def split(state):
+    parts = tf.split(state, sizes, axis=1) if sizes else []
+    return [tf.reshape(t, [-1, *shape]) for t, shape in zip(parts, shapes, strict=True)]
 
   def placeholder(name, dtype, *shape):
     return tf.compat.v1.placeholder(dtype, [None, *shape], name)
@@ -90,9 +95,7 @@ def build_policy(settings: Any) -> Policy:
     done=placeholder('done', tf.bool),
     state=placeholder('state', tf.float32, sum(sizes)),
   )
-  core_state = tf.nest.pack_sequence_as(
-    like, tf.split(inputs['state'], sizes, axis=1) if sizes else []
-  )
+  core_state = tf.nest.pack_sequence_as(like, split(inputs['state']))
   observation = as_observation([inputs[name] for name in input_names(settings)])
   step: Any = Step(inputs['last_reward'], inputs['done'], observation)
   output, after = agent((inputs['last_action'], step), core_state)

@@ -16,7 +16,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from learning.observation_scaling import SCALES, Scale
-from structs import ArraySpec
+from structs import ActionPart, ArraySpec, action_shape
 
 _SQRT_2 = math.sqrt(2.0)
 _SMALL_IMAGE = 36  # Pixels. The Nature kernels and strides shrink smaller images to nothing.
@@ -240,6 +240,30 @@ class NestTorso(snt.Module):
     vector = tf.concat([arrays[i] for i in self._vectors], axis=1) if self._vectors else None
     features = [torso(vector if i in self._vectors else arrays[i]) for i, torso in self._torsos]
     return tf.nn.relu(self._joint(tf.concat(features, axis=1)))
+
+
+def action_features(parts: Sequence[ActionPart], action: tf.Tensor) -> tf.Tensor:
+  """Returns actions as inputs of a network: one-hots, bits, and numbers clipped to [-1, 1].
+
+  Args:
+    parts: the parts of an action.
+    action: [N] or [N, K], see `AgentOutput`.
+
+  Returns:
+    float32 [N, features].
+  """
+  if not action_shape(parts):
+    return tf.one_hot(action, parts[0].size)
+  features, start = [], 0
+  for part in parts:
+    width = 1 if part.kind == 'discrete' else part.size
+    own = action[:, start : start + width]
+    start += width
+    if part.kind == 'discrete':
+      features.append(tf.one_hot(tf.cast(own[:, 0], tf.int32), part.size))
+    else:
+      features.append(tf.clip_by_value(tf.cast(own, tf.float32), -1.0, 1.0))
+  return tf.concat(features, axis=1)
 
 
 def is_vector(array: ArraySpec) -> bool:

@@ -314,7 +314,7 @@ def _summary(row: dict[str, Any], task: Task, settings: Settings, logdir: str, u
   """Returns the run's last line: why it ended, its results, and the command to resume it."""
   games, resumes = row['mean_return_100'], ''
   if task.cluster.is_local and row['environment_frames'] < settings.total_environment_frames:
-    resumes = f'; this goes on with it: {resuming.command(logdir, settings.level)}'
+    resumes = f'; this goes on with it: {resuming.command(logdir, dataclasses.asdict(settings))}'
   return (
     f'{task.interrupts.reason}: {row["environment_frames"]} frames, {row["updates"]} updates, mean '
     f'return of the last 100 games {"unknown" if games is None else format(games, ".2f")}; '

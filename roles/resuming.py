@@ -9,10 +9,12 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 import config
 from common import files
+from common.declarations import is_own_code
 from reporting import run_record
 from roles import presets
 from roles import settings as settings_lib
@@ -21,8 +23,10 @@ from runtime.checkpoints import Checkpoints
 from runtime.cluster import Cluster
 from runtime.locks import lock_folder
 from runtime.process import BadInput, RunFailed
-from structs import Level, default_agent_name, level_of
+from structs import default_agent_name
 
+# Settings that name modules, which are imported: always, or only if they are `module:Name`.
+_IMPORTING = {'level_name': False, 'agent_name': False, 'imports': True, 'env_wrappers': True}
 # Files that the chief writes next to the checkpoints.
 _RECORDS = (
   'run.json', 'run_id', 'cluster.json', 'metrics.csv', 'episodes.csv', 'evaluations.csv',
@@ -73,8 +77,8 @@ def run_folder(settings: Settings, logdir: str) -> str:
 
 
 def _default_folder(settings: Settings) -> str:
-  level = settings.level_name.replace('/', '-').replace(':', '-')
-  return os.path.join('runs', f'{level}-{settings.agent_name}')
+  name = f'{settings.level_name}-{settings.agent_name}'
+  return os.path.join('runs', name.replace('/', '-').replace(':', '-'))
 
 
 def as_recorded(options: Options) -> tuple[Options, str]:
@@ -145,20 +149,28 @@ def lock_run_folder(planned: Plan, cluster: Cluster) -> RunLock:
   return RunLock(planned.options, planned.settings, planned.logdir, notices, lock)
 
 
-def command(folder: str, level: Level | str, *flags: str) -> str:
-  """Returns the shell command that resumes a run on this machine."""
+def command(folder: str, run: Mapping[str, Any], *flags: str) -> str:
+  """Returns the shell command that resumes a run on this machine.
+
+  Args:
+    folder: the run's folder.
+    run: its settings by name.
+    *flags: further words of the command.
+  """
   python = os.path.relpath(sys.executable)
   words = [sys.executable if python.startswith('..') else python]
   words += [sys.argv[0] if sys.argv[0].endswith('experiment.py') else 'experiment.py']
   words += [f'--logdir={folder}', *flags]
-  return shlex.join([*words, *_words_that_import(level_of(level))])
+  return shlex.join([*words, *_words_that_import(run)])
 
 
-def _words_that_import(level: Level) -> list[str]:
-  """Returns the words of a command that name a level's modules, which no record may do alone."""
-  values = dict(imports=level.imports, env_wrappers=level.env_wrappers)
-  words = [config.flag_of(name, value) for name, value in values.items() if value]
-  return [config.flag_of('level_name', level.name)] * (':' in level.name) + words
+def _words_that_import(run: Mapping[str, Any]) -> list[str]:
+  """Returns the words of a command that name modules, which are imported for no record alone."""
+  return [
+    config.flag_of(name, run[name])
+    for name, always in _IMPORTING.items()
+    if run.get(name) and (always or is_own_code(run[name]))
+  ]
 
 
 def _folder(options: Options) -> str:
@@ -204,14 +216,7 @@ def _taken(options: Options, folder: str, names: tuple[str, ...]) -> dict[str, A
         taken[name] = config.SETTINGS[name].check(value)
       except ValueError as e:
         raise BadInput(f'{path} says {name} is {value!r}: {e}') from None
-  words = _words_that_import(
-    Level(
-      taken.get('level_name', ''),
-      imports=taken.get('imports', ''),
-      env_wrappers=taken.get('env_wrappers', ''),
-    )
-  )
-  if words:
+  if words := _words_that_import(taken):
     said = ' and '.join(word[2:].replace('=', ' ', 1) for word in words)
     raise BadInput(
       f'{path} says {said}, and a module is imported only where the command names it too: if you '
@@ -293,4 +298,4 @@ def _other_runs(options: Options, settings: Settings, folder: str) -> list[str]:
   if not others:
     return []
   last = max(others, key=os.path.getmtime)
-  return [f'{folder} is a new run; to resume {last}: {command(last, settings.level)}']
+  return [f'{folder} is a new run; to resume {last}: {command(last, _settings_in(last))}']

@@ -36,7 +36,7 @@ from runtime.process import Interrupts
 v1 = tf.compat.v1
 
 # Flags that the chief passes on to its evaluations: those that name modules, and its options.
-_LEVEL_FLAGS = ('level_name', 'env_kwargs', 'env_wrappers', 'imports')
+_RUN_FLAGS = ('level_name', 'agent_name', 'env_kwargs', 'env_wrappers', 'imports')
 _EVALUATION_FLAGS = ('eval_protocol', 'test_num_episodes', 'deterministic', 'max_episode_frames')
 
 
@@ -204,7 +204,7 @@ def _initializer(
 def _evaluations(
   options: Options, settings: Settings, logdir: str, records: Records, interrupts: Interrupts
 ) -> PeriodicEvaluator:
-  flags = {name: getattr(settings, name) for name in _LEVEL_FLAGS}
+  flags = {name: getattr(settings, name) for name in _RUN_FLAGS}
   flags |= {name: getattr(options, name) for name in _EVALUATION_FLAGS}
   return PeriodicEvaluator(
     logdir,

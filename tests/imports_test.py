@@ -22,7 +22,7 @@ MAY_IMPORT = {
   'config.py': {'structs', 'common'},
   'py_process.py': {'acting', 'common'},
   'environments.py': {'envs', 'common', 'structs'},
-  'nets.py': {'learning', 'structs'},
+  'nets.py': {'learning', 'structs', 'common'},
   'common/': {'common'},
   'acting/': {'acting', 'common', 'structs'},
   'envs/': {'envs', 'acting', 'common', 'structs'},

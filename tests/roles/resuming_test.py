@@ -174,7 +174,8 @@ def test_a_module_that_the_command_names_too_is_imported(run, trap, capsys):
   flags = ['--only_check_args', f'--logdir={run}', f'--level_name={level}']
   assert experiment.main(['experiment.py', *flags]) == process.EXIT_OK, capsys.readouterr().err
   assert ran.exists()
-  assert resuming.command(str(run), level).endswith(f'--logdir={run} --level_name={level}')
+  command = resuming.command(str(run), {'level_name': level, 'agent_name': 'MLPAgent'})
+  assert command.endswith(f'--logdir={run} --level_name={level}')
 
 
 WRAPPED = {
@@ -232,7 +233,7 @@ def test_wrappers_and_imports_that_the_command_names_too_go_on(run, wrapped):
   assert plan.settings.level == Level(
     'Steps-v0', WRAPPED['env_kwargs'], WRAPPED['env_wrappers'], WRAPPED['import']
   )
-  words = shlex.split(resuming.command(str(run), plan.settings.level))
+  words = shlex.split(resuming.command(str(run), vars(plan.settings)))
   assert {*flags} <= {*words} and len(words) == 5
   # Another spelling of the same is no change.
   same = flags[0].replace('{"n": 10}', '{"n":10}').replace(',', ' , ')
