@@ -35,7 +35,7 @@ def test_every_row_is_a_flag_a_line_of_help_and_a_field_of_one_class():
   command = [sys.executable, 'experiment.py', '--helpfull']
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
   names = re.findall(r'^  --(?:\[no\])?(\w+)', done.stdout, re.M)
-  assert names == [row.name for row in ROWS] and len(set(names)) == len(names)
+  assert names == [row.flag for row in ROWS] and len(set(names)) == len(names)
   assert all(experiment.FLAGS[row.name].default == row.default for row in ROWS)
   fields = [f.name for cls in (Settings, Options) for f in dataclasses.fields(cls)]
   assert len(fields) == len(set(fields))
@@ -44,7 +44,7 @@ def test_every_row_is_a_flag_a_line_of_help_and_a_field_of_one_class():
 
 def test_help_shows_what_a_person_may_want_in_the_order_of_the_documentation():
   shown = re.findall(r'^  --(?:\[no\])?(\w+)', config.help_text(), re.M)
-  assert shown == [row.name for row in ROWS if not row.expert]
+  assert shown == [row.flag for row in ROWS if not row.expert]
   assert 35 <= len(shown) <= 45
   assert not {'state_dir', 'spare_actors', 'on_sigterm', 'watchdog_secs'} & set(shown)
   headings = re.findall(r'^(\w[^(:]*\w)', config.help_text(), re.M)
