@@ -252,6 +252,7 @@ class RecordFlags:
     'Classes of your own, module:Class, that get what the records get; only where a command names '
     'them.',
     scope=OF_PLACE,
+    expert=True,
   )
 
 

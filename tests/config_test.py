@@ -36,7 +36,7 @@ def test_every_row_is_a_flag_a_line_of_help_and_a_field_of_one_class():
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
   names = re.findall(r'^  --(?:\[no\])?(\w+)', done.stdout, re.M)
   assert names == [row.flag for row in ROWS] and len(set(names)) == len(names)
-  assert all(experiment.FLAGS[row.name].default == row.default for row in ROWS)
+  assert all(experiment.FLAGS[row.flag].default == row.default for row in ROWS)
   fields = [f.name for cls in (Settings, Options) for f in dataclasses.fields(cls)]
   assert len(fields) == len(set(fields))
   assert set(config.SHARED_FLAGS + config.TASK_FLAGS) <= set(fields)
