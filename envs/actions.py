@@ -49,11 +49,7 @@ def view_of(space: Any) -> Actions:
 def _view(space):
   kind = type(space).__name__
   if kind == 'Discrete':
-    start, as_type = int(getattr(space, 'start', 0)), np.dtype(space.dtype).type
-    return Actions(
-      (ActionPart('discrete', int(space.n)),),
-      lambda action: as_type(start + int(np.asarray(action).reshape(()))),
-    )
+    return _discrete(space)
   if kind == 'MultiDiscrete':
     return _multi_discrete(space)
   if kind == 'MultiBinary':
@@ -70,6 +66,16 @@ def _view(space):
   if kind == 'Tuple':
     return _joined([_view(part) for part in space.spaces], tuple)
   return None
+
+
+def _discrete(space):
+  start, as_type = int(getattr(space, 'start', 0)), np.dtype(space.dtype).type
+
+  def convert(action):
+    index = action if type(action) is int else int(np.asarray(action).reshape(()))
+    return as_type(start + index)
+
+  return Actions((ActionPart('discrete', int(space.n)),), convert)
 
 
 def _multi_discrete(space):

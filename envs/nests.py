@@ -50,6 +50,7 @@ class Nest:
     mask = leaves.pop((ACTION_MASK,), None)
     self.holds_mask = mask is not None
     self._leaves = [_Leaf(path, _view(path, leaf)) for path, leaf in _chosen(leaves, keys).items()]
+    self._is_leaf = [leaf.path for leaf in self._leaves] == [()]
     self.arrays = tuple(
       ArraySpec(leaf.name, leaf.view.shape, leaf.view.dtype) for leaf in self._leaves
     )
@@ -65,6 +66,8 @@ class Nest:
     Raises:
       Misfit: the observation does not fit the space.
     """
+    if self._is_leaf:  # Quicker, and by far the most usual.
+      return self._leaves[0].view.convert(observation, strict)
     return as_observation([_converted(leaf, observation, strict) for leaf in self._leaves])
 
 

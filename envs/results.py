@@ -56,7 +56,7 @@ def number(reward: Any) -> float:
 
 
 def _real(reward):
-  if isinstance(reward, (float, int)):
+  if isinstance(reward, (float, int, np.floating)):
     try:
       return float(reward)
     except OverflowError:
@@ -82,8 +82,8 @@ def truth(name: str, value: Any) -> bool:
   Raises:
     Misfit: `value` is neither true nor false.
   """
-  if value is True or value is False:
-    return value
+  if isinstance(value, (bool, np.bool_)):
+    return bool(value)
   array = _array(value)
   if array.size != 1 or array.dtype.kind not in 'biuf' or array.item() not in (0, 1):
     raise Misfit(f'`{name}` is {described(value)}, which is neither true nor false')
