@@ -205,7 +205,7 @@ def play(folder: str, max_steps: int = 0) -> float:
   while not over and not (max_steps and steps == max_steps):
     out = signatures['step'](
       **{name: tf.constant(array) for name, array in observation.items()},
-      last_action=tf.constant([action], fed.dtype),
+      last_action=tf.constant(np.asarray([action]), fed.dtype),
       last_reward=tf.constant([reward], tf.float32),
       done=tf.constant([done]),
       state=state,

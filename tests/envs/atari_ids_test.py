@@ -8,7 +8,7 @@ import pytest
 
 import environments
 from environment_player import playing
-from envs import atari_ids, level_ids
+from envs import atari_ids, level_ids, rendered
 from structs import Level
 
 level_ids.register_atari()
@@ -165,3 +165,19 @@ def test_games_are_cut_off_after_the_frames_of_an_atari_game():
     assert environments.most_frames(name, 3, 0) == 108_000
     assert environments.most_frames(name, 3, 500) == 500
   assert environments.most_frames('CartPole-v1', 1, 0) == 27_000
+
+
+@pytest.mark.parametrize('level, frames_per_sec, num_actions', [
+  (Level('BreakoutDeterministic-v4', '{"full_action_space": true}'), 15, 18),
+  (Level('Breakout-v4'), 20, 4),
+])  # fmt: skip
+def test_a_game_is_filmed_in_its_colours_and_at_its_speed(level, frames_per_sec, num_actions):
+  spec = environments.environment_spec(level)
+  game = rendered.open_game(spec, 1)
+  try:
+    game.step(1)
+    assert (game.picture.shape, game.picture.dtype) == ((210, 160, 3), 'uint8')
+    assert np.ptp(game.picture, axis=2).max() > 0  # Not gray.
+    assert (game.frames_per_sec, len(game.action_names)) == (frames_per_sec, num_actions)
+  finally:
+    game.close()
