@@ -24,6 +24,11 @@ PROXY = dict.fromkeys(
   ['http_proxy', 'https_proxy', 'HTTPS_PROXY', 'all_proxy', 'ALL_PROXY', 'grpc_proxy'],
   'http://192.0.2.1:3128',
 )
+# What examples/ has; the other tasks adopt it.
+OWN = (
+  '--level_name=examples.corridor:Corridor-v0', '--agent_name=examples.gru_agent:GRUAgent',
+  '--observers=examples.json_lines:JsonLines',
+)  # fmt: skip
 UPDATE_FRAMES = 2 * 8 * 9  # Of two learners with `TRAINING`, where they update together.
 
 
@@ -34,13 +39,27 @@ def test_a_cluster_trains_to_its_end_and_everybody_leaves(new_cluster, size):  #
   first, *order = sorted(cluster.names)  # Actors first, parameter servers last.
   actor = cluster.start(first)
   waiting = f'{first} is waiting for ps:0 at {cluster.hosts["ps"][0]}'
+  own = size == (1, 1, 1)  # An environment, a network and an observer of the user's.
   eventually(lambda: waiting in actor.output(), LIMIT_SECS, cluster.logs)
-  cluster.start_all(order, learner=[f'--total_environment_frames={total}'])
+  flags = [f'--total_environment_frames={total}', *(OWN if own else ())]
+  cluster.start_all(order, learner=flags)
   assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
   final = int(cluster.rows()[-1]['environment_frames'])
   assert cluster.frames_in_checkpoint() == final >= total
   for name, task in cluster.tasks.items():
     assert f'{name} leaves: ' in task.output()
+  if own:
+    assert cluster.in_checkpoint('agent/gru/w_h').shape == (32, 3 * 32)
+    with open(os.path.join(cluster.logdir, 'observed.jsonl')) as file:
+      observed = [json.loads(line) for line in file]
+    assert [e['event'] for e in observed if e['event'] in ('start', 'end')] == ['start', 'end']
+    assert observed[0]['settings']['agent_name'] == 'examples.gru_agent:GRUAgent'
+    updates = [event for event in observed if event['event'] == 'update']
+    assert updates[-1]['environment_frames'] == final and updates[0]['updates'] == 1
+    assert {e['level_name'] for e in observed if e['event'] == 'game'} == {
+      'examples.corridor:Corridor-v0'
+    }
+    assert observed[-1]['outcome'] == 'done'
 
 
 @pytest.mark.timeout(580)  # Five recoveries on a busy machine; alone about a minute.

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
 import gymnasium
 import numpy as np
@@ -15,7 +16,8 @@ from ale_py.vector_env import AtariVectorEnv
 import environments
 import nets
 from conftest import ROOT
-from evaluation import export, play_exported
+from evaluation import export, play_exported, policy
+from simple_spaces import simple_spaces
 from structs import StepOutput
 
 pytestmark = pytest.mark.slow  # TensorFlow starts anew for every test.
@@ -178,10 +180,31 @@ def test_an_export_takes_the_place_of_an_earlier_one_at_once(tmp_path, monkeypat
   assert (tmp_path / '.export-1' / 'policy.json').read_text() == 'earlier'
 
 
+def test_a_core_state_of_any_rank_goes_in_and_out_as_a_vector(graph):
+  spec = simple_spaces((5,), 'float32', 3)
+  made = policy.build_policy(
+    types.SimpleNamespace(
+      agent_name='own_agents:Plain',
+      observation_scaling='unit',
+      value_normalisation=False,
+      **spec._asdict(),
+    )
+  )
+  observation, state = np.float32(np.random.default_rng(1).normal(size=(2, 2, 5)))
+  feed = dict(observation=observation, state=state, done=[False, True], last_action=[0, 0])
+  feed = {made.inputs[name]: value for name, value in {**feed, 'last_reward': [0, 0]}.items()}
+  with tf.compat.v1.Session() as session:
+    session.run(tf.compat.v1.global_variables_initializer())
+    after = session.run(made.outputs['state'], feed)
+    first = session.run(made.initial_state, {made.batch_size: 4})
+  np.testing.assert_allclose(after, 0.9 * state * [[1], [0]] + observation, rtol=1e-5)
+  assert first.shape == (4, 5)
+
+
 @pytest.mark.parametrize(
   'agent_name, level_name, scaling, value_normalisation, state_size',
   [
-    ('MLPAgent', 'CartPole-v1', 'running', True, 0),
+    ('own_agents:OfVectors', 'CartPole-v1', 'running', True, 0),  # As MLPAgent.
     ('SimpleConvNetAgent', 'PongNoFrameskip-v4', 'centred', False, 0),
     ('SimpleConvNetLSTMAgent', 'impala/Catch-v0', 'unit', False, 512),
   ],

@@ -160,6 +160,20 @@ def test_a_module_that_only_the_record_names_is_not_imported(run, trap, capsys, 
   assert f'--level_name={level}' in line and 'run.json' in line
 
 
+@pytest.mark.parametrize('asked', ['--mode=train', '--mode=test', '--only_check_args'])
+def test_an_agent_that_only_the_record_names_is_not_imported(run, trap, capsys, asked):
+  level, ran = trap
+  path = run / 'run.json'
+  path.write_text(path.read_text().replace('"MLPLSTMAgent"', '"run.trap_env:Agent"'))
+  path.write_text(path.read_text().replace(level, 'impala/Memory-v0'))
+  assert experiment.main(['experiment.py', f'--logdir={run}', asked]) == process.EXIT_BAD_INPUT
+  assert not ran.exists()
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.endswith('if you trust it, add --agent_name=run.trap_env:Agent')
+  command = resuming.command(str(run), json.loads(path.read_text())['settings'])
+  assert command.endswith(f'--logdir={run} --agent_name=run.trap_env:Agent')
+
+
 def test_observers_of_the_record_are_not_imported(run):
   record(run)
   written = json.loads((run / 'run.json').read_text())
