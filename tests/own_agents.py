@@ -85,6 +85,11 @@ class NoState(Plain):
     return super().__call__(inputs, core_state)[0]
 
 
+class NoTensor(Plain):
+  def heads(self, memory):
+    return super().heads(memory)._replace(baseline=0.0)
+
+
 class WrongRank(Plain):
   def heads(self, memory):
     return super().heads(memory)._replace(baseline=self.value(memory))

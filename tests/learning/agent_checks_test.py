@@ -46,6 +46,7 @@ def test_a_subclass_takes_what_the_agents_of_nets_take():
     ('own_agents:NoDistribution', ['distribution_of(spaces.action)']),
     ('own_agents:NoModule', ['no trainable_variables', 'sonnet.Module']),
     ('own_agents:NoState', ['no (AgentOutput, core state) from __call__']),
+    ('own_agents:NoTensor', ['a float as baseline of __call__', 'float32 of [1], is due']),
     ('own_agents:WrongRank', ['float32 of [1, 1] as baseline of __call__', 'of [1] is due']),
     ('own_agents:WrongDtype', ['float64 of [1, 3] as policy_logits', 'float32 of [1, 3] is due']),
     ('own_agents:WrongAction', ['int64 of [1] as action', 'int32 of [1] is due']),
