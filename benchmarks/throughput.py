@@ -74,7 +74,7 @@ def environment_rate(settings, num_envs, secs):
 
   with tf.Graph().as_default():
     batch = environments.create_environment(
-      settings.level_name, num_envs, settings.seed, settings.num_action_repeats
+      settings.level_name, num_envs, settings.seed, settings.num_action_repeats, envs_per_worker=0
     )
     reset = batch.initial()
     # As in the actor, a run of the graph goes on where the one before stopped.

@@ -31,6 +31,13 @@ class Example:
   def nothing(self):
     return None
 
+  def wake(self):
+    """Changes the factor; returns it once it is 4, and fails after that."""
+    self._factor += 1
+    if self._factor > 4:
+      raise KeyError('too often')
+    return self._factor if self._factor == 4 else None
+
   def wrong_shape(self):
     return np.zeros(3, np.float32)
 

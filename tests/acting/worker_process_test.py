@@ -83,6 +83,21 @@ def test_one_death_among_many_leaves_the_others_their_results():
   assert all(w.pid is None for w in workers)
 
 
+def test_a_wake_up_is_a_call_without_arguments():
+  workers = [worker_process.Worker(Example, 10, factor) for factor in (2, 3, 4)]
+  worker_process.start_all(workers)
+  try:
+    nothing, four, error = worker_process.wake_all(workers)
+    assert nothing is None and four == 4
+    assert isinstance(error, worker_process.WorkerError) and error.type_name == 'KeyError'
+    assert 'Traceback' in str(error) and 'in wake' in str(error)
+    os.kill(workers[2].pid, signal.SIGKILL)
+    assert isinstance(worker_process.wake_all(workers)[2], worker_process.WorkerDied)
+    assert workers[0].call('scaled', 1) == 14
+  finally:
+    worker_process.close_all(workers)
+
+
 def test_stuck_process_is_killed_by_close(worker, tmp_path, monkeypatch):
   monkeypatch.setattr(worker_process, 'CLOSE_SECS', 0.1)
   inside, pid = tmp_path / 'inside', worker.pid

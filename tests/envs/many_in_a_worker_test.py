@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 
+import config
 import counting_env
 import environments
 from child_processes import children
@@ -20,6 +21,10 @@ from envs.faults import EnvironmentFault
 from envs.process_batch import ProcessBatch
 from envs.step_cost import StepCost
 from envs.worker_groups import dealt
+from learner_fixtures import small_options
+from roles import settings as settings_lib
+from roles import wiring
+from runtime.cluster import LOCAL
 
 
 @pytest.fixture
@@ -188,6 +193,17 @@ def test_a_batch_leaves_no_file_open():
   before = open_files()
   output = play()
   assert open_files() == before and output.done.all()
+
+
+def test_an_actor_loop_gets_what_the_flag_says():
+  flags = config.RunFlags(level_name='impala/Catch-v0', agent_name='auto')
+  settings = settings_lib.own_settings(flags)
+  options = small_options(num_actors=1, envs_per_actor=5, envs_per_worker=3)
+  (flow,) = wiring.create_environments(settings, LOCAL, options, 0)
+  try:
+    assert len(children()) == 2
+  finally:
+    flow.close()
 
 
 def test_what_a_step_costs_is_measured():
