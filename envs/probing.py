@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import os
+import signal
 import threading
 import time
 from typing import Any, NamedTuple
@@ -17,8 +19,8 @@ from structs import ACTION_MASK, ActionPart, ArraySpec, Level
 
 # Time limit for the check of one reset and one step; a slower environment is used unchecked.
 CHECK_SECS = 20.0
-# Time for measuring the steps of an environment; nothing is measured after a check that took
-# longer than the second.
+# Time for measuring the steps of an environment. Nothing is measured after a check, and the
+# measurement is given up, that takes longer than the second.
 _MEASURED_SECS = 0.05
 _QUICK_CHECK_SECS = 1.0
 
@@ -100,7 +102,12 @@ def _checked(level: Level, made_as: Level, seed: int) -> Any:
 
 
 def _cost(worker, masked):
+  # A step that hangs, or crashes, gives no figure; training will see whether it happens often.
+  limit = threading.Timer(_QUICK_CHECK_SECS, os.kill, [worker.pid, signal.SIGKILL])
+  limit.start()
   try:
     return StepCost(*worker.call('measure', _MEASURED_SECS, masked))
-  except worker_process.WorkerError:  # Training will see whether it happens often.
+  except worker_process.WorkerError:
     return StepCost(math.inf, False)
+  finally:
+    limit.cancel()

@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -212,6 +213,12 @@ def test_what_a_step_costs_is_measured():
   )
   assert 0 < cheap.secs < step_cost.HEAVY_SECS and not cheap.draws
   assert drawing.draws and step_cost.envs_per_worker(8, drawing) == 1
+
+
+def test_an_environment_that_hangs_is_not_measured():
+  start = time.monotonic()
+  cost = probing.probe(environments.level_of('hanging_env:Hanging-v0')).cost
+  assert cost == StepCost(math.inf, False) and time.monotonic() - start < probing.CHECK_SECS
 
 
 @pytest.mark.parametrize(
