@@ -3,8 +3,10 @@
 The helpers can be imported (`from conftest import eventually`) or taken as fixtures.
 """
 
+import compileall
 import contextlib
 import csv
+import functools
 import itertools
 import os
 import random
@@ -23,6 +25,7 @@ from xdist.scheduler import LoadScopeScheduling
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
+import forked_interpreters  # noqa: E402
 from runtime.process import set_channel_options  # noqa: E402
 
 # What servers in a test's own process need; tasks that it starts see to it themselves.
@@ -38,7 +41,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # out the tests with these marks.
 MARKS = {
   # Processes of a cluster, or an sshd.
-  'cluster': {'new_cluster', 'network', 'hosts', 'sshd', 'slurm'},
+  'cluster': {'new_cluster', 'shared_cluster', 'network', 'hosts', 'sshd', 'slurm'},
   'slow': {'catch_runs'},  # Training until something is learned.
 }
 
@@ -138,6 +141,21 @@ def pytest_xdist_make_scheduler(config, log):
   return _ByGroup(config, log)
 
 
+def pytest_sessionstart(session):
+  """Compiles the program once, for the hundreds of processes that will import it.
+
+  Where PYTHONDONTWRITEBYTECODE is set, as in many containers, each would compile it anew.
+  """
+  if not getattr(session.config.option, 'numprocesses', None):  # A worker, or few tests.
+    return
+  for name in os.listdir(ROOT):
+    path = os.path.join(ROOT, name)
+    if os.path.exists(os.path.join(path, '__init__.py')):
+      compileall.compile_dir(path, quiet=2)
+    elif name.endswith('.py'):
+      compileall.compile_file(path, quiet=2)
+
+
 def _longest_first(item):
   """The longest groups begin; all else fills up what is left.
 
@@ -228,6 +246,26 @@ class Process(subprocess.Popen):
     return self.returncode
 
 
+@functools.cache
+def _interpreter():
+  """The interpreter with TensorFlow of this test process."""
+  return forked_interpreters.Interpreter()
+
+
+class Fork(Process):
+  """A `Process` that begins as a fork of an interpreter with TensorFlow."""
+
+  def __init__(self, args, log, cwd, env):
+    self.log, self._begin = log, (cwd, env)
+    subprocess.Popen.__init__(self, args)
+
+  def _execute_child(self, args, *rest):
+    del rest
+    with open(self.log, 'ab') as file:
+      self.pid = _interpreter().fork(args, file.fileno(), *self._begin)
+    self._child_created = True
+
+
 class Processes:
   """Starts processes and, at the end of the test, leaves none of them behind."""
 
@@ -239,7 +277,8 @@ class Processes:
     """Starts a program.
 
     Args:
-      *args: the command line; a first argument that ends in .py is run by this Python.
+      *args: the command line; a first argument that ends in .py is run by this Python. If it is a
+        trainer, by a path below the root, it is a fork of an interpreter with TensorFlow.
       name: names the log file; the same name again appends to the same log.
       env: dict of environment variables that are set in addition to this process's own.
       cwd: its working directory; the repository's root by default.
@@ -248,11 +287,14 @@ class Processes:
       A `Process`.
     """
     args = [str(arg) for arg in args]
-    if args[0].endswith('.py'):
-      args.insert(0, sys.executable)
     log = os.path.join(self._folder, f'{name or len(self._started)}.log')
     environ = {name: value for name, value in os.environ.items() if name != _CHANNELS}
-    process = Process(args, log, env={**environ, **(env or {})}, cwd=cwd)
+    environ |= env or {}
+    if forked_interpreters.can_run(args, cwd, env or {}):
+      process = Fork(args, log, cwd, environ)
+    else:
+      program = [sys.executable] if args[0].endswith('.py') else []
+      process = Process([*program, *args], log, env=environ, cwd=cwd)
     self._started.append(process)
     return process
 

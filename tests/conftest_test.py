@@ -60,6 +60,27 @@ def test_output_and_exit_code(processes):
   assert os.path.basename(process.log) == 'a.log'
 
 
+def test_a_trainer_is_a_child_of_the_test_process_with_a_session_of_its_own(processes, tmp_path):
+  flags = [f'--logdir={tmp_path}/run', '--level_name=impala/Catch-v0', '--num_actors=1']
+  secret = {'IMPALA_TEST': 'a'}
+  process = processes.start('tests/altered_experiment.py', 'slow', *flags, name='a', env=secret)
+  trainer = psutil.Process(process.pid)
+  assert (trainer.ppid(), os.getsid(process.pid)) == (os.getpid(), process.pid)
+  conftest.eventually(lambda: 'new run; learns on' in process.output(), 60, process.output)
+  assert trainer.children() and {'IMPALA_TEST=a'} <= environment_of(trainer.children()[0].pid)
+  assert os.readlink(f'/proc/{process.pid}/fd/1') == process.log
+  assert os.readlink(f'/proc/{process.pid}/cwd') == conftest.ROOT
+  process.kill()
+  assert process.exit_code() == -9
+  refused = processes.start('experiment.py', '--mode=tset', name='b')
+  assert refused.exit_code() == 2 and refused.output().startswith('experiment.py: flag --mode=tset')
+
+
+def environment_of(pid):
+  with open(f'/proc/{pid}/environ') as file:
+    return set(file.read().split('\0'))
+
+
 def test_eventually_gives_up_with_the_message():
   with pytest.raises(AssertionError, match='the moon'):
     conftest.eventually(lambda: False, 0.1, lambda: 'the moon')
