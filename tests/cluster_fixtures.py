@@ -9,11 +9,20 @@ import throttled_env
 from conftest import ROOT, eventually, free_ports, updates_of_checkpoint, whole_rows
 
 LIMIT_SECS = 240.0
+THROTTLED = '--level_name=throttled_env:ThrottledCatch-v0'
+# Actors at this pace feed learners and leave the processors to who is still starting; what a
+# cluster trains while a test waits for something else costs little.
+PACE = {
+  'PYTHONPATH': os.path.join(ROOT, 'tests'),
+  'THROTTLED_ENV_SECS': '0.02',
+  throttled_env.OPEN: '/nowhere/open',
+}
 TRAINING = (
-    '--level_name=impala/Catch-v0', '--batch_size=8', '--unroll_length=9', '--optimizer=adam',
+    '--level_name=impala/Catch-v0', '--batch_size=4', '--unroll_length=9', '--optimizer=adam',
     '--learning_rate=1e-3', '--epsilon=1e-5', '--metrics_secs=1',
 )  # fmt: skip
-ACTING = ('--num_actors=1', '--envs_per_actor=8')
+# Each environment is a process, whose start costs a quarter of a second of a processor.
+ACTING = ('--num_actors=1', '--envs_per_actor=4')
 
 
 class Cluster:
@@ -24,11 +33,11 @@ class Cluster:
     folder: for what the run writes, as the tasks see it.
     ps, learner, actor: how many.
     flags: of all tasks.
-    env: environment variables of all tasks.
+    env: environment variables of all tasks, in addition to those of `PACE`.
   """
 
   def __init__(self, processes, folder, ps=1, learner=1, actor=1, flags=(), env=None):
-    self.processes, self.env = processes, env
+    self.processes, self.env = processes, {**PACE, **(env or {})}
     self.logdir, self.state_dir = os.path.join(folder, 'run'), os.path.join(folder, 'state')
     numbers = {'ps': ps, 'learner': learner, 'actor': actor}
     ports = iter(free_ports(sum(numbers.values())))
@@ -43,7 +52,7 @@ class Cluster:
   def start(self, name, *extra, program=('experiment.py',)):
     job, task = name.split(':')
     lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in self.hosts.items()]
-    role = {'ps': (), 'learner': TRAINING, 'actor': ACTING}[job]
+    role = {'ps': (), 'learner': (*TRAINING, THROTTLED), 'actor': ACTING}[job]
     self.tasks[name] = self.processes.start(
         *program, *lists, f'--job_name={job}', f'--task={task}', *self.flags, *role, *extra,
         name=name.replace(':', ''), env=self.env,
@@ -110,12 +119,9 @@ def assert_no_step_back_beyond(rows, save_secs, slack_secs=20.0):
     assert times[i - 1] - passed <= save_secs + slack_secs
 
 
-THROTTLED = '--level_name=throttled_env:ThrottledCatch-v0'
-
-
 def throttled_cluster(new_cluster, folder, **size):
-  """Learners take THROTTLED as a flag; the file `open` in the folder lets the environments run."""
-  env = {'PYTHONPATH': os.path.join(ROOT, 'tests'), throttled_env.OPEN: str(folder / 'open')}
+  """No machine exceeds its pace, until the file `open` in the folder lets the environments run."""
+  env = {'THROTTLED_ENV_SECS': str(throttled_env.STEP_SECS), throttled_env.OPEN: f'{folder}/open'}
   return new_cluster(flags=['--watchdog_secs=120'], env=env, **size)
 
 

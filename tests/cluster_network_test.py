@@ -88,7 +88,7 @@ class NetworkCluster(Cluster):
       assert abs(self.silent(name)[other] - began) < NAMED_SECS
       assert re.search(rf'{other} at 10\S+ does not answer since \d\d:\d\d:\d\d', said()), said()
 
-  def until_it_goes_on(self, frames=500):
+  def until_it_goes_on(self, frames=200):
     """Until so many more frames have been trained on than now."""
     before, goal = len(self.rows()), self.frames() + frames
     eventually(lambda: len(self.rows()) > before and self.frames() > goal, LIMIT_SECS, self.logs)
@@ -100,7 +100,7 @@ class NetworkCluster(Cluster):
 def test_a_run_goes_on_wherever_a_host_vanishes(processes, hosts):
   cluster = NetworkCluster(processes, hosts)
   cluster.start_all()
-  cluster.until_frames(1000)
+  cluster.until_frames(200)
   chief = cluster.tasks['learner:0']
 
   # Two at once: one will be back as it was, one after another boot.

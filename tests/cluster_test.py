@@ -10,13 +10,13 @@ import pytest
 import throttled_env
 from cluster_fixtures import (  # noqa: F401 (new_cluster is a fixture)
   LIMIT_SECS,
-  THROTTLED,
+  Cluster,
   all_zero,
   assert_no_step_back_beyond,
   new_cluster,
   throttled_cluster,
 )
-from conftest import ROOT, eventually
+from conftest import ROOT, Processes, eventually
 from roles.initialization import KEPT
 
 # The addresses of a proxy that does not answer: what the tasks say to each other is not for it.
@@ -29,13 +29,14 @@ OWN = (
   '--level_name=examples.corridor:Corridor-v0', '--agent_name=examples.gru_agent:GRUAgent',
   '--observers=examples.json_lines:JsonLines',
 )  # fmt: skip
-UPDATE_FRAMES = 2 * 8 * 9  # Of two learners with `TRAINING`, where they update together.
+AT_ONCE = {'THROTTLED_ENV_SECS': '0'}
+UPDATE_FRAMES = 2 * 4 * 9  # Of two learners with `TRAINING`, where they update together.
 
 
 @pytest.mark.parametrize('size', [(1, 1, 1), (2, 2, 3)], ids=['1-1-1', '2-2-3'])
 def test_a_cluster_trains_to_its_end_and_everybody_leaves(new_cluster, size):  # noqa: F811
-  total = 4000
-  cluster = new_cluster(ps=size[0], learner=size[1], actor=size[2], env=PROXY)
+  total = 2000
+  cluster = new_cluster(ps=size[0], learner=size[1], actor=size[2], env=PROXY | AT_ONCE)
   first, *order = sorted(cluster.names)  # Actors first, parameter servers last.
   actor = cluster.start(first)
   waiting = f'{first} is waiting for ps:0 at {cluster.hosts["ps"][0]}'
@@ -65,19 +66,19 @@ def test_a_cluster_trains_to_its_end_and_everybody_leaves(new_cluster, size):  #
 @pytest.mark.timeout(580)  # Five recoveries on a busy machine; alone about a minute.
 @pytest.mark.parametrize('sync', ['true', 'false'])
 def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_path, sync):  # noqa: F811
-  # Throttled, two actors of 8 environments take longer than this test may for so many frames.
-  total, save_secs = 32_000, 2
-  assert total / (2 * 8) * throttled_env.STEP_SECS > 580
+  # Throttled, two actors of 4 environments take longer than this test may for so many frames.
+  total, save_secs = 16_000, 2
+  assert total / (2 * 4) * throttled_env.STEP_SECS > 580
   cluster = throttled_cluster(new_cluster, tmp_path, learner=2, actor=2)
   flags = [f'--total_environment_frames={total}', f'--save_checkpoint_secs={save_secs}',
-           f'--sync_learners={sync}', THROTTLED]  # fmt: skip
+           f'--sync_learners={sync}']  # fmt: skip
   has_statistics = sync == 'true'
   if has_statistics:
     flags += ['--observation_scaling=running', '--return_normalisation=advantage_rms']
   else:
     flags += ['--return_normalisation=popart']
   cluster.start_all(learner=flags)
-  cluster.until_frames(200)
+  cluster.until_frames(100)
   # The others recover in the same way whether learners wait for one another or not.
   victims = (
     ('learner:0', 'ps:0') if sync == 'false' else ('actor:1', 'learner:1', 'learner:0', 'ps:0')
@@ -94,7 +95,7 @@ def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_
     before = len(cluster.rows())
     cluster.start(victim, *(flags if victim.startswith('learner') else ()))
     # Progress: rows that came after the restart show frames that grow beyond those before the kill.
-    goal = cluster.frames() + 200
+    goal = cluster.frames() + 100
     eventually(lambda n=before, g=goal: len(cluster.rows()) > n and cluster.frames() > g,
                LIMIT_SECS, cluster.logs)  # fmt: skip
     for name, pid in pids.items():
@@ -110,7 +111,7 @@ def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_
   assert cluster.frames_in_checkpoint() == final >= total
   if has_statistics:
     # They count the steps learned from, as the frames do; what a kill cuts off between the two is
-    # less than an update of both learners. A parameter server that forgot them had counted 800.
+    # less than an update of both learners. A parameter server that forgot them had counted 400.
     counted = cluster.in_checkpoint('agent/observation_statistics/count')
     assert abs(counted - final) <= 4 * UPDATE_FRAMES
     assert cluster.in_checkpoint('advantage_moments').min() > 0
@@ -134,7 +135,7 @@ def test_a_role_whose_peer_goes_while_it_connects_leaves_with_the_run(new_cluste
   cluster = new_cluster(learner=2, actor=2)
   training = ['--total_environment_frames=10000000', '--sync_learners=false']
   cluster.start_all(['ps:0', 'learner:0', 'learner:1', 'actor:0'], learner=training)
-  cluster.until_frames(500)
+  cluster.until_frames(300)
   freeze(cluster, 'learner:1')
   cluster.start('actor:1')
   until_it_connects(cluster, 'actor:1')
@@ -149,8 +150,8 @@ def test_a_role_whose_peer_goes_while_it_connects_leaves_with_the_run(new_cluste
 @pytest.mark.parametrize('number', [signal.SIGSTOP, signal.SIGKILL], ids=['frozen', 'killed'])
 def test_an_actor_that_lost_its_learner_leaves_with_the_run(new_cluster, tmp_path, number):  # noqa: F811
   cluster = throttled_cluster(new_cluster, tmp_path, learner=2, actor=2)
-  cluster.start_all(learner=['--sync_learners=false', THROTTLED])
-  cluster.until_frames(200)
+  cluster.start_all(learner=['--sync_learners=false'])
+  cluster.until_frames(100)
   actor, learner = cluster.tasks['actor:1'], cluster.tasks.pop('learner:1')
   os.kill(learner.pid, number)
   os.kill(cluster.tasks['learner:0'].pid, signal.SIGTERM)
@@ -180,7 +181,7 @@ def test_the_last_checkpoint_holds_the_last_updates_of_all_learners(new_cluster,
 
 
 def test_a_run_ends_though_only_the_other_learner_reaches_the_last_frame(new_cluster):  # noqa: F811
-  total = 4000
+  total = 1000
   cluster = new_cluster(learner=2, actor=2)
   flags = [f'--total_environment_frames={total}', '--sync_learners=false']
   cluster.start_all(['ps:0', 'learner:0', 'learner:1', 'actor:1'], learner=flags)
@@ -188,85 +189,21 @@ def test_a_run_ends_though_only_the_other_learner_reaches_the_last_frame(new_clu
   assert cluster.frames_in_checkpoint() >= total
 
 
-@pytest.mark.parametrize('victim', ['ps:0', 'learner:0'])
-def test_a_signal_ends_an_actor_whose_peer_does_not_answer(new_cluster, victim):  # noqa: F811
-  cluster = new_cluster()
-  cluster.start_all(['ps:0', 'learner:0'])
-  connected = 'learner:0 is connected'
-  eventually(lambda: connected in cluster.tasks['learner:0'].output(), LIMIT_SECS, cluster.logs)
-  freeze(cluster, victim)
-  actor = cluster.start('actor:0')
-  if victim == 'learner:0':
-    until_it_connects(cluster, 'actor:0')
-  else:
-    eventually(lambda: 'waiting for the settings' in actor.output(), LIMIT_SECS, cluster.logs)
-  os.kill(actor.pid, signal.SIGTERM)
-  eventually(lambda: actor.poll() is not None, LIMIT_SECS, cluster.logs)
-  assert actor.returncode == 0, cluster.logs()
+# What a cluster that trains tells and refuses; the last of these tests ends it.
 
 
-def test_a_signal_to_everybody_at_once_still_saves(new_cluster):  # noqa: F811
-  cluster = new_cluster(learner=2, actor=2).start_all()
-  cluster.until_frames(500)
-  for task in cluster.tasks.values():
-    os.kill(task.pid, signal.SIGTERM)
-  assert cluster.exit_codes(60) == all_zero(cluster), cluster.logs()
-  assert cluster.frames_in_checkpoint() >= 500
+@pytest.fixture(scope='module')
+def shared_cluster(tmp_path_factory):
+  """Two learners and two actors that train; actor:2 is listed and was not started."""
+  folder = tmp_path_factory.mktemp('shared')
+  processes = Processes(folder)
+  cluster = Cluster(processes, str(folder), learner=2, actor=3)
+  yield cluster.start_all([name for name in cluster.names if name != 'actor:2'])
+  processes.close()
 
 
-def test_a_flag_that_contradicts_the_run_is_refused_by_the_role_that_has_it(new_cluster, tmp_path):  # noqa: F811
-  cluster = new_cluster(actor=2)
-  for name in ('ps:0', 'learner:0', 'actor:0'):
-    cluster.start(name)
-  refused = cluster.start('actor:1', '--unroll_length=5')
-  assert refused.exit_code(LIMIT_SECS) == 2
-  assert (
-    '--unroll_length=5 contradicts the run, which has unroll_length=9'
-    in refused.output().splitlines()[-1]
-  )
-  cluster.until_frames(500)  # Nobody else minds.
-  assert all(cluster.tasks[n].poll() is None for n in ('ps:0', 'learner:0', 'actor:0'))
-  # A task with other sources is refused as well.
-  with open(tmp_path / 'other.py', 'w') as file:
-    file.write(
-      'import sys\n'
-      f'sys.path.insert(0, {os.getcwd()!r})\n'
-      'import experiment\n'
-      'from roles import settings\n'
-      "settings.code_version = lambda: 'another'\n"
-      'experiment.process.leave(experiment.main(sys.argv))\n'
-    )
-  lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in cluster.hosts.items()]
-  other = cluster.processes.start(
-    str(tmp_path / 'other.py'), *lists, '--job_name=actor', '--task=1', name='other'
-  )
-  assert other.exit_code(LIMIT_SECS) == 2
-  assert 'the code here has version another' in other.output()
-
-
-def test_a_port_in_use_is_named_with_its_owner(new_cluster):  # noqa: F811
-  cluster = new_cluster()
-  holder = cluster.start('ps:0')
-  eventually(lambda: 'ps:0 serves' in holder.output(), LIMIT_SECS, holder.output)
-  lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in cluster.hosts.items()]
-  second = cluster.processes.start('experiment.py', *lists, '--job_name=ps', '--task=0', name='two')
-  assert second.exit_code(LIMIT_SECS) == 2
-  port = cluster.hosts['ps'][0].split(':')[1]
-  assert f'port {port} of localhost:{port} is in use by process {holder.pid}' in second.output()
-
-
-def test_a_role_whose_peers_never_come_says_so_and_leaves(new_cluster):  # noqa: F811
-  cluster = new_cluster(ps=2, flags=['--wait_secs=2'])
-  first = {job: hosts[0] for job, hosts in cluster.hosts.items()}
-  waits_for = {'actor:0': f'ps:0 at {first["ps"]}', 'ps:1': f'learner:0 at {first["learner"]}'}
-  for task, awaited in [(cluster.start(name), awaited) for name, awaited in waits_for.items()]:
-    assert task.exit_code(LIMIT_SECS) == 1
-    last = task.output().splitlines()[-1]
-    assert f'waited 2 s (--wait_secs) in vain for {awaited}' in last
-
-
-def test_state_files_and_reports_of_all_tasks(new_cluster):  # noqa: F811
-  cluster = new_cluster(actor=2).start_all()
+def test_state_files_and_reports_of_all_tasks(shared_cluster):
+  cluster = shared_cluster
   cluster.until_frames(500)
 
   def states():
@@ -283,10 +220,100 @@ def test_state_files_and_reports_of_all_tasks(new_cluster):  # noqa: F811
     LIMIT_SECS,
     cluster.logs,
   )
+  assert set(states()) == set(cluster.tasks)
   for name, state in states().items():
     assert f'{state["job"]}:{state["task"]}' == name
     assert state['pid'] == cluster.tasks[name].pid
     assert state['phase'] and state['last_seen'] >= state['started']
+
+
+def test_a_flag_that_contradicts_the_run_is_refused_by_the_role_that_has_it(
+  shared_cluster, tmp_path
+):
+  cluster = shared_cluster
+  # A task with other sources is refused as well.
+  with open(tmp_path / 'other.py', 'w') as file:
+    file.write(
+      'import sys\n'
+      f'sys.path.insert(0, {os.getcwd()!r})\n'
+      'import experiment\n'
+      'from roles import settings\n'
+      "settings.code_version = lambda: 'another'\n"
+      'experiment.process.leave(experiment.main(sys.argv))\n'
+    )
+  lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in cluster.hosts.items()]
+  refused = cluster.start('actor:2', '--unroll_length=5')
+  del cluster.tasks['actor:2']
+  other = cluster.processes.start(
+    str(tmp_path / 'other.py'), *lists, '--job_name=actor', '--task=2', name='other'
+  )
+  assert refused.exit_code(LIMIT_SECS) == 2
+  assert (
+    '--unroll_length=5 contradicts the run, which has unroll_length=9'
+    in refused.output().splitlines()[-1]
+  )
+  assert other.exit_code(LIMIT_SECS) == 2
+  assert 'the code here has version another' in other.output()
+  cluster.until_frames(cluster.frames() + 500)  # Nobody else minds.
+  assert all(task.poll() is None for task in cluster.tasks.values())
+
+
+def test_a_port_in_use_is_named_with_its_owner(shared_cluster):
+  cluster = shared_cluster
+  holder = cluster.tasks['ps:0']
+  eventually(lambda: 'ps:0 serves' in holder.output(), LIMIT_SECS, holder.output)
+  lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in cluster.hosts.items()]
+  second = cluster.processes.start('experiment.py', *lists, '--job_name=ps', '--task=0', name='two')
+  assert second.exit_code(LIMIT_SECS) == 2
+  port = cluster.hosts['ps'][0].split(':')[1]
+  assert f'port {port} of localhost:{port} is in use by process {holder.pid}' in second.output()
+
+
+def test_a_signal_to_everybody_at_once_still_saves(shared_cluster):
+  cluster = shared_cluster
+  cluster.until_frames(500)
+  for task in cluster.tasks.values():
+    os.kill(task.pid, signal.SIGTERM)
+  assert cluster.exit_codes(60) == all_zero(cluster), cluster.logs()
+  assert cluster.frames_in_checkpoint() >= 500
+
+
+# What ends or stops without a run that has begun.
+
+
+def test_a_signal_ends_an_actor_whose_peer_does_not_answer(new_cluster):  # noqa: F811
+  cluster = new_cluster()
+  cluster.start_all(['ps:0', 'learner:0'])
+  connected = 'learner:0 is connected'
+  eventually(lambda: connected in cluster.tasks['learner:0'].output(), LIMIT_SECS, cluster.logs)
+
+  def end(actor):
+    os.kill(actor.pid, signal.SIGTERM)
+    eventually(lambda: actor.poll() is not None, LIMIT_SECS, cluster.logs)
+    assert actor.returncode == 0, cluster.logs()
+
+  freeze(cluster, 'learner:0')
+  actor = cluster.start('actor:0')
+  until_it_connects(cluster, 'actor:0')
+  end(actor)
+  os.kill(cluster.tasks['learner:0'].pid, signal.SIGCONT)
+
+  freeze(cluster, 'ps:0')
+  before = len(actor.output())
+  actor = cluster.start('actor:0')
+  waits = 'waiting for the settings'
+  eventually(lambda: waits in actor.output()[before:], LIMIT_SECS, cluster.logs)
+  end(actor)
+
+
+def test_a_role_whose_peers_never_come_says_so_and_leaves(new_cluster):  # noqa: F811
+  cluster = new_cluster(ps=2, flags=['--wait_secs=2'])
+  first = {job: hosts[0] for job, hosts in cluster.hosts.items()}
+  waits_for = {'actor:0': f'ps:0 at {first["ps"]}', 'ps:1': f'learner:0 at {first["learner"]}'}
+  for task, awaited in [(cluster.start(name), awaited) for name, awaited in waits_for.items()]:
+    assert task.exit_code(LIMIT_SECS) == 1
+    last = task.output().splitlines()[-1]
+    assert f'waited 2 s (--wait_secs) in vain for {awaited}' in last
 
 
 def test_the_verdict_asks_for_actors_where_learners_wait(new_cluster):  # noqa: F811
@@ -311,12 +338,12 @@ def test_the_verdict_names_a_learner_that_is_the_limit(new_cluster):  # noqa: F8
 def test_learners_that_wait_for_one_without_actors_wait_and_say_so(new_cluster):  # noqa: F811
   cluster = new_cluster(learner=2, actor=2, flags=['--watchdog_secs=15'])
   cluster.start_all(learner=['--total_environment_frames=10000000'])
-  cluster.until_frames(1000)
+  cluster.until_frames(300)
   cluster.kill('actor:1')
   chief = cluster.tasks['learner:0']
   said = r'learner has been in phase update for \d+ s: waiting for actor:1 at localhost:\d+'
   eventually(lambda: re.search(said, chief.output()), LIMIT_SECS, cluster.logs)
-  goal = cluster.frames() + 1000
+  goal = cluster.frames() + 300
   cluster.start('actor:1')
   cluster.until_frames(goal)
   os.kill(chief.pid, signal.SIGTERM)

@@ -15,7 +15,6 @@ import pytest
 from cluster_fixtures import (  # noqa: F401 (new_cluster is a fixture)
   ACTING,
   LIMIT_SECS,
-  THROTTLED,
   all_zero,
   connected_actors,
   new_cluster,
@@ -23,7 +22,7 @@ from cluster_fixtures import (  # noqa: F401 (new_cluster is a fixture)
 )
 from conftest import eventually
 
-TOTAL = 16_000
+TOTAL = 8_000
 
 
 def start_spare(cluster, task, *place):
@@ -50,7 +49,7 @@ def until_connected(cluster, number):
 @pytest.mark.timeout(580)  # Six starts and a recovery on a busy machine; alone about two minutes.
 def test_actors_join_a_run_and_leave_it_and_it_ends_with_all(new_cluster, tmp_path):  # noqa: F811
   cluster = throttled_cluster(new_cluster, tmp_path, actor=2)
-  learner = ['--metrics_secs=0.5', f'--total_environment_frames={TOTAL}', THROTTLED]
+  learner = ['--metrics_secs=0.5', f'--total_environment_frames={TOTAL}']
   cluster.start('ps:0')
   cluster.start('learner:0', *learner)
   cluster.start('actor:0')  # actor:1 is listed as well.
@@ -68,7 +67,7 @@ def test_actors_join_a_run_and_leave_it_and_it_ends_with_all(new_cluster, tmp_pa
   until_connected(cluster, 2)  # actor:0 and the one that came last.
 
   frames = cluster.frames()
-  cluster.until_frames(frames + 500)
+  cluster.until_frames(frames + 250)
   cluster.kill('ps:0')  # It forgets who is there.
   cluster.start('ps:0')
   cluster.start('actor:1')
@@ -89,14 +88,14 @@ def test_a_spare_actor_waits_for_the_next_life_of_the_chief_and_hears_of_the_end
 ):
   cluster = throttled_cluster(new_cluster, tmp_path, actor=1)
   cluster.start('ps:0')
-  chief = cluster.start('learner:0', '--wait_secs=2', THROTTLED)
+  chief = cluster.start('learner:0', '--wait_secs=2')
   eventually(lambda: 'new run; learns on' in chief.output(), LIMIT_SECS, cluster.logs)
   cluster.kill('ps:0')
   assert chief.exit_code(LIMIT_SECS) == 1, cluster.logs()
   spare = cluster.tasks[start_spare(cluster, 4)]
   waits = f'actor:5 is waiting for ps:0 at {cluster.hosts["ps"][0]}'
   eventually(lambda: waits in spare.output(), LIMIT_SECS, cluster.logs)
-  own = [cluster.start('ps:0'), cluster.start('learner:0', '--metrics_secs=0.5', THROTTLED)]
+  own = [cluster.start('ps:0'), cluster.start('learner:0', '--metrics_secs=0.5')]
   own.append(cluster.start('actor:0'))
   until_connected(cluster, 2)
   spare.send_signal(signal.SIGSTOP)  # It is slow to look.

@@ -8,7 +8,7 @@ import gymnasium
 from envs.catch import Catch
 
 OPEN = 'THROTTLED_ENV_OPEN'  # Environment variable: a file; once it exists, the pace is free.
-STEP_SECS = 0.3
+STEP_SECS = float(os.environ.get('THROTTLED_ENV_SECS', 0.3))
 
 
 class Throttled(Catch):

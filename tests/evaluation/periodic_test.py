@@ -138,10 +138,8 @@ def test_the_command_of_the_documentation(tmp_path, processes):
 
 
 def test_the_chief_of_a_cluster_evaluates(new_cluster, tmp_path):  # noqa: F811
-  env = {'PYTHONPATH': os.path.join(ROOT, 'tests'), throttled_env.OPEN: str(tmp_path / 'never')}
-  cluster = new_cluster(env=env)
-  flags = [THROTTLED, '--eval_every_frames=100', '--test_num_episodes=2', '--batch_size=4']
-  cluster.start_all(learner=flags)
+  cluster = new_cluster()
+  cluster.start_all(learner=['--eval_every_frames=500', '--test_num_episodes=2'])
   eventually(lambda: rows(tmp_path), LIMIT_SECS, cluster.logs)
   os.kill(cluster.tasks['learner:0'].pid, signal.SIGTERM)
   assert cluster.exit_codes() == all_zero(cluster), cluster.logs()

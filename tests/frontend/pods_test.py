@@ -13,7 +13,7 @@ from network_fixtures import network  # noqa: F401
 from pod_fixtures import Pods, image_environment
 
 CSV = 'job\nps\nlearner\nactor\nactor\n'
-TOTAL_FRAMES = 12_000
+TOTAL_FRAMES = 6_000
 FLAGS = (
   *TRAINING, *ACTING, '--threads=1', '--save_checkpoint_secs=5', '--watchdog_secs=120',
   '--level_name=throttled_env:ThrottledCatch-v0', f'--total_environment_frames={TOTAL_FRAMES}',

@@ -128,7 +128,7 @@ def test_a_cluster_trains_to_the_end_from_tf_config_alone(processes, tmp_path):
   tasks = [
     processes.start(
       'experiment.py', '--cluster=tf_config', f'--logdir={tmp_path}/run',
-      *{'ps': (), 'learner': (*TRAINING, '--total_environment_frames=20000'), 'actor': ACTING}[job],
+      *{'ps': (), 'learner': (*TRAINING, '--total_environment_frames=1000'), 'actor': ACTING}[job],
       name=job, env=environ(hosts, job),
     )
     for job in hosts
