@@ -22,7 +22,8 @@ CATCH_UPDATE_FRAMES = 144  # 16 unrolls of 9 steps.
 GOOD_RETURN = 0.9
 # With flagfiles/catch.flags the mean return of 100 games is there after 15,000 to 27,000 frames.
 USUAL_FRAMES = 25_000
-LIMIT_FRAMES = 4 * USUAL_FRAMES
+LIMIT_FRAMES = 60_000  # Of the preset.
+FEW = ('--num_actors=1', '--envs_per_actor=4')  # Each environment is a process.
 HOSTS = (
     '--ps_hosts=localhost:8000', '--learner_hosts=localhost:8001', '--actor_hosts=localhost:8002',
 )  # fmt: skip
@@ -230,7 +231,7 @@ class Run:
     """Starts experiment.py, or tests/altered_experiment.py with an alteration."""
     program = ['tests/altered_experiment.py', altered] if altered else ['experiment.py']
     self.process = self._processes.start(
-        sys.executable, *program, f'--logdir={self.logdir}', *self._flags, *flags,
+        *program, f'--logdir={self.logdir}', *self._flags, *flags,
         env=dict(IMPALA_TEST=SECRET, PYTHONPATH=os.path.join(ROOT, 'tests')),
     )  # fmt: skip
     return self
@@ -432,7 +433,7 @@ def test_the_same_command_resumes_exactly(catch_runs, tmp_path, processes):
 def test_a_run_that_is_done_ends_at_once_and_knows_its_last_games(catch_runs, tmp_path, processes):
   wrong = catch_runs[1]
   assert wrong.process.exit_code(LIMIT_SECS) == 0, wrong.process.output()
-  done = wrong.copy(tmp_path / 'run', processes).start()
+  done = wrong.copy(tmp_path / 'run', processes).start(*FEW)
   assert done.process.exit_code(LIMIT_SECS) == 0, done.process.output()
   assert done.frames() == wrong.frames() >= LIMIT_FRAMES
   games = [float(game['episode_return']) for game in done.rows('episodes.csv')[-100:]]
@@ -454,7 +455,7 @@ def test_a_logdir_in_use_or_of_another_agent_is_refused_and_untouched(catch, tmp
     assert_refused(refused, run_.logdir, 'return_normalisation none', value)
   assert run_.snapshot() == before
 
-  run_.start()
+  run_.start(*FEW)
   run_.until(lambda: run_.frames() > catch.frames())
   refused = run(CATCH, f'--logdir={run_.logdir}')
   assert_refused(refused, run_.logdir, str(run_.process.pid))
@@ -465,7 +466,7 @@ def test_a_logdir_in_use_or_of_another_agent_is_refused_and_untouched(catch, tmp
 def test_a_run_whose_frames_are_done_says_so_and_trains_no_further(catch, tmp_path, processes):
   done = catch.copy(tmp_path / 'run', processes)
   before = done.snapshot('model.ckpt')
-  done.start('--total_environment_frames=1000')
+  done.start(*FEW, '--total_environment_frames=1000')
   assert done.process.exit_code(LIMIT_SECS) == 0
   assert done.checkpoint() == catch.checkpoint()
   assert done.frames() == catch.frames()
@@ -479,7 +480,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 ):
   broken = catch.copy(tmp_path / 'run', processes)
   before = broken.snapshot('model.ckpt')
-  broken.start('--learning_rate=1e30')
+  broken.start(*FEW, '--learning_rate=1e30')
   assert broken.process.exit_code(LIMIT_SECS) == 1
   last_line = broken.process.output().splitlines()[-1]
   assert 'the loss or its gradient is not finite at update' in last_line
@@ -520,11 +521,11 @@ def test_the_picture_is_drawn_again_without_tensorflow(catch, tmp_path, processe
 
 @pytest.mark.slow
 @pytest.mark.parametrize('device', ['/gpu:7', '/cpu:1', 'cpu:0', '/job:learner/cpu:0'])
-def test_a_device_that_is_not_there_is_refused(tmp_path, device):
-  logdir = f'--logdir={tmp_path / "run"}'
-  result = run('--level_name=impala/Catch-v0', logdir, f'--learner_devices=/cpu:0,{device}')
-  assert result.returncode == 2
-  assert f'there is no {device!r} here, only /device:CPU:0' in result.stderr.splitlines()[-1]
+def test_a_device_that_is_not_there_is_refused(tmp_path, processes, device):
+  run_ = Run(processes, tmp_path / 'run', '--level_name=impala/Catch-v0')
+  refused = run_.start(f'--learner_devices=/cpu:0,{device}').process
+  assert refused.exit_code(LIMIT_SECS) == 2
+  assert f'there is no {device!r} here, only /device:CPU:0' in refused.output().splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -23,10 +23,10 @@ from structs import StepOutput
 pytestmark = pytest.mark.slow  # TensorFlow starts anew for every test.
 
 STEPS, NUM_ENVS = 12, 3
-# Reads a SavedModel where neither this code nor Sonnet can be found, and steps it over a record.
+# Reads SavedModels where neither this code nor Sonnet can be found, and steps each over a record.
 LOADER = """
 import sys
-sys.path[:] = [p for p in sys.path if p not in ('', sys.argv[4])]
+sys.path[:] = [p for p in sys.path if p not in ('', sys.argv[1])]
 sys.modules['sonnet'] = None
 import numpy as np
 import tensorflow as tf
@@ -37,17 +37,18 @@ for name in ('nets', 'sonnet'):
     raise SystemExit(name + ' can be imported')
   except ImportError:
     pass
-signatures = tf.saved_model.load(sys.argv[1]).signatures
-record = np.load(sys.argv[2])
-n = record['done'].shape[1]
-state = signatures['initial_state'](batch_size=tf.constant(n))['state']
-first = [int(s) for s in state.shape]
-outs = []
-for t in range(len(record['done'])):
-  out = signatures['step'](state=state, **{k: tf.constant(record[k][t]) for k in record})
-  state = out['state']
-  outs.append({k: v.numpy() for k, v in out.items()})
-np.savez(sys.argv[3], **{k: np.stack([o[k] for o in outs]) for k in outs[0]})
+for folder in sys.argv[2:]:
+  signatures = tf.saved_model.load(folder + '/export').signatures
+  record = np.load(folder + '/record.npz')
+  n = record['done'].shape[1]
+  state = signatures['initial_state'](batch_size=tf.constant(n))['state']
+  first = [int(s) for s in state.shape]
+  outs = []
+  for t in range(len(record['done'])):
+    out = signatures['step'](state=state, **{k: tf.constant(record[k][t]) for k in record})
+    state = out['state']
+    outs.append({k: v.numpy() for k, v in out.items()})
+  np.savez(folder + '/out.npz', **{k: np.stack([o[k] for o in outs]) for k in outs[0]})
 """
 
 # What a program that plays Atari with an export does not need.
@@ -201,30 +202,37 @@ def test_a_core_state_of_any_rank_goes_in_and_out_as_a_vector(graph):
   assert first.shape == (4, 5)
 
 
-@pytest.mark.parametrize(
-  'agent_name, level_name, scaling, value_normalisation, state_size',
-  [
-    ('own_agents:OfVectors', 'CartPole-v1', 'running', True, 0),  # As MLPAgent.
-    ('SimpleConvNetAgent', 'PongNoFrameskip-v4', 'centred', False, 0),
-    ('SimpleConvNetLSTMAgent', 'impala/Catch-v0', 'unit', False, 512),
-  ],
-)
-def test_it_plays_as_the_checkpoint_without_this_code(
-  tmp_path, agent_name, level_name, scaling, value_normalisation, state_size
-):
-  run = make_run(tmp_path, agent_name, level_name, scaling, value_normalisation)
-  folder = exported(tmp_path, run)
-  _, _, record, logits, values = run
-  np.savez(tmp_path / 'record.npz', **record)
-  elsewhere = tmp_path / 'empty'
-  elsewhere.mkdir()
+CASES = {
+  'own_agents:OfVectors': ('CartPole-v1', 'running', True),  # As MLPAgent.
+  'SimpleConvNetAgent': ('PongNoFrameskip-v4', 'centred', False),
+  'SimpleConvNetLSTMAgent': ('impala/Catch-v0', 'unit', False),
+}
+
+
+@pytest.fixture(scope='module')
+def stepped(tmp_path_factory):
+  """{agent: (arrays that its export gave elsewhere, logits, values)}."""
+  folders = {agent_name: tmp_path_factory.mktemp('run') for agent_name in CASES}
+  expected = {}
+  for agent_name, folder in folders.items():
+    run = make_run(folder, agent_name, *CASES[agent_name])
+    exported(folder, run)
+    _, _, record, *expected[agent_name] = run
+    np.savez(folder / 'record.npz', **record)
   done = subprocess.run(
-    [sys.executable, '-c', LOADER, str(folder), str(tmp_path / 'record.npz'),
-     str(tmp_path / 'out.npz'), ROOT],
-    cwd=elsewhere, capture_output=True, text=True, timeout=240,
+    [sys.executable, '-c', LOADER, ROOT, *map(str, folders.values())],
+    cwd=tmp_path_factory.mktemp('empty'), capture_output=True, text=True, timeout=240,
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
-  out = np.load(tmp_path / 'out.npz')
+  return {name: (np.load(folders[name] / 'out.npz'), *expected[name]) for name in CASES}
+
+
+@pytest.mark.parametrize(
+  'agent_name, state_size',
+  [('own_agents:OfVectors', 0), ('SimpleConvNetAgent', 0), ('SimpleConvNetLSTMAgent', 512)],
+)
+def test_it_plays_as_the_checkpoint_without_this_code(stepped, agent_name, state_size):
+  out, logits, values = stepped[agent_name]
   np.testing.assert_allclose(out['logits'], logits, rtol=1e-4, atol=1e-4)
   np.testing.assert_allclose(out['value'], values, rtol=1e-4, atol=1e-4)
   np.testing.assert_array_equal(out['greedy_action'], logits.argmax(axis=-1))

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow  # Every test is one training run or several.
 
 LIMIT_SECS = 240.0
 EARLIER = os.path.join(ROOT, 'tests', 'data', 'earlier_run')  # CartPole-v1, MLPAgent, Adam.
-SMALL = ('--batch_size=4', '--num_actors=1', '--envs_per_actor=4', '--metrics_secs=1')
+SMALL = ('--batch_size=4', '--num_actors=1', '--envs_per_actor=2', '--metrics_secs=1')
 
 
 def start(processes, folder, *flags):

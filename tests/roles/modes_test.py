@@ -13,6 +13,7 @@ import sys
 import pytest
 import tensorflow  # noqa: F401 (imported later and quietly, it would change what children print)
 
+import experiment
 from conftest import ROOT, Processes, commands_of, eventually, whole_rows
 from roles import modes
 from runtime.checkpoints import LIST, Checkpoints, find, listed
@@ -22,13 +23,14 @@ from runtime.process import BadInput
 pytestmark = pytest.mark.slow  # Every test is one training run or several.
 
 LIMIT_SECS = 240.0
-EVERY, UPDATE_FRAMES = 1000, 144  # 16 unrolls of 9 steps.
-CATCH = ('--flagfile=flagfiles/catch.flags', '--keep_checkpoints=1', '--metrics_secs=1',
-         f'--keep_checkpoint_every_frames={EVERY}')  # fmt: skip
-FOR_EVER = [1008, 2016, 3024, 4032]  # The first updates past each thousand.
+EVERY, UPDATE_FRAMES = 500, 72  # 8 unrolls of 9 steps.
+SMALL = ('--num_actors=1', '--envs_per_actor=4')  # Each environment is a process.
+CATCH = ('--flagfile=flagfiles/catch.flags', *SMALL, '--batch_size=8', '--keep_checkpoints=1',
+         '--metrics_secs=1', f'--keep_checkpoint_every_frames={EVERY}')  # fmt: skip
+FOR_EVER = [504, 1008, 1512, 2016]  # The first updates past each 500.
 BREAKOUT = (
     '--level_name=BreakoutNoFrameskip-v4', '--batch_size=1', '--unroll_length=5', '--num_actors=1',
-    '--envs_per_actor=1', '--keep_checkpoint_every_frames=100',
+    '--envs_per_actor=1', '--keep_checkpoint_every_frames=100', '--metrics_secs=0.1',
 )  # fmt: skip
 
 
@@ -46,22 +48,25 @@ def finished(processes, *flags):
   return process.output()
 
 
-def refused(*flags):
-  """Runs experiment.py to its refusal; the one sentence that it said."""
-  done = subprocess.run(
-    [sys.executable, 'experiment.py', *flags],
-    cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECS,
-  )  # fmt: skip
-  assert (done.returncode, done.stdout) == (2, ''), done.stderr
-  (line,) = done.stderr.splitlines()
-  return line
+@pytest.fixture
+def refused(capfd):
+  """A function that runs experiment.py here, to its refusal; it returns the one sentence said."""
+
+  def run(*flags):
+    code = experiment.main(['experiment.py', *flags])
+    said = capfd.readouterr()
+    assert (code, said.out) == (2, ''), said.err
+    (line,) = said.err.splitlines()
+    return line
+
+  return run
 
 
 @pytest.fixture(scope='module')
 def catch(module_processes, tmp_path_factory):
-  """The folder of a run on Catch of 4000 frames; not to be changed."""
+  """The folder of a run on Catch of 2000 frames; not to be changed."""
   folder = tmp_path_factory.mktemp('runs') / 'catch'
-  finished(module_processes, *CATCH, f'--logdir={folder}', '--total_environment_frames=4000')
+  finished(module_processes, *CATCH, f'--logdir={folder}', '--total_environment_frames=2000')
   return folder
 
 
@@ -91,7 +96,7 @@ def test_a_run_keeps_what_it_is_told_to(catch):
 def test_what_is_kept_survives_a_kill(tmp_path, processes):
   folder = tmp_path / 'run'
   flags = [*CATCH, '--save_checkpoint_secs=0.5', '--total_environment_frames=1000000',
-           f'--logdir={folder}', '--keep_checkpoint_every_frames=5000']  # fmt: skip
+           f'--logdir={folder}']  # fmt: skip
 
   def for_ever():
     return [saved for saved in listed(str(folder)) if saved.for_ever]
@@ -102,13 +107,14 @@ def test_what_is_kept_survives_a_kill(tmp_path, processes):
   run.wait()
   before = for_ever()
   run = processes.start('experiment.py', *flags)
-  eventually(lambda: len(for_ever()) > len(before) or run.poll() is not None, LIMIT_SECS)
+  # So many frames that more than 100 games have ended.
+  eventually(lambda: len(for_ever()) > len(before) + 1 or run.poll() is not None, LIMIT_SECS)
   os.killpg(run.pid, signal.SIGTERM)
   assert run.exit_code(LIMIT_SECS) == 0, run.output()
   after = for_ever()
   assert after[: len(before)] == before and len(after) > len(before)
   there = listed(str(folder))
-  assert {s.frames // 5000 for s in after} == set(range(1, there[-1].frames // 5000 + 1))
+  assert {s.frames // EVERY for s in after} == set(range(1, there[-1].frames // EVERY + 1))
   best = max(s.mean_return_100 for s in there if s.mean_return_100 is not None)
   # No more than the newest, the best, and those for ever.
   others = [s for s in there[:-1] if not s.for_ever and s.mean_return_100 != best]
@@ -126,17 +132,21 @@ def only(folder, choice):
   return chosen
 
 
-@pytest.mark.parametrize('choice', ['best', '2016'])
-def test_the_chosen_one_plays(copy, processes, choice):
-  chosen = only(copy, choice)
-  finished(processes, '--mode=test', f'--logdir={copy}', f'--checkpoint={choice}',
-           '--test_num_episodes=3')  # fmt: skip
-  (result,) = json.loads((copy / 'evaluation.json').read_text())
+def assert_played(folder, chosen, choice, games):
+  """The only evaluation in a run's folder is of this checkpoint."""
+  (result,) = json.loads((folder / 'evaluation.json').read_text())
   frames = Checkpoints.value(chosen, 'environment_frames')
   assert (result['checkpoint'], result['checkpoint_choice'], result['checkpoint_frames']) == (
     os.path.basename(chosen), choice, frames
   )  # fmt: skip
-  assert len(result['returns']) == 3
+  assert len(result['returns']) == games
+
+
+def test_the_one_of_so_many_frames_plays(copy, processes):
+  chosen = only(copy, '1512')
+  finished(processes, '--mode=test', f'--logdir={copy}', '--checkpoint=1512',
+           '--test_num_episodes=3')  # fmt: skip
+  assert_played(copy, chosen, '1512', 3)
 
 
 def test_the_chosen_one_is_exported_and_filmed(copy, processes):
@@ -165,7 +175,7 @@ def test_games_that_have_ended_are_kept_at_ctrl_c(copy, processes):
 
 
 @pytest.mark.parametrize('mode, output', [('video', 'film'), ('export', 'export')])
-def test_what_another_process_writes_is_left_to_it(copy, mode, output):
+def test_what_another_process_writes_is_left_to_it(copy, refused, mode, output):
   with lock_output(str(copy), output, '--logdir'):
     before = sorted(os.listdir(copy))
     line = refused(f'--mode={mode}', f'--logdir={copy}')
@@ -174,15 +184,15 @@ def test_what_another_process_writes_is_left_to_it(copy, mode, output):
 
 
 @pytest.mark.parametrize('mode', ['test', 'video', 'export'])
-def test_one_that_is_not_there_is_refused_with_those_that_are(catch, mode):
+def test_one_that_is_not_there_is_refused_with_those_that_are(catch, refused, mode):
   before = sorted(os.listdir(catch))
   line = refused(f'--mode={mode}', f'--logdir={catch}', '--checkpoint=1000')
   assert '--checkpoint=1000: ' in line and 'none of 1000 frames' in line
-  assert re.search(r'those of 1008( \(best\))?, 2016( \(best\))?, ', line)
+  assert re.search(r'those of 504, 1008( \(best\))?, 1512( \(best\))?, ', line)
   assert sorted(os.listdir(catch)) == before
 
 
-def test_what_is_no_choice_is_refused(tmp_path):
+def test_what_is_no_choice_is_refused(refused):
   for choice in ('newest', '-5', '1e6', ''):
     line = refused('--only_check_args', f'--checkpoint={choice}')
     assert f'--checkpoint={choice} is none of last, best and a number' in line
@@ -202,7 +212,7 @@ def test_in_a_folder_that_cannot_be_written_the_games_are_played_and_told(tmp_pa
   assert sorted(os.listdir(run)) == before
 
 
-def test_of_an_earlier_run_nobody_knows_the_best(tmp_path):
+def test_of_an_earlier_run_nobody_knows_the_best(refused, tmp_path):
   source = os.path.join(ROOT, 'tests', 'data', 'earlier_run')
   folder = shutil.copytree(source, tmp_path / 'earlier_run')
   line = refused('--mode=test', f'--logdir={folder}', '--checkpoint=best')
@@ -239,10 +249,17 @@ def test_one_that_its_run_deletes_before_it_is_read_is_chosen_again(copy):
   assert len(chosen) == 1
 
 
+@pytest.fixture(scope='module')
+def breakout(module_processes, tmp_path_factory):
+  """The folder of a run on Breakout of 300 frames; not to be changed."""
+  folder = tmp_path_factory.mktemp('runs') / 'breakout'
+  finished(module_processes, *BREAKOUT, f'--logdir={folder}', '--total_environment_frames=300')
+  return folder
+
+
 @pytest.mark.timeout(580)  # Real games, on a busy machine.
-def test_a_checkpoint_of_an_atari_game_is_chosen_by_its_frames(tmp_path, processes):
-  folder = tmp_path / 'breakout'
-  finished(processes, *BREAKOUT, f'--logdir={folder}', '--total_environment_frames=300')
+def test_a_checkpoint_of_an_atari_game_is_chosen_by_its_frames(breakout, tmp_path, processes):
+  folder = shutil.copytree(breakout, tmp_path / 'breakout')
   assert [s.frames for s in listed(str(folder)) if s.for_ever] == [100, 200, 300]
   only(folder, '200')
   finished(processes, '--mode=test', f'--logdir={folder}', '--checkpoint=200',
@@ -253,11 +270,10 @@ def test_a_checkpoint_of_an_atari_game_is_chosen_by_its_frames(tmp_path, process
 
 
 @pytest.mark.timeout(580)  # Real games, on a busy machine.
-def test_the_commands_of_the_documentation_from_a_run_to_its_card(tmp_path, processes):
+def test_the_commands_of_the_documentation_from_a_run_to_its_card(breakout, tmp_path, processes):
   # Breakout, in the folder that the page names: its games are shorter than Pong's.
   folder = tmp_path / 'runs' / 'PongNoFrameskip-v4-SimpleConvNetAgent-seed1'
-  finished(processes, *BREAKOUT, f'--logdir={folder}', '--total_environment_frames=100',
-           '--metrics_secs=0.1')  # fmt: skip
+  shutil.copytree(breakout, folder)
   for title in ('Test', 'Video', 'Export'):
     for python, program, *flags in commands_of('docs/after_training.md', title):
       assert (os.path.basename(python), program) == ('python', 'experiment.py')
@@ -284,9 +300,10 @@ def test_the_commands_of_the_documentation_from_a_run_to_its_card(tmp_path, proc
 def test_the_commands_of_the_documentation(copy, tmp_path, processes):
   tested, begun = commands_of('docs/after_training.md', 'Checkpoints to choose from')
   assert tested[:2] == begun[:2] == ['python', 'experiment.py']
+  chosen = only(copy, 'best')
   finished(processes, *[word.replace('RUN', str(copy)) for word in tested[2:]])
-  assert json.loads((copy / 'evaluation.json').read_text())[0]['checkpoint_choice'] == 'best'
+  assert_played(copy, chosen, 'best', 10)
   earlier = os.path.join(ROOT, 'tests', 'data', 'earlier_run')
   flags = [word.replace('RUN:best', earlier).replace('runs/', f'{tmp_path}/') for word in begun[2:]]
-  output = finished(processes, *flags, '--total_environment_frames=2000', '--batch_size=4')
+  output = finished(processes, *flags, *SMALL, '--total_environment_frames=500', '--batch_size=4')
   assert 'second: new run from the weights of ' in output
