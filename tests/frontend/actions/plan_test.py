@@ -17,11 +17,18 @@ def plan(*words, **kwargs):
   return frontend_fixtures.frontend(['--action=plan', *words], **kwargs)
 
 
-def test_the_example_on_one_machine_has_no_link_in_the_way():
-  result = plan(
-    EXAMPLE, CATCH, '--network_gbit=1', '--actor_frames_per_sec=1000', '--update_secs=0.5',
-    '--batch_size=50', '--unroll_length=20',
-  )  # fmt: skip
+WORDS = (EXAMPLE, CATCH, '--network_gbit=1', '--batch_size=50', '--unroll_length=20')
+SPEEDS = ('--actor_frames_per_sec=1000', '--update_secs=0.5')
+
+
+@pytest.fixture(scope='module')
+def example():
+  """What is planned for the example with SPEEDS."""
+  return plan(*WORDS, *SPEEDS)
+
+
+def test_the_example_on_one_machine_has_no_link_in_the_way(example):
+  result = example
   assert result.returncode == 0, result.stderr
   commands, traffic, memory, sentence = result.stdout.split('\n\n')
   assert commands.count('experiment.py') == 8 and '--network_gbit' not in commands
@@ -59,13 +66,12 @@ def test_hosts_and_the_flags_of_single_tasks_count(tmp_path):
   assert sentence.startswith('the bottleneck is acting: 0.0312 updates/s, 20 frames/s ')
 
 
-def test_learners_on_their_own_are_predicted_too():
+def test_learners_on_their_own_are_predicted_too(example):
   flags = CATCH, '--update_secs=0.5', '--actor_frames_per_sec=100000'
-  together = plan(EXAMPLE, *flags)
   alone = plan(EXAMPLE, *flags, '--sync_learners=false')
-  assert (together.returncode, alone.returncode) == (0, 0), alone.stderr
-  assert 'computing: 2 updates/s, ' in together.stdout
-  assert '(an update without waiting: 0.5 s computing, ' in together.stdout
+  assert (example.returncode, alone.returncode) == (0, 0), alone.stderr
+  assert 'computing: 2 updates/s, ' in example.stdout
+  assert '(an update without waiting: 0.5 s computing, ' in example.stdout
   assert 'computing: 4 updates/s, ' in alone.stdout  # Of two learners.
   assert '(an update of one learner without waiting: 0.5 s computing, ' in alone.stdout
 
@@ -134,26 +140,24 @@ def recorded(folder, rows, job_name=''):
   lines = ['time,updates,frames_per_sec,learner_wait_fraction,actor_wait_fraction']
   for i in range(rows):
     late = i >= rows // 2
-    lines.append(f'{10 * i},{20 * i},{600 if late else 100},0.5,0.4')
+    lines.append(f'{10 * i},{10 * i},{600 if late else 100},0.5,0.4')
   (folder / 'metrics.csv').write_text('\n'.join(lines) + '\n10,2')
   return folder
 
 
-def test_speeds_are_taken_from_a_run(tmp_path):
-  # Ten seconds for 20 updates, half of them waiting; 600 frames/s, 40% of the time waiting.
+def test_speeds_are_taken_from_a_run(example, tmp_path):
+  # Ten seconds for 10 updates, half of them waiting; 600 frames/s, 40% of the time waiting.
   run = recorded(tmp_path / 'run', 16)
   assert measured.speeds(str(run)) == {
     'actor_frames_per_sec': pytest.approx(1000),
-    'update_secs': pytest.approx(0.25),
+    'update_secs': pytest.approx(0.5),
   }
-  words = (EXAMPLE, CATCH, '--network_gbit=1', '--batch_size=50', '--unroll_length=20')
-  taken = plan(*words, f'--speeds_from={run}')
-  given = plan(*words, '--actor_frames_per_sec=1000', '--update_secs=0.25')
+  taken = plan(*WORDS, f'--speeds_from={run}')
   assert taken.returncode == 0, taken.stderr
-  line = f'from the run in {run}: --actor_frames_per_sec=1000 --update_secs=0.25\n'
+  line = f'from the run in {run}: --actor_frames_per_sec=1000 --update_secs=0.5\n'
   assert line in taken.stdout
-  assert taken.stdout.split('\n\n')[-3:] == given.stdout.split('\n\n')[-3:]
-  one_given = plan(*words, f'--speeds_from={run}', '--update_secs=2')
+  assert taken.stdout.split('\n\n')[-3:] == example.stdout.split('\n\n')[-3:]
+  one_given = plan(*WORDS, f'--speeds_from={run}', '--update_secs=2')
   assert f'from the run in {run}: --actor_frames_per_sec=1000\n' in one_given.stdout
   assert '2 s computing' in one_given.stdout
 
