@@ -302,7 +302,7 @@ def test_the_commands_of_the_documentation(copy, tmp_path, processes):
   assert tested[:2] == begun[:2] == ['python', 'experiment.py']
   chosen = only(copy, 'best')
   finished(processes, *[word.replace('RUN', str(copy)) for word in tested[2:]])
-  assert_played(copy, chosen, 'best', 10)
+  assert_played(copy, chosen, 'best', 30)  # The default.
   earlier = os.path.join(ROOT, 'tests', 'data', 'earlier_run')
   flags = [word.replace('RUN:best', earlier).replace('runs/', f'{tmp_path}/') for word in begun[2:]]
   output = finished(processes, *flags, *SMALL, '--total_environment_frames=500', '--batch_size=4')
