@@ -24,6 +24,7 @@ from structs import (
   arrays_of,
   as_observation,
   level_of,
+  num_actions,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +47,23 @@ class EnvironmentSpec(NamedTuple):
   action: tuple[ActionPart, ...]
   num_action_repeats: int
   is_atari: bool
+
+  @property
+  def observation_shape(self) -> tuple[int, ...]:
+    """The shape of an observation of one array, (H, W, C) or (D,)."""
+    (array,) = self.observation
+    return array.shape
+
+  @property
+  def observation_dtype(self) -> str:
+    """The dtype of an observation of one array."""
+    (array,) = self.observation
+    return array.dtype
+
+  @property
+  def num_actions(self) -> int:
+    """The number of actions of a Discrete space, else 0."""
+    return num_actions(self.action)
 
 
 def environment_spec(

@@ -17,7 +17,7 @@ from common import files
 from evaluation import picture
 from evaluation.policy import build_policy, input_names
 from runtime.process import RunFailed
-from structs import arrays_of
+from structs import action_shape, arrays_of
 
 _ANIMATED_SECS, _ANIMATED_FRAMES_PER_SEC = 12, 10
 _LEAST_FRAMES_PER_SEC = 1
@@ -211,7 +211,7 @@ def _frames(
     state = session.run(policy.initial_state, {policy.batch_size: 1})
     act = session.make_callable(policy.outputs, list(policy.inputs.values()))
     names, total = input_names(settings), 0.0
-    step, action = game.reset(), np.zeros(policy.inputs['last_action'].shape[1:], np.int32)
+    step, action = game.reset(), np.zeros(action_shape(settings.action), np.int32)
     fitted = picture.Fitting()
     while len(returns) < num_episodes:
       arrays = arrays_of(step.observation)

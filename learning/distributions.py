@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -152,7 +153,8 @@ class Normal(Distribution):
   ) -> tf.Tensor:
     """See `Distribution.parameters`."""
     del mask
-    log_std = tf.clip_by_value(free, _LEAST_LOG_STD, _MOST_LOG_STD)
+    given: Any = free
+    log_std = tf.clip_by_value(given, _LEAST_LOG_STD, _MOST_LOG_STD)
     return tf.concat([outputs, tf.zeros_like(outputs) + log_std], axis=-1)
 
   def sample(self, parameters: tf.Tensor) -> tf.Tensor:
@@ -195,7 +197,7 @@ class Product(Distribution):
     self, outputs: tf.Tensor, free: tf.Tensor | None = None, mask: tf.Tensor | None = None
   ) -> tf.Tensor:
     """See `Distribution.parameters`."""
-    splits = [_split(outputs, [part.num_outputs for part in self._parts])]
+    splits: list[list[Any]] = [_split(outputs, [part.num_outputs for part in self._parts])]
     for tensor, sizes in (
       (free, [part.num_free for part in self._parts]),
       (mask, [part.num_choices for part in self._parts]),
@@ -224,7 +226,7 @@ class Product(Distribution):
     terms = []
     for (part, own), chosen in zip(self._each(parameters), _split(action, sizes), strict=True):
       if isinstance(part, Categorical):
-        chosen = tf.cast(chosen[..., 0], tf.int32)
+        chosen = tf.cast(tf.squeeze(chosen, axis=-1), tf.int32)
       terms.append(part.log_prob(own, chosen))
     return tf.add_n(terms)
 

@@ -118,7 +118,7 @@ def entropy_loss(entropy_terms: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
     entropy_terms: float32 [T, B, E], see `Distribution.entropy_terms`.
     counted: bool [T, B], the steps to sum over.
   """
-  return -tf.reduce_sum(tf.where(counted[..., tf.newaxis], entropy_terms, 0.0))
+  return -tf.reduce_sum(tf.where(tf.expand_dims(counted, -1), entropy_terms, 0.0))
 
 
 def _starts_after_cut(done: tf.Tensor, info: StepOutputInfo) -> tf.Tensor:

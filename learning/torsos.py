@@ -8,6 +8,7 @@ Shapes: N observations.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -186,14 +187,16 @@ class TextTorso(snt.Module):
   @snt.Module.with_name_scope
   def __call__(self, words: tf.Tensor) -> tf.Tensor:
     """int32 [N, L] -> float32 [N, 64]; 0 is no word."""
-    embedded = self._embedding(words)
-    state: Any = self._lstm.initial_state(tf.shape(words)[0])
-    output = tf.zeros([tf.shape(words)[0], 64])
-    for i in range(words.shape[1]):
-      read, after = self._lstm(embedded[:, i], state)
+    embedded, number = self._embedding(words), words.shape[1] or 0
+    games: Any = tf.shape(words)[0]
+    state: Any = self._lstm.initial_state(games)
+    output = tf.zeros([games, 64])
+    for i in range(number):
       is_word = words[:, i, tf.newaxis] > 0
-      output = tf.where(is_word, read, output)
-      state = tf.nest.map_structure(lambda new, old: tf.where(is_word, new, old), after, state)  # noqa: B023
+      read, after = self._lstm(embedded[:, i], state)
+      output, state = tf.nest.map_structure(
+        functools.partial(tf.where, is_word), (read, after), (output, state)
+      )
     return output
 
 
