@@ -82,10 +82,15 @@ class _Inbox:
     self._shared, self._results, self._unresponsive = shared, results, unresponsive
     self._lock, self._say, self._dropped = threading.Lock(), say, 0
     self._heard: dict[str, float] = {}  # Task -> time.monotonic() of its last fetched report.
+    self._update_secs: dict[str, float] = {}  # Learner -> how long its update lasted then.
 
   def heard(self, name: str) -> bool:
     """Returns whether a report of the task was fetched within the last _HEARD_SECS."""
     return time.monotonic() - self._heard.get(name, -math.inf) < _HEARD_SECS
+
+  def update_secs(self, name: str) -> float:
+    """Returns how long a learner's current update lasted at its last report; 0 if unknown."""
+    return self._update_secs.get(name, 0.0) if self.heard(name) else 0.0
 
   def take(self, session: tf.compat.v1.Session) -> None:
     """Fetches all queued reports."""
@@ -103,6 +108,7 @@ class _Inbox:
         name = f'{report["job"]}:{report["task"]}'
         leaves[name] = report['leaves']
         self._heard[name] = time.monotonic()
+        self._update_secs[name] = report['update_secs']
         self._add(report)
       self._unresponsive.saw_reports(
         [name for name, is_leaving in leaves.items() if not is_leaving]
@@ -252,6 +258,14 @@ class Records:
     """Shows a checkpoint problem in the live line and the state file; '' clears it."""
     self._writer.set_checkpoint_trouble(text)
     self._task.heartbeat.update(trouble=self._writer.trouble)
+
+  def update_secs(self, name: str) -> float:
+    """Returns how long a learner's current update has lasted, in seconds.
+
+    Args:
+      name: of another learner, such as 'learner:1'. 0.0 if it is silent, or in no update.
+    """
+    return self._inbox.update_secs(name)
 
   def heard(self, session: tf.compat.v1.Session, names: Iterable[str]) -> bool:
     """Returns whether any of these tasks still reports; for use after `run` has ended."""

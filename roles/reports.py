@@ -120,6 +120,7 @@ class Reports:
         host=socket.gethostname(),
         processors_busy=self._processors.share(),
         leaves=self._task.interrupts.is_set(),
+        update_secs=self._task.heartbeat.secs_in('update'),
       )
       self._clear()
     if cluster.job == 'actor':

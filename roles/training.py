@@ -19,6 +19,7 @@ from roles.checkpointer import Checkpointer, Evaluator
 from roles.connection import Connection, RunSettings, announced_settings, chief_settings
 from roles.expected_waits import ExpectedWaits
 from roles.initialization import VariableInitializer, run_id
+from roles.lost_tokens import LostTokens
 from roles.observers import EndOfRun
 from roles.observing import Observing
 from roles.parts import Acting, Chief, Learning, Part, Reporting, SyncUpdates
@@ -126,7 +127,9 @@ def train(
     Reporting(task, reports, report_sender),
   ]
   if learner.sync_ops:
-    parts.insert(0, SyncUpdates(learner.sync_ops, is_chief=True))
+    tokens = LostTokens(task, learner.sync_ops, records)
+    on_update.append(tokens)
+    parts = [SyncUpdates(learner.sync_ops, is_chief=True), *parts, tokens]
   if actors:
     parts.append(Acting(task, actors, UnrollSender(EnqueueOp(*unrolls)), reports, wait.reason))
   parts.append(observing)

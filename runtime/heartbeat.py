@@ -103,6 +103,12 @@ class Heartbeat:
     """
     return lambda phase: self.enter(loop, phase, expected_wait)
 
+  def secs_in(self, phase: str) -> float:
+    """Returns how long a loop has been in a phase, in seconds; 0.0 if none is in it."""
+    with self._lock:
+      since = [loop.since for loop in self._loops.values() if loop.phase == phase]
+    return time.monotonic() - min(since) if since else 0.0
+
   def clear(self) -> None:
     """Forgets the phases of all loops; called before new loops start."""
     with self._lock:
