@@ -154,6 +154,15 @@ class Unused(Plain):
     self.spare = tf.Variable(tf.zeros([3]), name='spare')
 
 
+class DoubleVariable(Plain):
+  def __init__(self, *args):
+    super().__init__(*args)
+    self.factor = tf.Variable(tf.ones([], tf.float64), name='factor')
+
+  def heads(self, memory):
+    return super().heads(memory * tf.cast(self.factor, tf.float32))
+
+
 class Untrained(Plain):
   def heads(self, memory):
     parameters = tf.zeros([tf.shape(memory)[0], self.distribution.num_parameters])

@@ -58,6 +58,7 @@ def test_a_subclass_takes_what_the_agents_of_nets_take():
     ('own_agents:UnrollsOtherwise', ['from unroll than from single steps']),
     ('own_agents:NewLayers', ['creates variables with every call']),
     ('own_agents:Unused', ['variable', 'spare', 'cannot be trained']),
+    ('own_agents:DoubleVariable', ['factor', 'is no float32']),
     ('own_agents:Untrained', ['no trainable variables']),
     ('own_agents:OneSizeOnly', ['raised TypeError', '(own_agents.py:']),
 ])  # fmt: skip

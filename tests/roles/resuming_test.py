@@ -9,7 +9,7 @@ import pytest
 
 import experiment
 from conftest import ROOT
-from envs import process_batch
+from envs import probing
 from roles import resuming
 from roles import settings as settings_lib
 from runtime import process
@@ -211,7 +211,7 @@ def wrapped(run, tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(folder)
 
   def forget():
-    process_batch.probe.cache_clear()
+    probing._probe.cache_clear()
     settings_lib._spec.cache_clear()
 
   forget()
