@@ -181,3 +181,17 @@ def test_a_game_is_filmed_in_its_colours_and_at_its_speed(level, frames_per_sec,
     assert (game.frames_per_sec, len(game.action_names)) == (frames_per_sec, num_actions)
   finally:
     game.close()
+
+
+@pytest.mark.parametrize('level, least, most', [
+  (Level('Pong-v4'), 2, 30 * 4),
+  (Level('PongNoFrameskip-v4', '{"difficulty": 0}'), 1, 30),
+  (Level('Pong-ram-v4'), 0, 0),
+  (Level('PongNoFrameskip-v4', env_wrappers='gymnasium.wrappers.GrayscaleObservation'), 0, 0),
+])  # fmt: skip
+def test_images_begin_with_no_ops_and_nothing_else_does(level, least, most):
+  env = level_ids.make(level, atari_ids.played(level).made_as)
+  frames = {env.reset(seed=seed)[1]['episode_frame_number'] for seed in range(8)}
+  env.close()
+  assert least <= min(frames) <= max(frames) <= most
+  assert len(frames) > 4 or most == 0
