@@ -118,8 +118,10 @@ def as_array(value: Any, space: Any, array: dict[str, Any]) -> np.ndarray:
     largest = max(abs(float(np.min(space.low))), abs(float(np.max(space.high))))
     if array['dtype'] == 'float32':  # Divided by its bound in training too.
       value = value / (largest if 1 < largest < np.inf else 1.0)
+    elif value.dtype == np.bool_:
+      value = value.astype(np.uint8) * 255
     else:  # Images with small maximum values were multiplied up to 255 in training too.
-      value = value.astype(np.uint8) * max(1, 255 // max(1, int(largest)))
+      value = value * max(1, 255 // max(1, int(largest)))
   return value.reshape(shape).astype(array['dtype'])
 
 

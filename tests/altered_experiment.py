@@ -75,9 +75,9 @@ def record(path):
   initialize = VariableInitializer.initialize
   seeds = []
 
-  def recording_create(level_name, num_envs, seed, *args):
+  def recording_create(level_name, num_envs, seed, *args, **kwargs):
     seeds.append(seed)
-    return create_environment(level_name, num_envs, seed, *args)
+    return create_environment(level_name, num_envs, seed, *args, **kwargs)
 
   def recording_initialize(initializer, session, checkpoint):
     origin = initialize(initializer, session, checkpoint)

@@ -15,6 +15,7 @@ from conftest import ROOT
 from envs import checks, faults, level_ids, nests, observations, pictures, results
 from envs.actions import view_of as actions_of
 from evaluation import play_exported
+from structs import Level
 
 VECTOR = spaces.Box(-1, 1, (2,), np.float32)
 BYTES = spaces.Box(0, 255, (8, 9, 3), np.uint8)
@@ -185,8 +186,9 @@ def test_what_can_be_understood_is_and_that_is_said(space, first, seen, note):
   # An export is given the same.
   gymnasium.register('Shown-v0', lambda: Giving(space, first))
   array = dict(input='observation', name='', shape=view.shape, dtype=view.dtype)
-  policy = dict(level_name='Shown-v0', observation=[array])
-  exported = play_exported.Gymnasium(policy).reset(seed=1)
+  environment = dict(id='Shown-v0', imports=[], kwargs={}, wrappers=[], repeats=1)
+  policy = dict(environment=environment, observation=[array])
+  exported = play_exported.Gymnasium(policy).reset(seed=1)['observation']
   np.testing.assert_array_equal(exported, converted[None])
   assert exported.dtype == converted.dtype
   del gymnasium.registry['Shown-v0']
@@ -348,6 +350,5 @@ def test_own_packages_with_names_of_this_project_are_found(tmp_path):
 @pytest.mark.parametrize('module', ['evaluation.maze', 'nets'])
 def test_a_package_of_this_project_that_hides_another_is_named(module):
   with pytest.raises(ValueError, match='is a part of this project, .* none of yours was found'):
-    raise ValueError(
-      level_ids._reason(module, 'Maze-v0', ModuleNotFoundError('No module', name=module))
-    )
+    error = ModuleNotFoundError('No module', name=module)
+    raise ValueError(level_ids._sentence(Level(f'{module}:Maze-v0'), module, 'Maze-v0', {}, error))
