@@ -29,7 +29,7 @@ def test_keywords_and_wrappers_in_every_mode(new_cluster, processes, tmp_path, c
   cluster = new_cluster(env=ENV)
   cluster.start_all(learner=(
     '--level_name=Steps-v0', '--env_kwargs={"game_steps": 3}', *OWN_CODE, '--batch_size=4',
-    '--total_environment_frames=500', '--eval_every_frames=500', '--test_num_episodes=2',
+    '--total_environment_frames=15000', '--eval_every_frames=15000', '--test_num_episodes=2',
   ))  # fmt: skip
   assert cluster.exit_codes() == all_zero(cluster), cluster.logs()
   folder = cluster.logdir
@@ -44,7 +44,7 @@ def test_keywords_and_wrappers_in_every_mode(new_cluster, processes, tmp_path, c
     assert process.exit_code(LIMIT_SECS) == 0, process.output()
     return process.output()
 
-  finished('experiment.py', *run, '--total_environment_frames=1500', '--num_actors=1',
+  finished('experiment.py', *run, '--total_environment_frames=20000', '--num_actors=1',
            '--envs_per_actor=2')  # fmt: skip
   assert returns(folder, 'episodes.csv') == {RETURN}
 
