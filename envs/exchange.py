@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -56,7 +57,7 @@ class Exchange:
     if file is None:
       self.file = os.memfd_create('environments')
       weakref.finalize(self, os.close, self.file)
-      os.posix_fallocate(self.file, 0, size)
+      _allocate(self.file, size)
       memory = mmap.mmap(self.file, size)
     else:
       memory = mmap.mmap(file, size)
@@ -76,3 +77,20 @@ def aligned_copy(array: Any) -> np.ndarray:
   copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
   copy[...] = array
   return copy
+
+
+def _allocate(file: int, size: int) -> None:
+  """Gives a file of memory its size, in bytes.
+
+  The limit of the size of files counts for it, too (`ulimit -f`). If it is too low, it is raised
+  for this moment.
+  """
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  too_low = soft != resource.RLIM_INFINITY and soft < size
+  try:
+    if too_low:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    os.posix_fallocate(file, 0, size)
+  finally:
+    if too_low:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
