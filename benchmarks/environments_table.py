@@ -1,0 +1,172 @@
+"""Tries environments of many packages: checks each one, then trains on it for some seconds.
+
+  python benchmarks/environments_table.py --secs=20 --out=OUT [--only=MiniGrid]
+
+Writes OUT/result.json and prints a table in Markdown. A package that is not installed is left out
+and named. An environment that is refused has the sentence in place of figures. All are trained with
+the settings of flagfiles/vector.flags and the network that --agent_name=auto chooses.
+"""
+
+import argparse
+import csv
+import importlib.metadata
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+START_SECS = 120.0  # Limit for the check, and for the time until the first update.
+
+# Package on PyPI -> [(id, further flags)].
+ENVIRONMENTS = {
+  'gymnasium': [
+    *((name, []) for name in ('CartPole-v1', 'Acrobot-v1', 'MountainCar-v0', 'Pendulum-v1')),
+    ('MountainCarContinuous-v0', []),
+    *((name, []) for name in ('Taxi-v4', 'CliffWalking-v1', 'Blackjack-v1')),
+    ('FrozenLake-v1', ['--env_kwargs={"is_slippery": false}']),
+  ],
+  'box2d': [
+    ('LunarLander-v3', []),
+    ('LunarLander-v3', ['--env_kwargs={"continuous": true}']),
+    ('BipedalWalker-v3', []),
+    ('CarRacing-v3', []),
+    ('CarRacing-v3', ['--env_kwargs={"continuous": false}']),
+  ],
+  'mujoco': [
+    (f'{name}-v5', [])
+    for name in (
+      'InvertedPendulum', 'InvertedDoublePendulum', 'Reacher', 'Swimmer', 'Hopper', 'Walker2d',
+      'HalfCheetah', 'Ant', 'Humanoid',
+    )
+  ],
+  'ale-py': [
+    (name, [])
+    for name in (
+      'PongNoFrameskip-v4', 'PongDeterministic-v4', 'Pong-v4', 'Pong-v0', 'ALE/Pong-v5',
+      'Pong-ram-v4', 'Pong-ramNoFrameskip-v4', 'BreakoutDeterministic-v0',
+    )
+  ],
+  'minigrid': [
+    ('MiniGrid-Empty-Random-5x5-v0', []),
+    ('MiniGrid-DoorKey-5x5-v0', []),
+    ('MiniGrid-DoorKey-5x5-v0', ['--observation_keys=image,direction,mission']),
+    ('MiniGrid-KeyCorridorS3R1-v0', []),
+    ('BabyAI-GoToRedBall-v0', []),
+  ],
+  'minatar': [
+    (f'MinAtar/{name}-v1', []) for name in ('Breakout', 'Asterix', 'Freeway', 'SpaceInvaders')
+  ],
+  'highway-env': [(f'{name}-v0', ['--import=highway_env']) for name in ('highway', 'parking')],
+  'flappy-bird-gymnasium': [('FlappyBird-v0', ['--import=flappy_bird_gymnasium'])],
+  'vizdoom': [
+    ('VizdoomBasic-v1', ['--import=vizdoom.gymnasium_wrapper', '--observation_keys=screen'])
+  ],
+  'gym': [('CliffWalking-v0', [])],
+}  # fmt: skip
+
+
+def run(words, folder, secs):
+  """Runs experiment.py until it ends or `secs` are over; returns (exit code or None, output)."""
+  command = [sys.executable, os.path.join(ROOT, 'experiment.py'), *words]
+  with open(os.path.join(folder, 'log'), 'w+') as log:
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+    try:
+      code = process.wait(secs)
+    except subprocess.TimeoutExpired:
+      code = None
+      process.send_signal(signal.SIGINT)
+      process.wait(60)
+    log.seek(0)
+    return code, log.read()
+
+
+def figures(logdir):
+  """Returns (frames, frames per second, mean return or None) of a run's metrics."""
+  path = os.path.join(logdir, 'metrics.csv')
+  rows = []
+  if os.path.exists(path):
+    with open(path, newline='') as file:
+      rows = [row for row in csv.DictReader(file) if row['updates'] not in ('', '0')]
+  if len(rows) < 2:
+    return (int(rows[-1]['environment_frames']) if rows else 0), None, None
+  first, last = rows[0], rows[-1]
+  frames = int(last['environment_frames'])
+  passed = float(last['time']) - float(first['time'])
+  rate = (frames - int(first['environment_frames'])) / passed
+  return frames, rate, float(last['mean_return_100'] or 'nan')
+
+
+def trial(name, flags, secs):
+  """Checks and trains on one environment; returns a dict for the table."""
+  row = dict(id=name, flags=flags)
+  with tempfile.TemporaryDirectory() as folder:
+    words = [f'--level_name={name}', *flags]
+    code, output = run([*words, '--only_check_args'], folder, START_SECS)
+    if code != 0:
+      return {**row, 'refused': output.strip().splitlines()[-1] if output.strip() else f'{code}'}
+    preset = os.path.join(ROOT, 'flagfiles', 'vector.flags')
+    logdir = os.path.join(folder, 'run')
+    more = [f'--flagfile={preset}', f'--logdir={logdir}', '--metrics_secs=1',
+            '--total_environment_frames=1000000000']  # fmt: skip
+    code, output = run([*more, *words], folder, secs)
+    frames, rate, mean = figures(logdir)
+    if not frames:
+      row['failed'] = output.strip().splitlines()[-1]
+    with open(os.path.join(logdir, 'run.json'), encoding='utf-8') as file:
+      settings = json.load(file)['settings']
+    spaces = {key: settings[key] for key in ('observation', 'action', 'agent_name')}
+    return {**row, **spaces, 'frames': frames, 'frames_per_sec': rate, 'mean_return': mean}
+
+
+def line(package, row):
+  """Returns a row of the table."""
+  which = f'`{row["id"]}`' + ''.join(f' `{flag}`' for flag in row['flags'])
+  if why := row.get('refused') or row.get('failed'):
+    return f'| {package} | {which} | {why} | | | |'
+  shapes = ', '.join(f'{n} {d} {s}'.strip() for n, s, d in row['observation'])
+  parts = ', '.join(f'{n} {kind}' for kind, n, *_ in row['action'])
+  rate = '' if row['frames_per_sec'] is None else f'{row["frames_per_sec"]:.0f}'
+  return f'| {package} | {which} | {shapes} | {parts} | {row["agent_name"]} | {rate} |'
+
+
+def installed(package):
+  """Returns the version of a package, or None."""
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
+
+
+def main():
+  """Tries all environments and writes the results."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--secs', type=float, default=20.0, help='of training per environment')
+  parser.add_argument('--out', required=True, help='folder of result.json')
+  parser.add_argument('--only', default='', help='a part of the ids')
+  args = parser.parse_args()
+  os.makedirs(args.out, exist_ok=True)
+  found, missing = {}, []
+  print('| package | id | observations | actions | network | frames/s |')
+  print('| --- | --- | --- | --- | --- | --- |')
+  for package, environments in ENVIRONMENTS.items():
+    version = installed(package)
+    if version is None:
+      missing.append(package)
+      continue
+    for name, flags in environments:
+      if args.only in name:
+        row = trial(name, flags, args.secs)
+        found.setdefault(f'{package} {version}', []).append(row)
+        print(line(f'{package} {version}', row), flush=True)
+  if missing:
+    print(f'\nnot installed: {", ".join(missing)}')
+  with open(os.path.join(args.out, 'result.json'), 'w', encoding='utf-8') as file:
+    json.dump(dict(secs=args.secs, time=time.time(), environments=found), file, indent=2)
+
+
+if __name__ == '__main__':
+  main()
