@@ -2,6 +2,8 @@
 
 import psutil
 
+import forked_interpreters
+
 
 def is_running(pid):
   """Whether a process of that id runs."""
@@ -12,5 +14,9 @@ def is_running(pid):
 
 
 def children():
-  """The psutil.Process of every process that this one has started and that runs."""
-  return [process for process in psutil.Process().children() if is_running(process.pid)]
+  """The psutil.Process of every process that a test has started here and that runs."""
+  return [
+    process
+    for process in psutil.Process().children()
+    if process.pid not in forked_interpreters.pids and is_running(process.pid)
+  ]

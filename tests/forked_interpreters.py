@@ -19,6 +19,8 @@ import warnings
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PR_SET_CHILD_SUBREAPER = 36
+# Process ids of the interpreters that `Interpreter` has started: they live as long as this process.
+pids: set[int] = set()
 _libc = ctypes.CDLL(None, use_errno=True)
 # What TensorFlow's libraries may read while they are loaded.
 _READ_AT_IMPORT = ('TF_', 'GRPC_', 'CUDA_', 'OMP_', 'LD_', 'PYTHONHASHSEED')
@@ -34,6 +36,7 @@ class Interpreter:
         [sys.executable, os.path.abspath(__file__), str(theirs.fileno())],
         stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True, cwd=_ROOT,
       )  # fmt: skip
+    pids.add(self._process.pid)
 
   def fork(self, argv, log, cwd, env):
     """Starts a program; returns its process id, a child of this process.

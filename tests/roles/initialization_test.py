@@ -149,7 +149,7 @@ def test_reports_that_are_dropped_are_said_once():
     shared, heard, said = SharedState(LOCAL), Heard(), []
     session.run([v.initializer for v in tf.compat.v1.get_collection('shared_state')])
     inbox = _Inbox(shared, heard, heard, said.append)
-    report = dict(job='learner', task=1, leaves=False, busy_secs=1.0)
+    report = dict(job='learner', task=1, leaves=False, update_secs=0.0, busy_secs=1.0)
     for number in range(1003):
       text = json.dumps({**report, 'wait_secs': number})
       session.run(shared.send_report, {shared.report: text})
