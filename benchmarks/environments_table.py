@@ -1,6 +1,6 @@
 """Tries environments of many packages: checks each one, then trains on it for some seconds.
 
-  python benchmarks/environments_table.py --secs=20 --out=OUT [--only=MiniGrid]
+  python benchmarks/environments_table.py --secs=20 --out=OUT [--packages=mujoco,minigrid]
 
 Writes OUT/result.json and prints a table in Markdown. A package that is not installed is left out
 and named. An environment that is refused has the sentence in place of figures. All are trained with
@@ -51,11 +51,14 @@ ENVIRONMENTS = {
     )
   ],
   'minigrid': [
-    ('MiniGrid-Empty-Random-5x5-v0', []),
-    ('MiniGrid-DoorKey-5x5-v0', []),
-    ('MiniGrid-DoorKey-5x5-v0', ['--observation_keys=image,direction,mission']),
-    ('MiniGrid-KeyCorridorS3R1-v0', []),
-    ('BabyAI-GoToRedBall-v0', []),
+    ('MiniGrid-Empty-Random-5x5-v0', ['--import=minigrid']),
+    ('MiniGrid-DoorKey-5x5-v0', ['--import=minigrid']),
+    (
+      'MiniGrid-DoorKey-5x5-v0',
+      ['--import=minigrid', '--observation_keys=image,direction,mission'],
+    ),
+    ('MiniGrid-KeyCorridorS3R1-v0', ['--import=minigrid']),
+    ('BabyAI-GoToRedBall-v0', ['--import=minigrid']),
   ],
   'minatar': [
     (f'MinAtar/{name}-v1', []) for name in ('Breakout', 'Asterix', 'Freeway', 'SpaceInvaders')
@@ -65,15 +68,22 @@ ENVIRONMENTS = {
   'vizdoom': [
     ('VizdoomBasic-v1', ['--import=vizdoom.gymnasium_wrapper', '--observation_keys=screen'])
   ],
-  'gym': [('CliffWalking-v0', [])],
+  'crafter': [('CrafterReward-v1', ['--import=crafter'])],  # With OpenAI Gym only.
 }  # fmt: skip
 
 
-def run(words, folder, secs):
-  """Runs experiment.py until it ends or `secs` are over; returns (exit code or None, output)."""
+def run(words, folder, secs, begun=lambda: True):
+  """Runs experiment.py until it ends, or until `secs` after `begun()`.
+
+  Returns:
+    (exit code, or None if it was ended; output).
+  """
   command = [sys.executable, os.path.join(ROOT, 'experiment.py'), *words]
   with open(os.path.join(folder, 'log'), 'w+') as log:
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+    give_up = time.monotonic() + START_SECS
+    while process.poll() is None and not begun() and time.monotonic() < give_up:
+      time.sleep(0.2)
     try:
       code = process.wait(secs)
     except subprocess.TimeoutExpired:
@@ -112,7 +122,7 @@ def trial(name, flags, secs):
     logdir = os.path.join(folder, 'run')
     more = [f'--flagfile={preset}', f'--logdir={logdir}', '--metrics_secs=1',
             '--total_environment_frames=1000000000']  # fmt: skip
-    code, output = run([*more, *words], folder, secs)
+    code, output = run([*more, *words], folder, secs, lambda: figures(logdir)[0] > 0)
     frames, rate, mean = figures(logdir)
     if not frames:
       row['failed'] = output.strip().splitlines()[-1]
@@ -146,22 +156,23 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--secs', type=float, default=20.0, help='of training per environment')
   parser.add_argument('--out', required=True, help='folder of result.json')
-  parser.add_argument('--only', default='', help='a part of the ids')
+  parser.add_argument('--packages', default='', help='with commas; all if left out')
   args = parser.parse_args()
   os.makedirs(args.out, exist_ok=True)
   found, missing = {}, []
   print('| package | id | observations | actions | network | frames/s |')
   print('| --- | --- | --- | --- | --- | --- |')
   for package, environments in ENVIRONMENTS.items():
+    if args.packages and package not in args.packages.split(','):
+      continue
     version = installed(package)
     if version is None:
       missing.append(package)
       continue
     for name, flags in environments:
-      if args.only in name:
-        row = trial(name, flags, args.secs)
-        found.setdefault(f'{package} {version}', []).append(row)
-        print(line(f'{package} {version}', row), flush=True)
+      row = trial(name, flags, args.secs)
+      found.setdefault(f'{package} {version}', []).append(row)
+      print(line(f'{package} {version}', row), flush=True)
   if missing:
     print(f'\nnot installed: {", ".join(missing)}')
   with open(os.path.join(args.out, 'result.json'), 'w', encoding='utf-8') as file:
