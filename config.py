@@ -9,7 +9,6 @@ from its record, and what a model card and a comparison of runs leave out.
 """
 
 import dataclasses
-import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -405,7 +404,7 @@ def help_text(full: bool = False) -> str:
   lines = []
   for heading, rows in _groups():
     lines.append(f'{heading}:')
-    lines += [_help_of(row) for row in rows if full or not row.expert]
+    lines += [row.help_text for row in rows if full or not row.expert]
     lines.append('')
   if not full:
     lines.append('--helpfull also lists the settings for experts and for cluster managers.')
@@ -417,17 +416,6 @@ def _groups() -> Iterable[tuple[str, list[Setting]]]:
   for group, note in GROUPS.items():
     rows = [row for row in SETTINGS.values() if row.group == group]
     yield group + (f' ({note})' if note else ''), rows
-
-
-def _help_of(row: Setting) -> str:
-  no = '[no]' if row.type is bool else ''
-  own = ('module:Class',) if row.own else ()
-  choices = f' <{"|".join(filter(None, (*row.choices, *own)))}>' if row.choices else ''
-  default = f' (default: {text(row.default)})' if row.default not in ('', []) else ''
-  return textwrap.fill(
-    f'--{no}{row.flag}:{choices} {row.help}{default}', 98, initial_indent='  ',
-    subsequent_indent='      ', break_long_words=False, break_on_hyphens=False,
-  )  # fmt: skip
 
 
 def markdown() -> str:
@@ -448,19 +436,10 @@ def markdown() -> str:
       '| flag | default | value | meaning |',
       '| --- | --- | --- | --- |',
     ]
-    lines += [_markdown_of(row) for row in rows]
+    lines += [row.markdown for row in rows]
   lines += ['', '## Earlier spellings', '| flag | now |', '| --- | --- |']
   lines += [f'| `--{name}` | `--{new}={value}` |' for name, (new, value) in FORMER.items()]
   return '\n'.join(lines) + '\n'
-
-
-def _markdown_of(row: Setting) -> str:
-  default = f'`{text(row.default)}`' if row.default not in ('', []) else ''
-  own = ('module:Class',) if row.own else ()
-  choices = ', '.join(f'`{choice}`' for choice in (*row.choices, *own) if choice)
-  kind = {str: 'text', list: 'a list, with commas'}.get(row.type, '')
-  mark = ' *' if row.expert else ''
-  return f'| `{row.flag}`{mark} | {default} | {choices or row.bounds or kind} | {row.help} |'
 
 
 if __name__ == '__main__':

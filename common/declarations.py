@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import textwrap
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -101,6 +102,30 @@ class Setting:
     if self.minimum is not None:
       return f'a {number} of at least {self.minimum:g}'
     return {int: 'a whole number', float: 'a number', bool: 'true or false'}.get(self.type, '')
+
+  @property
+  def _shown_choices(self) -> list[str]:
+    return [c for c in (*self.choices, *(('module:Class',) if self.own else ())) if c]
+
+  @property
+  def help_text(self) -> str:
+    """The setting as lines for a terminal."""
+    no = '[no]' if self.type is bool else ''
+    choices = f' <{"|".join(self._shown_choices)}>' if self.choices else ''
+    default = f' (default: {text(self.default)})' if self.default not in ('', []) else ''
+    return textwrap.fill(
+      f'--{no}{self.flag}:{choices} {self.help}{default}', 98, initial_indent='  ',
+      subsequent_indent='      ', break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+  @property
+  def markdown(self) -> str:
+    """The setting as a row of the table in docs/flags.md."""
+    default = f'`{text(self.default)}`' if self.default not in ('', []) else ''
+    choices = ', '.join(f'`{choice}`' for choice in self._shown_choices)
+    kind = {str: 'text', list: 'a list, with commas'}.get(self.type, '')
+    mark = ' *' if self.expert else ''
+    return f'| `{self.flag}`{mark} | {default} | {choices or self.bounds or kind} | {self.help} |'
 
   def check(self, value: Any) -> Any:
     """Returns the value in its one spelling; converts an int to float for a float setting.
