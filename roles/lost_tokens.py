@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 import tensorflow as tf
 from absl import logging
@@ -27,28 +26,24 @@ _LAST_UPDATES = 20
 _LOOK_SECS = 1.0
 
 
-class LearnerReports(Protocol):
-  """The part of `roles.records.Records` that `LostTokens` uses."""
-
-  def update_secs(self, name: str) -> float:
-    """See `roles.records.Records.update_secs`."""
-    ...
-
-
 class LostTokens(Part):
   """Adds tokens if the current updates of all learners last too long; a part of the chief.
 
   Args:
     task: the chief's task.
     ops: operations of the chief's optimizer.
-    reports: how long the other learners' updates last.
+    update_secs: returns how long another learner's update has lasted, see `roles.records.Inbox`.
     least_secs: see `LEAST_SECS`.
   """
 
   def __init__(
-    self, task: Task, ops: SyncOps, reports: LearnerReports, least_secs: float = LEAST_SECS
+    self,
+    task: Task,
+    ops: SyncOps,
+    update_secs: Callable[[str], float],
+    least_secs: float = LEAST_SECS,
   ):
-    self._task, self._ops, self._reports, self._least_secs = task, ops, reports, least_secs
+    self._task, self._ops, self._update_secs, self._least_secs = task, ops, update_secs, least_secs
     self._durations: collections.deque[float] = collections.deque(maxlen=_LAST_UPDATES)
     self._added = -least_secs
 
@@ -82,5 +77,5 @@ class LostTokens(Part):
     if time.monotonic() - self._added < limit:
       return False
     others = range(1, len(self._task.cluster.learner))
-    lasting = [self._reports.update_secs(f'learner:{i}') for i in others]
+    lasting = [self._update_secs(f'learner:{i}') for i in others]
     return min([self._task.heartbeat.secs_in('update'), *lasting]) > limit

@@ -62,7 +62,7 @@ def open_writer(lock: resuming.RunLock, observers: Observers) -> writers.RunWrit
     raise BadInput(f'--logdir={lock.logdir}: {e}') from None
 
 
-class _Inbox:
+class Inbox:
   """Fetches the reports queued on ps 0, and announces which tasks are present.
 
   Args:
@@ -89,7 +89,11 @@ class _Inbox:
     return time.monotonic() - self._heard.get(name, -math.inf) < _HEARD_SECS
 
   def update_secs(self, name: str) -> float:
-    """Returns how long a learner's current update lasted at its last report; 0 if unknown."""
+    """Returns how long a learner's current update has lasted, in seconds.
+
+    Args:
+      name: of another learner, such as 'learner:1'. 0.0 if it is silent, or in no update.
+    """
     return self._update_secs.get(name, 0.0) if self.heard(name) else 0.0
 
   def take(self, session: tf.compat.v1.Session) -> None:
@@ -141,6 +145,9 @@ class Records:
     lock: lock on the run's folder.
     writer: writes the files in that folder.
     end_of_run: checked with the frames of all learners.
+
+  Attributes:
+    inbox: the reports of the other tasks.
   """
 
   def __init__(
@@ -163,7 +170,7 @@ class Records:
     )
     self._next_row, self._rows = time.monotonic() + self._row_secs, 0
     self._bottleneck = BottleneckMonitor(settings.sample_reuse, socket.gethostname())
-    self._inbox = _Inbox(graph.shared, self._statistics, task.unresponsive, writer.message)
+    self.inbox = Inbox(graph.shared, self._statistics, task.unresponsive, writer.message)
     for sentence in lock.notices:
       writer.message(sentence)
 
@@ -198,7 +205,7 @@ class Records:
   def run(self, session: tf.compat.v1.Session, should_stop: Callable[[], bool]) -> None:
     """Collects reports and writes rows until `should_stop` or the last frame."""
     while not should_stop():
-      self._inbox.take(session)
+      self.inbox.take(session)
       # Other learners may reach the last frame while the chief's learner waits for data.
       frames = run_within(session, self._graph.counters.environment_frames)
       if self._end_of_run.reached(frames):
@@ -259,18 +266,10 @@ class Records:
     self._writer.set_checkpoint_trouble(text)
     self._task.heartbeat.update(trouble=self._writer.trouble)
 
-  def update_secs(self, name: str) -> float:
-    """Returns how long a learner's current update has lasted, in seconds.
-
-    Args:
-      name: of another learner, such as 'learner:1'. 0.0 if it is silent, or in no update.
-    """
-    return self._inbox.update_secs(name)
-
   def heard(self, session: tf.compat.v1.Session, names: Iterable[str]) -> bool:
     """Returns whether any of these tasks still reports; for use after `run` has ended."""
-    self._inbox.take(session)
-    return any(map(self._inbox.heard, names))
+    self.inbox.take(session)
+    return any(map(self.inbox.heard, names))
 
   def mean_return_100(self) -> float | None:
     """Returns the mean return of the last 100 games, or None if there were fewer."""
@@ -278,7 +277,7 @@ class Records:
 
   def collect(self, session: tf.compat.v1.Session) -> None:
     """Fetches the reports that arrived after `run` ended."""
-    self._inbox.take(session)
+    self.inbox.take(session)
 
   def finish(self, session: tf.compat.v1.Session, unsaved: str = '') -> None:
     """Fetches the last reports, then writes the last row and the summary line.
@@ -287,7 +286,7 @@ class Records:
       session: the chief's session.
       unsaved: why the last checkpoint is missing, or ''.
     """
-    self._inbox.take(session)
+    self.inbox.take(session)
     row = self._write_row(session)
     self._writer.end_line()
     self._writer.message(_summary(row, self._task, self._graph.settings, self._logdir, unsaved))

@@ -127,7 +127,7 @@ def train(
     Reporting(task, reports, report_sender),
   ]
   if learner.sync_ops:
-    tokens = LostTokens(task, learner.sync_ops, records)
+    tokens = LostTokens(task, learner.sync_ops, records.inbox.update_secs)
     on_update.append(tokens)
     parts = [SyncUpdates(learner.sync_ops, is_chief=True), *parts, tokens]
   if actors:

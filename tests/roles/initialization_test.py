@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from roles import initialization
-from roles.records import _Inbox
+from roles.records import Inbox
 from runtime.checkpoints import Checkpoints
 from runtime.cluster import LOCAL
 from runtime.shared_state import SharedState
@@ -148,7 +148,7 @@ def test_reports_that_are_dropped_are_said_once():
   with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     shared, heard, said = SharedState(LOCAL), Heard(), []
     session.run([v.initializer for v in tf.compat.v1.get_collection('shared_state')])
-    inbox = _Inbox(shared, heard, heard, said.append)
+    inbox = Inbox(shared, heard, heard, said.append)
     report = dict(job='learner', task=1, leaves=False, update_secs=0.0, busy_secs=1.0)
     for number in range(1003):
       text = json.dumps({**report, 'wait_secs': number})

@@ -16,17 +16,6 @@ from runtime.heartbeat import Heartbeat
 LEAST_SECS = 1.0
 
 
-class Reports:
-  """What the second learner reports: how long its update lasts."""
-
-  def __init__(self, heartbeat):
-    self._heartbeat = heartbeat
-
-  def update_secs(self, name):
-    assert name == 'learner:1'
-    return self._heartbeat.secs_in('update')
-
-
 def update_in_background(pool, one, heartbeat):
   """One update of a learner, in a thread; its heartbeat says how long it lasts."""
 
@@ -56,8 +45,11 @@ def test_learners_that_all_wait_for_a_token_go_on():
     beats = [Heartbeat(one.graph.cluster) for one in learners]
     for one in learners:
       one.put(random_unrolls(settings, 12))
+    others = {'learner:1': beats[1]}
     task = types.SimpleNamespace(heartbeat=beats[0], cluster=learners[0].graph.cluster)
-    tokens = LostTokens(task, learners[0].side.sync_ops, Reports(beats[1]), LEAST_SECS)
+    tokens = LostTokens(
+      task, learners[0].side.sync_ops, lambda name: others[name].secs_in('update'), LEAST_SECS
+    )
     tokens.on_update(Update(learners[0].session, {}, 0.0, 0.01))
     thief = lose_a_token(learners[0])
     updates = [update_in_background(pool, *pair) for pair in zip(learners, beats, strict=True)]
@@ -84,14 +76,14 @@ def test_learners_that_all_wait_for_a_token_go_on():
 def test_an_update_that_others_delay_gets_no_tokens():
   """A learner that waits for data, or is silent, is in no update."""
   heartbeat = Heartbeat(types.SimpleNamespace(job='learner', task=0, name='learner:0'))
-  reports = types.SimpleNamespace(update_secs=lambda name: 0.0)
+  lasting = {'learner:1': 0.0}
   cluster = types.SimpleNamespace(learner=('a', 'b'))
   task = types.SimpleNamespace(heartbeat=heartbeat, cluster=cluster)
-  tokens = LostTokens(task, None, reports, least_secs=0.0)
+  tokens = LostTokens(task, None, lasting.__getitem__, least_secs=0.0)
   heartbeat.enter('learner', 'update')
   assert not tokens._all_wait()  # The first update of a session.
   tokens.on_update(Update(None, {}, 0.0, 1e-6))
   eventually(lambda: heartbeat.secs_in('update') > 0.01)
   assert not tokens._all_wait()
-  reports.update_secs = lambda name: 0.01
+  lasting['learner:1'] = 0.01
   assert tokens._all_wait()
