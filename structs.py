@@ -53,6 +53,8 @@ def level_of(level: Level | str) -> Level:
   return Level(level) if isinstance(level, str) else level
 
 
+# Words of a text are hashed to 1 ... NUM_WORDS - 1; 0 is no word.
+NUM_WORDS = 4096
 # The name of the array of an observation that says which actions are allowed.
 ACTION_MASK = 'action_mask'
 
@@ -87,6 +89,11 @@ class ActionPart(NamedTuple):
   low: tuple[float | None, ...] = ()
   high: tuple[float | None, ...] = ()
 
+  @property
+  def num_elements(self) -> int:
+    """The number of elements of an action that this part takes."""
+    return 1 if self.kind == 'discrete' else self.size
+
 
 class Spaces(Protocol):
   """Observations and actions of an environment, as in `environments.EnvironmentSpec`."""
@@ -105,12 +112,11 @@ class Spaces(Protocol):
 def action_shape(parts: Sequence[ActionPart]) -> tuple[int, ...]:
   """Returns the shape of an action: () of a single discrete part, else (K,).
 
-  Discrete parts have one element each, the index of the choice; binary and continuous parts have
-  `size` elements each.
+  A discrete part has one element, the index of the choice; a binary or continuous part has `size`.
   """
   if len(parts) == 1 and parts[0].kind == 'discrete':
     return ()
-  return (sum(1 if part.kind == 'discrete' else part.size for part in parts),)
+  return (sum(part.num_elements for part in parts),)
 
 
 def action_dtype(parts: Sequence[ActionPart]) -> str:

@@ -28,7 +28,7 @@ class Actions(NamedTuple):
 
   def first(self) -> Any:
     """Returns an element of the space: the first choices, the middle of the bounds."""
-    return self.convert(np.zeros(action_shape(self.parts), action_dtype(self.parts)))
+    return self.convert(first_action(self.parts))
 
 
 def view_of(space: Any) -> Actions:
@@ -150,3 +150,20 @@ def mask_of(value: Any, parts: Sequence[ActionPart]) -> np.ndarray:
   if not all(piece.any() for piece in np.split(mask, np.cumsum(sizes)[:-1])):
     raise Misfit('action mask allows no action')
   return mask
+
+
+def first_action(parts: Sequence[ActionPart], allowed: np.ndarray | None = None) -> np.ndarray:
+  """Returns an agent's action: the first allowed choice of each discrete part, else zeros.
+
+  Args:
+    parts: the parts of an action.
+    allowed: an action mask, bool [M]; None allows everything.
+  """
+  action, start = [], 0
+  for part in parts:
+    if part.kind == 'discrete':
+      action.append(0 if allowed is None else int(np.argmax(allowed[start : start + part.size])))
+      start += part.size
+    else:
+      action += [0] * part.size
+  return np.array(action, action_dtype(parts)).reshape(action_shape(parts))

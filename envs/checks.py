@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from envs import faults, nests, observations, results
-from envs.actions import Actions, mask_of, num_choices
+from envs.actions import Actions, first_action, mask_of, num_choices
 from envs.faults import EnvironmentRaised, Misfit
-from structs import ACTION_MASK, action_shape
+from structs import ACTION_MASK
 
 _FORM = {'reset': results.of_reset, 'step': results.of_step}
 
@@ -36,23 +36,21 @@ def check(
 
   def record_misfit(function, *args):
     try:
-      function(*args)
+      return function(*args)
     except Misfit as misfit:
       problems.append(f'its {misfit}')
+      return None
 
   try:
     first, info = results.of_reset(_result(env, 'reset', seed=seed))
     record_misfit(nest.convert, first, True)
     masked = _uses_masks(nest, view, info, action_masks)
-    action = view.first()
-    if masked:
-      record_misfit(lambda: mask(nest, view, first, info))
-      if not problems:
-        action = view.convert(allowed_action(view, mask(nest, view, first, info)))
+    allowed = record_misfit(mask, nest, view, first, info) if masked else None
+    action = view.convert(first_action(view.parts, allowed))
     observation, reward, *ends, info = results.of_step(_result(env, 'step', action))
     record_misfit(nest.convert, observation, True)
     if masked and not any(ends):
-      record_misfit(lambda: mask(nest, view, observation, info))
+      record_misfit(mask, nest, view, observation, info)
     record_misfit(results.number, reward)
     for name, end in zip(('terminated', 'truncated'), ends, strict=True):
       record_misfit(results.truth, name, end)
@@ -89,23 +87,6 @@ def mask(nest: nests.Nest, view: Actions, observation: Any, info: dict[str, Any]
   if ACTION_MASK not in info:
     raise Misfit(f'info has no {ACTION_MASK!r}, which earlier ones had')
   return mask_of(info[ACTION_MASK], view.parts)
-
-
-def allowed_action(view: Actions, allowed: np.ndarray | None) -> np.ndarray:
-  """Returns an agent's action in which each discrete part is the first that is allowed.
-
-  Args:
-    view: of the action space.
-    allowed: an action mask, bool [M]; None allows everything.
-  """
-  action, start = [], 0
-  for part in view.parts:
-    if part.kind == 'discrete':
-      action.append(0 if allowed is None else int(np.argmax(allowed[start : start + part.size])))
-      start += part.size
-    else:
-      action += [0] * part.size
-  return np.array(action).reshape(action_shape(view.parts))
 
 
 def _result(env, method, *args, **kwargs):

@@ -11,10 +11,9 @@ import numpy as np
 from envs import observations
 from envs.faults import Misfit
 from envs.observations import View, described
-from structs import ACTION_MASK, ArraySpec, as_observation
+from structs import ACTION_MASK, NUM_WORDS, ArraySpec, as_observation
 
 MOST_WORDS = 24  # Words of a text; the rest is left out.
-NUM_WORDS = 4096  # Words are hashed to 1 ... NUM_WORDS - 1; 0 is no word.
 _TEXTS = ('Text', 'MissionSpace')  # Gymnasium's, and that of MiniGrid.
 
 

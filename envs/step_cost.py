@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from envs import checks
+from envs.actions import first_action
 from envs.gym_env import GymEnvironment
 
 # A step that takes as long is worth a process of its own: what its worker costs hardly counts.
@@ -74,7 +74,7 @@ class MeasuredEnvironment(GymEnvironment):
     observation, steps = self.reset(), 0
     start, waited = time.perf_counter(), _waited_secs()
     while not steps or time.perf_counter() - start < secs:
-      action = checks.allowed_action(self._actions, observation[-1] if masked else None)
+      action = first_action(self._actions.parts, observation[-1] if masked else None)
       *_, observation = self.step(action)
       steps += 1
     mean = (time.perf_counter() - start - (_waited_secs() - waited)) / steps

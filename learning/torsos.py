@@ -17,12 +17,11 @@ import sonnet as snt
 import tensorflow as tf
 
 from learning.observation_scaling import SCALES, Scale
-from structs import ActionPart, ArraySpec, action_shape
+from structs import NUM_WORDS, ActionPart, ArraySpec, action_shape
 
 _SQRT_2 = math.sqrt(2.0)
 _SMALL_IMAGE = 36  # Pixels. The Nature kernels and strides shrink smaller images to nothing.
 _WORD_SIZE = 20  # Of the embedding of a word.
-_NUM_WORDS = 4096  # Words are 1 ... 4095 (`envs.nests`), 0 is none.
 
 # A torso's class: (dtype of its arithmetic, scale, name) -> the torso.
 TorsoClass = Callable[..., Callable[[tf.Tensor], tf.Tensor]]
@@ -181,7 +180,7 @@ class TextTorso(snt.Module):
 
   def __init__(self, name: str = 'text_torso'):
     super().__init__(name=name)
-    self._embedding = snt.Embed(_NUM_WORDS, _WORD_SIZE)
+    self._embedding = snt.Embed(NUM_WORDS, _WORD_SIZE)
     self._lstm = snt.LSTM(64)
 
   @snt.Module.with_name_scope
@@ -257,11 +256,9 @@ def action_features(parts: Sequence[ActionPart], action: tf.Tensor) -> tf.Tensor
   """
   if not action_shape(parts):
     return tf.one_hot(action, parts[0].size)
-  features, start = [], 0
-  for part in parts:
-    width = 1 if part.kind == 'discrete' else part.size
-    own = action[:, start : start + width]
-    start += width
+  features = []
+  columns = tf.split(action, [part.num_elements for part in parts], axis=1)
+  for part, own in zip(parts, columns, strict=True):
     if part.kind == 'discrete':
       features.append(tf.one_hot(tf.cast(own[:, 0], tf.int32), part.size))
     else:

@@ -6,7 +6,7 @@ from gymnasium import spaces
 
 from envs import nests
 from envs.faults import Misfit
-from structs import ArraySpec
+from structs import NUM_WORDS, ArraySpec
 
 GRID = spaces.Dict(
   {
@@ -55,7 +55,7 @@ def test_words_are_numbers_that_depend_on_the_word_alone():
   assert first.dtype == np.int32 and (first[4:] == 0).all() and (first[:4] > 0).all()
   assert second[:3].tolist() == [first[3], first[1], first[0]]
   long = nest.convert({**SEEN, 'mission': 'a ' * 99})
-  assert (long > 0).all() and (long < nests.NUM_WORDS).all()
+  assert (long > 0).all() and (long < NUM_WORDS).all()
 
 
 def test_a_key_that_is_not_there_is_refused_with_those_that_are():
