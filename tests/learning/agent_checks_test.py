@@ -27,14 +27,25 @@ def check(name, spaces=VECTORS, precision='float32', scaling='unit', popart=Fals
   nets.check_agent(name, spaces, precision, scaling, popart)
 
 
+def built(name, *args):
+  """The class of an agent that passes the check, and how many weights it trains."""
+  check(name, *args)
+  with tf.Graph().as_default():
+    agent = nets.build_agent(name, *(args or (VECTORS,)))
+    return type(agent).__name__, sum(v.shape.num_elements() for v in agent.trainable_variables)
+
+
 @pytest.mark.parametrize('name', ['own_agents:Plain', 'own_agents:Noisy'])
 def test_what_keeps_to_the_interface_is_an_agent_whatever_its_class(name):
-  check(name)
+  name_of_class, weights = built(name)
+  assert name_of_class == name.partition(':')[2] and weights > 0
 
 
 def test_a_subclass_takes_what_the_agents_of_nets_take():
-  check('own_agents:OfVectors', Nest, 'bfloat16', 'running', True)
-  check('examples.gru_agent:GRUAgent')
+  name, weights = built('own_agents:OfVectors', Nest, 'bfloat16', 'running', True)
+  assert name == 'OfVectors' and weights > 0
+  name, weights = built('examples.gru_agent:GRUAgent')
+  assert name == 'GRUAgent' and weights > 0
 
 
 @pytest.mark.parametrize('name, words', [
