@@ -215,7 +215,7 @@ class SeparateMLPAgent(Agent):
   """Vectors; two hidden layers of 64 for the policy, and two others for the baseline.
 
   As is usual for continuous actions (Andrychowicz et al. 2020, arXiv 2006.05990). The last reward
-  and action are no inputs.
+  and action are not inputs.
   """
 
   def build_torso(self, precision: tf.DType) -> Callable[[Any], tf.Tensor]:

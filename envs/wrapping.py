@@ -36,7 +36,8 @@ def wrapped(env: Any, text: str) -> Any:
   """Returns an environment in the wrappers that `keywords.wrappers_of` finds in `text`.
 
   Raises:
-    ValueError: a wrapper cannot be imported, is none, or raises; the message begins with the flag.
+    ValueError: a wrapper cannot be imported, does not return an environment, or raises; the message
+      begins with the flag.
   """
   for path, kwargs in keywords.wrappers_of(text):
     flag = f'--env_wrappers={path}'

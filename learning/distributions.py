@@ -22,7 +22,7 @@ from structs import ActionPart, action_dtype
 _LOG_2_PI = math.log(2 * math.pi)
 # Log standard deviations are kept within these bounds, so that no density overflows.
 _LEAST_LOG_STD, _MOST_LOG_STD = -7.0, 3.0
-MASKED_LOGIT = -1e9  # exp of it is 0 in float32, and it has no infinities to multiply with 0.
+MASKED_LOGIT = -1e9  # Its exp is 0 in float32, and 0 times it is 0; 0 times -inf would be NaN.
 
 
 class Distribution(abc.ABC):

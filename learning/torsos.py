@@ -202,8 +202,7 @@ class TextTorso(snt.Module):
 class NestTorso(snt.Module):
   """Encodes observations of several arrays: a torso for each image and text, an MLP for the rest.
 
-  The features of all are concatenated, in the order of the space, and go through a linear layer of
-  256, in which they meet.
+  Their features are concatenated, in the order of the space, and combined by a linear layer of 256.
 
   Args:
     arrays: the arrays of an observation, without an action mask.

@@ -20,8 +20,10 @@ from roles.parts import Part
 from roles.task import Task
 from runtime.sessions import Loops, run_within
 
-LEAST_SECS = 30.0  # An update takes at least this long before it counts as stuck,
-_TIMES_LONGEST = 5  # and this many times as long as the longest of the last updates.
+# An update counts as stuck after this time, or this multiple of the longest of the last updates,
+# whichever is longer.
+LEAST_SECS = 30.0
+_TIMES_LONGEST = 5
 _LAST_UPDATES = 20
 _LOOK_SECS = 1.0
 
