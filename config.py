@@ -8,11 +8,12 @@ from its record, and what a model card and a comparison of runs leave out.
   python config.py > docs/flags.md
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from common import keywords
+from common import keywords, suites
 from common.declarations import Setting, rows_of, setting, text
 from structs import AGENTS, Level
 
@@ -23,6 +24,7 @@ LEARNING = 'Learning'
 EVALUATION = 'Evaluation, video and export'
 RECORDS = 'Checkpoints and metrics'
 PLACE = 'Where it runs'
+POPULATION = 'Populations'
 GROUPS = {
   RUN_GROUP: '',
   ACTING: '',
@@ -30,6 +32,7 @@ GROUPS = {
   EVALUATION: '',
   RECORDS: '',
   PLACE: '',
+  POPULATION: 'population-based training, IMPALA, arXiv 1802.01561, Appendix F',
 }
 
 # Scopes: what a setting belongs to.
@@ -40,7 +43,7 @@ OF_RECORDS = 'records'
 OF_PLACE = 'place'
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Hyperparameters:
   """What the update depends on, the same for all tasks of a run."""
 
@@ -68,6 +71,27 @@ class Hyperparameters:
   gradient_clipping: float = setting(40.0, 'Largest global norm of the gradient.', above=0)
   discounting: float = setting(0.99, 'Discount per agent step.', minimum=0, maximum=1)
   vtrace_lambda: float = setting(1.0, 'Lambda of the V-trace coefficients.', minimum=0, maximum=1)
+  off_policy_correction: str = setting(
+    'vtrace',
+    'Correction of data that an older policy acted for; the others are those that the paper '
+    'compares V-trace with (section 5.2.2).',
+    choices=('vtrace', 'one_step', 'epsilon', 'none'),
+    expert=True,
+  )
+  clip_rho: float = setting(
+    1.0, 'Largest importance weight in the value targets (rho-bar).', above=0, expert=True
+  )
+  clip_pg_rho: float = setting(
+    1.0, 'Largest importance weight in the policy gradient.', above=0, expert=True
+  )
+  clip_c: float = setting(1.0, 'Largest trace coefficient (c-bar).', above=0, expert=True)
+  advantage_bootstrap: str = setting(
+    'vs',
+    'Value of the next state in the advantages: its target v_{s+1} or the baseline V(x_{s+1}) '
+    '(appendix E.3).',
+    choices=('vs', 'baseline'),
+    expert=True,
+  )
   reward_clipping: str = setting(
     'abs_one',
     'Clipping of the rewards that are learned from.',
@@ -94,11 +118,57 @@ class Hyperparameters:
     choices=('unit', 'centred', 'running'),
     fixed=True,
   )
+  initial_action_std: float = setting(
+    1.0,
+    'Standard deviation of continuous actions in a new policy; 1 = half the range of an action.',
+    above=0,
+    fixed=True,
+    expert=True,
+  )
   sample_reuse: int = setting(1, 'Updates per batch.', minimum=1)
+  replay_capacity: int = setting(
+    0,
+    'Unrolls that the replay buffer of each learner keeps; 0 = no replay.',
+    minimum=0,
+    expert=True,
+  )
+  replay_fraction: float = setting(
+    0.5, 'Share of each batch that is replayed.', minimum=0, maximum=1, expert=True
+  )
   learner_precision: str = setting(
     'float32', 'Precision of the torso in the learner.', choices=('float32', 'bfloat16'),
     expert=True,
   )  # fmt: skip
+
+  @property
+  def replayed_unrolls(self) -> int:
+    """The unrolls of each batch that are replayed, its last ones."""
+    return round(self.batch_size * self.replay_fraction) if self.replay_capacity else 0
+
+  @property
+  def new_unrolls(self) -> int:
+    """The unrolls that each update takes from the queue, and whose frames count.
+
+    They are the first of the batch, or go to the replay buffer only if all of a batch is replayed.
+    """
+    return self.batch_size - self.replayed_unrolls or self.batch_size
+
+  def why_no_replay(self) -> str:
+    """Returns why batches cannot be made with replay, as a sentence, or ''."""
+    if not self.replay_capacity:
+      return ''
+    rows = self.batch_size * self.replay_fraction
+    if abs(rows - round(rows)) > 1e-6:
+      return (
+        f'--replay_fraction={self.replay_fraction:g} of --batch_size={self.batch_size} are '
+        f'{rows:g} unrolls; it must be a whole number'
+      )
+    if self.replay_capacity < self.batch_size:
+      return (
+        f'--replay_capacity={self.replay_capacity} is less than a batch, '
+        f'--batch_size={self.batch_size}; 10000 is what the paper has'
+      )
+    return ''
 
   @property
   def advantage_normalisation(self) -> bool:
@@ -106,7 +176,7 @@ class Hyperparameters:
     return self.return_normalisation == 'advantage_rms'
 
   @property
-  def value_normalisation(self) -> bool:
+  def value_normalisation(self) -> int:
     """Whether the baseline learns normalised returns (PopArt)."""
     return self.return_normalisation == 'popart'
 
@@ -116,7 +186,10 @@ class RunFlags(Hyperparameters):
   """What all tasks of a run have to agree on; a task that leaves it open adopts the chief's."""
 
   level_name: str = setting(
-    'BreakoutNoFrameskip-v4', 'Gym id of the environment; module:Id imports the module first.'
+    'BreakoutNoFrameskip-v4',
+    'Gym id of the environment; module:Id imports the module first. Several ids with commas, or a '
+    'suite (a file in suites/), are levels for one agent.',
+    canonical=suites.canonical_levels,
   )
   env_kwargs: str = setting(
     '',
@@ -161,6 +234,12 @@ class RunFlags(Hyperparameters):
     expert=True,
   )
   seed: int = setting(1, 'Seed of weights, actions and environments.', minimum=0)
+  deterministic_training: bool = setting(
+    False,
+    'A run in one process that repeats: the same command gives the same records and checkpoints.',
+    fixed=True,
+    expert=True,
+  )
   width: int = setting(
     84, 'Width of an Atari observation, in pixels.', group=ACTING, minimum=1, expert=True
   )
@@ -170,24 +249,48 @@ class RunFlags(Hyperparameters):
   queue_capacity: int = setting(
     0, "Unrolls in a learner's queue; 0 = two batches.", group=ACTING, minimum=0, fits=True
   )
+  policy_lag: int = setting(
+    -1,
+    'Updates by which the weights that act are behind those that learn, exactly, in one process; '
+    '-1 = as it comes.',
+    group=ACTING,
+    minimum=-1,
+    expert=True,
+  )
   sync_learners: bool = setting(
     True, 'Synchronous learners: one update of all their batches.', group=PLACE
   )
 
   @property
+  def level_names(self) -> tuple[str, ...]:
+    """The ids of the levels."""
+    return suites.level_names(self.level_name)
+
+  @property
   def level(self) -> Level:
-    """The environment, and what agents see of it."""
-    return Level(
-      self.level_name,
-      env_kwargs=self.env_kwargs,
-      env_wrappers=self.env_wrappers,
-      imports=self.imports,
-      observation_keys=self.observation_keys,
-      action_masks=self.action_masks,
+    """The first level."""
+    return self.levels[0]
+
+  @property
+  def levels(self) -> tuple[Level, ...]:
+    """The levels as the command gives them, one environment each."""
+    suite = suites.find(self.level_name)
+    imports = ','.join(filter(None, [suite.imports if suite else '', self.imports]))
+    own = {name: suite.levels[name].get('kwargs', {}) if suite else {} for name in self.level_names}
+    return tuple(
+      Level(
+        name,
+        env_kwargs=keywords.joined(own[name], self.env_kwargs),
+        env_wrappers=self.env_wrappers,
+        imports=imports,
+        observation_keys=self.observation_keys,
+        action_masks=self.action_masks,
+      )
+      for name in self.level_names
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class ActingFlags:
   """How a task acts."""
 
@@ -210,7 +313,7 @@ class ActingFlags:
   )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class EvaluationFlags:
   """How evaluations are played, during training and after it."""
 
@@ -233,7 +336,7 @@ class EvaluationFlags:
   )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class RecordFlags:
   """What the chief writes, and how often."""
 
@@ -246,6 +349,13 @@ class RecordFlags:
     expert=True,
   )
   metrics_secs: float = setting(10.0, 'Seconds between rows of metrics.csv.', above=0)
+  metrics_updates: int = setting(
+    100,
+    'Updates between rows of metrics.csv with --deterministic_training, in place of '
+    '--metrics_secs.',
+    minimum=1,
+    expert=True,
+  )
   observers: list[str] = setting(
     [],
     'Classes of your own, module:Class, that get what the records get; only where a command names '
@@ -255,7 +365,7 @@ class RecordFlags:
   )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class PlaceFlags:
   """Where a task finds its files and devices, and how long it waits."""
 
@@ -281,12 +391,49 @@ class PlaceFlags:
   state_dir: str = setting('', "Folder of this task's state file; none if empty.", expert=True)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskFlags(ActingFlags, EvaluationFlags, RecordFlags, PlaceFlags):
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+class PopulationFlags:
+  """How a run takes part in a population; a sweep with --population sets the first two."""
+
+  population_dir: str = setting(
+    '', 'Folder with the runs of a population, of which --logdir is one.', expert=True
+  )
+  population_settings: list[str] = setting(
+    [], 'Settings that the members copy and change: numbers that are not whole.', expert=True
+  )
+  population_frames: int = setting(
+    0,
+    'Environment frames between two comparisons of a member, after which this start ends; 0 = a '
+    'twentieth of all.',
+    minimum=0,
+    expert=True,
+  )
+  population_burn_in: int = setting(
+    0,
+    'Environment frames before the first comparison; 0 = as many as between two.',
+    minimum=0,
+    expert=True,
+  )
+  population_margin: float = setting(
+    0.05,
+    'Normalised score by which another member has to be better to be copied.',
+    minimum=0,
+    expert=True,
+  )
+  population_returns: list[str] = setting(
+    [],
+    'Mean returns whose normalised scores are 0 and 1: LOW,HIGH; empty = random play and the '
+    "level's reference score, which Atari games and the levels of suites have.",
+    expert=True,
+  )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+class TaskFlags(ActingFlags, EvaluationFlags, RecordFlags, PlaceFlags, PopulationFlags):
   """What each task has for itself."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class CommandFlags:
   """What a command does, and which task of which cluster it is."""
 
@@ -342,6 +489,7 @@ _CLASSES = (
   (RunFlags, OF_RUN, RUN_GROUP),
   (Hyperparameters, OF_RUN, LEARNING),
   (PlaceFlags, OF_PLACE, PLACE),
+  (PopulationFlags, OF_PLACE, POPULATION),
 )
 
 # Flags of earlier versions: {name: (the flag that replaces it, its value if the old one is true)}.
@@ -409,6 +557,23 @@ def help_text(full: bool = False) -> str:
   if not full:
     lines.append('--helpfull also lists the settings for experts and for cluster managers.')
   return '\n'.join(lines)
+
+
+def print_help(introduction: str, words: Sequence[str]) -> bool:
+  """Prints the introduction and the settings if a command line asks for help.
+
+  Args:
+    introduction: text above the settings.
+    words: the command line without the program's name.
+
+  Returns:
+    Whether it asks for help.
+  """
+  wanted = {'-h', '-help', '--help', '--helpfull'}.intersection(words)
+  if wanted:
+    with contextlib.suppress(BrokenPipeError):  # For example `--help | head`.
+      print(f'{introduction}\n{help_text(full="--helpfull" in wanted)}', flush=True)
+  return bool(wanted)
 
 
 def _groups() -> Iterable[tuple[str, list[Setting]]]:

@@ -10,11 +10,11 @@ checked quickly.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common import keywords
-from envs import atari, atari_ids, probing, process_batch
+from envs import alike, atari, atari_ids, probing, process_batch
 from structs import (
   ActionPart,
   ArraySpec,
@@ -86,19 +86,52 @@ def environment_spec(
   """
   level = level_of(level)
   played = atari_ids.played(level, num_action_repeats, width, height)
-  if played is None:
-    return EnvironmentSpec(level, *probing.probe(level)[:2], num_action_repeats or 1, False)
-  repeats = played.frames_per_step
-  if played.vector is None:
-    spaces = probing.probe(level, played.made_as)[:2]
+  repeats = played.frames_per_step if played else num_action_repeats or 1
+  is_atari = played is not None and played.vector is not None
+  if is_atari:
+    observation, action = atari.probe(level, repeats, width, height)
   else:
-    spaces = atari.probe(level, repeats, width, height)
-  return EnvironmentSpec(level, *spaces, repeats, played.vector is not None)
+    observation, action = probing.probe(level, played.made_as if played else None)[:2]
+  observation = alike.padded(observation, level.channels)
+  return EnvironmentSpec(level, observation, action, repeats, is_atari)
 
 
-def stacks_frames(level: Level | str) -> bool:
-  """Returns whether each observation of a level is a stack of frames with one new frame."""
-  return atari.is_atari(level)
+def specs_alike(
+  levels: Sequence[Level], num_action_repeats: int = 0, width: int = 84, height: int = 84
+) -> list[EnvironmentSpec]:
+  """Returns the specs of the levels of one agent, whose spaces and action repeats are equal.
+
+  Args:
+    levels: one or several. Several get all actions and padded images, see `envs/alike.py`.
+    num_action_repeats, width, height: see `environment_spec`.
+
+  Raises:
+    ValueError: as `environment_spec`, or the levels differ.
+  """
+  size = num_action_repeats, width, height
+  specs = [environment_spec(level, *size) for level in alike.with_all_actions(levels)]
+  if channels := alike.most_channels(specs):
+    specs = [environment_spec(s.level._replace(channels=channels), *size) for s in specs]
+  if reason := alike.difference(specs):
+    raise ValueError(reason)
+  return specs
+
+
+def spec_with(level: Level, spaces: Any) -> EnvironmentSpec:
+  """Returns the spec of a level whose spaces are known, without making the environment.
+
+  Args:
+    level: the level.
+    spaces: EnvironmentSpec or a run's settings: observation, action, num_action_repeats.
+  """
+  return EnvironmentSpec(
+    level, spaces.observation, spaces.action, spaces.num_action_repeats, atari.is_atari(level)
+  )
+
+
+def stacks_frames(levels: Sequence[Level | str]) -> bool:
+  """Returns whether each observation of all levels is a stack of frames with one new frame."""
+  return all(map(atari.is_atari, levels))
 
 
 def most_frames(level: Level | str, num_action_repeats: int, max_episode_frames: int) -> int:
@@ -138,6 +171,7 @@ def create_environment(
   atari_overrides: dict[str, Any] | None = None,
   max_episode_frames: int | None = None,
   envs_per_worker: int = 1,
+  own_generators: bool = False,
 ) -> FlowEnvironment:
   """Returns a batch of environments with graph operations.
 
@@ -152,6 +186,7 @@ def create_environment(
     max_episode_frames: environment frames after which a game is truncated; None means the level's
       own limit.
     envs_per_worker: see `process_batch.ProcessBatch`; ignored for Atari.
+    own_generators: see `process_batch.ProcessBatch`; ignored for Atari.
 
   Raises:
     ValueError: see `environment_spec`.
@@ -163,7 +198,7 @@ def create_environment(
     batch = atari.AtariBatch(spec, num_envs, seed, **(atari_overrides or {}) | limits)
   else:
     steps = -(-limit // spec.num_action_repeats)
-    batch = process_batch.ProcessBatch(spec, num_envs, seed, steps, envs_per_worker)
+    batch = process_batch.ProcessBatch(spec, num_envs, seed, steps, envs_per_worker, own_generators)
   return FlowEnvironment(spec, batch)
 
 
@@ -176,11 +211,27 @@ def atari_arguments(
   return atari.vector_arguments(level, num_action_repeats, width, height)
 
 
-def made_as(spec: Any) -> dict[str, Any]:
+def made_by(spec: EnvironmentSpec) -> dict[str, Any]:
+  """Returns what makes the environments of a level, JSON-serializable.
+
+  Returns:
+    A dict of level_name, atari (arguments of ale_py's vector environment, None if it does not play
+    the level) and environment (`made_as`, else None).
+  """
+  made: dict[str, Any] = dict(level_name=spec.level.name, atari=None, environment=None)
+  if spec.is_atari:
+    height, width, _ = spec.observation_shape
+    made['atari'] = atari_arguments(spec.level, spec.num_action_repeats, width, height)
+  else:
+    made['environment'] = made_as(spec)
+  return made
+
+
+def made_as(spec: EnvironmentSpec) -> dict[str, Any]:
   """Returns what a worker process makes for a level, JSON-serializable.
 
   Args:
-    spec: EnvironmentSpec or a run's settings, of a level that no vector environment plays.
+    spec: of a level that no vector environment plays.
 
   Returns:
     A dict of id, kwargs, wrappers (pairs of dotted path and keywords), imports (pairs of module and
@@ -240,6 +291,22 @@ class FlowEnvironment:
       A tuple (StepOutput of [N, ...], new state).
     """
     return self._call(lambda action, _: self._batch.step(action), [action, state], state + 1)
+
+  def why_not_set(self) -> str:
+    """Returns why the state of the games cannot be set in other environments, or ''."""
+    return self._batch.why_not_set()
+
+  def state(self) -> dict[str, Any]:
+    """Returns the state of all games, which JSON can hold; only if `why_not_set` returns ''."""
+    assert isinstance(self._batch, process_batch.ProcessBatch)
+    with self._lock:
+      return self._batch.state()
+
+  def set_state(self, state: Any) -> None:
+    """Sets a state in newly started games; only if `why_not_set` returns ''."""
+    assert isinstance(self._batch, process_batch.ProcessBatch)
+    with self._lock:
+      self._batch.set_state(state)
 
   def close(self) -> None:
     """Closes the environments, even during a step; may be called twice."""

@@ -15,22 +15,30 @@ This file reads the command line and starts what it asks for; config.py declares
 TensorFlow is imported only after the flags have been checked.
 """
 
-import contextlib
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterable
 from typing import Any
 
+from common import early_signals, missing_packages
+
+if __name__ == '__main__':
+  early_signals.end_at_once()
+
 try:
-  from absl import (
-    app,  # noqa: F401 (defines --only_check_args)
-    flags,
-    logging,
-  )
+  from absl import flags, logging
 
   import config
+  from runtime import process
+
+  if __name__ == '__main__' and config.print_help(__doc__ or '', sys.argv[1:]):
+    process.leave(process.EXIT_OK)  # Without the slower imports.
+
+  from absl import app  # noqa: F401 (defines --only_check_args)
+
   from common import open_files, texts
   from common.background import BackgroundCall
   from common.declarations import is_own_code
@@ -38,16 +46,13 @@ try:
   from envs import faults
   from evaluation import protocols
   from reporting import own_observers
-  from roles import modes, resuming
+  from roles import modes, population, resuming
   from roles import settings as settings_lib
   from roles import sizes as sizes_lib
-  from runtime import checkpoints, cluster_sources, paths, process
+  from runtime import checkpoints, cluster_sources, paths
   from runtime.cluster import Cluster
   from runtime.process import BadInput
-  from structs import Level
 except ModuleNotFoundError as e:
-  from common import missing_packages
-
   missing_packages.leave(e, 'experiment.py')
   raise
 
@@ -121,7 +126,7 @@ def parse_args(argv: list[str]) -> Cluster:
     raise BadInput(f'{rest[0]!r} is not a flag; flags are written --name=value')
   _take_earlier_spellings()
   _check_bounds()
-  for name in ('logdir', 'init_from', 'state_dir'):
+  for name in ('logdir', 'init_from', 'state_dir', 'population_dir'):
     FLAGS[name].value = paths.local(f'--{name}', FLAGS[name].value or '')
   if not checkpoints.is_choice(FLAGS.checkpoint):
     raise BadInput(
@@ -129,7 +134,21 @@ def parse_args(argv: list[str]) -> Cluster:
     )
   given = cluster_sources.Given(**_values(cluster_sources.Given._fields))
   cluster = cluster_sources.read(FLAGS.cluster, given, os.environ)
-  if FLAGS.mode == 'train' and FLAGS.queue_capacity and FLAGS.queue_capacity < FLAGS.batch_size:
+  if FLAGS.population_dir:
+    if not cluster.is_local:
+      raise BadInput('--population_dir: a member of a population is a training in one process')
+    population.check(options())
+  if FLAGS.deterministic_training and not cluster.is_local:
+    raise BadInput(
+      '--deterministic_training is for one process, not for a cluster, whose tasks wait for nobody'
+    )
+  if FLAGS.deterministic_training and FLAGS.population_dir:
+    raise BadInput(
+      '--deterministic_training is not for a member of a population (--population_dir), which '
+      'copies others when they get there'
+    )
+  shared = shared_flags()
+  if FLAGS.mode == 'train' and FLAGS.queue_capacity and FLAGS.queue_capacity < shared.new_unrolls:
     raise BadInput(
       f'--batch_size={FLAGS.batch_size} can never be filled from --queue_capacity='
       f'{FLAGS.queue_capacity}; the capacity must be at least the batch size'
@@ -220,11 +239,12 @@ def train(cluster: Cluster) -> int:
   observers = None
   if cluster.is_chief:
     classes = own_observers.load(FLAGS.observers)
-    plan = resuming.plan(options())
-    _check_evaluations(plan.options, plan.settings.level)
+    plan = resuming.plan(population.with_current_settings(options()))
+    _check_loops(plan.options, plan.settings, cluster)
+    _check_evaluations(plan.options, plan.settings)
     _check_own_agent(plan.settings)
     observers = own_observers.Observers(classes)
-    run_lock = resuming.lock_run_folder(plan, cluster)
+    run_lock = resuming.lock_run_folder(plan, cluster, population.compare)
   process.import_tensorflow()
   if cluster.job == 'ps':
     from roles import ps
@@ -250,11 +270,14 @@ def _check_settings(cluster: Cluster) -> None:
     own_observers.load(FLAGS.observers)
   if FLAGS['level_name'].present:
     settings = own_settings()
-    _check_evaluations(options(), settings.level)
+    if FLAGS.mode == 'train':
+      _check_loops(options(), settings, cluster)
+    _check_evaluations(options(), settings)
     _check_own_agent(settings)
   elif FLAGS.mode == 'train' and cluster.is_chief:
     plan = resuming.plan(options())
-    _check_evaluations(plan.options, plan.settings.level)
+    _check_loops(plan.options, plan.settings, cluster)
+    _check_evaluations(plan.options, plan.settings)
     _check_own_agent(plan.settings)
   elif cluster.job not in ('ps', 'actor'):
     recorded, _ = resuming.as_recorded(options())
@@ -271,10 +294,25 @@ def _check_own_agent(settings: settings_lib.Settings) -> None:
     BackgroundCall(nets.check_agent, settings.agent_name, settings, *asked).result()
 
 
-def _check_evaluations(options: settings_lib.Options, level: Level) -> None:
+def _check_loops(
+  options: settings_lib.Options, settings: settings_lib.Settings, cluster: Cluster
+) -> None:
+  """Raises BadInput if actor loops do not fit the levels, or --policy_lag."""
+  levels = len(settings.levels)
+  if cluster.is_local and options.num_actors < levels:
+    raise BadInput(
+      f'--num_actors={options.num_actors} is too few for the {levels} levels of --level_name='
+      f'{settings.level_name}: an actor loop plays one level, so it takes --num_actors={levels} or '
+      'more'
+    )
+  resuming.check_policy_lag(options, settings, cluster)
+
+
+def _check_evaluations(options: settings_lib.Options, settings: settings_lib.Settings) -> None:
   """Raises BadInput if evaluations during training cannot be played."""
   if options.eval_every_frames:
-    protocols.atari_overrides(options.eval_protocol, level)
+    for level in settings.levels:
+      protocols.atari_overrides(options.eval_protocol, level)
 
 
 def sizes() -> None:
@@ -286,10 +324,6 @@ def sizes() -> None:
 
 def main(argv: list[str]) -> int:
   """Runs the program; returns its exit code."""
-  if wanted := {'-h', '-help', '--help', '--helpfull'} & set(argv[1:]):
-    with contextlib.suppress(BrokenPipeError):  # For example `--help | head`.
-      print(f'{__doc__}\n{config.help_text(full="--helpfull" in wanted)}', flush=True)
-    return process.EXIT_OK
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
   open_files.raise_limit()
@@ -310,26 +344,31 @@ def main(argv: list[str]) -> int:
     else:
       modes.plot(FLAGS.logdir or resuming.run_folder(own_settings(), ''))
     return process.EXIT_OK
-  except (BadInput, BadOwnCode) as e:
-    print(f'experiment.py: {e}', file=sys.stderr)
-    return process.EXIT_BAD_INPUT
-  except faults.UnfitLevel as e:
-    print(f'experiment.py: {faults.flagged(e.level_name, e)}', file=sys.stderr)
-    return process.EXIT_BAD_INPUT
-  except Exception as e:
-    from common import missing_packages
+  except (Exception, KeyboardInterrupt) as e:
+    early_signals.interrupting = False  # The reason is printed whole.
+    return _tell_failure(e)
 
-    missing_packages.leave(e, 'experiment.py')
-    reason = faults.sentence_in(e) or process.failure_reason(e)
-    if not reason:
-      logging.exception('a bug, or something that nobody thought of:')
-    print(f'experiment.py: {reason or e}', file=sys.stderr)
+
+def _tell_failure(error: BaseException) -> int:
+  """Prints why the program ends; returns its exit code."""
+  if isinstance(error, (BadInput, BadOwnCode)):
+    print(f'experiment.py: {error}', file=sys.stderr)
+    return process.EXIT_BAD_INPUT
+  if isinstance(error, faults.UnfitLevel):
+    print(f'experiment.py: {faults.flagged(error.level_name, error)}', file=sys.stderr)
+    return process.EXIT_BAD_INPUT
+  if isinstance(error, KeyboardInterrupt):  # Before `Interrupts` listens, or in a mode without it.
+    name = signal.Signals(error.args[0] if error.args else signal.SIGINT).name
+    print(f'experiment.py: ended by {name}', file=sys.stderr)
     return process.EXIT_FAILURE
-  except KeyboardInterrupt as e:  # Before `Interrupts` listens, or in a mode without it.
-    print(f'experiment.py: ended by {e or "SIGINT"}', file=sys.stderr)
-    return process.EXIT_FAILURE
+  missing_packages.leave(error, 'experiment.py')
+  reason = faults.sentence_in(error) or process.failure_reason(error)
+  if not reason:
+    logging.error('a bug, or something that nobody thought of:', exc_info=error)
+  print(f'experiment.py: {reason or error}', file=sys.stderr)
+  return process.EXIT_FAILURE
 
 
 if __name__ == '__main__':
-  process.interrupt_on_signals()
+  early_signals.install()
   process.leave(main(sys.argv))

@@ -9,6 +9,7 @@ of the policy (`learning.distributions`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from learning.torsos import (
   MLPTorso,
   NatureTorso,
   NestTorso,
+  ResNetPoolTorso,
   ResNetTorso,
   TorsoClass,
   action_features,
@@ -60,16 +62,19 @@ class Agent(RecurrentNetwork):
     scaling: how observations are scaled, a key of `observation_scaling.SCALES`. Images of bytes:
       x / 255, (x - 128) / 128, `RunningScaling` or, in copies, `CopiedScaling`. Other arrays:
       unscaled, `RunningScaling` or `CopiedScaling`; words never.
-    value_normalisation: whether the baseline's last layer learns normalised returns, see
-      `value_normalisation.PopArt`.
+    value_normalisation: number of levels for each of which an output of the baseline's last layer
+      learns normalised returns, see `value_normalisation.PopArt`; 0 if returns are not normalised.
 
   Attributes:
     distribution: the `learning.distributions.Distribution` of the actions.
     scalings: list of the `MomentScaling` of each array of an observation, or None, set by the first
       call.
     value_scale: a `PopArt`, or None.
+    initial_action_std: standard deviation of continuous actions at first, in units of half their
+      range; set before the first call.
   """
 
+  initial_action_std = 1.0
   torso_class: TorsoClass
   lstm_size: int | None = None
 
@@ -78,19 +83,19 @@ class Agent(RecurrentNetwork):
     spaces: Spaces,
     precision: str = 'float32',
     scaling: str = 'unit',
-    value_normalisation: bool = False,
+    value_normalisation: int = 0,
     name: str = 'agent',
   ):
     super().__init__(name=name)
     self._spaces, self._scaling = spaces, scaling
     self.distribution = distribution_of(spaces.action)
     self.scalings: list[MomentScaling | None] | None = None
-    self.value_scale = PopArt() if value_normalisation else None
+    self.value_scale = PopArt(int(value_normalisation)) if value_normalisation else None
     self._torso = self.build_torso(tf.dtypes.as_dtype(precision))
     self._lstm = self.build_core()
     # A small gain makes the first policy near-uniform; a near-deterministic one hardly explores.
     self._policy = Linear(self.distribution.num_outputs, gain=0.01, name='policy')
-    self._baseline = Linear(1, gain=1.0, name='baseline')
+    self._baseline = Linear(max(1, int(value_normalisation)), gain=1.0, name='baseline')
     self._log_std = None
 
   def build_torso(self, precision: tf.DType) -> Callable[[Any], tf.Tensor]:
@@ -132,8 +137,11 @@ class Agent(RecurrentNetwork):
     return self._policy(features)
 
   def baseline_outputs(self, features: tf.Tensor) -> tf.Tensor:
-    """Computes the baseline from the core's output: float32 [N, F] -> [N]."""
-    return self._baseline(features)[:, 0]
+    """Computes the baseline from the core's output: float32 [N, F] -> [N].
+
+    With PopArt for n > 1 levels it returns [N, n], the baseline of each level.
+    """
+    return self._values(features)
 
   def seen_arrays(self) -> tuple[ArraySpec, ...]:
     """Returns the arrays of an observation that the torso gets: all but the action mask."""
@@ -168,10 +176,15 @@ class Agent(RecurrentNetwork):
       baseline = self.value_scale(baseline)
     return AgentOutput(action, parameters, baseline)
 
+  def _values(self, features):
+    outputs = self._baseline(features)
+    return outputs if self.value_scale and self.value_scale.num_levels > 1 else outputs[:, 0]
+
   def _free_parameters(self):
     size = self.distribution.num_free
     if size and self._log_std is None:
-      self._log_std = tf.Variable(tf.zeros([size]), name='log_std')
+      log_std = math.log(self.initial_action_std)
+      self._log_std = tf.Variable(tf.fill([size], log_std), name='log_std')
     return self._log_std
 
 
@@ -195,6 +208,18 @@ class ResNetAgent(Agent):
 
 class ResNetLSTMAgent(ResNetAgent):
   """`ResNetAgent` with an LSTM of 256 (the paper's large network)."""
+
+  lstm_size = 256
+
+
+class ResNetPoolAgent(Agent):
+  """Images; `ResNetAgent` with global average pooling in place of flattening."""
+
+  torso_class = ResNetPoolTorso
+
+
+class ResNetPoolLSTMAgent(ResNetPoolAgent):
+  """`ResNetPoolAgent` with an LSTM of 256."""
 
   lstm_size = 256
 
@@ -236,7 +261,7 @@ class SeparateMLPAgent(Agent):
 
   def baseline_outputs(self, features: tf.Tensor) -> tf.Tensor:
     """As `Agent`."""
-    return self._baseline(tf.split(features, 2, axis=1)[1])[:, 0]
+    return self._values(tf.split(features, 2, axis=1)[1])
 
 
 _AGENTS = {name.lower(): globals()[name] for name in AGENTS}  # The classes above.
@@ -264,14 +289,16 @@ def build_agent(
   spec: Spaces,
   precision: str = 'float32',
   scaling: str = 'unit',
-  value_normalisation: bool = False,
+  value_normalisation: int = 0,
+  initial_action_std: float = 1.0,
 ) -> Agent:
   """Returns an agent whose variables have been created, by running it once on zeros.
 
   Args:
     agent_name: a name for `agent_factory`.
     spec: observations and actions.
-    precision, scaling, value_normalisation: see `Agent`.
+    precision, scaling, value_normalisation, initial_action_std: see `Agent`; the last has no
+      effect on a user's class that does not derive from `Agent`.
 
   Raises:
     ValueError: the agent does not accept these observations.
@@ -283,11 +310,14 @@ def build_agent(
     if reason := why_unfit(cls.__name__, spec):
       raise ValueError(reason)
     agent = cls(spec, precision, scaling, value_normalisation)
+    agent.initial_action_std = initial_action_std
     agent(inputs, agent.initial_state(1))
     return agent
   with own_code.explained(agent_name, cls.__module__):
     agent = cls(spec, precision, scaling, value_normalisation)
     agent_checks.check_class(agent)
+    if isinstance(agent, Agent):
+      agent.initial_action_std = initial_action_std
     before = agent.initial_state(1)
     agent_checks.check_first_state(before)
     agent_checks.check_step(agent, spec, '__call__', before, agent(inputs, before), (1,))
@@ -296,7 +326,7 @@ def build_agent(
 
 
 def check_agent(
-  agent_name: str, spec: Spaces, precision: str, scaling: str, value_normalisation: bool
+  agent_name: str, spec: Spaces, precision: str, scaling: str, value_normalisation: int
 ) -> None:
   """Checks a class of the user's in a graph of its own; does nothing for the agents of `AGENTS`.
 
@@ -322,7 +352,7 @@ def local_copy(
   spec: Spaces,
   precision: str = 'float32',
   scaling: str = 'unit',
-  value_normalisation: bool = False,
+  value_normalisation: int = 0,
   values_of: Callable[[Agent], Sequence[tf.Tensor]] | None = None,
 ) -> tuple[Agent, Callable[[], tf.Operation]]:
   """Returns a second agent with its own local variables, and a function that updates them.

@@ -6,8 +6,13 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+from common import early_signals, missing_packages
+
+if __name__ == '__main__':
+  early_signals.end_at_once()
 
 try:
   from absl import flags
@@ -16,8 +21,6 @@ try:
   from frontend import arguments, cluster
   from frontend.errors import HostError, UserError
 except ModuleNotFoundError as e:
-  from common import missing_packages
-
   missing_packages.leave(e, 'run_experiment_mm_raw.py')
   raise
 
@@ -51,6 +54,7 @@ class Action(NamedTuple):
     training_flags: whether it takes training flags.
     task: whether it takes --task.
     hosts: whether the CSV has to place tasks on hosts.
+    of_sweep: whether it acts on a sweep if --logdir names one.
   """
 
   help: str
@@ -58,6 +62,7 @@ class Action(NamedTuple):
   training_flags: bool = False
   task: bool = False
   hosts: bool = True
+  of_sweep: bool = False
 
 
 # Another action is a module in frontend/actions/ and a row here.
@@ -67,6 +72,60 @@ ACTIONS = {
     training_flags=True,
   ),
   'check': Action('print whether the cluster can run on each host', training_flags=True),
+  'sweep': Action(
+    'run a training for each combination of settings: --sweep=seed=1..5 --logdir=runs/sweep1',
+    [
+      Flag('multi_string', 'sweep', None, 'setting and values: learning_rate=1e-4,3e-4; seed=1..5'),
+      Flag(
+        'integer',
+        'sweep_random',
+        0,
+        'number of combinations to draw instead of all; settings may '
+        'then be entropy_cost=log:5e-5..1e-2 or discounting=uniform:0.9..0.99',
+        bounds={'lower_bound': 0},
+      ),
+      Flag('integer', 'sweep_seed', 1, 'seed of these draws'),
+      Flag(
+        'integer',
+        'population',
+        0,
+        'number of members that copy one another as in the paper (population-based training); '
+        'settings are drawn once and change then',
+        bounds={'lower_bound': 0},
+      ),
+      Flag(
+        'integer',
+        'slots',
+        0,
+        'runs at a time on this machine, if no CSV is given; 0 for half the '
+        'cores, if the memory allows',
+        bounds={'lower_bound': 0, 'upper_bound': 9999},
+      ),
+      Flag('bool', 'start', True, 'whether to start the runs; --nostart only writes sweep.json'),
+      Flag(
+        'string',
+        'element',
+        '',
+        'name of this element of an array job: the runs are trained here, shared with the other '
+        'elements through the folder (slurm/sweep.sbatch)',
+      ),
+      Flag('bool', 'retry_failed', False, 'whether to try failed runs again'),
+      Flag(
+        'float',
+        'lost_secs',
+        1800.0,
+        'seconds without contact to the others after which they get what a host has not begun',
+        bounds={'lower_bound': 1.0},
+      ),
+      Flag(
+        'string',
+        'lost_hosts',
+        '',
+        'hosts that are switched off, with commas; others get their runs',
+      ),
+    ],
+    training_flags=True,
+  ),
   'push': Action(
     'copy the code to every host, and install requirements.txt where the CSV names no python',
     [Flag('bool', 'allow_running', False, 'whether to replace the code of running tasks')],
@@ -74,11 +133,15 @@ ACTIONS = {
   'status': Action(
     'print a table of all tasks: --watch, --json',
     [Flag('string', 'run_folder', '', 'folder of a run of slurm/impala.sbatch, instead of a CSV')],
+    of_sweep=True,
   ),
   'attach': Action("attach this terminal to a task's window: --task=learner:0", task=True),
-  'logs': Action('print the last lines of all tasks, or of one: --task=actor:2', task=True),
+  'logs': Action(
+    'print the last lines of all tasks, or of one: --task=actor:2', task=True, of_sweep=True
+  ),
   'stop': Action(
-    'have the chief save a checkpoint and end the run, then end all tasks that still run: --now'
+    'have the chief save a checkpoint and end the run, then end all tasks that still run: --now',
+    of_sweep=True,
   ),
   'firewall': Action(
     'print what closes the ports to all but the cluster: --apply, --remove, --interface',
@@ -106,6 +169,7 @@ ACTIONS = {
         ['none', 'last', 'best', 'all'],
       ),
     ],
+    of_sweep=True,
   ),
   'tensorboard': Action(
     "show the run in TensorBoard on the chief's host, at a port of this machine, until Ctrl-C"
@@ -138,7 +202,7 @@ GENERAL_FLAGS = (
   Flag('enum', 'action', 'launch', 'one of the above', [*ACTIONS, *INNER_ACTIONS]),
   Flag('string', 'tmux_sess', 'impala', 'name of the tmux session on every host'),
   Flag('string', 'tmux_socket', '', "name or path of the tmux socket; '' for tmux's own default"),
-  Flag('string', 'task', '', 'attach, logs: a task, for example learner:0'),
+  Flag('string', 'task', '', 'attach, logs: a task, for example learner:0; a run of a sweep'),
   Flag('bool', 'skip_check', False, 'launch: whether to skip the checks of the hosts'),
   Flag('bool', 'keep_going', False, 'launch: whether to leave tasks up if another fails to start'),
   Flag(
@@ -235,6 +299,8 @@ def _run_action(words: Sequence[str]) -> int:
     return _run_inner()
   if FLAGS.action == 'status' and FLAGS.run_folder:
     return _status_of_folder(training)
+  if _is_of_sweep(training):
+    return _run_on_sweep(training)
   if not FLAGS.cluster_csv_path:
     raise UserError(
       '--cluster_csv_path is missing, for example --cluster_csv_path=local_cluster_example.csv'
@@ -247,8 +313,14 @@ def _run_action(words: Sequence[str]) -> int:
   from frontend.console import Console
 
   described = cluster_csv.read_cluster(FLAGS.cluster_csv_path, action.hosts)
+  if not described.tasks and FLAGS.action not in ('push', 'firewall'):
+    raise UserError(
+      f'{FLAGS.cluster_csv_path} has the hosts of a sweep: --action=sweep starts one there, and '
+      '--logdir names it for ' + ', '.join(n for n, other in ACTIONS.items() if other.of_sweep)
+    )
   console = Console(described, FLAGS, training)
-  try:
+
+  def run() -> int:
     if action.training_flags:
       for warning in described.warnings:
         console.say(f'warning: {warning}')
@@ -256,14 +328,63 @@ def _run_action(words: Sequence[str]) -> int:
       if problem:
         raise UserError(_with_own_flag(problem, training))
     return importlib.import_module(f'frontend.actions.{FLAGS.action}').run(console)
+
+  return _run_and_close(run, console)
+
+
+def _run_and_close(run: Callable[[], int], console: Any) -> int:
+  """Runs an action and closes the connections; returns the exit code."""
+  try:
+    return run()
   except HostError as error:
+    early_signals.interrupting = False  # The reason is printed whole.
     print(f'{PROGRAM}: {error}', file=sys.stderr)
+    early_signals.interrupting = True
     return 1
   except KeyboardInterrupt:
     console.close(at_once=True)
     raise
   finally:
     console.close()
+
+
+def _is_of_sweep(training: Sequence[str]) -> bool:
+  """Whether the action starts a sweep or acts on one."""
+  if FLAGS.action == 'sweep':
+    return True
+  names = {word.lstrip('-').split('=')[0] for word in training if word.startswith('-')}
+  return ACTIONS[FLAGS.action].of_sweep and 'logdir' in names
+
+
+def _run_on_sweep(training: Sequence[str]) -> int:
+  """Runs an action on a sweep, on the hosts of the CSV or on this machine."""
+  from frontend import cluster_csv
+  from frontend.actions import sweep, sweep_views
+  from frontend.console import Console
+
+  run_name, FLAGS.task = FLAGS.task, ''  # Not a task, so it has another form.
+  logdir, rest = arguments.take_logdir(training)
+  _check_flags(training if FLAGS.action == 'sweep' else rest, ACTIONS[FLAGS.action])
+  FLAGS.task = run_name
+  if FLAGS.action == 'sweep' and run_name:
+    raise UserError('--task belongs to attach and logs, not to sweep')
+  if FLAGS.element and FLAGS.cluster_csv_path:
+    raise UserError('--element is for an array job, which has no CSV')
+  if not FLAGS.cluster_csv_path:
+    described = cluster.this_machine(FLAGS.slots)
+  elif FLAGS.slots:
+    raise UserError('--slots is for this machine; with a CSV, each host has its column slots')
+  else:
+    described = cluster_csv.read_cluster(FLAGS.cluster_csv_path)
+  if described.tasks:
+    raise UserError(
+      f'{FLAGS.cluster_csv_path} describes a cluster; a sweep needs a row with job run for each '
+      'host, or no CSV for this machine'
+    )
+  console = Console(described, FLAGS, training)
+  if FLAGS.action == 'sweep':
+    return _run_and_close(lambda: sweep.run(console), console)
+  return _run_and_close(lambda: sweep_views.run(console, FLAGS.action, logdir), console)
 
 
 def _status_of_folder(training: Sequence[str]) -> int:
@@ -318,6 +439,7 @@ def main(words: Sequence[str]) -> int:
   try:
     return _run_action(words)
   except UserError as error:
+    early_signals.interrupting = False  # The reason is printed whole.
     print(f'{PROGRAM}: {texts.printable_lines(error)}', file=sys.stderr)
     return 2
   except KeyboardInterrupt as interrupt:
@@ -326,22 +448,8 @@ def main(words: Sequence[str]) -> int:
     return 1
 
 
-def _interrupt_on_signals() -> None:
-  """Makes SIGTERM and SIGHUP close connections as Ctrl-C does; nohup keeps SIGHUP ignored.
-
-  The supervisor installs its own handlers later.
-  """
-
-  def interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt(number)
-
-  for number in (signal.SIGTERM, signal.SIGHUP):
-    if signal.getsignal(number) != signal.SIG_IGN:
-      signal.signal(number, interrupt)
-
-
 if __name__ == '__main__':
-  _interrupt_on_signals()
+  early_signals.install()  # The supervisor installs its own handlers later.
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')  # The terminal's encoding may lack a character.

@@ -21,6 +21,8 @@ AGENTS = {
   'SimpleConvNetLSTMAgent': 3,
   'ResNetAgent': 3,
   'ResNetLSTMAgent': 3,
+  'ResNetPoolAgent': 3,
+  'ResNetPoolLSTMAgent': 3,
   'MLPAgent': 0,
   'MLPLSTMAgent': 0,
   'SeparateMLPAgent': 1,
@@ -38,6 +40,7 @@ class Level(NamedTuple):
     observation_keys: names of the arrays of a Dict or Tuple observation to take, with commas; ''
       takes all but texts.
     action_masks: 'auto' (if the environment has them), 'true' or 'false'.
+    channels: least number of channels of an image; those that it lacks are zeros.
   """
 
   name: str
@@ -46,6 +49,7 @@ class Level(NamedTuple):
   imports: str = ''
   observation_keys: str = ''
   action_masks: str = 'auto'
+  channels: int = 0
 
 
 def level_of(level: Level | str) -> Level:
@@ -245,6 +249,8 @@ class AgentOutput(NamedTuple):
     policy_logits: float32 [N, P] or [T, B, P], the parameters of the policy: for a Discrete space
       the A logits of the actions, else see `learning.distributions`.
     baseline: float32 [N] or [T, B], the value estimate: the expected (clipped, discounted) return.
+      With PopArt for each of n > 1 levels, an agent returns [N, n] or [T, B, n]; unrolls of actors
+      have that of their level.
   """
 
   action: Array

@@ -7,7 +7,7 @@ step s is
   v_s = V(x_s) + sum_{t=s}^{T-1} (prod_{i=s}^{t-1} discount_i * c_i) * delta_t
   delta_t = rho_t * (r_t + discount_t * V(x_{t+1}) - V(x_t))
   rho_t = min(clip_rho_threshold, pi(a_t|x_t) / mu(a_t|x_t))
-  c_t = lambda_ * min(1, pi(a_t|x_t) / mu(a_t|x_t))
+  c_t = lambda_ * min(clip_c_threshold, pi(a_t|x_t) / mu(a_t|x_t))
 
 T is the number of time steps, B the batch size and NUM_ACTIONS the number of discrete actions.
 Inputs may be numpy arrays or tensors with known or unknown static shapes.
@@ -141,6 +141,8 @@ def from_importance_weights(
   clip_pg_rho_threshold: TensorLike | None = 1.0,
   name: str = 'vtrace_from_importance_weights',
   lambda_: TensorLike = 1.0,
+  clip_c_threshold: TensorLike | None = 1.0,
+  advantage_bootstrap: str = 'vs',
 ) -> VTraceReturns:
   """Computes V-trace targets from the importance weights of the actions taken.
 
@@ -151,19 +153,24 @@ def from_importance_weights(
     rewards: float32 [T, B, ...], r_t, the reward for action a_t.
     values: float32 [T, B, ...], V(x_t), the learner's value estimates.
     bootstrap_value: float32 [B, ...], V(x_T), the value estimate after the last step.
-    clip_rho_threshold: scalar, clips rho in delta_t (rho-bar in the paper; it determines which
-      policy's value function V-trace converges to). None disables clipping.
+    clip_rho_threshold: scalar, clips rho in delta_t (rho-bar in the paper; it determines to which
+      policy's values V-trace converges). None disables clipping.
     clip_pg_rho_threshold: scalar, clips rho in pg_advantages. None disables clipping.
     name: name scope of the operations.
     lambda_: scalar in [0, 1], multiplies the trace coefficients c (remark 2 of the paper). 0 gives
       one-step targets; 1 gives targets that use all steps up to the end of the unroll.
+    clip_c_threshold: scalar, clips the coefficients c (c-bar in the paper). None disables clipping.
+    advantage_bootstrap: 'vs' or 'baseline': whether pg_advantages estimate the value of the next
+      state by v_{s+1} or by V(x_{s+1}) (appendix E.3 of the paper).
 
   Returns:
     VTraceReturns.
 
   Raises:
-    ValueError: an input has the wrong rank.
+    ValueError: an input has the wrong rank, or `advantage_bootstrap` is not one of these words.
   """
+  if advantage_bootstrap not in ('vs', 'baseline'):
+    raise ValueError(f'advantage_bootstrap {advantage_bootstrap!r} is neither vs nor baseline')
   with tf.name_scope(name):
     log_rhos = _to_float('log_rhos', log_rhos)
     discounts = _to_float('discounts', discounts)
@@ -173,17 +180,22 @@ def from_importance_weights(
     _check_same_ranks(log_rhos, discounts, rewards, values, bootstrap_value)
 
     rhos = tf.exp(log_rhos)
-    cs = _to_scalar('lambda_', lambda_) * tf.minimum(1.0, rhos)
-    # V(x_1), ..., V(x_T): [T, B, ...].
-    values_t_plus_1 = tf.concat([values[1:], bootstrap_value[tf.newaxis]], axis=0)
+    cs = _to_scalar('lambda_', lambda_) * _clip('clip_c_threshold', rhos, clip_c_threshold)
+    values_t_plus_1 = _one_step_later(values, bootstrap_value)
     clipped_rhos = _clip('clip_rho_threshold', rhos, clip_rho_threshold)
     deltas = clipped_rhos * (rewards + discounts * values_t_plus_1 - values)
     vs = values + _discounted_sums(deltas, discounts * cs)
 
-    vs_t_plus_1 = tf.concat([vs[1:], bootstrap_value[tf.newaxis]], axis=0)
-    clipped_pg_rhos = _clip('clip_pg_rho_threshold', rhos, clip_pg_rho_threshold)
-    pg_advantages = clipped_pg_rhos * (rewards + discounts * vs_t_plus_1 - values)
+    estimates = vs if advantage_bootstrap == 'vs' else values
+    estimates_t_plus_1 = _one_step_later(estimates, bootstrap_value)
+    pg_rhos = _clip('clip_pg_rho_threshold', rhos, clip_pg_rho_threshold)
+    pg_advantages = pg_rhos * (rewards + discounts * estimates_t_plus_1 - values)
     return VTraceReturns(tf.stop_gradient(vs), tf.stop_gradient(pg_advantages))
+
+
+def _one_step_later(estimates, bootstrap_value):
+  """Returns [T, B, ...], the estimates of x_1, ..., x_T; given are those of x_0, ..., x_{T-1}."""
+  return tf.concat([estimates[1:], bootstrap_value[tf.newaxis]], axis=0)
 
 
 def _discounted_sums(deltas, weights):

@@ -7,6 +7,7 @@ learner's queue.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from acting import frame_stacking
+from acting.fixed_lag import FixedLag
 from structs import (
   AgentOutput,
   CoreState,
@@ -104,6 +106,8 @@ def build_unroll(
   policy_version: tf.Variable,
   level_id: int = 0,
   as_frames: bool = False,
+  seed: int | None = None,
+  state: list[tf.Variable] | None = None,
 ) -> Unroll:
   """Builds one unroll of N environments.
 
@@ -117,27 +121,30 @@ def build_unroll(
     policy_version: int64 scalar variable, updates done when the agent's weights were read.
     level_id: int, see `Unroll`.
     as_frames: whether stacked observations are sent as `Frames`.
+    seed: draws the actions from the agent's policy by this seed and the number of the step, and not
+      by the agent; None leaves that to the agent, whose random operations keep a state that no
+      checkpoint has.
+    state: a list that gets the local variables.
 
   Returns:
     An `Unroll` of [N, ...]. Evaluating it steps the environments T times.
   """
-  num_envs = environments.num_envs
-  first_env_output, first_env_state = environments.initial()
-  zero_state = agent.initial_state(num_envs)
-  # The action before the first is 0; the learner never uses its logits and baseline.
-  parts = environments.spec.action
-  action = tf.zeros([num_envs, *action_shape(parts)], action_dtype(parts))
-  first_agent_output, _ = agent((action, first_env_output), zero_state)
-  first_agent_output = tf.nest.map_structure(tf.zeros_like, first_agent_output)
-  first = (zero_state, first_env_state, first_env_output, first_agent_output)
-  variables = tf.nest.map_structure(_local_variable, first)
+  act, num_envs = _with_baseline_of(agent, level_id), environments.num_envs
+  first = _first_entry(agent, act, environments)
+  first_draw = [] if seed is None else [tf.constant([seed, 0], tf.int32)]
+  variables = tf.nest.map_structure(_local_variable, (*first, first_draw))
+  if state is not None:
+    state.extend(tf.nest.flatten(variables))
   before = tf.nest.map_structure(lambda v: v.read_value(), variables)
 
   def step(carry, _):
-    core_state, env_state, env_output, agent_output = carry
-    agent_output, core_state = agent((agent_output.action, env_output), core_state)
+    core_state, env_state, env_output, agent_output, draw = carry
+    agent_output, core_state = act((agent_output.action, env_output), core_state)
+    if draw:
+      action = agent.distribution.sample(agent_output.policy_logits, draw[0])
+      agent_output, draw = agent_output._replace(action=action), [draw[0] + [0, 1]]
     env_output, env_state = environments.step(agent_output.action, env_state)
-    return core_state, env_state, env_output, agent_output
+    return core_state, env_state, env_output, agent_output, draw
 
   # parallel_iterations=1, since every step needs the action and the states of the previous one.
   over_time = tf.scan(step, tf.range(unroll_length), initializer=before, parallel_iterations=1)
@@ -154,6 +161,32 @@ def build_unroll(
       env_outputs=_env_outputs(before[2], over_time[2], as_frames),
       agent_outputs=_with_first(before[3], over_time[3]),
     )
+
+
+def _first_entry(
+  agent: Agent, act: Callable[..., tuple[AgentOutput, CoreState]], environments: Environments
+) -> tuple[CoreState, tf.Tensor, StepOutput, AgentOutput]:
+  """Returns core state, state of the environments and both outputs before the first step."""
+  first_env_output, first_env_state = environments.initial()
+  zero_state = agent.initial_state(environments.num_envs)
+  # The action before the first is 0; the learner never uses its logits and baseline.
+  parts = environments.spec.action
+  action = tf.zeros([environments.num_envs, *action_shape(parts)], action_dtype(parts))
+  first_agent_output, _ = act((action, first_env_output), zero_state)
+  first_agent_output = tf.nest.map_structure(tf.zeros_like, first_agent_output)
+  return zero_state, first_env_state, first_env_output, first_agent_output
+
+
+def _with_baseline_of(agent: Agent, level_id: int) -> Callable[..., tuple[AgentOutput, CoreState]]:
+  """Returns a function like the agent; of a baseline for each level it keeps that of one."""
+
+  def act(inputs, core_state):
+    output, core_state = agent(inputs, core_state)
+    if (output.baseline.shape.rank or 0) > 1:
+      output = output._replace(baseline=output.baseline[:, level_id])
+    return output, core_state
+
+  return act
 
 
 def _local_variable(initial_value: tf.Tensor) -> tf.Variable:
@@ -243,15 +276,28 @@ class EpisodeTracker:
     num_envs: N.
     level_name: stored in the record of every game.
     num_action_repeats: frames per agent step.
+
+  Attributes:
+    level_name: as given.
   """
 
   def __init__(self, num_envs: int, level_name: str, num_action_repeats: int):
-    self._clipped_returns = np.zeros(num_envs)
-    self._level_name, self._num_action_repeats = level_name, num_action_repeats
+    self._clipped_returns, self._first = np.zeros(num_envs), np.zeros(num_envs)
+    self.level_name, self._num_action_repeats = level_name, num_action_repeats
+
+  @property
+  def clipped_returns(self) -> np.ndarray:
+    """The sums of the running games, float64 [N]."""
+    return self._clipped_returns.copy()
+
+  def begin_with(self, clipped_returns: np.ndarray) -> None:
+    """Makes the next `reset` set these sums; raises ValueError if they are not [N]."""
+    self._first[:] = clipped_returns
 
   def reset(self) -> None:
-    """Resets the sums; called for every new session, which starts new games."""
-    self._clipped_returns[:] = 0
+    """Resets the sums; called for every new session, which starts new games or goes on."""
+    self._clipped_returns[:] = self._first
+    self._first[:] = 0
 
   def add(self, clipped_rewards: np.ndarray, infos: StepOutputInfo) -> list[dict[str, Any]]:
     """Adds one unroll.
@@ -277,7 +323,7 @@ class EpisodeTracker:
 
   def _game(self, i: int, episode_return: float, episode_step: int) -> dict[str, Any]:
     return dict(
-      level_name=self._level_name,
+      level_name=self.level_name,
       episode_return=float(episode_return),
       clipped_return=float(self._clipped_returns[i]),
       episode_frames=int(episode_step) * self._num_action_repeats,
@@ -312,6 +358,8 @@ class ActorLoop:
     unroll: an `Unroll` of [N, ...] from `build_unroll`.
     clip_rewards: clips a float32 tensor of rewards as the learner does; for the records only.
     tracker: tracks the episodes of the same environments.
+    lag: fixes the policy lag; None leaves it as it comes.
+    index: of this loop in the process.
   """
 
   def __init__(
@@ -320,13 +368,16 @@ class ActorLoop:
     unroll: Unroll,
     clip_rewards: Callable[[tf.Tensor], tf.Tensor],
     tracker: EpisodeTracker,
+    lag: FixedLag | None = None,
+    index: int = 0,
   ):
     flat = tf.nest.flatten(unroll)
     self._refresh = refresh
     clipped = clip_rewards(unroll.env_outputs.reward)
     self._unroll = [flat, clipped, unroll.env_outputs.info]
-    self._tracker = tracker
-    self._steps = flat[0].shape[0] * (unroll.env_outputs.reward.shape[1] - 1)
+    self._tracker, self._lag, self._index = tracker, lag, index
+    self._num_envs = flat[0].shape[0]
+    self._steps = self._num_envs * (unroll.env_outputs.reward.shape[1] - 1)
 
   def run(
     self,
@@ -343,12 +394,15 @@ class ActorLoop:
       send: sends the flattened arrays of an `Unroll`; blocks while the queue is full.
       should_stop: called before every unroll.
       enter: called with the name of each phase when it begins.
-      report: called after every unroll with a dict of steps (agent steps played), wait_secs (spent
-        waiting for the queue), busy_secs and episodes.
+      report: called after every unroll with a dict of level_name, steps (agent steps played),
+        wait_secs (spent waiting for the queue), busy_secs and episodes.
     """
     refresh, unroll = self._refresh.on(session), session.make_callable(self._unroll)
     self._tracker.reset()
     while not should_stop():
+      place = self._wait_for_turn(enter)
+      if self._lag and should_stop():
+        return  # The turn may not have come.
       began = time.monotonic()
       enter('refresh')
       refresh()
@@ -356,12 +410,22 @@ class ActorLoop:
       played, clipped_rewards, infos = unroll()
       played_at = time.monotonic()
       enter('enqueue')
-      send(*played)
-      report(
-        dict(
-          steps=self._steps,
-          busy_secs=played_at - began,
-          wait_secs=time.monotonic() - played_at,
-          episodes=self._tracker.add(clipped_rewards, infos),
+      with self._lag.in_order(place, self._num_envs) if self._lag else contextlib.nullcontext():
+        send(*played)
+        # In order, too, so that the learner's next update begins after this report.
+        report(
+          dict(
+            level_name=self._tracker.level_name,
+            steps=self._steps,
+            busy_secs=played_at - began,
+            wait_secs=time.monotonic() - played_at,
+            episodes=self._tracker.add(clipped_rewards, infos),
+          )
         )
-      )
+
+  def _wait_for_turn(self, enter: Callable[[str], None]) -> int:
+    """Returns the place of the next unrolls in the queue; 0 if the lag is not fixed."""
+    if not self._lag:
+      return 0
+    enter('turn')
+    return self._lag.take_place(self._num_envs, self._index)

@@ -70,7 +70,6 @@ def environment_rate(settings, num_envs, secs):
   import tensorflow as tf
 
   import environments
-  import structs
 
   with tf.Graph().as_default():
     batch = environments.create_environment(
@@ -81,8 +80,7 @@ def environment_rate(settings, num_envs, secs):
     carry = tf.nest.map_structure(lambda t: tf.zeros(t.shape, t.dtype), reset)
 
     def step(carry, _):
-      action = tf.random.uniform([num_envs], 0, structs.num_actions(settings.action), tf.int32)
-      return batch.step(action, carry[1])
+      return batch.step(random_actions(settings.action, num_envs), carry[1])
 
     last, _ = tf.scan(step, tf.range(settings.unroll_length), carry, parallel_iterations=1)
     with tf.compat.v1.Session() as session:
@@ -90,6 +88,24 @@ def environment_rate(settings, num_envs, secs):
       result = rate(session.make_callable(last.reward), num_envs * settings.unroll_length, secs)
   batch.close()
   return result
+
+
+def random_actions(action, num_envs):
+  """Returns a tensor of new random actions at each evaluation, as an agent would send them."""
+  import tensorflow as tf
+
+  import structs
+
+  shape = [num_envs, *structs.action_shape(action)]
+  if structs.action_dtype(action) == 'float32':
+    return tf.random.uniform(shape, -1, 1)
+  limits = [
+    limit
+    for part in action
+    for limit in ([part.size] if part.kind == 'discrete' else [2] * part.size)
+  ]
+  limits = limits if len(shape) == 2 else limits[0]
+  return tf.cast(tf.floor(tf.random.uniform(shape) * tf.cast(limits, tf.float32)), tf.int32)
 
 
 def inference_rate(settings, num_envs, secs):
@@ -102,21 +118,28 @@ def inference_rate(settings, num_envs, secs):
 
   with tf.Graph().as_default():
     agent = nets.build_agent(settings.agent_name, settings)
-    observation = tf.Variable(random_observation(settings, num_envs, np), trainable=False)
+    observations = [
+      tf.Variable(random_array(spec, num_envs, np), trainable=False).read_value()
+      for spec in settings.observation
+    ]
     output = structs.StepOutput(
-      tf.zeros([num_envs]), None, tf.zeros([num_envs], tf.bool), observation.read_value()
-    )
+      tf.zeros([num_envs]), None, tf.zeros([num_envs], tf.bool),
+      structs.as_observation(observations),
+    )  # fmt: skip
     state = agent.initial_state(num_envs)
-    action = agent((tf.zeros([num_envs], tf.int32), output), state)[0].action
+    last_action = tf.zeros(
+      [num_envs, *structs.action_shape(settings.action)], structs.action_dtype(settings.action)
+    )
+    action = agent((last_action, output), state)[0].action
     with tf.compat.v1.Session() as session:
       session.run(tf.compat.v1.global_variables_initializer())
       return rate(session.make_callable(action), num_envs, secs)
 
 
-def random_observation(settings, n, np):
-  """Returns noise of the observations' shape and dtype, [n, ...]."""
-  noise = np.random.default_rng(0).integers(0, 255, (n, *settings.observation[0].shape))
-  return noise.astype(settings.observation[0].dtype)
+def random_array(spec, n, np):
+  """Returns noise of an observation's shape and dtype, [n, ...]."""
+  noise = np.random.default_rng(0).integers(0, 255, (n, *spec.shape))
+  return noise.astype(spec.dtype)
 
 
 def training_rate(settings, batch_size, secs):
@@ -156,7 +179,7 @@ def random_tensor(tf, dtype, shape):
   if dtype == tf.bool:
     noise = tf.random.uniform(shape) < 0.05
   elif dtype.is_integer:
-    noise = tf.cast(tf.random.uniform(shape, 0, 4, tf.int32), dtype)
+    noise = tf.cast(tf.random.uniform(shape, 0, 2, tf.int32), dtype)
   else:
     noise = tf.random.uniform(shape, dtype=dtype)
   return tf.compat.v1.Variable(
@@ -165,9 +188,9 @@ def random_tensor(tf, dtype, shape):
 
 
 def whole_rate(flags, repeats, secs):
-  """Measures a real run of experiment.py, by its metrics.csv."""
+  """Measures a real run of experiment.py with these flags, by its metrics.csv."""
   with tempfile.TemporaryDirectory() as logdir:
-    command = [sys.executable, os.path.join(ROOT, 'experiment.py'), *flags, *WHOLE]
+    command = [sys.executable, os.path.join(ROOT, 'experiment.py'), *flags]
     environment = {k: v for k, v in os.environ.items() if not k.startswith('TF_')}
     run = subprocess.Popen(
         [*command, f'--logdir={logdir}', '--metrics_secs=1'], stdout=subprocess.DEVNULL,
@@ -221,7 +244,7 @@ def measure(args):
     for name, (function, choices) in parts.items():
       for choice in choices:
         rates[name][choice].append(function(settings, choice, secs / len(choices)))
-    whole.append(whole_rate(flags, settings.num_action_repeats, secs))
+    whole.append(whole_rate([*flags, *WHOLE], settings.num_action_repeats, secs))
   figures, chosen = {}, {}
   for name in parts:
     chosen[name], figures[name] = best(rates[name])

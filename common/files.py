@@ -271,6 +271,14 @@ class AppendOnlyFile:
       self._truncate()
       self.size = os.fstat(self._descriptor).st_size
 
+  def cut(self, size: int) -> None:
+    """Cuts the file to so many bytes, if it has more; raises OSError if that is not possible."""
+    self.open()
+    assert self._descriptor is not None and self.size is not None
+    if size < self.size:
+      os.ftruncate(self._descriptor, size)
+      self.size = size
+
   def _truncate(self) -> None:
     """Cuts off what a failed `append` has written."""
     if self._descriptor is None or self.size is None:

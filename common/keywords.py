@@ -138,6 +138,11 @@ def as_keywords(kwargs: dict[str, Any]) -> str:
   return _json(kwargs) if kwargs else ''
 
 
+def joined(kwargs: dict[str, Any], text: str) -> str:
+  """Returns `text` (see `keywords_of`) with those of `kwargs` that it does not set."""
+  return as_keywords({**kwargs, **keywords_of(text)}) if kwargs else text
+
+
 def as_wrappers(wrappers: list[Wrapper]) -> str:
   """Returns the text from which `wrappers_of` reads `wrappers`."""
   return ','.join(path + (f':{_json(kwargs)}' if kwargs else '') for path, kwargs in wrappers)

@@ -79,6 +79,10 @@ class AtariBatch:
       reward.astype(np.float32), done, game_over, self._never, channels_last(observation)
     )
 
+  def why_not_set(self) -> str:
+    """Returns why the state of the games cannot be set."""
+    return "ale_py's vector environment gives no access to its games"
+
   def close(self) -> None:
     """Stops the threads; may be called twice."""
     self._envs = None

@@ -7,9 +7,16 @@ A batch of N environments is an object with
   reset(): restarts all games and returns their first StepOutput.
   step(actions): returns the StepOutput after `actions`, int32 [N].
   close(): closes the environments; may be called twice.
+  why_not_set(): returns why `set_state` is not possible, or ''.
+  state(): returns the state of all games, which JSON can hold.
+  set_state(state): sets it in another batch of the same level and number, after a `reset`.
+
+`state` and `set_state` are only called, and only needed, if `why_not_set` returns ''.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -59,6 +66,14 @@ class GameTotals:
     info = self._info(game_over)
     self.restart(game_over)
     return StepOutput(reward, info, done, observation)
+
+  def state(self) -> dict[str, list]:
+    """Returns the totals, which JSON can hold."""
+    return dict(returns=self._returns.tolist(), steps=self._steps.tolist())
+
+  def set_state(self, state: Mapping[str, list]) -> None:
+    """Sets totals from `state`; raises ValueError if they are of another number of games."""
+    self._returns[:], self._steps[:] = state['returns'], state['steps']
 
   def _info(self, game_over: np.ndarray) -> StepOutputInfo:
     return StepOutputInfo(self._returns.copy(), self._steps.copy(), game_over)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from typing import Any
 
 import numpy as np
 
-from envs import faults, nests, observations, results
+from envs import faults, nests, observations, results, wrapping
 from envs.actions import Actions, first_action, mask_of, num_choices
 from envs.faults import EnvironmentRaised, Misfit
 from structs import ACTION_MASK
@@ -133,11 +132,6 @@ def _recorded(base, name, returned):
 
 def _refused(reset):
   """Returns Gymnasium's arguments that `reset` does not accept, such as '`seed`', or ''."""
-  try:
-    parameters = inspect.signature(reset).parameters.values()
-  except (TypeError, ValueError):  # Compiled functions may have no signature.
-    return ''
-  if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-    return ''
-  taken = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-  return ' and '.join(f'`{name}`' for name in ('seed', 'options') if name not in taken)
+  names = ('seed', 'options')
+  taken = wrapping.accepted(reset, names)
+  return ' and '.join(f'`{name}`' for name in names if name not in taken)

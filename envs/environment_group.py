@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import threading
 import traceback
@@ -102,6 +103,24 @@ class EnvironmentGroup:
     except BaseException as error:
       return [self._failure(i, error)]
     return None
+
+  def states(self) -> list[str]:
+    """Returns the JSON state of each environment, see `GymEnvironment.state`."""
+    return [json.dumps(self._asked(i, e.state)) for i, e in self._numbered()]
+
+  def set_states(self, states: Sequence[str]) -> None:
+    """Sets the states that `states` returned in another group of the same environments."""
+    for (i, environment), state in zip(self._numbered(), states, strict=True):
+      self._asked(i, environment.set_state, json.loads(state))
+
+  def _numbered(self):
+    return list(zip(self._indices, self._environments, strict=True))
+
+  def _asked(self, i, function, *args):
+    try:
+      return self._call(i, function, *args)
+    finally:
+      self._inside[i] = 0  # What it raises is no crash.
 
   def close(self) -> None:
     """Closes all environments."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from envs import (
   actions,
+  captured_state,
   catch,
   checks,
   faults,
@@ -26,7 +27,7 @@ from envs import (
   results,
 )
 from envs.faults import BrokenPromise, EnvironmentRaised, Misfit
-from structs import Level, arrays_of
+from structs import ActionPart, Level, arrays_of
 
 # Registered as classes, not as import paths, because a user's package may also be named `envs`.
 gymnasium.register('impala/Catch-v0', entry_point=catch.Catch)  # pyright: ignore[reportArgumentType]
@@ -62,6 +63,7 @@ class GymEnvironment:
   ):
     own_packages.step_aside()
     self._level, self._masked = level, masked
+    _seed_global_generators(seed)  # Some environments draw their own seed from them.
     self._env = level_ids.make(level, made_as)
     if render_mode:
       self._env.close()
@@ -76,15 +78,13 @@ class GymEnvironment:
     self._num_action_repeats, self._max_episode_steps = num_action_repeats, max_episode_steps
     try:
       keys = [key for key in level.observation_keys.split(',') if key]
-      self._nest = nests.Nest(self._env.observation_space, keys)
+      self._nest = nests.Nest(self._env.observation_space, keys, level.channels)
       self._actions = actions.view_of(self._env.action_space)
     except ValueError as error:
       raise ValueError(f'level_name {level.name!r} {error}') from None
     self._seed = seed
     self._truncated, self._steps, self._steps_before = False, 0, 0
-    # Some environments use the global generators instead of their own.
-    random.seed(seed)
-    np.random.seed(seed)
+    _seed_global_generators(seed)  # Some environments use them instead of their own.
 
   def spaces(self) -> tuple[list[tuple], list[tuple]]:
     """Returns the fields of each `ArraySpec` (without an action mask) and each `ActionPart`."""
@@ -98,6 +98,50 @@ class GymEnvironment:
       (problems, notes, whether there are action masks), see `checks.check`.
     """
     return checks.check(self._env, self._nest, self._actions, self._level.action_masks, self._seed)
+
+  @property
+  def masked(self) -> bool:
+    """Whether each observation ends with an action mask."""
+    return self._masked
+
+  @property
+  def action_parts(self) -> tuple[ActionPart, ...]:
+    """The parts of an action."""
+    return self._actions.parts
+
+  def state(self) -> Any:
+    """Returns what later steps depend on, with the global generators of Python and numpy.
+
+    Raises:
+      captured_state.CannotCapture: the environment is not made of data alone.
+    """
+    return captured_state.capture(self._parts())
+
+  def set_state(self, state: Any) -> None:
+    """Sets a state of another environment of the same level; a game must have been started.
+
+    Raises:
+      captured_state.CannotCapture: the state does not fit; the environment may be changed in part.
+    """
+    parts = captured_state.restore(self._parts(), state)
+    self._env, self._seed, self._truncated = parts['env'], parts['seed'], parts['truncated']
+    self._steps, self._steps_before = parts['steps'], parts['steps_before']
+    try:
+      random.setstate(parts['random'])
+      np.random.set_state(parts['numpy'])
+    except (TypeError, ValueError, KeyError) as error:
+      raise captured_state.CannotCapture(f'no state of a generator: {error}') from error
+
+  def _parts(self):
+    return dict(
+      env=self._env,
+      seed=self._seed,
+      truncated=self._truncated,
+      steps=self._steps,
+      steps_before=self._steps_before,
+      random=random.getstate(),
+      numpy=np.random.get_state(legacy=False),
+    )
 
   def render_fps(self) -> float:
     """Returns the frames per second at which the environment should be shown."""
@@ -183,6 +227,11 @@ class GymEnvironment:
         f'its {misfit}, at step {self._steps} of a game (step {self._steps_before + self._steps} '
         'of this environment)'
       ) from None
+
+
+def _seed_global_generators(seed):
+  random.seed(seed)
+  np.random.seed(seed)
 
 
 def _step(result):

@@ -16,7 +16,7 @@ import gymnasium
 from gymnasium.envs import registration
 
 from common import keywords, own_code
-from envs import wrapping
+from envs import older_gym, wrapping
 from structs import Level, level_of
 
 _VERSION = re.compile(r'-v(\d+)$')
@@ -63,10 +63,20 @@ def _make_registered(env_id, **kwargs):
     if gym is None:
       raise
     try:
-      # OpenAI Gym's checker uses np.bool8, which NumPy 2 has removed.
-      return gym.make(env_id, disable_env_checker=True, **kwargs)
+      return _made_by_gym(gym, env_id, **kwargs)
     except Exception as error:
       raise error from unknown
+
+
+def _made_by_gym(gym, env_id, **kwargs):
+  try:
+    # OpenAI Gym's checker uses np.bool8, which NumPy 2 has removed.
+    return older_gym.adapted(gym.make(env_id, disable_env_checker=True, **kwargs))
+  except TypeError as error:
+    if 'render_mode' not in kwargs or 'render_mode' not in str(error):
+      raise
+    kwargs.pop('render_mode')  # Before version 0.26, environments were not made for one mode.
+    return _made_by_gym(gym, env_id, **kwargs)
 
 
 @functools.cache

@@ -33,6 +33,7 @@ class Nest:
     space: the observation space.
     keys: the leaves to take, by their path in the space ('image', 'sensors/0'), or a part of the
       space by the beginning of its path; () takes all but texts.
+    channels: see `structs.Level`.
 
   Attributes:
     arrays: tuple of `ArraySpec`, in the order of the space.
@@ -44,11 +45,14 @@ class Nest:
       sentence about the level.
   """
 
-  def __init__(self, space: Any, keys: Sequence[str] = ()):
+  def __init__(self, space: Any, keys: Sequence[str] = (), channels: int = 0):
     leaves = dict(_leaves(space))
     mask = leaves.pop((ACTION_MASK,), None)
     self.holds_mask = mask is not None
-    self._leaves = [_Leaf(path, _view(path, leaf)) for path, leaf in _chosen(leaves, keys).items()]
+    self._leaves = [
+      _Leaf(path, observations.with_channels(_view(path, leaf), channels))
+      for path, leaf in _chosen(leaves, keys).items()
+    ]
     self._is_leaf = [leaf.path for leaf in self._leaves] == [()]
     self.arrays = tuple(
       ArraySpec(leaf.name, leaf.view.shape, leaf.view.dtype) for leaf in self._leaves

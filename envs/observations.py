@@ -59,6 +59,20 @@ def view_of(space: Any) -> View | None:
   return None
 
 
+def with_channels(view: View, channels: int) -> View:
+  """Returns a view of an image with at least so many channels; those that it lacks are zeros."""
+  if len(view.shape) != 3 or view.shape[2] >= channels:
+    return view
+  shape, own = (*view.shape[:2], channels), view.shape[2]
+
+  def convert(value, strict=False):
+    image = np.zeros(shape, view.dtype)
+    image[..., :own] = view.convert(value, strict)
+    return image
+
+  return view._replace(shape=shape, convert=convert)
+
+
 def refusal(space: Any) -> str:
   """Returns why no agent supports an observation space, as the end of a sentence."""
   return (

@@ -43,14 +43,14 @@ def probe(level: Level, made_as: Level | None = None) -> Probe:
   """Plays a few steps in a worker process and logs what the user should know about them.
 
   Args:
-    level: the level.
+    level: the level; its `channels` do not count.
     made_as: what is made for it, if that differs.
 
   Raises:
     faults.UnfitLevel: the level is unknown, cannot be made, has spaces that no agent supports, or
       returns values outside its spaces.
   """
-  return _probe(level, made_as or level)
+  return _probe(level._replace(channels=0), (made_as or level)._replace(channels=0))
 
 
 @functools.cache

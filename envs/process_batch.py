@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from acting.worker_process import Worker, WorkerError
-from envs import atari_ids, crashes, faults, probing, step_cost
+from envs import atari_ids, crashes, faults, probing, state_trial, step_cost
 from envs.batch import GameTotals
 from envs.exchange import Exchange, aligned_copy
 from envs.worker_groups import WorkerGroups, dealt
@@ -28,6 +29,8 @@ class ProcessBatch:
     max_episode_steps: agent steps after which a game is truncated; 0 means never.
     envs_per_worker: number of environments in each process; 0 means chosen, see
       `step_cost.envs_per_worker`. Environments of a process that dies twice then get one each.
+    own_generators: whether each environment has global generators of its own in any case, so that
+      nothing depends on how many are in a process. Else they do if they were seen to draw.
 
   Attributes:
     num_envs: N.
@@ -43,6 +46,7 @@ class ProcessBatch:
     seed: int,
     max_episode_steps: int = 0,
     envs_per_worker: int = 1,
+    own_generators: bool = False,
   ):
     self.num_envs = num_envs
     self._totals = GameTotals(num_envs)
@@ -53,13 +57,13 @@ class ProcessBatch:
       secs, draws = probing.probe(spec.level, made_as).cost
       cost = step_cost.StepCost(secs * repeats, draws)
       number = number or step_cost.envs_per_worker(num_envs, cost)
-      keeps_generators = draws and number > 1
+      keeps_generators = (draws or own_generators) and number > 1
     layout = (
       [(array.shape, array.dtype) for array in spec.observation],
       (action_shape(spec.action), action_dtype(spec.action)),
       num_envs,
     )
-    environment = (
+    self._environment = environment = (
       spec.level,
       repeats,
       max_episode_steps,
@@ -118,6 +122,28 @@ class ProcessBatch:
     self._crashes.finished(game_over)
     anew = done & ~game_over  # A crash in this step or a time limit in the last.
     return self._totals.next(reward, done, game_over, anew, self._observation())
+
+  def why_not_set(self) -> str:
+    """Returns why `set_state` is not possible, or ''; tries it out in a process of its own."""
+    level, repeats, max_episode_steps, masked, made_as, _ = self._environment
+    return state_trial.why_not_set(level, repeats, None, max_episode_steps, masked, made_as)
+
+  def state(self) -> dict[str, Any]:
+    """Returns the state of all games; call it between two steps.
+
+    Raises:
+      WorkerError: an environment cannot be captured, or crashes at it.
+    """
+    return dict(self._totals.state(), environments=self._groups.states())
+
+  def set_state(self, state: Mapping[str, Any]) -> None:
+    """Sets the state of all games of another batch, after a `reset`.
+
+    Raises:
+      WorkerError, ValueError, IndexError, KeyError, TypeError: the state does not fit.
+    """
+    self._groups.set_states(state['environments'])
+    self._totals.set_state(state)
 
   def close(self) -> None:
     """Ends the processes, and kills those that are being rebuilt; may be called twice."""

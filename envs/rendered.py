@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -102,11 +103,62 @@ def _batch_of_one(observation):
   return as_observation([array[None] for array in arrays_of(observation)])
 
 
+class GamesInTurn:
+  """Plays games of several levels, one level after the other, with the interface of one game.
+
+  The step after the last game of a level ignores its action and starts the next level.
+
+  Args:
+    games: from `open_game`, one of each level.
+    games_of_each: games of each level.
+
+  Attributes:
+    level_id: index of the level that is played.
+  """
+
+  def __init__(self, games: Sequence[Any], games_of_each: int):
+    self._games, self._games_of_each = games, games_of_each
+    self.level_id, self._played = 0, 0
+
+  @property
+  def picture(self) -> np.ndarray:
+    """See `open_game`, like what follows."""
+    return self._games[self.level_id].picture
+
+  @property
+  def action_names(self) -> list[str]:
+    """See above."""
+    return self._games[self.level_id].action_names
+
+  @property
+  def frames_per_sec(self) -> float:
+    """That of the first level."""
+    return self._games[0].frames_per_sec
+
+  def reset(self) -> Any:
+    """See above."""
+    return self._games[self.level_id].reset()
+
+  def step(self, action: Any) -> Any:
+    """See above."""
+    if self._played == self._games_of_each and self.level_id + 1 < len(self._games):
+      self.level_id, self._played = self.level_id + 1, 0
+      return self.reset()
+    output = self._games[self.level_id].step(action)
+    self._played += bool(output.info.game_over[0])
+    return output
+
+  def close(self) -> None:
+    """See above."""
+    for game in self._games:
+      game.close()
+
+
 def open_game(spec: Any, seed: int, max_episode_frames: int = 0) -> Any:
   """Opens one game that is rendered, and resets it.
 
   Args:
-    spec: EnvironmentSpec, or a run's settings.
+    spec: EnvironmentSpec.
     seed: int >= 0.
     max_episode_frames: environment frames after which a game is truncated; 0 means the level's own
       limit.

@@ -86,6 +86,24 @@ class WorkerGroups:
     """
     return self._mend(worker_process.wake_all(self.workers()))
 
+  def states(self) -> list[str]:
+    """Returns the state of each environment, in order; see `EnvironmentGroup.states`.
+
+    Raises:
+      WorkerError: one cannot be captured.
+    """
+    answers = worker_process.call_all(self.workers(), 'states', [()] * len(self._groups))
+    return [state for answer in _good(answers) for state in answer]
+
+  def set_states(self, states: Sequence[str]) -> None:
+    """Sets the states of all environments.
+
+    Raises:
+      WorkerError: one does not fit.
+    """
+    shares = [([states[i] for i in group.indices],) for group in self._groups]
+    _good(worker_process.call_all(self.workers(), 'set_states', shares))
+
   def close(self) -> None:
     """Ends the processes, and kills those that are being rebuilt; may be called twice."""
     self._closed = True
@@ -180,6 +198,13 @@ class WorkerGroups:
       if self._closed:
         raise RuntimeError(f'the environments of {self._environment[0].name} are closed') from error
       yield
+
+
+def _good(answers: Sequence[Any]) -> Sequence[Any]:
+  for answer in answers:
+    if isinstance(answer, WorkerError):
+      raise answer
+  return answers
 
 
 def dealt(num_envs: int, envs_per_worker: int) -> list[range]:

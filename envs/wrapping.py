@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 from common import keywords, own_code, texts
@@ -95,6 +96,18 @@ def unknown_keywords(function: Any, kwargs: dict[str, Any], skip: int = 0) -> st
   return f'{wrong[0]!r} is no keyword of it; ' + (
     f'its keywords are {", ".join(takes)}' if takes else 'it has none'
   )
+
+
+def accepted(function: Any, names: Iterable[str]) -> set[str]:
+  """Returns those of `names` that a function accepts as keywords; all if it has no signature."""
+  try:
+    parameters = inspect.signature(function).parameters.values()
+  except (TypeError, ValueError):  # Compiled functions may have no signature.
+    return set(names)
+  if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    return set(names)
+  takes = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+  return takes.intersection(names)
 
 
 def _imported(flag, module):

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 import config
+from common import suites
 from common.declarations import is_own_code
 from evaluation import records
 from reporting import commands, curves
@@ -193,7 +194,9 @@ def _packages(policy: Mapping[str, Any]) -> str:
   made = policy.get('environment') or dict(id='', wrappers=[])
   is_atari = made['id'].startswith('ALE/')
   has_cv2 = any(path.endswith('.AtariPreprocessing') for path, _ in made['wrappers'])
-  return 'gymnasium' + ' ale-py' * is_atari + ' opencv-python-headless' * has_cv2
+  suite = suites.find(policy['level_name'])
+  of_suite = f' {suite.package}' if suite else ''
+  return 'gymnasium' + of_suite + ' ale-py' * is_atari + ' opencv-python-headless' * has_cv2
 
 
 def _training(

@@ -5,12 +5,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-import environments
 from common import files
 from evaluation.policy import build_policy, input_names
 from runtime.process import RunFailed
@@ -23,7 +22,7 @@ def export(
   folder: str,
   checkpoint: str,
   settings: Any,
-  atari: Mapping[str, Any] | None,
+  levels: Sequence[Mapping[str, Any]],
   description: Mapping[str, Any],
   write_more: Callable[[str, dict[str, Any]], None] = lambda folder, policy: None,
 ) -> None:
@@ -37,7 +36,7 @@ def export(
     folder: folder of the export; its parent must exist.
     checkpoint: path of a checkpoint.
     settings: `roles.settings.Settings` of the run.
-    atari: arguments of ale_py's AtariVectorEnv; None for other levels.
+    levels: `environments.made_by` of each level.
     description: further entries of policy.json.
     write_more: function of the folder and the contents of policy.json that writes further files.
 
@@ -52,7 +51,7 @@ def export(
     raise RunFailed(f'{folder}: the export cannot be written: {e.strerror}') from None
   try:
     _write_saved_model(new, checkpoint, settings)
-    policy = {**_contents(checkpoint, settings, atari), **description}
+    policy = {**_contents(checkpoint, settings, levels), **description}
     with open(os.path.join(new, 'policy.json'), 'w', encoding='utf-8') as file:
       json.dump(policy, file, indent=2)
       file.write('\n')
@@ -138,7 +137,10 @@ def _write_saved_model(folder: str, checkpoint: str, settings: Any) -> None:
       builder.save()
 
 
-def _contents(checkpoint: str, settings: Any, atari: Mapping[str, Any] | None) -> dict[str, Any]:
+def _contents(
+  checkpoint: str, settings: Any, levels: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+  atari = levels[0]['atari']
   reader = tf.train.load_checkpoint(checkpoint)
   frames = 'environment_frames'
   return dict(
@@ -157,7 +159,8 @@ def _contents(checkpoint: str, settings: Any, atari: Mapping[str, Any] | None) -
       + ('; grey frames, the maximum of the last two, stacked, oldest first' if atari else '')
     ),
     atari=atari,
-    environment=None if atari else environments.made_as(settings),
+    environment=levels[0]['environment'],
+    **(dict(levels=list(levels)) if len(levels) > 1 else {}),
     protocol='training',
     checkpoint=os.path.basename(checkpoint),
     environment_frames=(int(reader.get_tensor(frames)) if reader.has_tensor(frames) else None),

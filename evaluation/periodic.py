@@ -182,6 +182,8 @@ def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
     mean_return_high=high,
     median_return=record['median'],
     human_normalised_score=record.get('human_normalised_score'),
+    mean_score=record.get('mean_score'),
+    mean_capped_score=record.get('mean_capped_score'),
   )
 
 

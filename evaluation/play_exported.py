@@ -113,7 +113,8 @@ def as_array(value: Any, space: Any, array: dict[str, Any]) -> np.ndarray:
     chosen = (value - space.start).reshape(-1)
     return np.concatenate([np.eye(n, dtype=np.float32)[i] for n, i in zip(sizes, chosen)])
   if len(shape) == 3:
-    if space.shape != tuple(shape) and value.ndim == 3:  # [C, H, W] -> [H, W, C].
+    sides = tuple(shape[:2])
+    if space.shape[:2] != sides and value.ndim == 3:  # [C, H, W] -> [H, W, C].
       value = np.moveaxis(value, 0, -1)
     largest = max(abs(float(np.min(space.low))), abs(float(np.max(space.high))))
     if array['dtype'] == 'float32':  # Divided by its bound in training too.
@@ -122,6 +123,8 @@ def as_array(value: Any, space: Any, array: dict[str, Any]) -> np.ndarray:
       value = value.astype(np.uint8) * 255
     else:  # Images with small maximum values were multiplied up to 255 in training too.
       value = value * max(1, 255 // max(1, int(largest)))
+    if value.ndim == 3:  # Channels that another level has are zeros.
+      value = np.pad(value, ((0, 0), (0, 0), (0, shape[2] - value.shape[2])))
   return value.reshape(shape).astype(array['dtype'])
 
 
@@ -185,18 +188,30 @@ def _tuples(kwargs: dict[str, Any]) -> dict[str, Any]:
   return {name: tuple(v) if isinstance(v, list) else v for name, v in kwargs.items()}
 
 
-def play(folder: str, max_steps: int = 0) -> float:
+def _of_level(policy: dict[str, Any], level_name: str) -> dict[str, Any]:
+  """Returns the entries of policy.json that make a level's environment."""
+  levels = {level['level_name']: level for level in policy.get('levels', [policy])}
+  if level_name and level_name not in levels:
+    sys.exit(f'--level_name={level_name} is none of {", ".join(levels)}')
+  level = levels[level_name] if level_name else next(iter(levels.values()))
+  return {'atari': level['atari'], 'environment': level['environment']}
+
+
+def play(folder: str, max_steps: int = 0, level_name: str = '') -> float:
   """Plays one game with sampled actions; returns its return.
 
   Args:
     folder: of the export.
     max_steps: agent steps after which the game is cut off; 0: never.
+    level_name: of an agent for several levels, the one that is played; '': the first.
   """
   import tensorflow as tf  # Takes seconds.
 
   with open(os.path.join(folder, 'policy.json'), encoding='utf-8') as file:
     policy = json.load(file)
   signatures = tf.saved_model.load(folder).signatures
+  if level_name or 'levels' in policy:
+    policy.update(_of_level(policy, level_name))
   game = Atari(policy) if policy['atari'] else Gymnasium(policy)
   observation = game.reset(seed=int.from_bytes(os.urandom(3), 'big'))
   state = signatures['initial_state'](batch_size=tf.constant(1))['state']
@@ -228,7 +243,11 @@ if __name__ == '__main__':
   parser.add_argument(
     '--max_steps', type=int, default=0, help='agent steps after which the game is cut off; 0: never'
   )
+  parser.add_argument(
+    '--level_name', default='', help='of an agent for several levels, the one that is played'
+  )
   given, rest = parser.parse_known_args()
   if unknown := [word for word in rest if word.startswith('-')]:
     parser.error(f'unrecognized arguments: {" ".join(unknown)}')
-  print('return', play(os.path.dirname(os.path.abspath(__file__)), given.max_steps))
+  folder = os.path.dirname(os.path.abspath(__file__))
+  print('return', play(folder, given.max_steps, given.level_name))

@@ -19,7 +19,8 @@ class Policy(NamedTuple):
       last_reward float32 [N] (raw), done bool [N] (resets the state), state float32 [N, S], S = 0
       without LSTM.
     outputs: tensors by name: action (sampled in each call) and greedy_action, like last_action;
-      logits float32 [N, P], the parameters of the policy; value float32 [N], state float32 [N, S].
+      logits float32 [N, P], the parameters of the policy; value float32 [N], or [N, n] with PopArt
+      for each of n > 1 levels; state float32 [N, S].
     batch_size: placeholder int32 [], the N of `initial_state`.
     initial_state: float32 [N, S].
   """

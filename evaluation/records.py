@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from common import files
-from reporting.scores import human_normalised_score
+from reporting.level_scores import mean_scores
+from reporting.scores import human_normalised_score, normalised_score
 from runtime import locks
 from runtime.process import BadInput
 
@@ -35,6 +36,18 @@ def mean_interval(returns: Sequence[float]) -> list[float] | None:
   return [float(interval.low), float(interval.high)]
 
 
+def _stratified_interval(levels: Sequence[Sequence[float]]) -> list[float] | None:
+  """Returns the 95% interval of the mean over levels; each level's games are resampled."""
+  if any(len(returns) < 2 for returns in levels):
+    return None
+  rng = np.random.default_rng(_BOOTSTRAP_SEED)
+  size = _RESAMPLES
+  means = [rng.choice(returns, (size, len(returns))).mean(axis=1) for returns in levels]
+  tail = 50 * (1 - CONFIDENCE)
+  low, high = np.percentile(np.mean(means, axis=0), [tail, 100 - tail])
+  return [float(low), float(high)]
+
+
 def summary(level_name: str, games: Any, num_action_repeats: int) -> dict[str, Any]:
   """Returns the entries of evaluation.json about the scores of games.
 
@@ -56,10 +69,42 @@ def summary(level_name: str, games: Any, num_action_repeats: int) -> dict[str, A
     returns=scores,
     frames=games.steps * num_action_repeats,
   )
-  normalised = human_normalised_score(level_name, result['mean'])
-  if normalised is not None:
-    result['human_normalised_score'] = normalised
+  human = human_normalised_score(level_name, result['mean'])
+  score = normalised_score(level_name, result['mean'])
+  if human is not None:
+    result['human_normalised_score'] = human
+  elif score is not None:
+    result['normalised_score'] = score
   return result
+
+
+def summary_of_levels(level_name: str, played: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Returns the entries of evaluation.json about the games of several levels.
+
+  `mean` and `median` are over the mean returns of the levels, `num_episodes` counts the games of a
+  level. The scores are those of `level_scores.mean_scores`.
+
+  Args:
+    level_name: the run's `--level_name`.
+    played: `summary` of each level that was played, with `endings`.
+  """
+  means = {result['level_name']: result['mean'] for result in played}
+  returns = [score for result in played for score in result['returns']]
+  values = list(means.values())
+  result: dict[str, Any] = dict(
+    level_name=level_name,
+    num_episodes=max(result['num_episodes'] for result in played),
+    mean=float(np.mean(values)),
+    mean_interval_95=_stratified_interval([result['returns'] for result in played]),
+    median=float(np.median(values)),
+    std=float(np.std(values)),
+    min=min(returns),
+    max=max(returns),
+    returns=returns,
+    frames=sum(result['frames'] for result in played),
+    **mean_scores(means),
+  )
+  return {**result, 'levels': list(played)}
 
 
 def endings(games: Any, most_frames: int, most_steps: int) -> dict[str, int]:
@@ -126,6 +171,8 @@ def _path(logdir: str) -> str:
 
 def line(result: Mapping[str, Any]) -> str:
   """Returns an evaluation's result as one line."""
+  if 'levels' in result:
+    return _line_of_levels(result)
   text = f'{result["level_name"]}: {result["num_episodes"]} games, mean {result["mean"]:.2f}'
   if result['mean_interval_95']:
     low, high = result['mean_interval_95']
@@ -143,4 +190,14 @@ def line(result: Mapping[str, Any]) -> str:
     )
   if 'human_normalised_score' in result:
     text += f', human-normalised {result["human_normalised_score"]:.1%}'
+  if 'normalised_score' in result:
+    text += f', normalised {result["normalised_score"]:.1%}'
   return text
+
+
+def _line_of_levels(result: Mapping[str, Any]) -> str:
+  text = f'{result["level_name"]}: {len(result["levels"])} levels, {len(result["returns"])} games'
+  if result['mean_score'] is None:
+    return f'{text}, mean over levels {result["mean"]:.2f}'
+  score, capped = result['mean_score'], result['mean_capped_score']
+  return f'{text}, mean score {score:.1%}, with each level capped at 100% {capped:.1%}'

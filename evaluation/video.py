@@ -221,7 +221,7 @@ def _frames(
       state = out['state']
       shown = fitted(game.picture)
       action = out['greedy_action' if deterministic else 'action'][0]
-      labels = _figures(returns, total, step.reward[0], out['value'][0])
+      labels = _figures(returns, total, step.reward[0], _value(out['value'][0], game))
       policy_shown = picture.Policy(settings.action, out['logits'][0], action, game.action_names)
       details = ([array[0] for array in arrays], labels, policy_shown)
       yield picture.annotated(shown, *details) if annotate else picture.even(shown)
@@ -235,6 +235,11 @@ def _frames(
         yield picture.annotated(shown, *last) if annotate else picture.even(shown)
         returns.append(total)
         total = 0.0
+
+
+def _value(values: np.ndarray, game: Any) -> float:
+  """Returns the value of the level that is played, of a float32 scalar or [n] for n levels."""
+  return float(values[game.level_id] if values.ndim else values)
 
 
 def _figures(returns: list[float], total: float, reward: float, value: float) -> dict[str, str]:

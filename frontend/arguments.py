@@ -70,3 +70,18 @@ def own_flag_meant(word: str, own_flags: Any) -> str | None:
   name = word.lstrip('-').split('=')[0]
   close = texts.closest(name, own_flags, cutoff=0.8)
   return close[0] if close else None
+
+
+def take_logdir(words: Sequence[str]) -> tuple[str, list[str]]:
+  """Returns (value of the last --logdir, the other words); '' if there is none."""
+  logdir, rest, left = '', [], list(words)
+  while left:
+    word = left.pop(0)
+    name, equals, value = word.partition('=')
+    if name not in ('--logdir', '-logdir'):
+      rest.append(word)
+    elif equals:
+      logdir = value
+    else:
+      logdir = left.pop(0) if left else ''
+  return logdir, rest

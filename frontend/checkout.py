@@ -5,11 +5,12 @@
 
 import glob
 import hashlib
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from frontend.errors import UserError
@@ -167,3 +168,60 @@ def run_experiment(code: str, arguments: list[str]) -> Finished:
   )
   lines = result.stderr.strip().splitlines()
   return Finished(result.returncode, result.stdout, lines[-1] if lines else '')
+
+
+# Imports the trainer once for many command lines, which costs seconds; each is then a fork, so that
+# none sees what another has set. The first one is done before, so that the forks inherit what it
+# has imported. Standard input is a list of lists of words, standard output a line of JSON for each.
+_CHECK_MANY = """
+import contextlib, io, json, os, sys
+sys.path.insert(0, os.getcwd())
+import experiment
+
+def check(words):
+  said = io.StringIO()
+  with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+    code = experiment.main(['experiment.py', '--only_check_args', *words])
+  lines = said.getvalue().strip().splitlines()
+  return code, lines[-1][:1000] if lines else ""
+
+replies = os.fdopen(os.dup(1), 'w')
+os.dup2(2, 1)
+for number, words in enumerate(json.load(sys.stdin)):
+  if number == 0:
+    answer = check(words)
+  else:
+    read, write = os.pipe()
+    if not os.fork():
+      os.write(write, json.dumps(check(words)).encode()[:4000])
+      os._exit(0)
+    os.close(write)
+    with os.fdopen(read, 'rb') as pipe:
+      answer = json.loads(pipe.read() or b'[1, "the check was killed"]')
+    os.wait()
+  replies.write(json.dumps(answer) + chr(10))
+  replies.flush()
+"""
+
+
+def check_flags(code: str, argument_lists: Sequence[Sequence[str]]) -> list[Finished]:
+  """Runs experiment.py --only_check_args with each list of arguments, in one process.
+
+  Returns:
+    What became of each; a shorter list, ending with a failure, if the process could not go on.
+  """
+  result = subprocess.run(
+    [sys.executable, '-c', _CHECK_MANY],
+    cwd=code,
+    capture_output=True,
+    text=True,
+    input=json.dumps([list(words) for words in argument_lists]),
+    check=False,
+  )
+  finished = [
+    Finished(exit_code, '', text) for exit_code, text in map(json.loads, result.stdout.splitlines())
+  ]
+  if len(finished) < len(argument_lists):
+    lines = result.stderr.strip().splitlines()
+    finished.append(Finished(result.returncode or 1, '', lines[-1] if lines else ''))
+  return finished

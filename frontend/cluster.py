@@ -53,6 +53,8 @@ class Host(NamedTuple):
     address: its `ip` cell.
     ssh_port, ssh_username, workdir, python: cells that all its rows share.
     tasks: the tasks on it.
+    slots: how many runs of a sweep it takes at a time; 0 for its default.
+    devices: GPUs that these runs take in turn, as in `Task.cuda_visible_devices`.
   """
 
   address: str
@@ -61,13 +63,15 @@ class Host(NamedTuple):
   workdir: str
   python: str
   tasks: tuple[Task, ...]
+  slots: int = 0
+  devices: str | None = None
 
 
 class Cluster(NamedTuple):
   """What a CSV describes.
 
   Attributes:
-    tasks: all tasks in the order of the rows.
+    tasks: all tasks in the order of the rows; none if the rows are hosts of a sweep.
     hosts: all hosts; empty where the CSV places no task on a host.
     warnings: sentences about what is allowed but rarely meant.
   """
@@ -75,6 +79,11 @@ class Cluster(NamedTuple):
   tasks: tuple[Task, ...]
   hosts: tuple[Host, ...]
   warnings: tuple[str, ...]
+
+
+def this_machine(slots: int) -> Cluster:
+  """Returns what takes the place of a CSV for a sweep on this machine alone."""
+  return Cluster((), (Host('localhost', None, '', '', '', (), slots),), ())
 
 
 def task_name(task: Task) -> str:

@@ -1,25 +1,28 @@
 """Reads a cluster's CSV: a `Cluster`, or all mistakes in the file at once.
 
 One row per task; the tasks of a job are numbered in order of appearance. Format: docs/servers.md.
+Or one row per host of a sweep, with the job `run`: docs/many_runs.md.
 Cells never reach a shell; still, a value that cannot be meant is refused here.
 """
 
 import collections
 import csv
 import io
-import ipaddress
 import os
-import re
-import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from common import texts
-from frontend import cluster
+from frontend import cluster, csv_cells
 from frontend.cluster import Cluster, Host, Task
+from frontend.csv_cells import COLUMNS, READERS
 from frontend.errors import UserError
 
 REQUIRED_COLUMNS = ('job', 'ip', 'tf_port')
+# The job of a host of a sweep; such a CSV has no other rows.
+RUN = 'run'
+# Columns that a host of a sweep needs, and those that mean nothing there.
+RUN_REQUIRED = ('job', 'ip')
+RUN_REFUSED = ('flags', 'cpus', 'memory')
 # A cluster manager chooses hosts itself, so these columns are ignored for it.
 HOST_COLUMNS = ('ip', 'tf_port')
 SSH_PORT = 22  # Where the cell is empty.
@@ -72,6 +75,8 @@ def parse_cluster(text: str, name: str, with_hosts: bool = True) -> Cluster:
   if not rows:
     raise ClusterError([f'{name} is empty; its first line is {",".join(COLUMNS)}'])
   (header_line, header), *rows = rows
+  if _is_of_sweep(header, rows):
+    return _sweep_hosts(header_line, header, rows, name)
   required = [c for c in REQUIRED_COLUMNS if with_hosts or c not in HOST_COLUMNS]
   mistakes = [f'line {header_line}: {mistake}' for mistake in _header_mistakes(header, required)]
   parsed = []
@@ -82,8 +87,18 @@ def parse_cluster(text: str, name: str, with_hosts: bool = True) -> Cluster:
   if with_hosts:
     for check in (_port_mistakes, _ssh_port_mistakes, _host_mistakes, _loopback_mistakes):
       mistakes += check(parsed)
+  mistakes += _slots_mistakes(parsed)
   if 'job' in header:
     mistakes += _job_mistakes(parsed)
+  _refuse(name, mistakes)
+  tasks = tuple(_tasks(parsed))
+  if not with_hosts:
+    return Cluster(tasks, (), ())
+  return Cluster(tasks, tuple(_hosts(tasks)), tuple(_warnings(tasks)))
+
+
+def _refuse(name: str, mistakes: Sequence[str]) -> None:
+  """Raises ClusterError if there are mistakes."""
   if mistakes:
     raise ClusterError(
       [
@@ -91,10 +106,57 @@ def parse_cluster(text: str, name: str, with_hosts: bool = True) -> Cluster:
         for mistake in mistakes
       ]
     )
-  tasks = tuple(_tasks(parsed))
-  if not with_hosts:
-    return Cluster(tasks, (), ())
-  return Cluster(tasks, tuple(_hosts(tasks)), tuple(_warnings(tasks)))
+
+
+def _is_of_sweep(header: Sequence[str], rows: Iterable[tuple[int, list[str]]]) -> bool:
+  """Whether a row has the job `run`; others are mistakes then."""
+  if 'job' not in header:
+    return False
+  column = header.index('job')
+  return any(cells[column : column + 1] == [RUN] for _, cells in rows)
+
+
+def _sweep_hosts(
+  header_line: int, header: Sequence[str], rows: Iterable[tuple[int, list[str]]], name: str
+) -> Cluster:
+  """Returns the hosts of a sweep, one per row, as a Cluster without tasks."""
+  mistakes = [
+    f'line {header_line}: {mistake}' for mistake in _header_mistakes(header, RUN_REQUIRED)
+  ]
+  hosts: dict[str, Host] = {}
+  for line, cells in rows:
+    given = dict(zip(header, cells))
+    job = given.get('job', '')
+    if job != RUN:
+      mistakes.append(
+        f'line {line}, column job: {job!r} beside rows {RUN}; a CSV describes either a cluster or '
+        'the hosts of a sweep'
+      )
+      continue
+    for column in RUN_REFUSED:
+      if given.get(column):
+        mistakes.append(f'line {line}, column {column}: it means nothing in a row {RUN}')
+    # The port is TensorFlow's, and a run opens none.
+    kept = [column for column in header if column not in ('job', 'tf_port')]
+    own = [cell for column, cell in zip(header, cells) if column in kept]
+    values, row_mistakes = _read_row(line, kept, [*own, *cells[len(header) :]], ('ip',))
+    mistakes += row_mistakes
+    if 'ip' in values:
+      key = _host_key(values['ip'])
+      if key in hosts:
+        mistakes.append(f'line {line}, column ip: {values["ip"]} has a row already')
+      hosts[key] = Host(
+        values['ip'],
+        values.get('ssh_port'),
+        values.get('ssh_username', ''),
+        values.get('workdir', ''),
+        values.get('python', ''),
+        (),
+        values.get('slots', 0),
+        values.get('cuda_visible_devices'),
+      )
+  _refuse(name, mistakes)
+  return Cluster((), tuple(hosts.values()), ())
 
 
 # ---- Rows of text. -------------------------------------------------------------------------------
@@ -144,7 +206,7 @@ def _header_mistakes(header: Sequence[str], required: Sequence[str]) -> list[str
   mistakes = []
   for column in header:
     if column != PASSWORD_COLUMN and column not in COLUMNS:
-      mistakes.append(_not_one_of(column, COLUMNS, f'a column ({", ".join(COLUMNS)})'))
+      mistakes.append(csv_cells.not_one_of(column, COLUMNS, f'a column ({", ".join(COLUMNS)})'))
   for column in COLUMNS:
     if header.count(column) > 1:
       mistakes.append(f'column {column!r} is there {header.count(column)} times; keep one')
@@ -158,7 +220,7 @@ def _read_row(
 ) -> tuple[_Values, list[str]]:
   """Returns (values, mistakes) of one row."""
   values = {
-    column: reader('') for column, reader in _READERS.items() if column not in REQUIRED_COLUMNS
+    column: reader('') for column, reader in READERS.items() if column not in REQUIRED_COLUMNS
   }
   mistakes = []
   if len(cells) > len(header):
@@ -175,9 +237,9 @@ def _read_row(
   for column, cell in given.items():
     if column == PASSWORD_COLUMN:
       mistakes.extend([_password_mistake(line, given.get('ip') or 'HOST')] if cell else [])
-    elif column in _READERS:
+    elif column in READERS:
       try:
-        values[column] = _READERS[column](cell)
+        values[column] = READERS[column](cell)
       except UserError as error:
         mistakes.append(f'line {line}, column {column}: {error}')
   return values, mistakes
@@ -188,114 +250,6 @@ def _password_mistake(line: int, host: str) -> str:
     f'line {line}, column {PASSWORD_COLUMN}: passwords are not accepted; use an SSH key or agent '
     f'(ssh-copy-id {host} puts your key there) and leave this cell empty'
   )
-
-
-# ---- Cells: each reader turns the text of a cell into a value, or raises UserError. --------------
-
-
-def _not_one_of(value: str, allowed: Sequence[str], what: str) -> str:
-  """A sentence that refuses `value` and suggests the closest of those allowed."""
-  hint = texts.did_you_mean(value, allowed, "'{}'")
-  return f'{value!r} is not {what}' + (f'; {hint}' if hint else '')
-
-
-def _job(cell: str) -> str:
-  if cell not in cluster.JOBS:
-    raise UserError(_not_one_of(cell, cluster.JOBS, 'a job (ps, learner or actor)'))
-  return cell
-
-
-# Between the dots of a name; a resolver fails on a longer or an empty one.
-_LABEL = '[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?'
-
-
-def _ip(cell: str) -> str:
-  no_address = f'{cell!r} is not an address or a host name (the port has its own column)'
-  if re.fullmatch(r'[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*', cell):
-    try:
-      cell = str(ipaddress.IPv6Address(cell))
-    except ValueError:
-      raise UserError(no_address) from None
-  elif not re.fullmatch(rf'{_LABEL}(\.{_LABEL})*', cell):
-    raise UserError(no_address)
-  if cell in ('0.0.0.0', '::'):
-    raise UserError(f'{cell!r} is no address that others can reach')
-  return cell
-
-
-def _port(cell: str) -> int:
-  if not re.fullmatch(r'[0-9]{1,5}', cell) or not 1 <= int(cell) <= 65535:
-    raise UserError(f'{cell!r} is not a port (1-65535)')
-  return int(cell)
-
-
-def _optional_port(cell: str) -> int | None:
-  return _port(cell) if cell else None
-
-
-def _devices(cell: str) -> str | None:
-  if cell in ('-1', 'none'):
-    return ''
-  if cell and not re.fullmatch(
-    r'\d+(,\d+)*|(GPU|MIG)-[\w/-]+(,(GPU|MIG)-[\w/-]+)*', cell, re.ASCII
-  ):
-    raise UserError(
-      f'{cell!r} is not a list of GPUs (for example 0, or "0,1" in quotes; -1 for none)'
-    )
-  return cell or None
-
-
-def _username(cell: str) -> str:
-  if cell and not re.fullmatch(r'[A-Za-z0-9_][A-Za-z0-9_.@+\\-]*\$?', cell):
-    raise UserError(f'{cell!r} is not a user name')
-  return cell
-
-
-def _path(cell: str) -> str:
-  if not cell.isprintable() or cell.startswith('-'):
-    raise UserError(f'{cell!r} is not a path (no control characters, no "-" in front)')
-  return cell
-
-
-def _flags(cell: str) -> list[str]:
-  try:
-    arguments = shlex.split(cell)
-  except ValueError as error:
-    raise UserError(f'{cell!r} cannot be split into flags: {error}') from None
-  if arguments and not arguments[0].startswith('-'):
-    raise UserError(f'{cell!r} does not start with a flag such as --envs_per_actor=128')
-  problem = cluster.placement_problem(arguments)
-  if problem:
-    raise UserError(problem)
-  return arguments
-
-
-def _cpus(cell: str) -> str:
-  if cell and not re.fullmatch(r'\d{1,4}(\.\d{1,3})?|\d{1,7}m', cell, re.ASCII):
-    raise UserError(f'{cell!r} is not a number of cores (for example 2, 0.5 or 500m)')
-  return cell
-
-
-def _memory(cell: str) -> str:
-  if cell and not re.fullmatch(r'[1-9]\d{0,5}[KMGT]i', cell, re.ASCII):
-    raise UserError(f'{cell!r} is not an amount of memory (for example 512Mi or 4Gi)')
-  return cell
-
-
-_READERS: dict[str, Callable[[str], Any]] = {
-  'job': _job,
-  'ip': _ip,
-  'tf_port': _port,
-  'cuda_visible_devices': _devices,
-  'ssh_port': _optional_port,
-  'ssh_username': _username,
-  'workdir': _path,
-  'python': _path,
-  'flags': _flags,
-  'cpus': _cpus,
-  'memory': _memory,
-}
-COLUMNS = tuple(_READERS)
 
 
 # ---- Mistakes that show only when rows are compared. ---------------------------------------------
@@ -366,6 +320,14 @@ def _job_mistakes(rows: Iterable[_Row]) -> list[str]:
 # ---- The cluster. --------------------------------------------------------------------------------
 
 
+def _slots_mistakes(rows: Iterable[_Row]) -> list[str]:
+  return [
+    f'line {line}, column slots: it means nothing in the row of a task, only in a row {RUN}'
+    for line, values in rows
+    if values.get('slots')
+  ]
+
+
 def _tasks(rows: Iterable[_Row]) -> Iterator[Task]:
   counts = collections.Counter()
   for line, values in rows:
@@ -373,6 +335,7 @@ def _tasks(rows: Iterable[_Row]) -> Iterator[Task]:
     if values['cuda_visible_devices'] is None and job != 'learner':
       values = dict(values, cuda_visible_devices='')
     no_host = {'ip': '', 'tf_port': 0}
+    values.pop('slots')
     yield Task(index=counts[job], line=line, **no_host | values)
     counts[job] += 1
 

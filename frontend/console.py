@@ -124,7 +124,9 @@ class Console:
     program = 'python' if shutil.which('python') == sys.executable else sys.executable
     in_checkout = os.getcwd() == hosts.CODE
     path = scripts.PROGRAM if in_checkout else os.path.join(hosts.CODE, scripts.PROGRAM)
-    words = [program, path, f'--cluster_csv_path={self.options.cluster_csv_path}']
+    words = [program, path]
+    if self.options.cluster_csv_path:  # A sweep on this machine has none.
+      words.append(f'--cluster_csv_path={self.options.cluster_csv_path}')
     if self.options.tmux_sess != 'impala':
       words.append(f'--tmux_sess={self.options.tmux_sess}')
     if self.options.tmux_socket:

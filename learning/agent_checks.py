@@ -52,7 +52,7 @@ def check_class(agent: Any) -> None:
       setattr(agent, name, None)
 
 
-def check_options(agent: Any, scaling: str, value_normalisation: bool) -> None:
+def check_options(agent: Any, scaling: str, value_normalisation: int) -> None:
   """Checks that an agent, called once, does what its constructor was asked for.
 
   Raises:
@@ -92,11 +92,17 @@ def check_step(
   expected = dict(
     action=(action_dtype(spaces.action), action_shape(spaces.action)),
     policy_logits=('float32', (agent.distribution.num_parameters,)),
-    baseline=('float32', ()),
+    baseline=('float32', _levels_of(agent)),
   )
   for name, (dtype, shape) in expected.items():
     _check_tensor(f'{name} of {method}', getattr(output, name), dtype, (*leading, *shape))
   _check_state(method, before, after)
+
+
+def _levels_of(agent: Any) -> tuple[int, ...]:
+  """Returns the last axis of a baseline: none, or one of n levels with PopArt for each."""
+  levels = getattr(agent.value_scale, 'num_levels', 1)
+  return (levels,) if levels > 1 else ()
 
 
 def _check_tensor(name: str, value: Any, dtype: str, shape: tuple[Any, ...]) -> None:

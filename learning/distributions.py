@@ -57,8 +57,16 @@ class Distribution(abc.ABC):
     return outputs
 
   @abc.abstractmethod
-  def sample(self, parameters: tf.Tensor) -> tf.Tensor:
-    """Returns random actions: float32 [..., P] -> [..., K], or [...] of `Categorical`."""
+  def sample(self, parameters: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+    """Returns random actions.
+
+    Args:
+      parameters: float32 [..., P].
+      seed: int32 [2]; equal seeds give equal actions. None draws other actions at every call.
+
+    Returns:
+      [..., K], or [...] of `Categorical`.
+    """
 
   @abc.abstractmethod
   def mode(self, parameters: tf.Tensor) -> tf.Tensor:
@@ -90,10 +98,13 @@ class Categorical(Distribution):
     del free
     return outputs if mask is None else tf.where(mask, outputs, MASKED_LOGIT)
 
-  def sample(self, parameters: tf.Tensor) -> tf.Tensor:
+  def sample(self, parameters: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
     """See `Distribution.sample`."""
     flat = tf.reshape(parameters, [-1, self.num_parameters])
-    action = tf.random.categorical(flat, 1, dtype=tf.int32)[:, 0]
+    if seed is None:
+      action = tf.random.categorical(flat, 1, dtype=tf.int32)[:, 0]
+    else:
+      action = tf.random.stateless_categorical(flat, 1, seed, dtype=tf.int32)[:, 0]
     return action if parameters.shape.rank == 2 else tf.reshape(action, tf.shape(parameters)[:-1])
 
   def mode(self, parameters: tf.Tensor) -> tf.Tensor:
@@ -115,9 +126,10 @@ class Bernoulli(Distribution):
   def __init__(self, size: int):
     self.num_parameters = self.num_outputs = size
 
-  def sample(self, parameters: tf.Tensor) -> tf.Tensor:
+  def sample(self, parameters: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
     """See `Distribution.sample`."""
-    uniform = tf.random.uniform(tf.shape(parameters))
+    shape = tf.shape(parameters)
+    uniform = tf.random.uniform(shape) if seed is None else tf.random.stateless_uniform(shape, seed)
     return tf.cast(uniform < tf.sigmoid(parameters), tf.int32)
 
   def mode(self, parameters: tf.Tensor) -> tf.Tensor:
@@ -157,10 +169,12 @@ class Normal(Distribution):
     log_std = tf.clip_by_value(given, _LEAST_LOG_STD, _MOST_LOG_STD)
     return tf.concat([outputs, tf.zeros_like(outputs) + log_std], axis=-1)
 
-  def sample(self, parameters: tf.Tensor) -> tf.Tensor:
+  def sample(self, parameters: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
     """See `Distribution.sample`."""
     mean, log_std = tf.split(parameters, 2, axis=-1)
-    return mean + tf.exp(log_std) * tf.random.normal(tf.shape(mean))
+    shape = tf.shape(mean)
+    noise = tf.random.normal(shape) if seed is None else tf.random.stateless_normal(shape, seed)
+    return mean + tf.exp(log_std) * noise
 
   def mode(self, parameters: tf.Tensor) -> tf.Tensor:
     """See `Distribution.mode`."""
@@ -212,9 +226,13 @@ class Product(Distribution):
       axis=-1,
     )
 
-  def sample(self, parameters: tf.Tensor) -> tf.Tensor:
+  def sample(self, parameters: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
     """See `Distribution.sample`."""
-    return self._joined([part.sample(own) for part, own in self._each(parameters)])
+    seeds: list[Any] = [None] * len(self._parts)
+    if seed is not None:  # Parts with one seed would draw alike.
+      seeds = [tf.random.experimental.stateless_fold_in(seed, i) for i in range(len(seeds))]
+    each = zip(self._each(parameters), seeds, strict=True)
+    return self._joined([part.sample(own, part_seed) for (part, own), part_seed in each])
 
   def mode(self, parameters: tf.Tensor) -> tf.Tensor:
     """See `Distribution.mode`."""

@@ -8,11 +8,8 @@ Shapes: B unrolls per update and learner, T steps per unroll; [T, B] is time-maj
 
 from __future__ import annotations
 
-import functools
-import threading
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 import tensorflow as tf
 
@@ -26,7 +23,7 @@ from learning.observation_scaling import RunningScaling
 from learning.optimizers import Counters, learning_rate
 from learning.sample_reuse import SampleReuse
 from learning.sliced_weights import SlicedWeights
-from learning.value_normalisation import PopArt
+from learning.value_normalisation import PopArt, of_level
 from structs import AgentOutput, CoreState, Frames, StepOutput, StepOutputInfo, Unroll, arrays_of
 
 Nest = TypeVar('Nest')
@@ -160,11 +157,20 @@ def _tower(
   hyperparameters: Hyperparameters,
   factors: Factors,
   reuse: SampleReuse,
+  num_new: int | None = None,
 ) -> tuple[Losses, list[tf.Tensor]]:
   """Returns the losses of an `Unroll` of [B, ...], and the gradients of `agent`'s variables."""
   env_outputs = time_major_env_outputs(batch.env_outputs)
   agent_outputs = _time_major(batch.agent_outputs)
   learner_outputs, _ = agent.unroll(agent_outputs.action, env_outputs, batch.core_state)
+  levels = None
+  if agent.value_scale and agent.value_scale.num_levels > 1:
+    levels = tf.one_hot(batch.level_id, agent.value_scale.num_levels)
+    # [T+1, B, n] -> [T+1, B], and [n] -> [B].
+    baseline = of_level(learner_outputs.baseline, batch.level_id)
+    learner_outputs = learner_outputs._replace(baseline=baseline)
+    factor = tf.gather(factors.baseline, batch.level_id)
+    factors = factors._replace(advantages=factor, baseline=factor)
   shape = [hyperparameters.unroll_length, batch.env_outputs.done.shape[0]]
   losses = compute_losses(
     learner_outputs,
@@ -174,6 +180,8 @@ def _tower(
     hyperparameters,
     factors,
     first_pass_only=reuse.first_pass_only(shape),
+    num_new=num_new,
+    levels=levels,
   )
   return losses, tf.gradients(losses.total, agent.trainable_variables)
 
@@ -200,13 +208,24 @@ def build_gradients(
     (`Losses`, gradients in the order of `agent.trainable_variables`).
   """
   flat_shares = [tf.split(t, len(devices)) for t in tf.nest.flatten(batch)]
+  numbers_new = _new_by_tower(hyperparameters, len(devices))
   towers = []
-  for device, share in zip(devices, zip(*flat_shares, strict=True), strict=True):
+  for device, share, num_new in zip(
+    devices, zip(*flat_shares, strict=True), numbers_new, strict=True
+  ):
     with tf.device(device):
       share = tf.nest.pack_sequence_as(batch, share)
-      towers.append(_tower(agent, share, hyperparameters, factors, reuse))
+      towers.append(_tower(agent, share, hyperparameters, factors, reuse, num_new))
   losses, gradients = zip(*towers, strict=True)
   return Losses(*_add(losses)), _add(gradients)
+
+
+def _new_by_tower(hyperparameters: Hyperparameters, num_towers: int) -> list[int | None]:
+  """Returns how many unrolls of each tower's share are new; None without replay."""
+  if not hyperparameters.replayed_unrolls:
+    return [None] * num_towers
+  share = hyperparameters.batch_size // num_towers
+  return [min(max(hyperparameters.new_unrolls - i * share, 0), share) for i in range(num_towers)]
 
 
 def _add(rows):
@@ -225,7 +244,7 @@ def _factors(
   if statistics.advantages:
     factors = factors._replace(advantages=statistics.advantages.factor())
   if agent.value_scale:
-    factor = agent.value_scale.factor()
+    factor = agent.value_scale.factor()  # With several levels, of each.
     factors = factors._replace(advantages=factor, baseline=factor)
   return factors
 
@@ -270,22 +289,39 @@ def build_update(
     factors = _factors(hyperparameters, counters, statistics, agent, reuse)
     losses, gradients = build_gradients(agent, batch, hyperparameters, factors, devices, reuse)
   # After a restart from a checkpoint, unrolls may have a later version; their lag counts as 0.
-  lag = tf.cast(tf.maximum(updates_before - batch.policy_version, 0), tf.float32)
+  lags = tf.cast(tf.maximum(updates_before - batch.policy_version, 0), tf.float32)
   update = optimizer.apply_gradients(
     list(zip(weights.cut(gradients), weights.slices, strict=True)), global_step=counters.updates
   )
   with tf.control_dependencies([update]):
-    added = statistics.add(batch, losses, reuse, num_learners_per_update)
+    counted = _new_unrolls(batch, hyperparameters)
+    added = statistics.add(counted, losses, reuse, num_learners_per_update)
   with tf.control_dependencies([update, *added]):
-    values = _reported(hyperparameters, counters, losses, lag)
+    values = _reported(hyperparameters, counters, losses, lags)
     return {name: tf.identity(value) for name, value in values.items()}
 
 
+def _new_unrolls(batch: Unroll, hyperparameters: Hyperparameters) -> Unroll:
+  """Returns the unrolls of a batch whose observations count."""
+  if not hyperparameters.replayed_unrolls:
+    return batch
+  return tf.nest.map_structure(lambda t: t[: hyperparameters.new_unrolls], batch)
+
+
 def _reported(
-  hyperparameters: Hyperparameters, counters: Counters, losses: Losses, lag: tf.Tensor
+  hyperparameters: Hyperparameters, counters: Counters, losses: Losses, lags: tf.Tensor
 ) -> dict[str, tf.Tensor]:
   frames = counters.environment_frames.read_value()
   steps = hyperparameters.unroll_length * hyperparameters.batch_size
+  lag, replayed = lags, {}
+  if hyperparameters.replayed_unrolls:
+    lag, replayed_lag = (
+      lags[: hyperparameters.new_unrolls],
+      lags[-hyperparameters.replayed_unrolls :],
+    )
+    replayed = dict(
+      replayed_lag_mean=tf.reduce_mean(replayed_lag), replayed_lag_max=tf.reduce_max(replayed_lag)
+    )
   return dict(
     updates=counters.updates.read_value(),
     environment_frames=frames,
@@ -298,110 +334,5 @@ def _reported(
     policy_lag_mean=tf.reduce_mean(lag),
     policy_lag_max=tf.reduce_max(lag),
     truncated_weights=losses.truncated / steps,
+    **replayed,
   )
-
-
-class LearnerLoop:
-  """Runs updates one after another; the next batch is dequeued during the current update.
-
-  Args:
-    queue: queue of single unrolls, flattened.
-    structure: `Unroll` whose structure a batch has.
-    batch_size: B, unrolls per batch.
-    reuse: gives the index of the pass over the batch.
-
-  Attributes:
-    batch: `Unroll` of [B, ...], the input of an update.
-  """
-
-  def __init__(
-    self, queue: tf.queue.QueueBase, structure: Unroll, batch_size: int, reuse: SampleReuse
-  ):
-    shapes = [[batch_size, *shape] for shape in queue.shapes]
-    staged = tf.queue.FIFOQueue(1, queue.dtypes, shapes, name='staged')
-    self._stage = staged.enqueue(queue.dequeue_many(batch_size))
-    self._reuse = reuse
-    with tf.device('/cpu:0'):
-      specs = list(zip(queue.dtypes, shapes, strict=True))
-      flat = reuse.kept_for_all_passes(staged.dequeue, specs)
-    self.batch: Unroll = tf.nest.pack_sequence_as(structure, flat)
-    self._session: tf.compat.v1.Session | None = None
-    self._staged = threading.Semaphore(0)
-    self._lock = threading.Lock()
-
-  def _staged_in(self, session: tf.compat.v1.Session) -> threading.Semaphore:
-    """Returns the semaphore that counts a session's staged batches; it starts at 0."""
-    with self._lock:
-      if self._session is not session:
-        self._session, self._staged = session, threading.Semaphore(0)
-      return self._staged
-
-  def run_staging(
-    self,
-    session: tf.compat.v1.Session,
-    should_stop: Callable[[], bool],
-    enter: Callable[[str], None],
-  ) -> None:
-    """Stages batches ahead until stopped or the queue is closed; runs in its own thread.
-
-    Args:
-      session: session of the graph.
-      should_stop: called before every batch.
-      enter: called with the name of each phase when it begins.
-    """
-    stage = self.stage_once(session)
-    while not should_stop():
-      enter('dequeue')
-      stage()
-
-  def stage_once(self, session: tf.compat.v1.Session) -> Callable[[], None]:
-    """Returns a function that moves one batch from the queue into the staging area."""
-    stage, staged = session.make_callable(self._stage), self._staged_in(session)
-
-    def step():
-      stage()
-      staged.release()
-
-    return step
-
-  def run(
-    self,
-    session: tf.compat.v1.Session,
-    update: dict[str, tf.Tensor],
-    should_stop: Callable[[], bool],
-    enter: Callable[[str], None],
-    report: Callable[[dict[str, Any], float, float], None],
-  ) -> None:
-    """Runs updates until stopped or an operation fails.
-
-    Args:
-      session: session of the graph.
-      update: from `build_update`.
-      should_stop: called before and after every update.
-      enter: called with the name of each phase when it begins.
-      report: called after every update with its fetched values (and `pass`, the pass over the
-        batch, counted from 1), the seconds waited and the seconds computed.
-    """
-    names, staged = list(update), self._staged_in(session)
-    passes = self._passes(session, [update[name] for name in names])
-    while not should_stop():
-      began = time.monotonic()
-      enter('wait')
-      while not staged.acquire(timeout=0.5):
-        if should_stop():
-          return
-      for number, fetch in enumerate(passes, 1):
-        ready = time.monotonic()
-        enter('update')
-        values = dict(zip(names, fetch(), strict=True)) | {'pass': number}
-        report(values, ready - began, time.monotonic() - ready)
-        began = time.monotonic()
-        if should_stop():
-          return
-
-  def _passes(
-    self, session: tf.compat.v1.Session, tensors: list[tf.Tensor]
-  ) -> list[Callable[[], list[Any]]]:
-    """Returns one function per pass over a batch; each fetches the tensors."""
-    fetch = session.make_callable(tensors, feed_list=[self._reuse.index])
-    return [functools.partial(fetch, i) for i in range(self._reuse.passes)]

@@ -8,13 +8,14 @@ Shapes: [T, B] is time-major, a batch of B unrolls of T steps; P parameters of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
-import vtrace
 from config import Hyperparameters
+from learning.corrections import policy_gradient_log_probs, targets_and_advantages
 from learning.distributions import Distribution
 from structs import AgentOutput, StepOutput, StepOutputInfo
 
@@ -28,10 +29,12 @@ class Losses(NamedTuple):
     total: float32 scalar, policy loss plus weighted baseline and entropy losses.
     policy: float32 scalar, policy gradient loss.
     baseline: float32 scalar, unweighted baseline loss.
-    entropy: float32 scalar, unweighted entropy loss.
-    advantages: float32 [3], number, sum and sum of squares of the unscaled advantages.
-    targets: float32 [3], number, sum and sum of squares of the V-trace value targets.
-    truncated: float32 scalar, number of steps whose importance weight was above 1 and truncated.
+    entropy: float32 scalar, unweighted entropy loss, without replayed unrolls.
+    advantages: float32 [3], number, sum and sum of squares of the unscaled advantages, without
+      those of replayed unrolls.
+    targets: float32 [3], number, sum and sum of squares of the value targets, likewise.
+      With PopArt for n > 1 levels, [n, 3] of each level.
+    truncated: float32 scalar, number of steps whose importance weight is above `clip_rho`.
   """
 
   total: tf.Tensor
@@ -44,7 +47,7 @@ class Losses(NamedTuple):
 
 
 class Factors(NamedTuple):
-  """Factors in the losses; floats or float32 scalars.
+  """Factors in the losses; floats or float32 scalars, or [B] of each unroll.
 
   Attributes:
     entropy: weight of the entropy loss in the total, see `learner.entropy_cost`.
@@ -106,6 +109,12 @@ def reused_policy_gradient_loss(
   return -tf.reduce_sum(tf.minimum(ratios * advantages, clipped * advantages))
 
 
+def _policy_loss(log_probs, advantages, first_pass_only):
+  if first_pass_only is None:
+    return policy_gradient_loss(log_probs, advantages)
+  return reused_policy_gradient_loss(log_probs, advantages, first_pass_only)
+
+
 def baseline_loss(errors: tf.Tensor) -> tf.Tensor:
   """Returns half the sum of squares of `errors` [T, B]."""
   return 0.5 * tf.reduce_sum(tf.square(errors))
@@ -126,11 +135,19 @@ def _starts_after_cut(done: tf.Tensor, info: StepOutputInfo) -> tf.Tensor:
   return done & ~info.game_over & tf.equal(info.episode_step, 0)
 
 
-def _moments(values: tf.Tensor, masked: tf.Tensor) -> tf.Tensor:
-  """Returns float32 [3]: number, sum and sum of squares of the unmasked values."""
+def _moments(values: tf.Tensor, masked: tf.Tensor, levels: tf.Tensor | None = None) -> tf.Tensor:
+  """Returns float32 [3] or [n, 3]: number, sum and sum of squares of the unmasked values [T, B].
+
+  Args:
+    values: float32 [T, B].
+    masked: bool [T, B].
+    levels: float32 [B, n], one-hot: the moments are those of each level.
+  """
   kept = tf.where(masked, 0.0, values)
-  number = tf.reduce_sum(tf.cast(~masked, tf.float32))
-  return tf.stack([number, tf.reduce_sum(kept), tf.reduce_sum(tf.square(kept))])
+  parts = tf.cast(~masked, tf.float32), kept, tf.square(kept)
+  if levels is None:
+    return tf.stack([tf.reduce_sum(part) for part in parts])
+  return tf.stack([tf.reduce_sum(tf.matmul(part, levels), axis=0) for part in parts], axis=-1)
 
 
 def compute_losses(
@@ -141,6 +158,8 @@ def compute_losses(
   hyperparameters: Hyperparameters,
   factors: Factors,
   first_pass_only: Callable[[tf.Tensor], tf.Tensor] | None = None,
+  num_new: int | None = None,
+  levels: tf.Tensor | None = None,
 ) -> Losses:
   """Returns the V-trace losses of a batch.
 
@@ -153,6 +172,10 @@ def compute_losses(
     hyperparameters: weights, discount and clipping.
     factors: see `Factors`.
     first_pass_only: see `reused_policy_gradient_loss`; None if each batch is used once.
+    num_new: number of unrolls, the first of the batch, that are not replayed; None if all are new.
+      Replayed ones have no part in entropy loss, advantages and targets.
+    levels: float32 [B, n], one-hot, the level of each unroll; None if the targets of all levels
+      have the same moments.
   """
   bootstrap_value = learner_outputs.baseline[-1]
   # Entry t of these is the step from observation t to observation t+1.
@@ -163,26 +186,27 @@ def compute_losses(
   # Masked steps teach nothing: with a reward equal to the value, the target equals the value.
   masked = _starts_after_cut(env_outputs.done, env_outputs.info)[1:]
   rewards = tf.where(masked, learner_outputs.baseline, rewards)
+  uncounted = masked if num_new is None else masked | (tf.range(masked.shape[1]) >= num_new)
 
   log_probs = distribution.log_prob(learner_outputs.policy_logits, agent_outputs.action)
   behaviour = distribution.log_prob(agent_outputs.policy_logits, agent_outputs.action)
   log_rhos = log_probs - behaviour
-  returns = vtrace.from_importance_weights(
-    log_rhos=log_rhos,
+  returns = targets_and_advantages(
+    log_rhos,
     discounts=tf.cast(~done, tf.float32) * hyperparameters.discounting,
     rewards=rewards,
     values=learner_outputs.baseline,
     bootstrap_value=bootstrap_value,
-    lambda_=hyperparameters.vtrace_lambda,
+    hyperparameters=hyperparameters,
   )
-  advantages, targets = _moments(returns.pg_advantages, masked), _moments(returns.vs, masked)
+  advantages = _moments(returns.pg_advantages, uncounted)
+  targets = _moments(returns.vs, uncounted, levels)
   scaled = returns.pg_advantages * factors.advantages
-  if first_pass_only is None:
-    policy = policy_gradient_loss(log_probs, scaled)
-  else:
-    policy = reused_policy_gradient_loss(log_probs, scaled, first_pass_only)
+  differentiated = policy_gradient_log_probs(log_probs, hyperparameters)
+  policy = _policy_loss(differentiated, scaled, first_pass_only)
   baseline = baseline_loss((returns.vs - learner_outputs.baseline) * factors.baseline)
-  entropy = entropy_loss(distribution.entropy_terms(learner_outputs.policy_logits), ~masked)
+  entropy = entropy_loss(distribution.entropy_terms(learner_outputs.policy_logits), ~uncounted)
   total = policy + hyperparameters.baseline_cost * baseline + factors.entropy * entropy
-  truncated = tf.reduce_sum(tf.cast((log_rhos > 0) & ~masked, tf.float32))
+  above = log_rhos > math.log(hyperparameters.clip_rho)
+  truncated = tf.reduce_sum(tf.cast(above & ~masked, tf.float32))
   return Losses(total, policy, baseline, entropy, advantages, targets, truncated)

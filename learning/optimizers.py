@@ -167,7 +167,7 @@ def build_optimizer(
     SyncReplicasOptimizer averages the learners' gradients; the average is then scaled to the sum.
   """
   frames = (
-    hyperparameters.batch_size
+    hyperparameters.new_unrolls
     * hyperparameters.unroll_length
     * hyperparameters.num_action_repeats
     * num_learners_per_update

@@ -82,22 +82,36 @@ class SlicedWeights:
   def scale_and_shift(
     self, variable: tf.Variable, factor: tf.Tensor, offset: float | tf.Tensor = 0.0
   ) -> tf.Operation:
-    """Returns an operation that sets a variable to variable * factor + offset."""
+    """Returns an operation that sets a variable to variable * factor + offset.
+
+    Args:
+      variable: one of `variables`.
+      factor: float32 scalar, or [n] where the variable's last axis has n elements.
+      offset: likewise.
+    """
+    factor, offset = tf.convert_to_tensor(factor), tf.convert_to_tensor(offset)
+
+    def part(tensor, at, size):
+      if not tensor.shape.rank:
+        return tensor
+      return tf.reshape(tf.broadcast_to(tensor, variable.shape), [-1])[at : at + size]
+
     assigned = []
-    for piece, start, stop in self._pieces(variable):
+    for piece, start, stop, at in self._pieces(variable):
+      terms = part(factor, at, stop - start), part(offset, at, stop - start)
       with tf.device(piece.device):
-        assigned.append(piece[start:stop].assign(piece[start:stop] * factor + offset))
+        assigned.append(piece[start:stop].assign(piece[start:stop] * terms[0] + terms[1]))
     return tf.group(*assigned)
 
-  def _pieces(self, variable: tf.Variable) -> Iterator[tuple[tf.Variable, int, int]]:
-    """Yields (slice, start, stop) for each part of a variable."""
+  def _pieces(self, variable: tf.Variable) -> Iterator[tuple[tf.Variable, int, int, int]]:
+    """Yields (slice, start, stop, place in the flat variable) for each part of a variable."""
     index = next(i for i, v in enumerate(self.variables) if v is variable)
     first = sum(self._sizes[:index])
     last = first + self._sizes[index]
     for i, piece in enumerate(self.slices):
       start, stop = max(first - i * self._size, 0), min(last - i * self._size, self._size)
       if start < stop:
-        yield piece, start, stop
+        yield piece, start, stop, start + i * self._size - first
 
   def values_of(self, agent: Any) -> list[tf.Tensor]:
     """Returns the values of `agent.variables`; the weights come from the slices."""

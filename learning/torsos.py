@@ -153,8 +153,27 @@ class ResNetTorso(ImageTorso):
     out = self._pixels(observation)
     for section in self._sections:
       out = section(out)
-    out = tf.nn.relu(self._linear(snt.flatten(tf.nn.relu(out))))
+    out = tf.nn.relu(self._linear(self._vector(tf.nn.relu(out))))
     return tf.cast(out, tf.float32)
+
+  def _vector(self, out: tf.Tensor) -> tf.Tensor:
+    """Returns the input of the linear layer: [N, H/8, W/8, 32] -> [N, H/8 * W/8 * 32]."""
+    return snt.flatten(out)
+
+
+class ResNetPoolTorso(ResNetTorso):
+  """`ResNetTorso` with global average pooling before the linear layer in place of flattening.
+
+  The linear layer has 32 inputs whatever the size of the image (Trumpp et al. 2025,
+  arXiv 2503.05546; Sokar and Castro 2025, arXiv 2505.17749).
+  """
+
+  def __init__(self, precision: tf.DType, scale: Scale, name: str = 'resnet_pool_torso'):
+    super().__init__(precision, scale, name)
+
+  def _vector(self, out: tf.Tensor) -> tf.Tensor:
+    """Returns the mean of each channel over the image: [N, H/8, W/8, 32] -> [N, 32]."""
+    return tf.reduce_mean(out, axis=[1, 2])
 
 
 class MLPTorso(snt.Module):

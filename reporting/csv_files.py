@@ -33,11 +33,15 @@ class CsvFile:
     path: path of the file, which may already exist.
     columns: names in the header.
 
+  Attributes:
+    last_frames: environment frames of the last row that `cut` has left; 0 if there is none.
+
   Raises:
     ValueError: the file exists and has other columns.
   """
 
   def __init__(self, path: str, columns: Sequence[str]):
+    self.last_frames = 0.0
     self._path, self._columns = path, columns
     self._file, self._is_prepared = files.AppendOnlyFile(path), False
     with contextlib.suppress(OSError):  # It is tried again with the first rows.
@@ -75,6 +79,26 @@ class CsvFile:
       self._prepare()
     cells = [[_cell(row[name], name) for name in self._columns] for row in rows]
     self._file.append(_as_text(cells).encode())
+
+  def cut(self, environment_frames: float) -> None:
+    """Removes all rows after the last one with at most so many environment_frames.
+
+    Raises:
+      OSError: the file cannot be read or changed.
+      ValueError: it has other columns, or a row without frames.
+    """
+    if not self._is_prepared:
+      self._prepare()
+    column, end, self.last_frames = self._columns.index('environment_frames'), 0, 0.0
+    with open(self._path, 'rb') as file:
+      position = 0
+      for number, line in enumerate(file):
+        position += len(line)
+        cells = next(csv.reader([_decoded(line)]), [])
+        frames = float(cells[column]) if number else 0.0  # The header stays.
+        if frames <= environment_frames:
+          end, self.last_frames = position, frames
+    self._file.cut(end)
 
   def close(self) -> None:
     """Closes the file."""
@@ -239,18 +263,18 @@ def _read_if_there(path: str) -> list[dict[str, str]]:
   return read_csv(path) if os.path.exists(path) else []
 
 
-def last_returns(
+def last_games(
   logdir: str | os.PathLike[str], environment_frames: int, window: int = 100
-) -> list[float]:
-  """Returns the raw returns of the last games in a run's episodes.csv, the latest last.
+) -> list[tuple[str, float]]:
+  """Returns level and raw return of the last games in a run's episodes.csv, the latest last.
 
   Args:
     logdir: the run's folder; [] if it has no episodes.csv.
     environment_frames: frames at which the run resumes; later games do not count.
-    window: maximum number of returns.
+    window: maximum number of games.
   """
   path = os.path.join(logdir, 'episodes.csv')
-  header, returns, limit = _read_header(path), [], environment_frames
+  header, games, limit = _read_header(path), [], environment_frames
   for line in _lines_backwards(path):
     cells = next(csv.reader([line]), [])
     if len(cells) != len(header) or cells == header:
@@ -259,7 +283,7 @@ def last_returns(
     frames = float(row['environment_frames'] or 'nan')
     if frames <= limit:
       limit = frames
-      returns.append(float(row['episode_return']))
-    if len(returns) == window:
+      games.append((row.get('level_name', ''), float(row['episode_return'])))
+    if len(games) == window:
       break
-  return returns[::-1]
+  return games[::-1]

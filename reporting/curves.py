@@ -41,7 +41,7 @@ def plot_learning_curve(
   axes = figure.subplots(4, 1, sharex=True, height_ratios=(3, 1, 1, 1))
   for number, logdir in enumerate(logdirs):
     _plot_run(axes, logdir, f'C{number}')
-  labels = ('return of a game', 'share of time waiting', 'policy lag (updates)', 'loss')
+  labels = ('return of a game, or score', 'share of time waiting', 'policy lag (updates)', 'loss')
   for axis, label in zip(axes, labels):
     axis.set_ylabel(label)
     axis.grid(alpha=0.3)
@@ -59,17 +59,33 @@ def _plot_run(axes: Sequence[Axes], logdir: str | os.PathLike[str], color: str) 
   if not rows:
     raise ValueError(f'{os.path.join(logdir, "metrics.csv")} has no rows yet: nothing to plot.')
   name = os.path.basename(os.path.abspath(logdir))
-  games = _curve(csv_files.read_games(logdir), 'episode_return')
-  axes[0].plot(*games, '.', color=color, markersize=2, alpha=0.25)
-  axes[0].plot(*_curve(rows, 'mean_return_100'), color=color, label=f'{name}: mean of 100')
-  for number, (kind, played) in enumerate(_by_kind(csv_files.read_evaluations(logdir)).items()):
-    _plot_evaluations(axes[0], played, 'osD^v*'[number % 6], color, f'{name}: {kind}')
+  if any(row.get('mean_score') for row in rows):
+    _plot_scores(axes[0], rows, color, name)
+  else:
+    _plot_returns(axes[0], logdir, rows, color, name)
   axes[1].plot(*_curve(rows, 'learner_wait_fraction'), color=color, label=f'{name}: learner')
   axes[1].plot(
     *_curve(rows, 'actor_wait_fraction'), color=color, linestyle='--', label=f'{name}: actors'
   )
   axes[2].plot(*_curve(rows, 'policy_lag_mean'), color=color, label=name)
   axes[3].plot(*_curve(rows, 'total_loss'), color=color, label=name)
+
+
+def _plot_scores(axis: Axes, rows: list[dict[str, str]], color: str, name: str) -> None:
+  """Draws the scores of a run of several levels, whose returns are not of one size."""
+  axis.plot(*_curve(rows, 'mean_score'), color=color, label=f'{name}: mean score of the levels')
+  capped = _curve(rows, 'mean_capped_score')
+  axis.plot(*capped, color=color, linestyle='--', label=f'{name}: each level capped at 1')
+
+
+def _plot_returns(
+  axis: Axes, logdir: str | os.PathLike[str], rows: list[dict[str, str]], color: str, name: str
+) -> None:
+  games = _curve(csv_files.read_games(logdir), 'episode_return')
+  axis.plot(*games, '.', color=color, markersize=2, alpha=0.25)
+  axis.plot(*_curve(rows, 'mean_return_100'), color=color, label=f'{name}: mean of 100')
+  for number, (kind, played) in enumerate(_by_kind(csv_files.read_evaluations(logdir)).items()):
+    _plot_evaluations(axis, played, 'osD^v*'[number % 6], color, f'{name}: {kind}')
 
 
 def _by_kind(evaluations: list[dict[str, str]]) -> dict[str, list[dict[str, str]]]:

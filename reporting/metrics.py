@@ -17,12 +17,15 @@ class Metric(NamedTuple):
       figure that is a dict gets a tag per key below this one.
     is_update_mean: bool, whether it is the mean of the figure of this name in
       `learner.build_update`, over the updates since the row before.
+    is_timed: bool, whether it depends on the clock, so that it differs between runs with
+      --deterministic_training.
   """
 
   name: str
   meaning: str
   tag: str = ''
   is_update_mean: bool = False
+  is_timed: bool = False
 
 
 def _update_mean(name: str, meaning: str) -> Metric:
@@ -32,10 +35,15 @@ def _update_mean(name: str, meaning: str) -> Metric:
 # Columns of metrics.csv. Append only: a run of an earlier version is resumed if its columns are the
 # first of these. TensorBoard sorts groups of tags by name, so '1_return' puts returns first.
 METRICS = (
-  Metric('time', 'seconds since 1970'),
+  Metric('time', 'seconds since 1970', is_timed=True),
   Metric('environment_frames', 'environment frames trained on so far'),
   Metric('updates', 'updates of the weights so far', 'metrics/updates'),
-  Metric('frames_per_sec', 'environment frames trained on per second', 'metrics/frames_per_sec'),
+  Metric(
+    'frames_per_sec',
+    'environment frames trained on per second',
+    'metrics/frames_per_sec',
+    is_timed=True,
+  ),
   Metric('mean_return_100', 'mean raw return of the last 100 games', '1_return/mean_return_100'),
   _update_mean('policy_lag_mean', 'updates by which the policy that acted is behind the learner'),
   Metric('policy_lag_max', 'the same, maximum', 'metrics/policy_lag_max'),
@@ -43,11 +51,13 @@ METRICS = (
     'learner_wait_fraction',
     'share of time that learners wait for data, in [0, 1]',
     'metrics/learner_wait_fraction',
+    is_timed=True,
   ),
   Metric(
     'actor_wait_fraction',
     'share of time that actors wait for room in the queue, in [0, 1]',
     'metrics/actor_wait_fraction',
+    is_timed=True,
   ),
   _update_mean('total_loss', 'sum of the three losses below, each times its cost'),
   _update_mean('policy_loss', 'policy gradient loss, a sum over time and batch'),
@@ -58,7 +68,19 @@ METRICS = (
   Metric('entropy_cost', 'weight of the entropy loss', 'metrics/entropy_cost'),
   _update_mean(
     'truncated_weights',
-    'share of steps whose importance weight is truncated to 1, in [0, 1]',
+    'share of steps whose importance weight is above `--clip_rho`, in [0, 1]',
+  ),
+  _update_mean('replayed_lag_mean', '`policy_lag_mean` of the replayed unrolls'),
+  Metric('replayed_lag_max', 'the same, maximum', 'metrics/replayed_lag_max'),
+  Metric(
+    'mean_score',
+    'mean over several levels of their scores: 0 for random play, 1 for the reference',
+    '1_return/mean_score',
+  ),
+  Metric(
+    'mean_capped_score',
+    'the same, with the score of each level capped at 1',
+    '1_return/mean_capped_score',
   ),
 )
 
@@ -83,6 +105,16 @@ CLUSTER_METRICS = (
     'cluster/processors_busy_by_host',
   ),
   Metric(
+    'mean_return_by_level',
+    'mean raw return of the last 100 games of a level, with several levels',
+    '1_return/mean_return_100',
+  ),
+  Metric(
+    'frames_share_by_level',
+    'share of the frames played, by level, in [0, 1]',
+    'cluster/frames_share_by_level',
+  ),
+  Metric(
     'policy_lag_by_pass',
     'mean policy lag by pass over a batch, with `--sample_reuse`',
     'cluster/policy_lag_by_pass',
@@ -91,7 +123,7 @@ CLUSTER_METRICS = (
 
 # Columns of episodes.csv: one row per game.
 EPISODE_METRICS = (
-  Metric('time', 'end of the game, in seconds since 1970'),
+  Metric('time', 'end of the game, in seconds since 1970', is_timed=True),
   Metric('environment_frames', 'environment frames trained on after the next update'),
   Metric('level_name', 'Gym id'),
   Metric('episode_return', 'raw return of the game', '1_return/{level_name}/episode_return'),
@@ -116,6 +148,16 @@ EVALUATION_METRICS = (
     'human_normalised_score',
     '0 for random play, 1 for a human tester; Atari only',
     _EVALUATIONS + 'human_normalised_score',
+  ),
+  Metric(
+    'mean_score',
+    'mean over levels of their normalised scores, with several levels',
+    _EVALUATIONS + 'mean_score',
+  ),
+  Metric(
+    'mean_capped_score',
+    'the same, with the score of each level capped at 1',
+    _EVALUATIONS + 'mean_capped_score',
   ),
 )
 
@@ -156,14 +198,17 @@ def documentation() -> str:
   parts = [
     '# Metrics',
     'Made by `python -m reporting.metrics > docs/metrics.md`; a test compares it. An empty cell '
-    "of a CSV file means: not known. TensorBoard's steps are environment frames.",
+    "of a CSV file means: not known. TensorBoard's steps are environment frames. With "
+    '`--deterministic_training`, all columns of `metrics.csv` and `episodes.csv` repeat but those '
+    'marked with *, which depend on the clock.',
   ]
   for title, metrics in tables:
     lines = ['| name | meaning | TensorBoard tag |', '| --- | --- | --- |']
     for metric in metrics:
       tag = f'`{metric.tag.replace("{", "").replace("}", "")}`' if metric.tag else ''
       meaning = metric.meaning + (' (mean over the updates of the row)' * metric.is_update_mean)
-      lines.append(f'| `{metric.name}` | {meaning} | {tag} |')
+      mark = ' *' if metric.is_timed else ''
+      lines.append(f'| `{metric.name}`{mark} | {meaning} | {tag} |')
     parts += [f'## {title}', '\n'.join(lines)]
   return '\n\n'.join(parts) + '\n'
 

@@ -1,11 +1,10 @@
 """Writes and reads `run.json`: flags, versions, commit and machine of each start of a run."""
 
 import datetime
-import importlib.metadata
 import json
 import os
-import platform
 import subprocess
+import sys
 from typing import Any
 
 from absl import logging
@@ -80,7 +79,9 @@ def read_run_json(path: str) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str | None]:
-  versions: dict[str, str | None] = {'python': platform.python_version()}
+  import importlib.metadata  # Slow to import, and only a run needs it.
+
+  versions: dict[str, str | None] = {'python': sys.version.split()[0]}
   for name in _DISTRIBUTIONS:
     try:
       versions[name] = importlib.metadata.version(name)
@@ -105,20 +106,22 @@ def _git_commit() -> str | None:
 
 
 def _machine() -> dict[str, Any]:
+  import platform  # Slow to import, and only a run needs it.
+
   return dict(
     system=f'{platform.system()} {platform.release()}',
     architecture=platform.machine(),
-    processor=_processor(),
+    processor=_processor() or platform.processor(),
     cores=os.cpu_count(),
     memory_bytes=os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'),
   )
 
 
 def _processor() -> str:
-  """Returns the processor's name from Linux's /proc/cpuinfo, or what `platform` knows."""
+  """Returns the processor's name from Linux's /proc/cpuinfo; '' on other systems."""
   try:
     with open('/proc/cpuinfo', encoding='utf-8') as file:
       names = [line.split(':', 1)[1].strip() for line in file if line.startswith('model name')]
   except OSError:
     names = []
-  return names[0] if names else platform.processor()
+  return names[0] if names else ''

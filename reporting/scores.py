@@ -1,4 +1,6 @@
-"""Human-normalised scores of Atari games."""
+"""Normalised scores: of Atari games by those of people, of other levels by those of their suite."""
+
+from common import suites
 
 # Game: (random play, professional human tester). From Wang et al. 2016 (arXiv 1511.06581), Table 2;
 # games that it lacks from Agent57 (Badia et al. 2020, arXiv 2003.13350).
@@ -33,9 +35,22 @@ def human_normalised_score(level_name: str, score: float) -> float | None:
     level_name: a Gym id such as 'PongNoFrameskip-v4' or 'ALE/Pong-v5'.
     score: a raw game score.
   """
-  game = level_name.removeprefix('ale_py:').split('/')[-1].split('-')[0]
+  namespace, _, name = level_name.removeprefix('ale_py:').rpartition('/')
+  game = name.split('-')[0] if namespace in ('', 'ALE') else ''
   game = game.replace('NoFrameskip', '').replace('Deterministic', '')
   if game not in ATARI_SCORES:
     return None
   random, human = ATARI_SCORES[game]
   return (score - random) / (human - random)
+
+
+def normalised_score(level_name: str, score: float) -> float | None:
+  """Returns (score - random) / (reference - random), or None if there is no reference.
+
+  The reference is a person's score for Atari, else that of a suite (`suites/`) with this level.
+  """
+  human = human_normalised_score(level_name, score)
+  if human is not None:
+    return human
+  known = suites.reference_scores(level_name)
+  return (score - known[0]) / (known[1] - known[0]) if known else None

@@ -5,11 +5,14 @@ import collections
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from reporting.level_scores import LevelScores, mean
 from reporting.metrics import METRIC_COLUMNS, UPDATE_MEANS
 
+# Figures of an update of which a row has the maximum.
+_MAXIMA = ('policy_lag_max', 'replayed_lag_max')
 _CONNECTED_SECS = 20.0  # An actor that was silent for longer does not count as connected.
 
 
@@ -17,18 +20,21 @@ class RunStatistics:
   """Collects the reports of learners and actors and aggregates them per interval. Thread-safe.
 
   Args:
-    window: number of latest games over which `mean_return_100` averages.
+    window: number of latest games (of each level) over which `mean_return_100` averages.
     clock: returns seconds; only differences are used.
+    level_names: ids of the run's levels; () if there is one.
   """
 
-  def __init__(self, window: int = 100, clock: Callable[[], float] = time.monotonic):
+  def __init__(
+    self,
+    window: int = 100,
+    clock: Callable[[], float] = time.monotonic,
+    level_names: Sequence[str] = (),
+  ):
     self._lock = threading.Lock()
     self._clock = clock
-    self._returns: collections.deque[float] = collections.deque(maxlen=window)
-    # Games that `pop_episodes` has not returned yet: (clock, time, the report's dict).
-    self._episodes: list[tuple[float, float, Mapping[str, Any]]] = []
-    # Updates since the last `pop_episodes`: (clock, environment frames).
-    self._updates_since: list[tuple[float, int]] = []
+    self._levels = LevelScores(level_names, window)
+    self._games = _FinishedGames()
     self._actors = _Actors()
     self._interval_start = clock()
     self._frames_at_start = 0
@@ -37,41 +43,71 @@ class RunStatistics:
   def _clear_interval(self) -> None:
     self._sums: dict[str, float] = collections.defaultdict(float)
     self._num_updates = 0
-    self._lag_max: float | None = None
+    self._maxima: dict[str, float | None] = dict.fromkeys(_MAXIMA)
     self._lags: dict[int, list[float]] = collections.defaultdict(list)  # By pass over a batch.
     self._waits = {'learner': [0.0, 0.0], 'actor': [0.0, 0.0]}  # [waiting, busy], in seconds.
 
-  def start(self, environment_frames: int, returns: Iterable[float] = ()) -> None:
+  def start(self, environment_frames: int, games: Iterable[tuple[str, float]] = ()) -> None:
     """Begins the first interval.
 
     Args:
       environment_frames: frames of the checkpoint that the run resumes from; 0 for a new run.
-      returns: returns of the run's last games, the latest last; see `csv_files.last_returns`.
+      games: level and return of the run's last games, the latest last; see `csv_files.last_games`.
     """
     with self._lock:
       self._interval_start = self._clock()
       self._frames_at_start = environment_frames
-      self._updates_since.clear()
-      self._returns.clear()
-      self._returns.extend(returns)
+      self._games.forget_updates()
+      self._levels.start(games)
+
+  def state(self) -> dict[str, Any]:
+    """Returns what later rows and games depend on but for times, which JSON can hold.
+
+    Each game must have been followed by an update.
+    """
+    with self._lock:
+      games = [{**game, 'time': None} for game in self._games.rows(0)]
+      return dict(
+        sums=dict(self._sums),
+        num_updates=self._num_updates,
+        maxima=self._maxima,
+        lags={str(number): lags for number, lags in self._lags.items()},
+        levels=self._levels.state(),
+        games=games,
+      )
+
+  def set_state(self, state: Mapping[str, Any]) -> None:
+    """Goes on from a state; its games get the present time."""
+    with self._lock:
+      self._clear_interval()
+      self._sums.update({name: float(total) for name, total in state['sums'].items()})
+      self._num_updates = int(state['num_updates'])
+      self._maxima.update({name: state['maxima'][name] for name in _MAXIMA})
+      self._lags.update({int(number): list(lags) for number, lags in state['lags'].items()})
+      self._levels.set_state(state['levels'])
+      self._games.begin_with(state['games'])
 
   def add_update(self, update: Mapping[str, Any], wait_secs: float, busy_secs: float) -> None:
     """Adds one update of the chief's learner.
 
     Args:
       update: floats by name: all of UPDATE_MEANS, policy_lag_max (in updates), pass (over the
-        batch, counted from 1) and, where known, environment_frames after the update.
+        batch, counted from 1) and, where known, environment_frames after the update. Those of
+        replayed unrolls (replayed_lag_...) may be missing.
       wait_secs: seconds that the learner waited for the batch.
       busy_secs: seconds that the rest of the update took.
     """
     with self._lock:
       self._num_updates += 1
       if 'environment_frames' in update:
-        self._updates_since.append((self._clock(), int(update['environment_frames'])))
+        self._games.add_update(self._clock(), int(update['environment_frames']))
       for name in UPDATE_MEANS:
-        self._sums[name] += float(update[name])
-      lag = float(update['policy_lag_max'])
-      self._lag_max = lag if self._lag_max is None else max(self._lag_max, lag)
+        if name in update:
+          self._sums[name] += float(update[name])
+      for name, before in self._maxima.items():
+        if name in update:
+          now = float(update[name])
+          self._maxima[name] = now if before is None else max(before, now)
       self._lags[update['pass']].append(float(update['policy_lag_mean']))
       self._add_wait('learner', wait_secs, busy_secs)
 
@@ -84,20 +120,22 @@ class RunStatistics:
     """Adds what one actor task did since its last report.
 
     Args:
-      report: task (int), pid (int), frames (int, new environment frames), wait_secs and busy_secs
-        (floats, new seconds in which it waited for the queue and in which it did not), crashes
-        (int, environments rebuilt since the process started), host and processors_busy (str and
-        float, optional), and episodes: a list of dicts of level_name, episode_return,
-        clipped_return, episode_frames and secs_ago (seconds since the game ended, default 0).
+      report: task (int), pid (int), frames (int, new environment frames), frames_by_level (dict,
+        the same by level, optional), wait_secs and busy_secs (floats, new seconds in which it
+        waited for the queue and in which it did not), crashes (int, environments rebuilt since the
+        process started), host and processors_busy (str and float, optional), and episodes: a list
+        of dicts of level_name, episode_return, clipped_return, episode_frames and secs_ago (seconds
+        since the game ended, default 0).
     """
     with self._lock:
       wall, now = time.time(), self._clock()
       self._actors.add(report, now)
+      self._levels.add_frames(report.get('frames_by_level', {}))
       self._add_wait('actor', report['wait_secs'], report['busy_secs'])
       for episode in report['episodes']:
-        self._returns.append(float(episode['episode_return']))
+        self._levels.add(episode['level_name'], episode['episode_return'])
         secs_ago = float(episode.get('secs_ago', 0.0))
-        self._episodes.append((now - secs_ago, wall - secs_ago, episode))
+        self._games.add(now - secs_ago, wall - secs_ago, episode)
 
   def _add_wait(self, who: str, wait_secs: float, busy_secs: float) -> None:
     self._waits[who][0] += float(wait_secs)
@@ -134,26 +172,32 @@ class RunStatistics:
         environment_frames=int(environment_frames),
         updates=int(updates),
         frames_per_sec=new_frames / secs,
-        mean_return_100=_mean(self._returns),
-        policy_lag_max=self._lag_max,
+        mean_return_100=self._levels.mean_return(),
+        **self._maxima,
         learner_wait_fraction=_fraction(*self._waits['learner']),
         actor_wait_fraction=_fraction(*self._waits['actor']),
         learning_rate=float(learning_rate),
         entropy_cost=entropy_cost,
       )
       if self._num_updates:
-        row.update({name: self._sums[name] / self._num_updates for name in UPDATE_MEANS})
-      by_pass = {number: _mean(lags) for number, lags in sorted(self._lags.items())}
+        row.update({name: total / self._num_updates for name, total in self._sums.items()})
+      by_pass = {number: mean(lags) for number, lags in sorted(self._lags.items())}
       row['policy_lag_by_pass'] = by_pass if len(by_pass) > 1 else {}
       row.update(self._actors.figures(now, secs), queue_depth=queue_depth)
+      row.update(self._levels.figures())
       self._interval_start, self._frames_at_start = now, environment_frames
       self._clear_interval()
       return row
 
-  def full_mean_return(self) -> float | None:
-    """Returns the mean return of the last `window` games, or None if there were fewer."""
+  def mean_return(self) -> float | None:
+    """Returns `mean_return_100` of a row."""
     with self._lock:
-      return _mean(self._returns) if len(self._returns) == self._returns.maxlen else None
+      return self._levels.mean_return()
+
+  def best_by(self) -> float | None:
+    """Returns what the best checkpoint has most of, see `LevelScores.best_by`."""
+    with self._lock:
+      return self._levels.best_by()
 
   def pop_episodes(self, environment_frames: int) -> list[dict[str, Any]]:
     """Returns the games that ended since the last call, in the order in which they ended.
@@ -166,12 +210,42 @@ class RunStatistics:
       followed it; they never decrease.
     """
     with self._lock:
-      episodes, self._episodes = self._episodes, []
-      updates, self._updates_since = self._updates_since, []
+      games, self._games = self._games.rows(environment_frames), _FinishedGames()
+      return games
+
+
+class _FinishedGames:
+  """Games that are in no row of episodes.csv yet, and the updates that followed them."""
+
+  def __init__(self):
+    # (clock, time, the report's dict).
+    self._games: list[tuple[float, float, Mapping[str, Any]]] = []
+    self._earlier: list[dict[str, Any]] = []  # Rows of games before the process began.
+    self._updates: list[tuple[float, int]] = []  # (clock, environment frames).
+
+  def begin_with(self, games: Iterable[Mapping[str, Any]]) -> None:
+    """Begins with games that `rows` returned in an earlier process; they get the present time."""
+    self._earlier = [_game(game, time.time(), int(game['environment_frames'])) for game in games]
+
+  def forget_updates(self) -> None:
+    """Forgets all updates, after a restart."""
+    self._updates.clear()
+
+  def add(self, clock: float, ended: float, game: Mapping[str, Any]) -> None:
+    """Adds a game of an actor's report."""
+    self._games.append((clock, ended, game))
+
+  def add_update(self, clock: float, environment_frames: int) -> None:
+    """Adds an update, after which so many frames were trained on."""
+    self._updates.append((clock, environment_frames))
+
+  def rows(self, environment_frames: int) -> list[dict[str, Any]]:
+    """Returns the rows of all games; see `RunStatistics.pop_episodes`."""
+    updates = list(self._updates)
     updates.append((math.inf, max([int(environment_frames), *(n for _, n in updates)])))
-    return [
+    return self._earlier + [
       _game(episode, wall, updates[bisect.bisect_left(updates, (ended,))][1])
-      for ended, wall, episode in sorted(episodes, key=lambda entry: entry[0])
+      for ended, wall, episode in sorted(self._games, key=lambda entry: entry[0])
     ]
 
 
@@ -221,12 +295,8 @@ class _Actors:
       actor_restarts=self._restarts,
       environment_crashes=sum(self._crashes.values()),
       frames_per_sec_by_actor={task: frames[task] / secs for task in sorted(connected)},
-      processors_busy_by_host={host: _mean(shares) for host, shares in sorted(busy.items())},
+      processors_busy_by_host={host: mean(shares) for host, shares in sorted(busy.items())},
     )
-
-
-def _mean(values: collections.deque[float] | list[float]) -> float | None:
-  return sum(values) / len(values) if values else None
 
 
 def _fraction(wait_secs: float, busy_secs: float) -> float | None:

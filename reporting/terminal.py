@@ -37,7 +37,11 @@ def live_line(row: Mapping[str, Any], total_frames: int, speed: float, short: bo
     parts.append(f'no answer: {row["no_answer"]}')
   if speed > 0 and frames < total_frames:
     parts.append(f'{_duration((total_frames - frames) / speed)} left')
-  if game_return is not None:
+  score, capped = row.get('mean_score'), row.get('mean_capped_score')
+  if score is not None and capped is not None:  # Of several levels.
+    words = f'score {score:.0%}', f'capped {capped:.0%}'
+    parts.append('S {}/{}'.format(*(w.split()[1] for w in words)) if short else ' '.join(words))
+  elif game_return is not None:
     parts.append(f'R {game_return:.3g}' if short else f'return(100) {game_return:.3g}')
   if loss is not None:
     parts.append(f'loss {loss:.3g}')

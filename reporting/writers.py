@@ -25,6 +25,7 @@ def open_run(
   tensorboard: bool = True,
   evaluations: bool = False,
   observers: Observers | None = None,
+  seed: int | None = None,
 ) -> 'RunWriter':
   """Opens the files of a new or resumed run.
 
@@ -36,6 +37,7 @@ def open_run(
     tensorboard: whether to write an event file for TensorBoard.
     evaluations: whether to write evaluations.csv.
     observers: the user's observers, which get the same rows.
+    seed: chooses the games that are written, if they are too many for all; None chooses anew.
 
   Raises:
     ValueError: one of the CSV files exists and has other columns.
@@ -58,6 +60,7 @@ def open_run(
     EventFile(logdir) if tensorboard else None,
     csv('evaluations.csv', metrics.EVALUATION_COLUMNS) if evaluations else None,
     observers,
+    seed,
   )
 
 
@@ -82,6 +85,11 @@ class _Sink:
   def size(self) -> int:
     """Bytes of the CSV file so far."""
     return self._file.size if isinstance(self._file, CsvFile) else 0
+
+  @property
+  def last_frames(self) -> float:
+    """Environment frames of the CSV file's last row when it was cut."""
+    return self._file.last_frames if isinstance(self._file, CsvFile) else 0.0
 
   def write(self, *args: Any, rows: int = 1, method: str = 'write') -> None:
     """Calls `method` of the file with `args`, which hold so many rows."""
@@ -146,7 +154,9 @@ class RunWriter:
     events: EventFile | None = None,
     evaluations: CsvFile | None = None,
     observers: Observers | None = None,
+    seed: int | None = None,
   ):
+    self._seed = seed
     self._lock = threading.RLock()
     self._screen = screen
     self._total_frames = total_environment_frames
@@ -182,6 +192,12 @@ class RunWriter:
     with self._lock:
       self._events.write(environment_frames, settings, rows=0, method='begin')
 
+  def cut(self, environment_frames: int) -> None:
+    """Removes the rows of metrics.csv with more frames, and the games after the last row left."""
+    with self._lock:
+      self._metrics.write(environment_frames, rows=0, method='cut')
+      self._episodes.write(self._metrics.last_frames, rows=0, method='cut')
+
   def write(self, row: Mapping[str, Any]) -> None:
     """Writes a row of `RunStatistics.row` everywhere and shows it on the terminal."""
     with self._lock:
@@ -206,6 +222,8 @@ class RunWriter:
       episodes = list(episodes)
       for episode in episodes:
         self._observers.send('on_game', episode)
+      if self._seed is not None and episodes:  # A resumed run draws as one that was not stopped.
+        self._drawn.seed(f'{self._seed} {episodes[0]["environment_frames"]}')
       share = share_of_games(self._episodes.size)
       episodes = [episode for episode in episodes if self._drawn.random() < share]
       if episodes:

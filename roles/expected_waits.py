@@ -17,6 +17,7 @@ class ExpectedWaits:
     sync_learners: whether an update needs the gradients of all learners.
     unresponsive: tracks which tasks are present.
     queue_is_full: returns whether the queue that this task sends unrolls to is full.
+    takes_turns: whether acting and learning wait for one another (--policy_lag).
   """
 
   def __init__(
@@ -25,13 +26,17 @@ class ExpectedWaits:
     sync_learners: bool,
     unresponsive: UnresponsiveTasks,
     queue_is_full: Callable[[], bool],
+    takes_turns: bool = False,
   ):
     self._cluster, self._sync_learners = cluster, sync_learners
     self._unresponsive, self._queue_is_full = unresponsive, queue_is_full
+    self._takes_turns = takes_turns
 
   def reason(self, phase: str) -> str:
     """Returns why being stuck in `phase` is expected (for example, a dead peer), or ''."""
     cluster = self._cluster
+    if self._takes_turns and phase in ('turn', 'wait', 'dequeue', 'enqueue'):
+      return 'others have their turn'
     if cluster.is_local:
       return 'the queue is full' if phase == 'enqueue' else ''
     needed = list(cluster.peers)

@@ -1,9 +1,11 @@
 """The modes that use a trained run: test, video, export and plot."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from absl import logging
 
@@ -17,7 +19,10 @@ from roles.settings import Options, Settings
 from runtime import checkpoints, locks, process
 from runtime.checkpoints import Checkpoints
 from runtime.process import BadInput, RunFailed
-from structs import num_actions
+from structs import Level, num_actions
+
+if TYPE_CHECKING:
+  from evaluation.play import GameCollector
 
 T = TypeVar('T')
 
@@ -41,32 +46,39 @@ def test(options: Options, choice: str) -> None:
 
   interrupts = process.Interrupts()
   recorded, _ = resuming.as_recorded(options)
-  overrides = protocols.atari_overrides(options.eval_protocol, recorded.shared.level)
+  overrides = [
+    protocols.atari_overrides(options.eval_protocol, level) for level in recorded.shared.levels
+  ]
   settings, folder = _trained_run(options, 'test', choice)
   records.read(folder)  # A damaged evaluation.json is refused before games are played.
   unwritable = files.why_not_written(folder)
   if unwritable:
     logging.warning('%s cannot be written (%s): the result is only printed', folder, unwritable)
-  most_frames = _most_frames(settings, options.max_episode_frames)
   process.import_tensorflow()
 
   def play(checkpoint: str):
     frames = int(Checkpoints.value(checkpoint, 'environment_frames'))
-    return (
-      checkpoint,
-      frames,
-      _play(checkpoint, settings, options, overrides, most_frames, interrupts),
-    )
+    played = []
+    for level_id, level in enumerate(settings.levels):
+      most_frames = _most_frames(settings, level, options.max_episode_frames)
+      games = _play(
+        checkpoint, settings, level_id, options, overrides[level_id], most_frames, interrupts
+      )
+      if games.scores:
+        played.append(_summary(settings, level, games, most_frames))
+        if len(settings.levels) > 1:
+          _tell(records.line(played[-1]))
+    return checkpoint, frames, played
 
-  checkpoint, frames, games = with_checkpoint(folder, choice, play)
-  _check_any_played(interrupts, games.scores)
+  checkpoint, frames, played = with_checkpoint(folder, choice, play)
+  _check_any_played(interrupts, played)
+  several = len(settings.levels) > 1
   result = {
     **protocols.described(options.eval_protocol, num_actions(settings.action)),
     **dict(deterministic=options.deterministic, seed=settings.seed),
     **dict(checkpoint_choice=choice, checkpoint_frames=frames),
-    **records.summary(settings.level_name, games, settings.num_action_repeats),
+    **(records.summary_of_levels(settings.level_name, played) if several else played[0]),
     **{name: getattr(settings, name) for name in _MADE_WITH if getattr(settings, name)},
-    **records.endings(games, most_frames, _most_steps(settings, most_frames)),
   }
   try:
     print(records.add(folder, result, checkpoint), flush=True)
@@ -74,22 +86,35 @@ def test(options: Options, choice: str) -> None:
     print(f'{records.line(result)}; written nowhere', flush=True)
     if not unwritable:
       raise RunFailed(f'{folder}: the evaluation cannot be written: {e.strerror}') from None
-  if not games.complete:
-    asked = options.test_num_episodes
-    raise RunFailed(f'{interrupts.reason}: {len(games.scores)} of {asked} games were played')
+  asked = options.test_num_episodes * len(settings.levels)
+  if len(result['returns']) < asked:
+    number = len(result['returns'])
+    raise RunFailed(f'{interrupts.reason}: {number} of {asked} games were played')
 
 
-def _most_frames(settings: Settings, asked: int) -> int:
+def _summary(
+  settings: Settings, level: Level, games: GameCollector, most_frames: int
+) -> dict[str, Any]:
+  """Returns the entries of evaluation.json about the games of a level."""
+  from evaluation import records
+
+  return {
+    **records.summary(level.name, games, settings.num_action_repeats),
+    **records.endings(games, most_frames, _most_steps(settings, level, most_frames)),
+  }
+
+
+def _most_frames(settings: Settings, level: Level, asked: int) -> int:
   import environments
 
-  return environments.most_frames(settings.level, settings.num_action_repeats, asked)
+  return environments.most_frames(level, settings.num_action_repeats, asked)
 
 
-def _most_steps(settings: Settings, most_frames: int) -> int:
+def _most_steps(settings: Settings, level: Level, most_frames: int) -> int:
   """Returns the agent steps after which a game is cut off; Atari's initial no-ops may add a few."""
   import environments
 
-  return environments.most_steps(settings.level, settings.num_action_repeats, most_frames)
+  return environments.most_steps(level, settings.num_action_repeats, most_frames)
 
 
 def _tell(line: str) -> None:
@@ -99,25 +124,26 @@ def _tell(line: str) -> None:
 def _play(
   checkpoint: str,
   settings: Settings,
+  level_id: int,
   options: Options,
   overrides: dict[str, Any],
   most_frames: int,
   interrupts: process.Interrupts,
-):
-  """Plays games in newly created environments; returns an `evaluation.play.GameCollector`."""
+) -> GameCollector:
+  """Plays games of a level in newly created environments."""
   import tensorflow as tf
 
   import environments
   import nets  # noqa: F401 (Sonnet has to be imported outside of any graph)
   from evaluation import play
 
-  num_episodes = options.test_num_episodes
+  num_episodes, level = options.test_num_episodes, settings.levels[level_id]
   with tf.Graph().as_default():
     tf.compat.v1.set_random_seed(settings.seed)
     batch = environments.create_environment(
-      settings.level,
+      level,
       min(num_episodes, play.MAX_ENVIRONMENTS),
-      settings_lib.derived_seed(settings.seed, 20_000),
+      settings_lib.derived_seed(settings.seed, 20_000 + level_id),
       settings.num_action_repeats,
       settings.width,
       settings.height,
@@ -135,7 +161,7 @@ def _play(
         interrupts.is_set,
         options.deterministic,
         options.threads,
-        lambda line: _tell(f'{line} of at most {_most_steps(settings, most_frames)}'),
+        lambda line: _tell(f'{line} of at most {_most_steps(settings, level, most_frames)}'),
       )
     finally:
       batch.close()
@@ -147,7 +173,7 @@ def video(options: Options, choice: str, num_episodes: int, annotate: bool) -> N
   Args:
     options: the command's options.
     choice: which checkpoint, see `runtime.checkpoints.is_choice`.
-    num_episodes: number of games to film.
+    num_episodes: number of games of each level to film.
     annotate: whether to show the agent's observation, value and action probabilities.
 
   Raises:
@@ -158,14 +184,8 @@ def video(options: Options, choice: str, num_episodes: int, annotate: bool) -> N
   """
   interrupts = process.Interrupts()
   settings, folder = _trained_run(options, 'film', choice)
-  from envs import rendered
-
-  most_frames = _most_frames(settings, options.max_episode_frames)
-  seed = settings_lib.derived_seed(settings.seed, 30_000)
-  try:
-    game = rendered.open_game(settings, seed, most_frames)
-  except ValueError as e:
-    raise BadInput(f'--mode=video: {e}') from None
+  game = _rendered_game(settings, options, num_episodes)
+  num_episodes *= len(settings.levels)
   try:
     process.import_tensorflow()
     from evaluation import video as video_lib
@@ -184,6 +204,22 @@ def video(options: Options, choice: str, num_episodes: int, annotate: bool) -> N
   )
   if len(returns) < num_episodes:
     raise RunFailed(f'{interrupts.reason}: {len(returns)} of {num_episodes} games were filmed')
+
+
+def _rendered_game(settings: Settings, options: Options, num_episodes: int) -> Any:
+  """Returns a game to film, see `rendered.open_game`; of several levels one after the other."""
+  from envs import rendered
+
+  games = []
+  try:
+    for level_id, level in enumerate(settings.levels):
+      seed = settings_lib.derived_seed(settings.seed, 30_000 + level_id)
+      most_frames = _most_frames(settings, level, options.max_episode_frames)
+      games.append(rendered.open_game(settings.spec_of(level), seed, most_frames))
+  except ValueError as e:
+    rendered.GamesInTurn(games, num_episodes).close()
+    raise BadInput(f'--mode=video: {e}') from None
+  return games[0] if len(games) == 1 else rendered.GamesInTurn(games, num_episodes)
 
 
 def export(options: Options, choice: str) -> None:
@@ -218,16 +254,13 @@ def export(options: Options, choice: str) -> None:
     licence='Apache-2.0',
     checkpoint_choice=choice,
   )
-  atari = environments.atari_arguments(
-    settings.level_name, settings.num_action_repeats, settings.width, settings.height
-  )
 
   def write(checkpoint):
     export_lib.export(
       target,
       checkpoint,
       settings,
-      atari,
+      [environments.made_by(settings.spec_of(level)) for level in settings.levels],
       description,
       lambda new, policy: card.write(new, folder, policy, record, defaults),
     )
@@ -305,6 +338,6 @@ def with_checkpoint(folder: str, choice: str, use: Callable[[str], T]) -> T:
   raise RunFailed(f'{folder}: its checkpoints are deleted before they can be read')
 
 
-def _check_any_played(interrupts: process.Interrupts, scores: Sequence[float]) -> None:
-  if interrupts.is_set() and not scores:
+def _check_any_played(interrupts: process.Interrupts, played: Sequence[Any]) -> None:
+  if interrupts.is_set() and not played:
     raise RunFailed(f'{interrupts.reason}: no game has ended, nothing is written')

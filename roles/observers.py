@@ -44,10 +44,14 @@ class EndOfRun:
   Args:
     interrupts: receives the request to end.
     total_environment_frames: environment frames to train on.
+    round_end: frames after which this start ends earlier; None for none, see `roles.population`.
   """
 
-  def __init__(self, interrupts: Interrupts, total_environment_frames: int):
+  def __init__(
+    self, interrupts: Interrupts, total_environment_frames: int, round_end: int | None = None
+  ):
     self._interrupts, self._total = interrupts, total_environment_frames
+    self._round_end = round_end
 
   def on_update(self, update: Update) -> None:
     """As `UpdateObserver`."""
@@ -55,7 +59,10 @@ class EndOfRun:
 
   def reached(self, environment_frames: int) -> bool:
     """Requests the end if all frames are done; returns whether they are."""
-    if environment_frames < self._total:
+    if environment_frames >= self._total:
+      self._interrupts.set(f'all {self._total} frames are done')
+    elif self._round_end is not None and environment_frames >= self._round_end:
+      self._interrupts.set(f'the round of {self._round_end} frames is done')
+    else:
       return False
-    self._interrupts.set(f'all {self._total} frames are done')
     return True

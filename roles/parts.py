@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 import tensorflow as tf
 from absl import logging
 
+from acting.fixed_lag import FixedLag
 from evaluation.periodic import PeriodicEvaluator
 from learning.optimizers import SyncOps
 from roles.checkpointer import Checkpointer
@@ -157,6 +158,9 @@ class Learning(Part):
     learner: batches and update.
     observers: called after every update, in this order.
     expected_wait: tells the watchdog which waits are expected.
+    lag: fixes the policy lag, or None.
+    ends_between_updates: whether a deferred signal ends the run when an update is complete and no
+      unroll of the next one has begun.
   """
 
   def __init__(
@@ -166,9 +170,17 @@ class Learning(Part):
     learner: LearnerSide,
     observers: Sequence[UpdateObserver],
     expected_wait: ExpectedWait,
+    lag: FixedLag | None = None,
+    ends_between_updates: bool = False,
   ):
-    self._task, self._graph, self._learner = task, graph, learner
+    self._task, self._graph, self._learner, self._lag = task, graph, learner, lag
+    self._ends_between_updates = ends_between_updates
     self._observers, self._expected_wait = observers, expected_wait
+
+  def opened(self, session: tf.compat.v1.Session, path: str | None) -> None:
+    """As `Part`."""
+    if self._learner.replay and not self._task.cluster.is_chief:  # The chief's records say it.
+      logging.info('%s', self._learner.replay.described())
 
   def start(self, loops: Loops, session: tf.compat.v1.Session) -> None:
     """As `Part`."""
@@ -180,7 +192,14 @@ class Learning(Part):
     def on_update(values, wait_secs, busy_secs):
       self._on_update(Update(session, values, wait_secs, busy_secs))
 
-    loops.start('staging', loop.run_staging, session, loops.should_stop,
+    may_not_stage = loops.should_stop
+    if lag := self._lag:
+      lag.start(loops.should_stop)
+
+      def may_not_stage():
+        return not lag.wait_for_batch()
+
+    loops.start('staging', loop.run_staging, session, may_not_stage,
                 heartbeat.entering('staging', self._expected_wait))  # fmt: skip
     loops.start('learner', loop.run, session, self._learner.update, should_stop,
                 heartbeat.entering('learner', self._expected_wait), on_update)  # fmt: skip
@@ -189,6 +208,10 @@ class Learning(Part):
     self._task.heartbeat.update(environment_frames=update.frames)
     for observer in self._observers:
       observer.on_update(update)
+    if self._ends_between_updates:
+      self._task.interrupts.take_signal()
+    if self._lag and not self._task.interrupts.is_set():  # Else no further unroll may begin.
+      self._lag.on_update(update)
 
   @property
   def lasting_loops(self) -> Collection[str]:

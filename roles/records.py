@@ -17,9 +17,11 @@ import tensorflow as tf
 from reporting import csv_files, curves, statistics, writers
 from reporting.bottleneck import BottleneckMonitor
 from reporting.diagnostics import LearningDiagnostics
+from reporting.level_shares import LevelShares
 from reporting.own_observers import Observers
 from roles import resuming
 from roles.observers import EndOfRun, Update
+from roles.reports import Reports
 from roles.settings import Settings, announced
 from roles.task import Task
 from roles.wiring import Graph, LearnerSide
@@ -57,6 +59,7 @@ def open_writer(lock: resuming.RunLock, observers: Observers) -> writers.RunWrit
       lock.options.metrics_secs,
       evaluations=bool(lock.options.eval_every_frames),
       observers=observers,
+      seed=lock.settings.seed if lock.settings.deterministic_training else None,
     )
   except ValueError as e:
     raise BadInput(f'--logdir={lock.logdir}: {e}') from None
@@ -145,8 +148,11 @@ class Records:
     lock: lock on the run's folder.
     writer: writes the files in that folder.
     end_of_run: checked with the frames of all learners.
+    reports: of this task's actors, if a row comes after --metrics_updates updates
+      (--deterministic_training); None if it comes after --metrics_secs.
 
   Attributes:
+    statistics: of the current row, and of the last games.
     inbox: the reports of the other tasks.
   """
 
@@ -158,19 +164,22 @@ class Records:
     lock: resuming.RunLock,
     writer: writers.RunWriter,
     end_of_run: EndOfRun,
+    reports: Reports | None = None,
   ):
+    self._reports, self._updates_of_row = reports, -1
     self._task, self._graph, self._learner, self._logdir = task, graph, learner, lock.logdir
     self._writer, self._end_of_run, self._row_secs = writer, end_of_run, task.options.metrics_secs
-    self._statistics = statistics.RunStatistics()
     settings = graph.settings
+    self.statistics = statistics.RunStatistics(level_names=settings.level_names)
     self._diagnostics = LearningDiagnostics(
       settings.action,
-      settings.batch_size * settings.unroll_length,
+      settings.new_unrolls * settings.unroll_length,
       settings.gradient_clipping,
     )
     self._next_row, self._rows = time.monotonic() + self._row_secs, 0
+    self._level_shares = LevelShares(settings.level_names)
     self._bottleneck = BottleneckMonitor(settings.sample_reuse, socket.gethostname())
-    self.inbox = Inbox(graph.shared, self._statistics, task.unresponsive, writer.message)
+    self.inbox = Inbox(graph.shared, self.statistics, task.unresponsive, writer.message)
     for sentence in lock.notices:
       writer.message(sentence)
 
@@ -191,20 +200,33 @@ class Records:
     frames = int(session.run(self._graph.counters.environment_frames))
     announcement = announced(self._graph.settings, frames)
     session.run(shared.write_settings, {shared.new_settings: announcement})
-    self._statistics.start(frames, _earlier_returns(self._logdir, frames, self.message))
+    if self._reports:
+      self._writer.cut(frames)
+    window = 100 * len(self._graph.settings.level_names)
+    games = _earlier_games(self._logdir, frames, window, self.message)
+    self.statistics.start(frames, games)
     self._writer.begin(frames, dataclasses.asdict(self._graph.settings))
     new = f'new run from the weights of {origin}' if origin else 'new run'
     where = f'resumed at {frames} frames from {path}' if path else new
     self._writer.message(f'{self._logdir}: {where}; learns on {self._learner.device_names}')
+    if self._learner.replay:
+      self._writer.message(self._learner.replay.described())
     return frames
 
   def on_update(self, update: Update) -> None:
     """Adds one update to the next row of metrics; see `roles.observers`."""
-    self._statistics.add_update(update.values, update.wait_secs, update.busy_secs)
+    if self._reports:
+      self.statistics.add_actor_report(self._reports.take(ends_now=True))
+    self.statistics.add_update(update.values, update.wait_secs, update.busy_secs)
+    if self._reports and not update.values['updates'] % self._task.options.metrics_updates:
+      self._report_waits(self._write_row(update.session))
 
   def run(self, session: tf.compat.v1.Session, should_stop: Callable[[], bool]) -> None:
     """Collects reports and writes rows until `should_stop` or the last frame."""
     while not should_stop():
+      if self._reports:
+        time.sleep(POLL_SECS)
+        continue
       self.inbox.take(session)
       # Other learners may reach the last frame while the chief's learner waits for data.
       frames = run_within(session, self._graph.counters.environment_frames)
@@ -230,15 +252,16 @@ class Records:
         learner.queue_size,
       ],
     )
-    row = self._statistics.row(
+    row = self.statistics.row(
       int(frames), int(updates), float(rate), int(depth), float(entropy_cost)
     )
     unresponsive, now = self._task.unresponsive.since(), time.time()
+    self._updates_of_row = int(updates)
     row['no_answer'] = ', '.join(f'{n} {now - since:.0f} s' for n, since in unresponsive.items())
     self._writer.write(row)
     for sentence in self._diagnostics.add(row):
       self._writer.message(sentence)
-    self._writer.write_episodes(self._statistics.pop_episodes(int(frames)))
+    self._writer.write_episodes(self.statistics.pop_episodes(int(frames)))
     self._task.heartbeat.update(
       **{name: row[name] for name in _STATE_KEYS}, trouble=self._writer.trouble
     )
@@ -249,8 +272,12 @@ class Records:
     if not is_local and self._rows % _ROWS_PER_CLUSTER_LINE == 0:
       self._writer.message(statistics.cluster_line(row))
     actors = self._task.options.num_actors if is_local else row['connected_actors']
-    if text := self._bottleneck.add(row, actors):
-      self._writer.message(text)
+    for text in (
+      self._bottleneck.add(row, actors),
+      self._level_shares.add(row['frames_share_by_level']),
+    ):
+      if text:
+        self._writer.message(text)
 
   def add_evaluation(self, row: dict[str, Any]) -> None:
     """Writes a row of `reporting.metrics.EVALUATION_METRICS`."""
@@ -272,8 +299,11 @@ class Records:
     return any(map(self.inbox.heard, names))
 
   def mean_return_100(self) -> float | None:
-    """Returns the mean return of the last 100 games, or None if there were fewer."""
-    return self._statistics.full_mean_return()
+    """Returns the mean return of the last 100 games, or None if there were fewer.
+
+    Of several levels with reference scores, it is their mean capped score.
+    """
+    return self.statistics.best_by()
 
   def collect(self, session: tf.compat.v1.Session) -> None:
     """Fetches the reports that arrived after `run` ended."""
@@ -287,9 +317,16 @@ class Records:
       unsaved: why the last checkpoint is missing, or ''.
     """
     self.inbox.take(session)
-    row = self._write_row(session)
+    counters, settings = self._graph.counters, self._graph.settings
+    frames, updates = run_within(session, [counters.environment_frames, counters.updates])
+    mean_return = self.statistics.mean_return()
+    is_done = frames >= settings.total_environment_frames
+    if not self._reports or (is_done and updates != self._updates_of_row):
+      self._write_row(session)
+    self._task.heartbeat.write()  # The process may end before the file is rewritten in its turn.
     self._writer.end_line()
-    self._writer.message(_summary(row, self._task, self._graph.settings, self._logdir, unsaved))
+    done = int(frames), int(updates), mean_return
+    self._writer.message(_summary(*done, self._task, settings, self._logdir, unsaved))
 
   def close(self) -> None:
     """Closes the files and draws the learning curve."""
@@ -300,16 +337,20 @@ class Records:
 def _line_of_evaluation(row: dict[str, Any]) -> str:
   low, high = row['mean_return_low'], row['mean_return_high']
   interval = '' if low is None else f' (95% interval {low:.2f} to {high:.2f})'
+  score, capped = row['mean_score'], row['mean_capped_score']
+  scores = '' if score is None else f', mean score {score:.1%} ({capped:.1%} capped)'
   return (
     f'evaluation at {row["environment_frames"]} frames: {row["num_episodes"]} games, mean '
-    f'{row["mean_return"]:.2f}{interval}'
+    f'{row["mean_return"]:.2f}{interval}{scores}'
   )
 
 
-def _earlier_returns(logdir: str, frames: int, say: Callable[[str], None]) -> list[float]:
-  """Returns the returns of the run's last games; tells the user if they cannot be read."""
+def _earlier_games(
+  logdir: str, frames: int, window: int, say: Callable[[str], None]
+) -> list[tuple[str, float]]:
+  """Returns level and return of the run's last games; says so if they cannot be read."""
   try:
-    return csv_files.last_returns(logdir, frames)
+    return csv_files.last_games(logdir, frames, window)
   except (OSError, ValueError, KeyError) as e:
     say(f'the last games in {logdir} cannot be read, training goes on without them: {e}')
     return []
@@ -323,13 +364,22 @@ def _draw(logdir: str, say: Callable[[str], None]) -> None:
     say(f'learning_curve.png is not drawn: {e}; --mode=plot draws it')
 
 
-def _summary(row: dict[str, Any], task: Task, settings: Settings, logdir: str, unsaved: str) -> str:
+def _summary(
+  frames: int,
+  updates: int,
+  games: float | None,
+  task: Task,
+  settings: Settings,
+  logdir: str,
+  unsaved: str,
+) -> str:
   """Returns the run's last line: why it ended, its results, and the command to resume it."""
-  games, resumes = row['mean_return_100'], ''
-  if task.cluster.is_local and row['environment_frames'] < settings.total_environment_frames:
+  resumes = ''
+  is_left = frames < settings.total_environment_frames
+  if task.cluster.is_local and is_left and not task.options.population_dir:
     resumes = f'; this goes on with it: {resuming.command(logdir, dataclasses.asdict(settings))}'
   return (
-    f'{task.interrupts.reason}: {row["environment_frames"]} frames, {row["updates"]} updates, mean '
+    f'{task.interrupts.reason}: {frames} frames, {updates} updates, mean '
     f'return of the last 100 games {"unknown" if games is None else format(games, ".2f")}; '
     + (f'no checkpoint of it: {unsaved}' if unsaved else f'checkpoint in {logdir}{resumes}')
   )

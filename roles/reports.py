@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import os
@@ -50,13 +51,14 @@ class Reports:
     self._sent, self._processors = time.monotonic(), ProcessorUse()
 
   def _clear(self) -> None:
-    self._steps, self._wait_secs, self._busy_secs = 0, 0.0, 0.0
+    self._steps: collections.Counter[str] = collections.Counter()  # Of each level.
+    self._wait_secs, self._busy_secs = 0.0, 0.0
     self._episodes: list[tuple[float, dict[str, Any]]] = []  # (time.monotonic() of end, episode).
 
   def add_unroll(self, unroll: dict[str, Any]) -> None:
     """Adds an actor loop's report of one unroll, see `acting.actor.ActorLoop.run`."""
     with self._lock:
-      self._steps += unroll['steps']
+      self._steps[unroll['level_name']] += unroll['steps']
       self._wait_secs += unroll['wait_secs']
       self._busy_secs += unroll['busy_secs']
       now = time.monotonic()
@@ -93,7 +95,7 @@ class Reports:
 
   def send(self) -> None:
     """Sends what has happened since the last report."""
-    self._sender.send(self._next())
+    self._sender.send(json.dumps(self.take()))
 
   def _look_at_queue(self, session: tf.compat.v1.Session) -> None:
     try:
@@ -103,19 +105,29 @@ class Reports:
     if size >= self._graph.settings.queue_capacity:
       self._seen_full = time.monotonic()
 
-  def _next(self) -> str:
-    """Returns the JSON report of the time since the last report."""
+  def take(self, ends_now: bool = False) -> dict[str, Any]:
+    """Returns the report of the time since the last report.
+
+    Args:
+      ends_now: whether games count as ended now, and not when their unrolls were sent.
+    """
     cluster, now = self._task.cluster, time.monotonic()
     with self._lock:
-      frames = self._steps * self._graph.settings.num_action_repeats
+      repeats = self._graph.settings.num_action_repeats
+      by_level = {level: steps * repeats for level, steps in self._steps.items()}
+      frames = sum(by_level.values())
       report = dict(
         job=cluster.job or 'actor',
         task=max(0, cluster.task),
         pid=os.getpid(),
         frames=frames,
+        frames_by_level=by_level,
         wait_secs=self._wait_secs,
         busy_secs=self._busy_secs,
-        episodes=[dict(e, secs_ago=round(now - ended, 3)) for ended, e in self._episodes],
+        episodes=[
+          dict(e, secs_ago=0.0 if ends_now else round(now - ended, 3))
+          for ended, e in self._episodes
+        ],
         crashes=self._actors.crashes() if self._actors else 0,
         host=socket.gethostname(),
         processors_busy=self._processors.share(),
@@ -126,4 +138,4 @@ class Reports:
     if cluster.job == 'actor':
       self._task.heartbeat.update(frames_per_sec=frames / (now - self._sent))
     self._sent = now
-    return json.dumps(report)
+    return report

@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 import config
@@ -27,10 +27,11 @@ from structs import default_agent_name
 
 # Settings that name modules, which are imported: always, or only if they are `module:Name`.
 _IMPORTING = {'level_name': False, 'agent_name': False, 'imports': True, 'env_wrappers': True}
+_LONGEST_NAME = 100  # Of the levels in a folder's name, in characters.
 # Files that the chief writes next to the checkpoints.
 _RECORDS = (
   'run.json', 'run_id', 'cluster.json', 'metrics.csv', 'episodes.csv', 'evaluations.csv',
-  'learning_curve.png',
+  'learning_curve.png', 'population.jsonl',
 )  # fmt: skip
 
 
@@ -77,7 +78,11 @@ def run_folder(settings: Settings, logdir: str) -> str:
 
 
 def _default_folder(settings: Settings) -> str:
-  name = f'{settings.level_name}-{settings.agent_name}'
+  first, *others = settings.level_name.split(',')
+  levels = '+'.join([first, *others])
+  if len(levels) > _LONGEST_NAME:
+    levels = f'{first}+{len(others)}-others'
+  name = f'{levels}-{settings.agent_name}'
   return os.path.join('runs', name.replace('/', '-').replace(':', '-'))
 
 
@@ -121,17 +126,26 @@ def plan(options: Options) -> Plan:
     )
   if not before:
     notices += [*_other_runs(options, settings, folder), *presets.hint(settings, options.given)]
+    notices += presets.hint_about_clipping(settings, options.given)
   return Plan(resolved, settings, folder, notices)
 
 
-def lock_run_folder(planned: Plan, cluster: Cluster) -> RunLock:
+def lock_run_folder(
+  planned: Plan, cluster: Cluster, change: Callable[[Plan], Plan] = lambda planned: planned
+) -> RunLock:
   """Locks the folder of a planned run for this process and records this start in its run.json.
+
+  Args:
+    planned: the run.
+    cluster: its tasks.
+    change: returns the run as it is started; called when the folder is locked.
 
   Raises:
     BadInput: another process trains in the folder.
     RunFailed: the record of a new run cannot be written.
   """
   lock = lock_folder(planned.logdir, '--logdir')
+  planned = change(planned)
   tasks = {job: len(getattr(cluster, job)) for job in ('ps', 'learner', 'actor')}
   extra = {
     'settings': dataclasses.asdict(planned.settings),
@@ -247,7 +261,7 @@ def _check_level(folder: str, recorded: dict[str, Any], level_name: str) -> None
 
 
 def _check_capacity(options: Options, settings: Settings) -> None:
-  if settings.queue_capacity < settings.batch_size:
+  if settings.queue_capacity < settings.new_unrolls:
     raise BadInput(
       f'--batch_size={settings.batch_size} can never be filled from the queue_capacity of the run, '
       f'{settings.queue_capacity}: add --queue_capacity=0, which is two batches'
@@ -258,6 +272,31 @@ def _check_capacity(options: Options, settings: Settings) -> None:
       f'the batch_size of the run, {settings.batch_size}, cannot be split evenly over {devices} '
       '--learner_devices'
     )
+
+
+def check_policy_lag(options: Options, settings: Settings, cluster: Cluster) -> None:
+  """Raises BadInput if actors cannot act with weights of exactly --policy_lag updates ago."""
+  if settings.policy_lag < 0:
+    return
+  asked, new, lag = f'--policy_lag={settings.policy_lag}', settings.new_unrolls, settings.policy_lag
+  if settings.deterministic_training:
+    asked = '--deterministic_training'
+  if not cluster.is_local:
+    raise BadInput(f'{asked} is for one process, not for a cluster')
+  if new % options.envs_per_actor:
+    raise BadInput(
+      f'{asked} plays all new unrolls of an update with the same weights: they are {new}, which '
+      f'must be a multiple of --envs_per_actor={options.envs_per_actor}'
+    )
+  if settings.queue_capacity < (lag + 1) * new:
+    raise BadInput(
+      f'{asked} keeps {lag + 1} batches in the queue: --queue_capacity={settings.queue_capacity} '
+      f'must be at least {(lag + 1) * new}, or 0'
+    )
+  if settings.sample_reuse > 1:
+    raise BadInput(f'{asked} is not for --sample_reuse={settings.sample_reuse}: choose one')
+  if options.dynamic_batching == 'true':
+    raise BadInput(f'{asked} is not for --dynamic_batching=true, whose loops share their weights')
 
 
 def _differences(

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import config
+from common import suites
 from envs import faults
 from reporting import run_record
 from runtime import checkpoints
@@ -41,6 +42,7 @@ _SETTINGS_OF_EARLIEST_RUNS = {
   'return_normalisation': 'none',
   'env_kwargs': '',
   'env_wrappers': '',
+  'deterministic_training': False,
 }
 
 
@@ -55,6 +57,36 @@ class Settings(config.RunFlags):
 
   observation: tuple[ArraySpec, ...]
   action: tuple[ActionPart, ...]
+
+  @functools.cached_property
+  def levels(self) -> tuple[Level, ...]:
+    """The levels, made alike, one environment each."""
+    levels = super().levels
+    if len(levels) == 1:
+      return levels
+    from envs import alike  # Slow to import, so the flags are checked first.
+
+    channels = alike.image_channels(self.observation)
+    return tuple(level._replace(channels=channels) for level in alike.with_all_actions(levels))
+
+  @property
+  def value_normalisation(self) -> int:
+    """The number of levels for each of which the baseline learns normalised returns, or 0."""
+    return len(self.level_names) if super().value_normalisation else 0
+
+  def spec_of(self, level: Level) -> 'environments.EnvironmentSpec':
+    """Returns the `EnvironmentSpec` of one of the levels."""
+    import environments  # Slow to import, so the flags are checked first.
+
+    return environments.spec_with(level, self)
+
+  def level_of_loop(self, index: int) -> Level:
+    """Returns the level of an actor loop, fixed for the run (IMPALA, section 5.3).
+
+    Args:
+      index: of the loop, counted over the cluster.
+    """
+    return self.levels[index % len(self.levels)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,13 +108,16 @@ def own_settings(shared: config.RunFlags) -> Settings:
   """Resolves the shared flags of a command line and adds the environment's spaces.
 
   Raises:
-    BadInput: the environment cannot be made, or the agent cannot handle its observations.
+    BadInput: the environment cannot be made, the agent cannot handle its observations, or batches
+      cannot be made with replay.
   """
   level_name = shared.level_name
+  if reason := shared.why_no_replay():
+    raise BadInput(reason)
   try:
-    spec = _spec(shared.level, shared.num_action_repeats, shared.width, shared.height)
+    spec = _spec(shared.levels, shared.num_action_repeats, shared.width, shared.height)
   except ValueError as e:
-    raise BadInput(faults.flagged(level_name, e)) from None
+    raise BadInput(_with_package(level_name, faults.flagged(level_name, e))) from None
   if shared.observation_scaling == 'centred' and not _has_bytes(spec):
     raise BadInput(
       f'--observation_scaling=centred is for images of bytes, but the observations of {level_name} '
@@ -90,7 +125,8 @@ def own_settings(shared: config.RunFlags) -> Settings:
     )
   filled_in: dict[str, Any] = dict(
     num_action_repeats=spec.num_action_repeats,
-    queue_capacity=shared.queue_capacity or 2 * shared.batch_size,
+    policy_lag=_policy_lag(shared),
+    queue_capacity=shared.queue_capacity or (2 + max(0, shared.policy_lag)) * shared.new_unrolls,
     agent_name=_fitting_agent(shared.agent_name, spec),
   )
   return Settings(
@@ -100,17 +136,47 @@ def own_settings(shared: config.RunFlags) -> Settings:
   )
 
 
+def _policy_lag(shared: config.RunFlags) -> int:
+  if shared.deterministic_training and shared.policy_lag > 0:
+    raise BadInput(
+      f'--policy_lag={shared.policy_lag} is not for --deterministic_training, whose actors act '
+      'with the weights of the last update: leave it out'
+    )
+  return 0 if shared.deterministic_training else shared.policy_lag
+
+
 def _has_bytes(spec: Spaces) -> bool:
   return any(array.dtype == 'uint8' for array in spec.observation)
 
 
 @functools.cache  # Simulators may start slowly.
 def _spec(
-  level: Level, num_action_repeats: int, width: int, height: int
+  levels: tuple[Level, ...], num_action_repeats: int, width: int, height: int
 ) -> 'environments.EnvironmentSpec':
   import environments  # Slow to import, so the flags are checked first.
 
-  return environments.environment_spec(level, num_action_repeats, width, height)
+  return environments.specs_alike(levels, num_action_repeats, width, height)[0]
+
+
+def _with_package(level_name: str, sentence: str) -> str:
+  """Adds the package that a suite needs to a sentence, if it is not installed."""
+  suite = suites.find(level_name)
+  if not suite or _is_installed(suite.package):
+    return sentence
+  return (
+    f'--level_name={level_name}: this suite needs the package {suite.package}, which is not '
+    f'installed here: pip install {suite.package}'
+  )
+
+
+def _is_installed(package: str) -> bool:
+  import importlib.metadata  # Slow to import, and only a refusal needs it.
+
+  try:
+    importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return False
+  return True
 
 
 def _fitting_agent(agent_name: str, spec: Spaces) -> str:
@@ -167,7 +233,7 @@ def spaces_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def code_version() -> str:
-  """Returns a hash of the program's sources; it must be equal in all tasks of a run."""
+  """Returns a hash of the program's sources and suites; it must be equal in all tasks of a run."""
   root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
   packages = [
     os.path.dirname(path)
@@ -175,8 +241,9 @@ def code_version() -> str:
     for path in glob.glob(os.path.join(root, depth, '__init__.py'))
   ]
   digest = hashlib.sha256()
-  for folder in [root, *sorted(packages)]:
-    for path in sorted(glob.glob(os.path.join(folder, '*.py'))):
+  for folder in [root, *sorted(packages), suites.FOLDER]:
+    pattern = '*.py' if folder != suites.FOLDER else '*.json'
+    for path in sorted(glob.glob(os.path.join(folder, pattern))):
       digest.update(os.path.relpath(path, root).encode())
       with open(path, 'rb') as f:
         digest.update(f.read())
@@ -246,16 +313,26 @@ def _other_network(
       return [shape for _, shape, _ in value]
     if name == 'action' and value:
       return [part[:2] for part in value]
-    return value == 'popart' if name == 'return_normalisation' else value
+    return _num_heads(settings) if name == 'return_normalisation' else value
 
   return [name for name in names if network(theirs, name) != network(ours, name)]
+
+
+def _num_heads(settings: Mapping[str, Any]) -> int:
+  """Returns the number of levels for each of which the baseline learns normalised returns, or 0."""
+  if settings.get('return_normalisation') != 'popart':
+    return 0
+  return len(suites.level_names(settings.get('level_name', '')))
 
 
 def _text(settings: Mapping[str, Any], name: str) -> str:
   """Returns the value of a setting, in words for a message."""
   if name in _SPACES and name in settings:
     return described(spaces_of(settings)[name])
-  return str(settings.get(name) or 'none')
+  if name == 'return_normalisation' and _num_heads(settings) > 1:
+    return f'popart of {_num_heads(settings)} levels'
+  value = settings.get(name)
+  return str(value) if isinstance(value, bool) else str(value or 'none')
 
 
 def record_of(folder: str) -> dict[str, Any]:

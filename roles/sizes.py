@@ -24,7 +24,7 @@ def sizes(settings: Settings, envs_per_actor: int, num_actors: int) -> dict[str,
   Returns:
     A dict of weight_bytes (trained weights), slot_bytes (all optimizer slots), unroll_bytes (one
     unroll as sent), envs_per_actor, num_actors, and the settings unroll_length (agent steps),
-    num_action_repeats, batch_size, sample_reuse and sync_learners.
+    num_action_repeats, batch_size (new unrolls per batch), sample_reuse and sync_learners.
   """
   tf = process.import_tensorflow()
   from roles import wiring
@@ -40,7 +40,7 @@ def sizes(settings: Settings, envs_per_actor: int, num_actors: int) -> dict[str,
     unroll_bytes=unroll_bytes,
     unroll_length=settings.unroll_length,
     num_action_repeats=settings.num_action_repeats,
-    batch_size=settings.batch_size,
+    batch_size=settings.new_unrolls,
     sample_reuse=settings.sample_reuse,
     sync_learners=settings.sync_learners,
     envs_per_actor=envs_per_actor,

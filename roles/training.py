@@ -6,15 +6,18 @@ IMPALA (Espeholt et al. 2018, arXiv 1802.01561). `train` shows all of local trai
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from acting.actor import EnqueueOp
+from acting.fixed_lag import FixedLag
 from evaluation.periodic import PeriodicEvaluator
 from reporting.own_observers import Observers
 from reporting.writers import RunWriter
-from roles import wiring
+from roles import population, wiring
+from roles.acting_state import ActingState
 from roles.checkpointer import Checkpointer, Evaluator
 from roles.connection import Connection, RunSettings, announced_settings, chief_settings
 from roles.expected_waits import ExpectedWaits
@@ -97,14 +100,19 @@ def train(
   devices = wiring.learner_devices(cluster, options.learner_devices, settings.batch_size)
   learner = wiring.LearnerSide(graph, unrolls, devices)
   # Actors: each steps a batch of environments and enqueues the unrolls.
-  actors = _actor_side(graph, task, start_frames) if cluster.is_local else None
+  repeats, lag = settings.deterministic_training, _fixed_lag(settings, options)
+  if repeats:
+    interrupts.defer_signals()
+  actors = _actor_side(graph, task, start_frames, lag) if cluster.is_local else None
   report_sender = ReportSender(graph.shared, cluster)
   reports = Reports(task, graph, learner.queue_size, report_sender, actors)
   # Records, checkpoints and evaluations.
-  end_of_run = EndOfRun(interrupts, settings.total_environment_frames)
-  records = Records(task, graph, learner, lock, writer, end_of_run)
+  total_frames = settings.total_environment_frames
+  end_of_run = EndOfRun(interrupts, total_frames, population.round_end(options, total_frames))
+  records = Records(task, graph, learner, lock, writer, end_of_run, reports if repeats else None)
   evaluations = _evaluations(options, settings, logdir, records, interrupts)
-  checkpoints = _checkpoints(task, learner, logdir, evaluations)
+  acting_state = ActingState(actors, lag, records) if repeats and actors and lag else None
+  checkpoints = _checkpoints(task, learner, logdir, evaluations, acting_state)
   # Checked again, since the checkpoint may have been deleted in the meantime.
   origin = initial_weights(options.init_from, settings, logdir, check=True)
   observing = Observing(task, graph, logdir, origin, observers)
@@ -118,14 +126,19 @@ def train(
   )
   initializer = _initializer(graph, cluster, logdir, origin, checkpoints)
   # All parts share one session and run until the last frame.
-  wait = ExpectedWaits(cluster, settings.sync_learners, task.unresponsive, reports.queue_is_full)
+  wait = ExpectedWaits(
+    cluster, settings.sync_learners, task.unresponsive, reports.queue_is_full, bool(lag)
+  )
   evaluator = Evaluator(evaluations, checkpointer)
   on_update = [records, observing, end_of_run, evaluator, checkpointer]
   parts: list[Part] = [
     Chief(task, graph, logdir, origin, records, evaluations, checkpointer),
-    Learning(task, graph, learner, on_update, wait.reason),
-    Reporting(task, reports, report_sender),
+    Learning(task, graph, learner, on_update, wait.reason, lag, ends_between_updates=repeats),
   ]
+  if acting_state:
+    parts.append(acting_state)
+  else:  # With that, the records take the reports.
+    parts.append(Reporting(task, reports, report_sender))
   if learner.sync_ops:
     tokens = LostTokens(task, learner.sync_ops, records.inbox.update_secs)
     on_update.append(tokens)
@@ -170,20 +183,34 @@ def act(task: Task, run_settings: RunSettings) -> None:
   Role(task, run_settings, parts, Connection(task, parts)).run()
 
 
-def _actor_side(graph: wiring.Graph, task: Task, start_frames: int) -> wiring.ActorSide:
+def _actor_side(
+  graph: wiring.Graph, task: Task, start_frames: int, lag: FixedLag | None = None
+) -> wiring.ActorSide:
   """Creates this process's environments and the actor loops that step them."""
   options = task.options
   environments = wiring.create_environments(graph.settings, task.cluster, options, start_frames)
-  return wiring.ActorSide(graph, environments, options.dynamic_batching)
+  return wiring.ActorSide(graph, environments, options.dynamic_batching, lag, start_frames)
+
+
+def _fixed_lag(settings: Settings, options: Options) -> FixedLag | None:
+  if settings.policy_lag < 0:
+    return None
+  num_loops = options.num_actors if settings.deterministic_training else 0
+  return FixedLag(settings.policy_lag, settings.new_unrolls, num_loops)
 
 
 def _checkpoints(
-  task: Task, learner: wiring.LearnerSide, logdir: str, evaluations: PeriodicEvaluator
+  task: Task,
+  learner: wiring.LearnerSide,
+  logdir: str,
+  evaluations: PeriodicEvaluator,
+  acting_state: ActingState | None,
 ) -> Checkpoints:
   return Checkpoints(
     logdir,
     task.cluster.own_device,
     learner.whole_weights(),
+    *([acting_state.store] if acting_state else []),
     in_use=evaluations.uses,
     keep=task.options.keep_checkpoints,
     keep_every_frames=task.options.keep_checkpoint_every_frames,
@@ -222,6 +249,11 @@ def _evaluations(
 @contextlib.contextmanager
 def _seeded_graph(cluster: Cluster, run_settings: RunSettings) -> Iterator[None]:
   """Makes a new TensorFlow graph the default graph, with a seed that depends on the task."""
+  if run_settings.settings.deterministic_training:
+    # Sums in a fixed order; an operation that has none raises an error.
+    tf.config.experimental.enable_op_determinism()
+    # Of the processes of environments, which may go through sets of texts.
+    os.environ['PYTHONHASHSEED'] = '0'
   place = max(0, cluster.task) + (10_000 if cluster.job == 'actor' else 0)
   with tf.Graph().as_default():
     tf.compat.v1.set_random_seed(derived_seed(run_settings.settings.seed, place))

@@ -7,21 +7,27 @@ training has both sides in one graph.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 import dynamic_batching
 import environments
 import nets
 from acting import actor
+from acting.actor_state import LoopState
+from acting.fixed_lag import FixedLag
 from learning import learner, losses, optimizers, sliced_weights
 from learning.advantage_scale import AdvantageScale
+from learning.learner_loop import LearnerLoop
+from learning.replay import ReplayBuffer
 from learning.sample_reuse import SampleReuse
 from roles.settings import Options, Settings, derived_seed
-from runtime import placement
+from runtime import memory, placement
 from runtime.cluster import Cluster
 from runtime.process import BadInput
 from runtime.shared_state import SharedState
@@ -71,6 +77,7 @@ class Graph:
           settings,
           scaling=settings.observation_scaling,
           value_normalisation=settings.value_normalisation,
+          initial_action_std=settings.initial_action_std,
         )
       self.weights = sliced_weights.SlicedWeights(
         self.agent.trainable_variables, max(1, len(cluster.ps))
@@ -87,7 +94,7 @@ class Graph:
       self.agent,
       self.settings,
       self.settings.unroll_length,
-      environments.stacks_frames(self.settings.level),
+      environments.stacks_frames(self.settings.levels),
     )
     flat = tf.nest.flatten(specs)
     with tf.device(self.cluster.device('learner', learner_task)):
@@ -122,6 +129,8 @@ def create_environments(
 ) -> list[environments.FlowEnvironment]:
   """Creates a batch of environments for each actor loop of this process.
 
+  Loops are counted over the cluster as if all actors had as many; a loop plays one level.
+
   Args:
     settings: `roles.settings.Settings`.
     cluster: `runtime.cluster.Cluster`; the index of this task goes into the seeds.
@@ -131,15 +140,17 @@ def create_environments(
   Returns:
     A list of `environments.FlowEnvironment`, one per actor loop.
   """
+  first = max(0, cluster.task) * options.num_actors
   return [
     environments.create_environment(
-      settings.level,
+      settings.level_of_loop(first + index),
       options.envs_per_actor,
       derived_seed(settings.seed, max(0, cluster.task), index, start_frames),
       settings.num_action_repeats,
       settings.width,
       settings.height,
       envs_per_worker=options.envs_per_worker,
+      own_generators=settings.deterministic_training,
     )
     for index in range(options.num_actors)
   ]
@@ -153,23 +164,34 @@ class ActorSide:
     batches: from `create_environments`, one for each loop.
     dynamic_batching: whether loops share one inference batch: 'true', 'false', or 'auto' (if each
       loop has few environments).
+    lag: fixes the policy lag, or None. Loops that share an inference batch have no fixed lag.
+    start_frames: environment frames when this process began; it goes into the seeds of actions.
 
   Attributes:
     loops: list of `actor.ActorLoop`.
+    batches: as given.
+    states: list of the `LoopState` of each loop with --deterministic_training, else empty.
   """
 
   def __init__(
-    self, graph: Graph, batches: list[environments.FlowEnvironment], dynamic_batching: str
+    self,
+    graph: Graph,
+    batches: list[environments.FlowEnvironment],
+    dynamic_batching: str,
+    lag: FixedLag | None = None,
+    start_frames: int = 0,
   ):
-    self._graph, self._batches = graph, batches
+    self._graph, self.batches, self._lag = graph, batches, lag
+    self._start_frames, self.states = start_frames, []
     with tf.device(graph.cluster.own_device):
       agents = self._agents(dynamic_batching)
-      self.loops = [self._loop(*a, batch) for a, batch in zip(agents, batches, strict=True)]
+      self.loops = [self._loop(i, *agent, batches[i]) for i, agent in enumerate(agents)]
 
   def _agents(self, merge):
     """Returns (agent, `actor.Refresh` of its weights) for each loop."""
-    num_actors = len(self._batches)
-    few = num_actors > 1 and self._batches[0].num_envs <= _MOST_ENVIRONMENTS_TO_MERGE
+    num_actors = len(self.batches)
+    few = num_actors > 1 and self.batches[0].num_envs <= _MOST_ENVIRONMENTS_TO_MERGE
+    few = few and not self._lag
     if not (merge == 'true' or (merge == 'auto' and few)):
       return [self._versioned_agent() for _ in range(num_actors)]
     agent, refresh = self._versioned_agent()
@@ -182,28 +204,48 @@ class ActorSide:
     agent, copy_weights = self._graph.local_agent()
     return agent, actor.Refresh(copy_weights, self._graph.counters.updates)
 
-  def _loop(self, agent, refresh, batch):
+  def _loop(self, index, agent, refresh, batch):
     settings = self._graph.settings
+    repeats: dict[str, Any] = {}
+    state: list[tf.Variable] = []
+    if settings.deterministic_training:
+      seed = derived_seed(settings.seed, index, self._start_frames, *b'actions')
+      repeats = dict(seed=seed, state=state)
+    unroll = actor.build_unroll(
+      agent,
+      batch,
+      settings.unroll_length,
+      refresh.version,
+      settings.levels.index(batch.spec.level),
+      as_frames=environments.stacks_frames(settings.levels),
+      **repeats,
+    )
+    tracker = actor.EpisodeTracker(
+      batch.num_envs, batch.spec.level.name, settings.num_action_repeats
+    )
+    if repeats:
+      self.states.append(LoopState(state, tracker))
     return actor.ActorLoop(
       refresh,
-      actor.build_unroll(
-        agent,
-        batch,
-        settings.unroll_length,
-        refresh.version,
-        as_frames=environments.stacks_frames(settings.level),
-      ),
+      unroll,
       lambda rewards: losses.clip_rewards(rewards, settings.reward_clipping),
-      actor.EpisodeTracker(batch.num_envs, settings.level_name, settings.num_action_repeats),
+      tracker,
+      self._lag,
+      index,
     )
+
+  def restart_games(self, session: tf.compat.v1.Session) -> None:
+    """Starts new games in all environments, after some of `states` may have been set."""
+    for state in self.states:
+      state.restart(session)
 
   def crashes(self) -> int:
     """Returns how many environments have been rebuilt after a crash."""
-    return sum(batch.crashes for batch in self._batches)
+    return sum(batch.crashes for batch in self.batches)
 
   def close(self) -> None:
     """Closes the environments."""
-    for batch in self._batches:
+    for batch in self.batches:
       batch.close()
 
 
@@ -218,7 +260,8 @@ class LearnerSide:
   Attributes:
     queue_size: int32 scalar tensor, unrolls in the queue.
     close_queue: operation that closes the queue and cancels pending enqueues.
-    loop: `learner.LearnerLoop`.
+    replay: `replay.ReplayBuffer`, or None.
+    loop: `learner_loop.LearnerLoop`.
     update: dict of tensors, see `learner.build_update`.
     optimizer: tf.compat.v1.train.Optimizer of the weight slices.
     sync_optimizer: tf.compat.v1.train.SyncReplicasOptimizer, or None if each learner updates alone.
@@ -238,7 +281,10 @@ class LearnerSide:
       self.learning_rate = optimizers.learning_rate(settings, frames)
       self.entropy_cost = tf.convert_to_tensor(learner.entropy_cost(settings, frames))
       reuse = SampleReuse(settings.sample_reuse)
-      self.loop = learner.LearnerLoop(queue.queue, queue.specs, settings.batch_size, reuse)
+      self.replay = replay_buffer(graph, queue)
+      self.loop = LearnerLoop(
+        queue.queue, queue.specs, settings.batch_size, reuse, self.replay, settings.new_unrolls
+      )
       agent, copy_weights = graph.local_agent(settings.learner_precision)
       self.optimizer, self.sync_optimizer = optimizers.build_optimizer(
         settings,
@@ -277,6 +323,30 @@ class LearnerSide:
     """Returns the weights and slots as `sliced_weights.UnslicedVariables`, for checkpoints."""
     with tf.device(self._cluster.own_device + '/cpu:0'):
       return self._weights.unsliced(self.optimizer)
+
+
+def replay_buffer(graph: Graph, queue: UnrollQueue) -> ReplayBuffer | None:
+  """Returns a learner's empty replay buffer, or None if --replay_capacity is 0.
+
+  Raises:
+    BadInput: this machine has not enough memory for it.
+  """
+  settings = graph.settings
+  if not settings.replayed_unrolls:
+    return None
+  specs = [(spec.dtype.as_numpy_dtype, spec.shape) for spec in tf.nest.flatten(queue.specs)]
+  unroll_bytes = sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in specs)
+  needed, available = settings.replay_capacity * unroll_bytes, memory.available_bytes()
+  if needed > available:
+    raise BadInput(
+      f'--replay_capacity={settings.replay_capacity} unrolls of {unroll_bytes} bytes take '
+      f'{needed / 1e9:.3g} GB of memory, but only {available / 1e9:.3g} GB are available here: '
+      f'at most {int(available // unroll_bytes)} would fit'
+    )
+  seed = derived_seed(settings.seed, max(0, graph.cluster.task), *b'replay')
+  return ReplayBuffer(
+    settings.replay_capacity, specs, settings.replayed_unrolls, settings.batch_size, seed
+  )
 
 
 def learner_devices(cluster: Cluster, names: list[str], batch_size: int) -> list[str]:

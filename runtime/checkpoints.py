@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from absl import logging
@@ -51,6 +51,7 @@ class Checkpoints:
     logdir: the run's folder.
     device: device of the task that reads and writes.
     whole: the unsliced weights and slots; None if no variable is sliced.
+    before_save: called with the session before the variables are written.
     **kept: which checkpoints to keep, see `runtime.kept_checkpoints.Kept`.
 
   Attributes:
@@ -61,9 +62,17 @@ class Checkpoints:
     RunFailed: the folder cannot be read or written.
   """
 
-  def __init__(self, logdir: str, device: str, whole: Unsliced | None = None, **kept: Any):
+  def __init__(
+    self,
+    logdir: str,
+    device: str,
+    whole: Unsliced | None = None,
+    before_save: Callable[[tf.compat.v1.Session], None] = lambda session: None,
+    **kept: Any,
+  ):
     import tensorflow as tf
 
+    self._before_save = before_save
     self._logdir, self._lock = logdir, threading.Lock()
     self._gather, self._scatter = (whole.gather, whole.scatter) if whole else ((), ())
     with tf.device(device + '/cpu:0' if device else '/cpu:0'):
@@ -96,6 +105,7 @@ class Checkpoints:
     """
     with self._lock, session.graph.as_default():  # The default graph differs in each thread.
       if not self._is_saved(updates):
+        self._before_save(session)
         session.run(self._gather)
         self._write(session, int(updates))
       self._kept.settle(mean_return_100)

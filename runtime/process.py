@@ -159,6 +159,7 @@ class Interrupts:
     self._sigterm_ends_run = sigterm_ends_run
     self._event = threading.Event()
     self._first: tuple[int, float] | None = None  # The first signal and its time.
+    self._defers, self._deferred = False, ''
     self.reason, self._at_end, self._if_forced = '', 'ending', 'at once'
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
       if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -172,7 +173,10 @@ class Interrupts:
       name = signal.Signals(number).name
       again = 'once more' if number == signal.SIGINT else 'Ctrl-C'
       _say(f'{name}: {self._at_end}; {again} leaves {self._if_forced}')
-      self.set(name)
+      if self._defers:
+        self._deferred = name
+      else:
+        self.set(name)
       return
     first, came_at = self._first
     if number != signal.SIGINT or (first == number and now - came_at < ONE_SIGNAL_SECS):
@@ -188,6 +192,15 @@ class Interrupts:
       if_forced: how a second Ctrl-C ends the process.
     """
     self._at_end, self._if_forced = at_end, if_forced
+
+  def defer_signals(self) -> None:
+    """Makes a signal request the end only when `take_signal` is called next."""
+    self._defers = True
+
+  def take_signal(self) -> None:
+    """Requests the end if a signal was deferred."""
+    if self._deferred:
+      self.set(self._deferred)
 
   def is_set(self) -> bool:
     """Returns whether the end was requested."""
@@ -251,20 +264,6 @@ def _of_the_machine(error: BaseException) -> str:
       if any(line.rstrip().endswith(os.strerror(number)) for number in _OF_THE_MACHINE):
         return line.strip()
   return ''
-
-
-def interrupt_on_signals() -> None:
-  """Makes SIGTERM and SIGHUP raise KeyboardInterrupt like SIGINT, until `Interrupts` is created.
-
-  If SIGHUP was ignored, it stays ignored.
-  """
-
-  def interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
-
-  for number in (signal.SIGTERM, signal.SIGHUP):
-    if signal.getsignal(number) != signal.SIG_IGN:
-      signal.signal(number, interrupt)
 
 
 def leave(code: int) -> NoReturn:

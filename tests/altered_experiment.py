@@ -8,8 +8,8 @@ Alterations:
   recorded=FILE: writes to FILE (.npz) the seeds of the environments ('seeds'), and every
     variable of a checkpoint as the first session has it ('session/NAME') and as the checkpoint that
     was restored has it ('checkpoint/NAME').
-  messages=FILE: a learner writes to FILE (JSON) a line of the trace for every message between
-    processes that its fourth update took: bytes, tensor, sender and receiver.
+  messages=FILE: a learner writes to FILE (JSON) for each of its updates 4 to 7 a list: a line of
+    the trace for every message between processes: bytes, tensor, sender and receiver.
 """
 
 import functools
@@ -50,7 +50,7 @@ def slow_down():
 
 def be_late(path):
   """See above."""
-  from learning.learner import LearnerLoop
+  from learning.learner_loop import LearnerLoop
 
   make_passes = LearnerLoop._passes
 
@@ -107,25 +107,28 @@ def trace_messages(path):
   """See above."""
   import tensorflow as tf
 
-  from learning.learner import LearnerLoop
+  from learning.learner_loop import LearnerLoop
 
   make_passes = LearnerLoop._passes
+  updates = []
 
   def traced(session, tensors, feed):
     metadata = tf.compat.v1.RunMetadata()
     options = tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE)
     values = session.run(tensors, feed, options=options, run_metadata=metadata)
     nodes = (node for device in metadata.step_stats.dev_stats for node in device.node_stats)
-    with open(path + '.new', 'w') as file:
-      json.dump([node.timeline_label for node in nodes if node.node_name == 'RecvTensor'], file)
-    os.replace(path + '.new', path)
+    updates.append([node.timeline_label for node in nodes if node.node_name == 'RecvTensor'])
+    if len(updates) == 4:
+      with open(path + '.new', 'w') as file:
+        json.dump(updates, file)
+      os.replace(path + '.new', path)
     return values
 
   def tracing_passes(self, session, tensors):
     numbers = itertools.count(1)
 
     def fetch(index, untraced):
-      if next(numbers) != 4:
+      if not 4 <= next(numbers) < 8:
         return untraced()
       return traced(session, tensors, {self._reuse.index: index})
 

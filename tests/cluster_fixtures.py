@@ -49,13 +49,13 @@ class Cluster:
   def names(self):
     return [f'{job}:{i}' for job, hosts in self.hosts.items() for i in range(len(hosts))]
 
-  def start(self, name, *extra, program=('experiment.py',)):
+  def start(self, name, *extra, program=('experiment.py',), inside=None):
     job, task = name.split(':')
     lists = [f'--{j}_hosts={",".join(hosts)}' for j, hosts in self.hosts.items()]
     role = {'ps': (), 'learner': (*TRAINING, THROTTLED), 'actor': ACTING}[job]
     self.tasks[name] = self.processes.start(
         *program, *lists, f'--job_name={job}', f'--task={task}', *self.flags, *role, *extra,
-        name=name.replace(':', ''), env=self.env,
+        name=name.replace(':', ''), env=self.env, inside=inside,
     )  # fmt: skip
     return self.tasks[name]
 

@@ -7,13 +7,12 @@ import json
 import os
 import re
 import signal
-import sys
 import time
 
 import pytest
 
 from cluster_fixtures import LIMIT_SECS, Cluster, all_zero, assert_no_step_back_beyond
-from conftest import ROOT, eventually
+from conftest import eventually
 from network_fixtures import Network
 from roles.initialization import KEPT
 
@@ -52,9 +51,7 @@ class NetworkCluster(Cluster):
   def start(self, name, *extra):
     """Starts a task on its host."""
     flags = [*FLAGS, f'--save_checkpoint_secs={SAVE_SECS}'] if name.startswith('learner') else []
-    there = self._network.inside(HOSTS[name], ROOT)
-    program = (*there, sys.executable, 'experiment.py')
-    return super().start(name, *flags, *extra, program=program)
+    return super().start(name, *flags, *extra, inside=self._network.pid(HOSTS[name]))
 
   def pull_plug(self, name):
     """The task's host vanishes; nobody hears why."""

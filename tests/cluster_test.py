@@ -16,7 +16,7 @@ from cluster_fixtures import (  # noqa: F401 (new_cluster is a fixture)
   new_cluster,
   throttled_cluster,
 )
-from conftest import ROOT, Processes, eventually
+from conftest import ROOT, Processes, eventually, whole_rows
 from roles.initialization import KEPT
 
 # The addresses of a proxy that does not answer: what the tasks say to each other is not for it.
@@ -29,18 +29,24 @@ OWN = (
   '--level_name=examples.corridor:Corridor-v0', '--agent_name=examples.gru_agent:GRUAgent',
   '--observers=examples.json_lines:JsonLines',
 )  # fmt: skip
+# Each of two actors plays a level, and each learner takes half of its batches from its replay.
+LEVELS = [f'throttled_env:ThrottledCatch-v{version}' for version in (0, 1)]
+LEVELS_AND_REPLAY = (
+  f'--level_name={",".join(LEVELS)}', '--replay_capacity=32', '--replay_fraction=0.5',
+)  # fmt: skip
 AT_ONCE = {'THROTTLED_ENV_SECS': '0'}
 UPDATE_FRAMES = 2 * 4 * 9  # Of two learners with `TRAINING`, where they update together.
 
 
 @pytest.mark.parametrize('size', [(1, 1, 1), (2, 2, 3)], ids=['1-1-1', '2-2-3'])
 def test_a_cluster_trains_to_its_end_and_everybody_leaves(new_cluster, size):  # noqa: F811
-  total = 2000
+  own = size == (1, 1, 1)  # An environment, a network and an observer of the user's.
+  # Games are reported once a second, and those of the last second may be missing.
+  total = 20_000 if own else 2000
   cluster = new_cluster(ps=size[0], learner=size[1], actor=size[2], env=PROXY | AT_ONCE)
   first, *order = sorted(cluster.names)  # Actors first, parameter servers last.
   actor = cluster.start(first)
   waiting = f'{first} is waiting for ps:0 at {cluster.hosts["ps"][0]}'
-  own = size == (1, 1, 1)  # An environment, a network and an observer of the user's.
   eventually(lambda: waiting in actor.output(), LIMIT_SECS, cluster.logs)
   flags = [f'--total_environment_frames={total}', *(OWN if own else ())]
   cluster.start_all(order, learner=flags)
@@ -71,7 +77,7 @@ def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_
   assert total / (2 * 4) * throttled_env.STEP_SECS > 580
   cluster = throttled_cluster(new_cluster, tmp_path, learner=2, actor=2)
   flags = [f'--total_environment_frames={total}', f'--save_checkpoint_secs={save_secs}',
-           f'--sync_learners={sync}']  # fmt: skip
+           f'--sync_learners={sync}', *LEVELS_AND_REPLAY]  # fmt: skip
   has_statistics = sync == 'true'
   if has_statistics:
     flags += ['--observation_scaling=running', '--return_normalisation=advantage_rms']
@@ -109,15 +115,20 @@ def test_any_role_may_be_killed_and_the_run_reaches_its_frames(new_cluster, tmp_
   assert_no_step_back_beyond(cluster.rows(), save_secs)
   final = int(cluster.rows()[-1]['environment_frames'])
   assert cluster.frames_in_checkpoint() == final >= total
+  games = whole_rows(os.path.join(cluster.logdir, 'episodes.csv'))
+  assert {game['level_name'] for game in games} == set(LEVELS)
+  assert float(cluster.rows()[-1]['replayed_lag_mean']) > 0
   if has_statistics:
-    # They count the steps learned from, as the frames do; what a kill cuts off between the two is
-    # less than an update of both learners. A parameter server that forgot them had counted 400.
+    # They count the steps that came from actors, as the frames do, and none that is replayed; what
+    # a kill cuts off between the two is less than an update of both learners. A parameter server
+    # that forgot them had counted 400.
     counted = cluster.in_checkpoint('agent/observation_statistics/count')
     assert abs(counted - final) <= 4 * UPDATE_FRAMES
     assert cluster.in_checkpoint('advantage_moments').min() > 0
   else:
-    assert cluster.in_checkpoint('agent/value_statistics/moments')[0] > 0
-    assert cluster.in_checkpoint('agent/value_statistics/scale')[1] not in (0, 1)
+    for level in range(2):
+      assert cluster.in_checkpoint('agent/value_statistics/moments')[level, 0] > 0
+      assert cluster.in_checkpoint('agent/value_statistics/scale')[1, level] not in (0, 1)
 
 
 def freeze(cluster, name):

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import psutil
@@ -91,17 +92,22 @@ def commands_of(path, title):
 def eventually(predicate, limit_secs=60.0, message=None):
   """Polls until `predicate()` is true and returns its value; gives up with an AssertionError.
 
+  A predicate that takes long, since it starts processes, is asked half of the time at most.
+
   Args:
     predicate: callable without arguments.
     limit_secs: when to give up.
     message: what did not happen, a string or a callable that gives one (such as a log so far).
   """
-  deadline = time.monotonic() + limit_secs
+  began = time.monotonic()
+  deadline = began + limit_secs
   while not (value := predicate()):
-    if time.monotonic() > deadline:
+    now = time.monotonic()
+    if now > deadline:
       text = message() if callable(message) else message
       raise AssertionError(f'not within {limit_secs} s: {text or predicate}')
-    time.sleep(0.05)
+    time.sleep(min(max(0.05, now - began), max(0.05, deadline - now)))
+    began = time.monotonic()
   return value
 
 
@@ -247,22 +253,50 @@ class Process(subprocess.Popen):
 
 
 @functools.cache
-def _interpreter():
-  """The interpreter with TensorFlow of this test process."""
-  return forked_interpreters.Interpreter()
+def _interpreter(kind):
+  """The interpreter of a kind of this test process."""
+  return forked_interpreters.Interpreter(kind)
+
+
+def checked(*flags, env=None, limit_secs=120.0):
+  """Runs experiment.py, which needs no TensorFlow for these flags, as a fork; a CompletedProcess.
+
+  Args:
+    *flags: its command line.
+    env: all its environment variables; by default those of this process.
+    limit_secs: when to give up.
+  """
+  argv, ended = ['experiment.py', *flags], []
+  with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    outputs = out.fileno(), err.fileno()
+    pid = _interpreter('checker').fork(argv, outputs, ROOT, env or dict(os.environ))
+
+    def has_ended():
+      found, status = os.waitpid(pid, os.WNOHANG)
+      ended.extend([os.waitstatus_to_exitcode(status)] * bool(found))
+      return found
+
+    try:
+      eventually(has_ended, limit_secs, f'{argv} did not end')
+    finally:
+      if not ended:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    texts = [os.pread(fd, os.fstat(fd).st_size, 0).decode() for fd in outputs]
+  return subprocess.CompletedProcess(argv, ended[0], *texts)
 
 
 class Fork(Process):
   """A `Process` that begins as a fork of an interpreter with TensorFlow."""
 
-  def __init__(self, args, log, cwd, env):
-    self.log, self._begin = log, (cwd, env)
+  def __init__(self, args, log, cwd, env, inside):
+    self.log, self._begin = log, (cwd, env, inside)
     subprocess.Popen.__init__(self, args)
 
   def _execute_child(self, args, *rest):
     del rest
     with open(self.log, 'ab') as file:
-      self.pid = _interpreter().fork(args, file.fileno(), *self._begin)
+      self.pid = _interpreter('trainer').fork(args, [file.fileno()] * 2, *self._begin)
     self._child_created = True
 
 
@@ -273,15 +307,17 @@ class Processes:
     self._folder = folder
     self._started = []
 
-  def start(self, *args, name=None, env=None, cwd=ROOT):
+  def start(self, *args, name=None, env=None, cwd=ROOT, inside=None):
     """Starts a program.
 
     Args:
       *args: the command line; a first argument that ends in .py is run by this Python. If it is a
-        trainer, by a path below the root, it is a fork of an interpreter with TensorFlow.
+        trainer, by its path below the root, it is a fork of an interpreter with TensorFlow.
       name: names the log file; the same name again appends to the same log.
       env: dict of environment variables that are set in addition to this process's own.
       cwd: its working directory; the repository's root by default.
+      inside: of a trainer: id of a process whose network and mounts it has, see
+        `network_fixtures.Network.pid`.
 
     Returns:
       A `Process`.
@@ -290,9 +326,10 @@ class Processes:
     log = os.path.join(self._folder, f'{name or len(self._started)}.log')
     environ = {name: value for name, value in os.environ.items() if name != _CHANNELS}
     environ |= env or {}
-    if forked_interpreters.can_run(args, cwd, env or {}):
-      process = Fork(args, log, cwd, environ)
+    if forked_interpreters.can_run(args, env or {}):
+      process = Fork(args, log, cwd, environ, inside)
     else:
+      assert inside is None, args
       program = [sys.executable] if args[0].endswith('.py') else []
       process = Process([*program, *args], log, env=environ, cwd=cwd)
     self._started.append(process)

@@ -1,10 +1,12 @@
 """The shared helpers keep what they promise: above all, no process outlives its test."""
 
 import glob
+import itertools
 import os
 import re
 import socket
 import sys
+import time
 
 import psutil
 import pytest
@@ -76,6 +78,37 @@ def test_a_trainer_is_a_child_of_the_test_process_with_a_session_of_its_own(proc
   assert refused.exit_code() == 2 and refused.output().startswith('experiment.py: flag --mode=tset')
 
 
+def test_a_trainer_inside_of_another_process_has_its_network_and_mounts(processes, tmp_path):
+  if os.geteuid():
+    pytest.skip('namespaces need root')
+  other = processes.start('unshare', '--net', '--mount', 'sleep', '600')
+
+  def namespaces(pid):
+    return [os.readlink(f'/proc/{pid}/ns/{kind}') for kind in ('net', 'mnt')]
+
+  def differ():
+    return not set(namespaces(other.pid)) & set(namespaces(os.getpid()))
+
+  conftest.eventually(differ, 20, other.output)
+  trainer = processes.start('experiment.py', '--mode=tset', inside=other.pid)
+  assert trainer.exit_code() == 2  # It has found its program there.
+  flags = [f'--logdir={tmp_path}/run', '--level_name=impala/Catch-v0', '--num_actors=1']
+  trainer = processes.start('experiment.py', *flags, inside=other.pid)
+  conftest.eventually(lambda: namespaces(trainer.pid) == namespaces(other.pid), 20, trainer.output)
+
+
+def test_what_is_asked_slowly_is_asked_half_of_the_time():
+  asked = []
+
+  def slow():
+    asked.append(time.monotonic())
+    time.sleep(0.2)
+    return len(asked) == 3
+
+  conftest.eventually(slow, 20)
+  assert all(later - sooner >= 0.39 for sooner, later in itertools.pairwise(asked))
+
+
 def environment_of(pid):
   with open(f'/proc/{pid}/environ') as file:
     return set(file.read().split('\0'))
@@ -128,7 +161,7 @@ def test_tests_that_share_hosts_share_a_test_process(processes):
     'tests/frontend/cluster_tasks_test.py',
     'tests/licences_test.py',
   )
-  assert run.exit_code() == 0, run.output()
+  assert run.exit_code(200) == 0, run.output()
   ran = re.findall(r'\[(gw\d)\] .* PASSED tests/(\w+)', run.output())
   sharing = [worker for worker, folder in ran if folder == 'frontend']
   assert len(sharing) > 40 and len(set(sharing)) == 1
@@ -151,7 +184,7 @@ def test_quick_tests_start_no_cluster(processes):
     sys.executable, '-m', 'pytest', '-n0', '-p', 'no:cacheprovider', '--collect-only', '-q',
     '-m', marks, *files,
   )  # fmt: skip
-  assert run.exit_code() == 0, run.output()
+  assert run.exit_code(200) == 0, run.output()
   collected = [line.split('::') for line in run.output().splitlines() if '::' in line]
   assert {os.path.basename(path) for path, _ in collected} == {'readme_test.py'}
   assert not [name for _, name in collected if name.startswith('test_the_commands')]

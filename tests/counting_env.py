@@ -55,6 +55,15 @@ class Image(Counting):
     return np.full((4, 3, 2), self._step, np.uint8)
 
 
+class DeepImage(Counting):
+  """Every pixel is the step; a channel more than `Image`."""
+
+  observation_space = spaces.Box(0, 255, (4, 3, 3), np.uint8)
+
+  def _observation(self):
+    return np.full((4, 3, 3), self._step, np.uint8)
+
+
 class BoolImage(Counting):
   """The pixel of the step is set."""
 
@@ -207,10 +216,15 @@ class Refused(Counting):
 
 
 for _name in (
-  'Counting', 'Image', 'BoolImage', 'Numbered', 'Random', 'Fragile', 'Breaking', 'Stuck', 'Meeting',
-  'Slow', 'Held', 'Drawing',
+  'Counting', 'Image', 'DeepImage', 'BoolImage', 'Numbered', 'Random', 'Fragile', 'Breaking',
+  'Stuck', 'Meeting', 'Slow', 'Held', 'Drawing',
 ):  # fmt: skip
   gymnasium.register(f'{_name}-v0', entry_point=f'counting_env:{_name}')
+gymnasium.register(
+  'ShortDeepImage-v0',
+  entry_point='counting_env:DeepImage',
+  kwargs={'game_steps': 3},
+)
 gymnasium.register(
   'TimeLimit-v0',
   entry_point='counting_env:Counting',

@@ -54,7 +54,9 @@ def test_it_is_resumed_where_it_stood(folder, processes):
   assert 0 < change < 1e-3
   # The columns that are new since then are empty in its rows.
   now = (folder / 'metrics.csv').read_text().splitlines()[: len(lines)]
-  assert now == [lines[0] + ',entropy_cost,truncated_weights'] + [line + ',,' for line in lines[1:]]
+  new = ',entropy_cost,truncated_weights,replayed_lag_mean,replayed_lag_max'
+  new += ',mean_score,mean_capped_score'
+  assert now == [lines[0] + new] + [line + ',' * new.count(',') for line in lines[1:]]
   assert (folder / 'episodes.csv').read_text().splitlines()[: len(games)] == games
   starts = json.loads((folder / 'run.json').read_text())['starts']
   assert [start['settings']['total_environment_frames'] for start in starts] == [3000]

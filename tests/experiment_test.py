@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from conftest import ROOT, Processes, eventually, updates_of_checkpoint, whole_rows
+from conftest import ROOT, Processes, checked, eventually, updates_of_checkpoint, whole_rows
 from reporting import metrics
 from structs import AGENTS
 
@@ -87,6 +87,22 @@ def assert_refused(result, *words):
      ['eval_protocol=paper', 'impala/Catch-v0']),
     (['--reward_clipping=abs_two'], ['abs_two', 'abs_one', 'soft_asymmetric', 'none']),
     (['--batch_size=32', '--queue_capacity=31'], ['batch_size=32', 'queue_capacity=31']),
+    ([CATCH, '--batch_size=6', '--replay_capacity=100', '--replay_fraction=0.25'],
+     ['replay_fraction=0.25', 'batch_size=6', '1.5 unrolls']),
+    ([CATCH, '--policy_lag=1', '--batch_size=24'], ['policy_lag=1', 'are 24', 'envs_per_actor=16']),
+    ([CATCH, '--policy_lag=9', '--queue_capacity=159'], ['10 batches', 'must be at least 160']),
+    ([CATCH, '--policy_lag=0', '--sample_reuse=2'], ['policy_lag=0', 'sample_reuse=2']),
+    ([CATCH, '--policy_lag=0', '--dynamic_batching=true'], ['dynamic_batching=true']),
+    ([CATCH, '--deterministic_training', '--policy_lag=1'], ['policy_lag=1', 'last update']),
+    ([CATCH, '--deterministic_training', '--batch_size=24'],
+     ['--deterministic_training plays', 'are 24', 'envs_per_actor=16']),
+    ([CATCH, '--deterministic_training', '--sample_reuse=2'],
+     ['--deterministic_training', 'sample_reuse=2']),
+    ([CATCH, *HOSTS, '--job_name=learner', '--task=0', '--deterministic_training'],
+     ['--deterministic_training is for one process', 'tasks wait for nobody']),
+    ([CATCH, *HOSTS, '--job_name=learner', '--task=0', '--policy_lag=0'],
+     ['policy_lag=0', 'one process']),
+    ([CATCH, '--batch_size=6', '--replay_capacity=5'], ['replay_capacity=5', 'batch_size=6']),
     (['--batch_size=5', '--learner_devices=/cpu:0,/cpu:1'], ['batch_size=5', '2']),
     (['--agent_name=AlexNet'], ['AlexNet', 'SimpleConvNetAgent', 'ResNetLSTMAgent']),
     (['train'], ["'train'", '--name=value']),
@@ -101,6 +117,14 @@ def assert_refused(result, *words):
      ['ResNetAgent', '(3,)', 'MLPAgent']),
     (['--level_name=impala/Memory-v0', '--observation_scaling=centred'],
      ['observation_scaling=centred', 'impala/Memory-v0', 'float32', 'running']),
+    (['--level_name=impala/Catch-v0,,CartPole-v1'], ['--level_name=', 'one of them is empty']),
+    (['--level_name=CartPole-v1,CartPole-v1'], ['CartPole-v1 is there twice']),
+    (['--level_name=CartPole-v1,atari5'], ['atari5 is a suite', 'alone']),
+    (['--level_name=CartPole-v1,impala/Memory-v0'],
+     ['--level_name=', 'CartPole-v1 and impala/Memory-v0', 'float32 (4,) and', 'float32 (3,)']),
+    (['--level_name=atari5', '--num_actors=4'], ['--num_actors=4', '5 levels', '--num_actors=5']),
+    (['--level_name=minigrid_small', '--num_actors=4'],
+     ['minigrid_small', 'needs the package minigrid', 'pip install minigrid']),
     ([CATCH, '--env_kwargs=size=5'], ['--env_kwargs=size=5 is not a JSON object']),
     ([CATCH, '--env_kwargs={"size": 5}'], ['--env_kwargs={"size": 5}', "'size' is no keyword"]),
     ([CATCH, '--env_wrappers=gymnasium.wrappers.ClipReward:{min: 1}'],
@@ -133,7 +157,7 @@ def assert_refused(result, *words):
      ['no-such-host.invalid', 'actor_hosts', 'resolve']),
 ])  # fmt: skip
 def test_impossible_command_lines_are_refused_in_a_sentence(flags, words, no_tensorflow):
-  result = run('--only_check_args', *flags, env=no_tensorflow)
+  result = checked('--only_check_args', *flags, env=no_tensorflow)
   assert_refused(result, *words)
 
 
@@ -173,13 +197,13 @@ def test_a_logdir_that_cannot_be_written_is_refused(tmp_path):
     [*HOSTS, '--job_name=actor', '--task=0'],
 ])  # fmt: skip
 def test_good_command_lines_pass_the_check_without_tensorflow(flags, no_tensorflow):
-  result = run('--only_check_args', *flags, env=no_tensorflow)
+  result = checked('--only_check_args', *flags, env=no_tensorflow)
   assert (result.returncode, result.stdout, result.stderr) == (0, '', '')
 
 
 @pytest.mark.parametrize('name', sorted(os.listdir(os.path.join(ROOT, 'flagfiles'))))
 def test_presets_are_good_and_say_what_they_are_for(name, no_tensorflow):
-  result = run('--only_check_args', f'--flagfile=flagfiles/{name}', env=no_tensorflow)
+  result = checked('--only_check_args', f'--flagfile=flagfiles/{name}', env=no_tensorflow)
   assert (result.returncode, result.stderr) == (0, '')
   with open(os.path.join(ROOT, 'flagfiles', name)) as file:
     assert file.readline().startswith('# ')

@@ -8,6 +8,8 @@ import sonnet as snt
 import tensorflow as tf
 
 import nets
+from learning import torsos
+from learning.observation_scaling import SCALES
 from simple_spaces import simple_spaces
 from structs import AGENTS, StepOutput, StepOutputInfo, default_agent_name
 
@@ -234,6 +236,54 @@ def test_the_paper_s_sizes():
       *((256, size) for size in heads),
     ]
   )
+
+
+def test_pooling_leaves_32_inputs_of_the_linear_layer():
+  # Of each section: a convolution that changes the number of channels, and four that do not.
+  sections = sum(
+    9 * before * after + after + 4 * (9 * after * after + after)
+    for before, after in [(4, 16), (16, 32), (32, 32)]
+  )
+  actions = ATARI.num_actions
+  features = 256 + 1 + actions  # Of the torso; the last reward; the last action.
+  heads = (features + 1) * (actions + 1)
+  lstm = (features + 256 + 1) * 4 * 256 + (256 + 1) * (actions + 1)
+
+  def number(name, spec=ATARI):
+    with tf.Graph().as_default():
+      return sum(v.shape.num_elements() for v in nets.build_agent(name, spec).variables)
+
+  pooled, flat = sections + (32 + 1) * 256, sections + (11 * 11 * 32 + 1) * 256
+  assert number('ResNetPoolAgent') == pooled + heads == 108_040  # docs/environments_and_agents.md
+  assert number('ResNetPoolLSTMAgent') == pooled + lstm == 640_471
+  assert number('ResNetAgent') == flat + heads == 1_091_080
+  assert number('ResNetLSTMAgent') == flat + lstm == 1_623_511
+  larger = simple_spaces((210, 160, 4), 'uint8', 6)
+  assert number('ResNetPoolAgent', larger) == number('ResNetPoolAgent')
+
+
+def test_pooling_tells_what_is_in_an_image_but_not_where():
+  """An object moves by multiples of 8 pixels, the stride of the three sections together.
+
+  A feature sees 70 pixels to each side, so that no edge is seen. All else is black: first biases
+  are 0, and so are the activations there.
+  """
+  images = np.zeros([4, 232, 232, 1], np.uint8)
+  thing, other = np.random.default_rng(3).integers(0, 256, (2, 8, 8, 1), np.uint8)
+  for i, (row, column) in enumerate([(112, 112), (80, 136), (144, 80)]):
+    images[i, row : row + 8, column : column + 8] = thing
+  images[3, 112:120, 112:120] = other
+  pooled, flat = _run(
+    [
+      torso(tf.float32, SCALES['unit'])(tf.constant(images))
+      for torso in (torsos.ResNetPoolTorso, torsos.ResNetTorso)
+    ]
+  )
+  size = np.abs(pooled).max()
+  np.testing.assert_allclose(pooled[1:3], pooled[:1].repeat(2, axis=0), atol=1e-4 * size)
+  assert np.abs(pooled[3] - pooled[0]).max() > 0.01 * size  # Another object.
+  for moved in flat[1:3]:  # Without pooling, it matters where the object is.
+    assert np.abs(moved - flat[0]).max() > 0.1 * np.abs(flat).max()
 
 
 @pytest.mark.parametrize('shape', [(10, 10, 1), (10, 5, 1), (8, 8, 3), (36, 36, 3), (84, 84, 4)])

@@ -293,22 +293,35 @@ class Network:
     with open(f'/proc/{pid}/cmdline', 'rb') as file:
       return file.read().startswith(b'sleep')
 
+  def pid(self, number):
+    """Id of a process on a host, as long as it is there."""
+    return self._holder.pid if number == 0 else self.sshds[number].pid
+
   def inside(self, number, folder='/'):
     """What to put before a command line to run it on a host."""
-    pid = self._holder.pid if number == 0 else self.sshds[number].pid
-    return ['nsenter', '-t', str(pid), '-m', '-n', '--', 'sh', '-c', 'cd "$0" && exec "$@"', folder]
+    return [
+      'nsenter',
+      '-t',
+      str(self.pid(number)),
+      '-m',
+      '-n',
+      '--',
+      'sh',
+      '-c',
+      'cd "$0" && exec "$@"',
+      folder,
+    ]
 
   def path(self, number, path):
     """Where this process sees a file of a host."""
-    pid = self._holder.pid if number == 0 else self.sshds[number].pid
-    return f'/proc/{pid}/root{path}'
+    return f'/proc/{self.pid(number)}/root{path}'
 
   def pids(self, number):
     """Ids of the processes on a host, without those of its sshd."""
     listing = subprocess.run(
       [self._ip, 'netns', 'pids', self._names[number]], check=True, capture_output=True, text=True
     )
-    base = self._holder.pid if number == 0 else self.sshds[number].pid
+    base = self.pid(number)
     ours = {base, *descendants_of_sshd(base)}
     return {int(pid) for pid in listing.stdout.split()} - ours
 

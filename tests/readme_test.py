@@ -15,7 +15,7 @@ import pytest
 
 import run_experiment_mm_raw as frontend
 from cluster_fixtures import LIMIT_SECS
-from conftest import ROOT, blocks_of, commands_of, free_ports, section, whole_rows
+from conftest import ROOT, blocks_of, checked, commands_of, free_ports, section, whole_rows
 from frontend import arguments
 
 PAGES = ['README.md', 'CONTRIBUTING.md', *sorted(glob.glob('docs/*.md', root_dir=ROOT))]
@@ -67,7 +67,11 @@ def title_of(path):
 UNDERSTOOD = [
   ('README.md', 'First steps'),
   ('README.md', 'With Frontend Code'),
+  ('README.md', 'Many Runs at Once'),
   ('docs/training.md', 'One process'),
+  ('docs/training.md', 'Runs that repeat'),
+  ('docs/many_levels.md', 'Start'),
+  ('docs/many_levels.md', 'Returns of different sizes'),
   ('docs/environments_and_agents.md', 'Environments'),
   ('docs/environments_and_agents.md', 'Keywords and wrappers'),
   ('docs/cluster_managers.md', 'Slurm, Kubernetes, TF_CONFIG'),
@@ -82,6 +86,11 @@ def commands_to_understand(program):
 
 TRAINER = commands_to_understand('experiment.py')
 FRONTEND = commands_to_understand('run_experiment_mm_raw.py')
+# What slurm/sweep.sbatch makes of its flags.
+FRONTEND += [
+  ['--action=sweep', '--element=0', *words[words.index('slurm/sweep.sbatch') + 1 :]]
+  for words in commands_of('docs/many_runs.md', 'Slurm')
+]
 
 
 def test_there_are_commands():
@@ -90,10 +99,8 @@ def test_there_are_commands():
 
 def refusal(flags):
   """What experiment.py says against flags; '' where it understands them."""
-  checked = subprocess.run(
-    [sys.executable, 'experiment.py', *flags, '--only_check_args'],
-    cwd=ROOT, capture_output=True, text=True, timeout=120)  # fmt: skip
-  return '' if checked.returncode == 0 else checked.stdout + checked.stderr
+  result = checked(*flags, '--only_check_args')
+  return '' if result.returncode == 0 else result.stdout + result.stderr
 
 
 @pytest.mark.parametrize('flags', TRAINER, ids=' '.join)
@@ -151,9 +158,9 @@ def test_the_commands_of_the_readme_as_printed(processes, tmp_path, block):
   for i, (python, program, *flags) in enumerate(commands):
     assert (python, program) == ('python', 'experiment.py')
     flags = [f.replace('=10000000000', '=2000') for f in flags]
-    tasks.append(
-      processes.start(os.path.join(ROOT, program), *flags, name=f'task{i}', cwd=tmp_path)
-    )
+    if not block:  # As a user starts it; the others are forks.
+      program = os.path.join(ROOT, program)
+    tasks.append(processes.start(program, *flags, name=f'task{i}', cwd=tmp_path))
   for task in tasks:
     assert task.exit_code(LIMIT_SECS) == 0, '\n'.join(t.output()[-2000:] for t in tasks)
   logdir = tmp_path / 'runs' / 'BreakoutNoFrameskip-v4-SimpleConvNetAgent-seed1'

@@ -20,4 +20,5 @@ class Throttled(Catch):
     return super().step(action)
 
 
-gymnasium.register('ThrottledCatch-v0', entry_point=Throttled)
+for _version in (0, 1):  # Of two levels, where a run has several.
+  gymnasium.register(f'ThrottledCatch-v{_version}', entry_point=Throttled)

@@ -87,8 +87,8 @@ def flags_problem(console: Console) -> str | None:
 
 
 def _flag_lists(console: Console, tasks: Iterable[cluster_lib.Task]) -> list[list[str]]:
-  """One list of training flags for each different `flags` cell."""
-  cells = dict.fromkeys(tuple(task.flags) for task in tasks)
+  """One list of training flags for each different `flags` cell; hosts of a sweep have none."""
+  cells = dict.fromkeys(tuple(task.flags) for task in tasks) or {(): None}
   return [console.training_flags + list(cell) for cell in cells]
 
 

@@ -15,7 +15,8 @@ from frontend.errors import HostError, UserError
 RECORD = 'run.json'
 # Always fetched; run.json first, since it identifies the run.
 RECORDS = (
-  RECORD, 'metrics.csv', 'episodes.csv', 'learning_curve.png', 'evaluation.json', 'evaluations.csv'
+  RECORD, 'metrics.csv', 'episodes.csv', 'learning_curve.png', 'evaluation.json', 'evaluations.csv',
+  'population.jsonl',
 )  # fmt: skip
 # TensorFlow's list of checkpoints, with the newest.
 INDEX = 'checkpoint'
@@ -42,7 +43,7 @@ def run(console: Console) -> int:
   if isinstance(chief, hosts.LocalHost) and os.path.realpath(logdir) == os.path.realpath(target):
     raise UserError(f"--to={target} is the run's own folder; name another")
   with chief.files() as files:
-    fetched = _Run(files, logdir, target, console.say)
+    fetched = RunCopy(files, logdir, target, console.say)
     fetched.fetch_records()
     fetched.fetch_checkpoints(console.options.checkpoints)
   what = f'{fetched.count} files' if fetched.count else 'nothing new'
@@ -61,7 +62,7 @@ def run_folder(console: Console, chief: AnyHost) -> str:
   return logdir
 
 
-class _Run:
+class RunCopy:
   """A run's folder on its host, and its copy on this machine.
 
   Args:

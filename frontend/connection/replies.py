@@ -177,6 +177,23 @@ _TASK = _fields(
   state=_line,
 )
 _DONE = _fields()
+_RUN = _fields(
+  run=_line,
+  state=_line,
+  host=_line,
+  frames=_or_none(_number),
+  total_frames=_or_none(_number),
+  mean_return=_or_none(_number),
+  frames_per_sec=_or_none(_number),
+  hours_left=_or_none(_number),
+  secs=_or_none(_number),
+  starts=_int,
+  restarts=_int,
+  last_line=_line,
+)
+_RUNNER = _fields(
+  {'problem': _line, 'slots': _int, 'unreached_secs': _named(_number), 'is_guarded': _bool}
+)
 
 # {request of frontend/host_side/agent.py: schema of its reply}
 SCHEMAS: dict[str, Schema] = {
@@ -205,6 +222,24 @@ SCHEMAS: dict[str, Schema] = {
   'end_trial': _DONE,
   'open_ports': _fields(removed=_bool, reason=_or_none(_line)),
   'firewall_state': _fields(good=_bool, text=_line),
+  'sweep_look': _fields(
+    folder=_path,
+    sweep=_or_none(_fields()),
+    rows=_list(_RUN),
+    slots=_int,
+    runner=_or_none(_RUNNER),
+    tmux=_bool,
+    seen=_fields(time=_number, states=_named(_line), guarded=_list(_line)),
+  ),
+  'sweep_share': _fields(marks=_list(_line)),
+  'sweep_marks': _fields(marks=_list(_line)),
+  'sweep_unmark': _DONE,
+  'sweep_write': _DONE,
+  'sweep_seen': _DONE,
+  'sweep_release': _fields(released=_list(_line)),
+  'sweep_start': _fields(started=_bool),
+  'sweep_stop': _fields(ended=_list(_line)),
+  'sweep_logs': _fields(lines=_list(_line), offset=_int),
 }
 
 

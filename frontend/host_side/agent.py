@@ -24,6 +24,7 @@ from frontend.host_side import (
   nftables,
   processes,
   supervisor,
+  sweep_requests,
   task_status,
   tmux,
 )
@@ -322,6 +323,7 @@ REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
     nftables.end_trial,
     nftables.open_ports,
     nftables.firewall_state,
+    *sweep_requests.REQUESTS,
   )
 }
 

@@ -273,10 +273,16 @@ def runs_elsewhere(record: dict[str, Any], path: str) -> bool:
   """
   if is_of_this_host(record) or record['state'] == 'exited':
     return False
+  age = age_secs(path)
+  return age is None or age < DEAD_SECS  # In doubt, the files of other hosts are not touched.
+
+
+def age_secs(path: str) -> float | None:
+  """Returns seconds since a file was modified, by the clock of its file system; None if unknown."""
   try:
-    return _file_system_time(os.path.dirname(path)) - os.stat(path).st_mtime < DEAD_SECS
+    return _file_system_time(os.path.dirname(path)) - os.stat(path).st_mtime
   except OSError:
-    return True  # In doubt, the files of other hosts are not touched.
+    return None
 
 
 def _file_system_time(folder: str) -> float:

@@ -161,7 +161,11 @@ def logs(session: str, task: str, lines: int, offset: int | None) -> dict[str, A
   Returns:
     {'lines': list of str, 'offset': position in the file after these lines}.
   """
-  path = supervisor.path_of(supervisor.run_folder(session), task, 'log')
+  return log_lines(supervisor.path_of(supervisor.run_folder(session), task, 'log'), lines, offset)
+
+
+def log_lines(path: str, lines: int, offset: int | None) -> dict[str, Any]:
+  """Returns lines of the log at `path`; the other arguments and the result are those of `logs`."""
   if offset is None:
     found = last_lines(path, lines)
     if len(found) < lines:

@@ -40,7 +40,7 @@ class Run(NamedTuple):
     slot_bytes: size of the optimiser's slots for all weights.
     unroll_bytes: size of one unroll as it is sent.
     unroll_frames: environment frames of one unroll.
-    batch_size: unrolls per batch and learner.
+    batch_size: unrolls per batch and learner, without replayed ones.
     sample_reuse: updates made of each batch.
     sync_learners: whether an update takes a batch of every learner.
   """

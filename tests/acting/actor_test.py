@@ -170,6 +170,21 @@ def test_policy_version_and_level_travel():
   assert first.policy_version.dtype == np.int64
 
 
+def test_the_baseline_of_an_unroll_is_that_of_its_level():
+  agent = nets.build_agent('MLPAgent', SPEC, value_normalisation=3)
+  unroll = actor.build_unroll(agent, CountingWorlds(GAME_STEPS), T, version_variable(), level_id=1)
+  env_outputs, agent_outputs = tf.nest.map_structure(
+    lambda x: tf.transpose(x, [1, 0, *range(2, x.shape.rank)]),
+    (unroll.env_outputs, unroll.agent_outputs),
+  )
+  of_levels = agent.unroll(agent_outputs.action, env_outputs, unroll.core_state)[0].baseline
+  with session() as a_session:
+    told, of_levels = a_session.run([agent_outputs.baseline, of_levels])
+  assert told.shape == (T + 1, N) and of_levels.shape == (T + 1, N, 3)
+  np.testing.assert_allclose(told[1:], of_levels[:-1, :, 1], rtol=1e-4, atol=1e-5)
+  assert np.abs(told[1:] - of_levels[:-1, :, 0]).max() > 1e-3
+
+
 def assert_learner_agrees(agent, unrolls, a_session):
   """The agent, run over unrolls as a learner does, says what the actor's agent said."""
   inputs = tf.nest.map_structure(lambda x: tf.compat.v1.placeholder(x.dtype, x.shape), unrolls[0])

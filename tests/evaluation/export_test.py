@@ -130,10 +130,8 @@ def make_run(folder, agent_name, level_name, scaling, value_normalisation=False)
 
 def exported(folder, run):
   settings, path, *_ = run
-  atari = environments.atari_arguments(
-    settings.level_name, settings.num_action_repeats, settings.width, settings.height
-  )
-  export.export(str(folder / 'export'), path, settings, atari, dict(licence='Apache-2.0'))
+  levels = [environments.made_by(settings.spec_of(level)) for level in settings.levels]
+  export.export(str(folder / 'export'), path, settings, levels, dict(licence='Apache-2.0'))
   return folder / 'export'
 
 
@@ -206,6 +204,7 @@ CASES = {
   'own_agents:OfVectors': ('CartPole-v1', 'running', True),  # As MLPAgent.
   'SimpleConvNetAgent': ('PongNoFrameskip-v4', 'centred', False),
   'SimpleConvNetLSTMAgent': ('impala/Catch-v0', 'unit', False),
+  'ResNetPoolLSTMAgent': ('impala/Catch-v0', 'unit', False),
 }
 
 
@@ -229,7 +228,12 @@ def stepped(tmp_path_factory):
 
 @pytest.mark.parametrize(
   'agent_name, state_size',
-  [('own_agents:OfVectors', 0), ('SimpleConvNetAgent', 0), ('SimpleConvNetLSTMAgent', 512)],
+  [
+    ('own_agents:OfVectors', 0),
+    ('SimpleConvNetAgent', 0),
+    ('SimpleConvNetLSTMAgent', 512),
+    ('ResNetPoolLSTMAgent', 512),
+  ],
 )
 def test_it_plays_as_the_checkpoint_without_this_code(stepped, agent_name, state_size):
   out, logits, values = stepped[agent_name]

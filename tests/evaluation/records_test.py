@@ -109,3 +109,27 @@ def test_evaluations_that_end_at_the_same_time_are_all_kept(tmp_path):
     list(pool.map(add, range(40)))
   names = {entry['checkpoint'] for entry in records.read(str(tmp_path))}
   assert names == {f'model.ckpt-{number}' for number in range(40)}
+
+
+def test_of_several_levels_the_mean_is_that_of_their_means(tmp_path):
+  pong = records.summary('PongNoFrameskip-v4', Played, 4)
+  catch = records.summary(CATCH, Catches, 4)
+  result = records.summary_of_levels('suite', [pong, catch])
+  assert result['mean'] == pytest.approx((pong['mean'] + catch['mean']) / 2)
+  assert result['returns'] == [*Played.scores, *Catches.scores]
+  assert (result['frames'], result['levels']) == (55 * 4, [pong, catch])
+  assert (result['mean_score'], result['mean_capped_score']) == (None, None)
+  low, high = result['mean_interval_95']
+  assert (-20.7 - 1) / 2 <= low < result['mean'] < high <= (14.6 + 1) / 2
+  assert f'mean over levels {result["mean"]:.2f}' in records.add(str(tmp_path), result, 'ckpt-1')
+  (read,) = records.read(str(tmp_path))
+  assert [level['level_name'] for level in read['levels']] == ['PongNoFrameskip-v4', CATCH]
+
+
+def test_a_level_is_capped_before_the_mean_over_levels():
+  pong = records.summary('PongNoFrameskip-v4', Played, 4)  # .5
+  freeway = {**pong, 'level_name': 'FreewayNoFrameskip-v4', 'mean': 59.2}  # 2
+  result = records.summary_of_levels('suite', [pong, freeway])
+  assert result['mean_score'] == pytest.approx(1.25)
+  assert result['mean_capped_score'] == pytest.approx(0.75)
+  assert 'mean score 125.0%, with each level capped at 100% 75.0%' in records.line(result)

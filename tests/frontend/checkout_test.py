@@ -13,7 +13,8 @@ from frontend.host_side import host_check
 
 PACKAGES = {
   'acting', 'common', 'envs', 'evaluation', 'frontend', 'frontend/actions', 'frontend/connection',
-  'frontend/host_side', 'frontend/planning', 'learning', 'reporting', 'roles', 'runtime',
+  'frontend/host_side', 'frontend/planning', 'frontend/sweep', 'learning', 'reporting', 'roles',
+  'runtime',
 }  # fmt: skip
 
 

@@ -8,7 +8,8 @@ import conftest
 from frontend import cluster, cluster_csv
 
 HEADER = (
-  'job,ip,tf_port,cuda_visible_devices,ssh_port,ssh_username,workdir,python,flags,cpus,memory\n'
+  'job,ip,tf_port,cuda_visible_devices,ssh_port,ssh_username,workdir,python,flags,cpus,'
+  'memory,slots\n'
 )
 GOOD = 'job,ip,tf_port\nps,10.0.0.1,8000\nlearner,10.0.0.1,8001\nactor,10.0.0.2,9000\n'
 REST = 'ps,10.0.0.8,1\nlearner,10.0.0.8,2\nactor,10.0.0.8,3\n'

@@ -14,6 +14,7 @@ import conftest
 import frontend_fixtures
 import network_fixtures
 from frontend.actions import check
+from frontend.host_side import task_record
 from network_fixtures import network  # noqa: F401
 
 eventually = conftest.eventually
@@ -21,6 +22,8 @@ eventually = conftest.eventually
 TOTAL_FRAMES = 100000
 STRANGER = 'import time; time.sleep(600)'
 ALL_PASSED = len(check.CHECK_ITEMS) * ['ok']
+# Of the page's cluster: on which host each task is.
+HOSTS = {'ps-0': 1, 'learner-0': 1, 'actor-0': 2, 'actor-1': 3}
 
 
 def documented(language):
@@ -64,6 +67,11 @@ class Operator:
       row + ''.join(f',{cell}' for cell in cells.values()) for row in rows[1:]]  # fmt: skip
     with open(os.path.join(self.code, 'cluster.csv'), 'w', encoding='utf-8') as file:
       file.write('\n'.join(rows) + '\n')
+
+  def record(self, task):
+    """What the supervisor of a task of the page's cluster recorded on its host."""
+    place = os.path.join('/tmp/impala/.cluster/impala', f'{task}.supervisor.json')
+    return task_record.load(self.network.path(HOSTS[task], place))
 
   def rows(self):
     """The rows of status, by task."""
@@ -187,8 +195,10 @@ class Story:
     with open(state, encoding='utf-8') as file:
       pid = json.load(file)['pid']
     os.kill(pid, signal.SIGKILL)
-    row = eventually(lambda: (r := self.operator.rows()['actor-0'])['restarts'] == 1 and r, 60)
-    assert row['state'] in ('restarting', 'running')
+    eventually(lambda: self.operator.record('actor-0')['restarts'] == 1, 60)
+    row = self.operator.rows()['actor-0']
+    assert row['restarts'] == 1 and row['state'] in ('restarting', 'running')
+    eventually(lambda: self.operator.record('actor-0')['state'] == 'running', 60)
     eventually(lambda: self.operator.rows()['actor-0']['state'] == 'running', 60)
 
   def logs(self, line):
@@ -210,8 +220,8 @@ class Story:
     self.network.command(0, 'tmux', 'kill-session', '-t', '=terminal')
 
   def stop(self, line):
-    rows = eventually(
-      lambda: self.ended(),
+    eventually(
+      lambda: all(self.operator.record(task)['state'] == 'exited' for task in HOSTS),
       240,
       lambda: (
         self.operator.shell(  # fmt: skip
@@ -219,7 +229,8 @@ class Story:
         ).stdout
       ),
     )
-    assert {task: row['state'] for task, row in rows.items()} == dict.fromkeys(rows, 'exited 0')
+    rows = self.operator.rows()
+    assert {task: row['state'] for task, row in rows.items()} == dict.fromkeys(HOSTS, 'exited 0')
     assert rows['actor-0']['restarts'] == 1
     output = self.plainly(line)
     assert output.count('exited 0') == 4
@@ -262,10 +273,6 @@ class Story:
     finally:
       os.kill(process.pid, signal.SIGINT)
       assert process.exit_code() == 0, process.output()
-
-  def ended(self):
-    rows = self.operator.rows()
-    return all(row['state'].startswith('exited') for row in rows.values()) and rows
 
 
 @pytest.mark.timeout(900)

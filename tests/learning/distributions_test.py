@@ -119,6 +119,28 @@ def test_samples_follow_the_distribution(graph, part):
   np.testing.assert_allclose(found, expected, atol=0.03)
 
 
+@pytest.mark.parametrize('part', PARTS[:3], ids=lambda part: part.kind)
+def test_seeded_samples_follow_the_distribution_and_repeat(graph, part):
+  one, many = distribution_of([part]), 20_000
+  outputs = tf.constant(np.repeat(random(1, one.num_outputs), many, axis=0))
+  parameters = one.parameters(outputs, tf.constant([0.3, -0.5]))
+  tf.compat.v1.set_random_seed(1)
+  plain = run(one.sample(parameters))
+  seed = tf.compat.v1.placeholder(tf.int32, [2])
+  seeded = one.sample(parameters, seed)
+  with tf.compat.v1.Session() as session:
+    draws = [session.run(seeded, {seed: [7, step]}) for step in (0, 1, 0)]
+  assert (draws[0] == draws[2]).all() and (draws[0] != draws[1]).any()
+  for moment in (np.mean, np.std):
+    np.testing.assert_allclose(moment(draws[0], axis=0), moment(plain, axis=0), atol=0.03)
+
+
+def test_parts_with_one_seed_draw_independently(graph):
+  product = distribution_of([ActionPart('discrete', 8)] * 2)
+  actions = run(product.sample(tf.zeros([1000, 16]), tf.constant([7, 0])))
+  assert 0.05 < (actions[:, 0] == actions[:, 1]).mean() < 0.2
+
+
 def test_masked_actions_have_no_probability_no_gradient_and_no_entropy(graph):
   """Forbidden choices are never sampled, and what is left is renormalised."""
   tf.compat.v1.set_random_seed(1)

@@ -56,7 +56,7 @@ def unroll_arrays(seed=3):
 
 
 def losses_and_gradients(
-  logits, values, acting, reward, done, episode_step=1, factors=None, **changes
+  logits, values, acting, reward, done, episode_step=1, factors=None, num_new=None, **changes
 ):
   """Losses, and the gradients of the total for the learner's logits and values."""
   steps = np.broadcast_to(np.int32(episode_step), done.shape)
@@ -70,6 +70,7 @@ def losses_and_gradients(
     Categorical(NUM_ACTIONS),
     settings,
     losses.Factors(settings.entropy_cost, **(factors or {})),
+    num_new=num_new,
   )
   return run((found, tf.gradients(found.total, [logits, values])))
 
@@ -129,6 +130,17 @@ def test_losses_are_sums_over_time_and_batch(graph):
                                  (logits, values, acting, reward, done))  # fmt: skip
     parts.append(losses_and_gradients(*part)[0])
   assert_sum(parts, whole)
+
+
+def test_replayed_unrolls_have_no_part_in_entropy_and_statistics(graph):
+  arrays = unroll_arrays()
+  found, _ = losses_and_gradients(*arrays, num_new=2)
+  whole, _ = losses_and_gradients(*arrays)
+  first = tf.nest.map_structure(lambda x: x[:, :2], arrays)
+  new, _ = losses_and_gradients(*first)
+  for name in losses.Losses._fields[1:]:
+    of = whole if name in ('policy', 'baseline', 'truncated') else new
+    np.testing.assert_allclose(getattr(found, name), getattr(of, name), err_msg=name, **CLOSE)
 
 
 def test_a_factor_multiplies_the_advantages_and_nothing_else(graph):

@@ -46,6 +46,18 @@ def test_evaluations_stand_in_the_picture_also_of_a_single_game(tmp_path):
   assert list(kinds) == ['evaluation (training)', 'evaluation (training, likeliest actions)']
 
 
+def test_a_run_of_several_levels_shows_scores_in_place_of_returns(tmp_path):
+  for name, scores in (('a', (0.25, 0.2)), ('b', (0.5, 0.2))):
+    folder = tmp_path / name / 'run'  # The picture has the last name.
+    with reporting_run(folder) as writer:
+      for frames in (100, 200):
+        known = dict(mean_score=scores[0], mean_capped_score=scores[1])
+        writer.write(a_row(frames, **FULL, **known))
+      writer.write_episodes([dict(an_episode(), time=1.0, environment_frames=150)])
+    curves.plot_learning_curve(str(folder), str(tmp_path / f'{name}.png'))
+  assert (tmp_path / 'a.png').read_bytes() != (tmp_path / 'b.png').read_bytes()
+
+
 def test_rows_that_a_restart_made_void_are_not_drawn(tmp_path):
   with reporting_run(tmp_path) as writer:
     for frames in (100, 200, 300, 150, 250):

@@ -60,7 +60,7 @@ from reporting import writers
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # As a full disk: half a row still fits.
 writer = writers.open_run(sys.argv[1], 1000, 10, io.StringIO())
 for frames in range(60):
-  writer.write(a_row(frames, total_loss=frames / 7))
+  writer.write(a_row(frames, total_loss=1000.5 + frames))
 print(writer.trouble)
 """
 
@@ -137,7 +137,7 @@ def test_games_that_come_too_fast_are_drawn_evenly(tmp_path, monkeypatch):
   assert events.stat().st_size < 20 * size
   won = sum(float(row['episode_return']) for row in rows) / len(rows)
   assert abs(won - 1 / 8) < 0.06  # Five deviations.
-  assert len(csv_files.last_returns(str(tmp_path), 10**9)) == 100
+  assert len(csv_files.last_games(str(tmp_path), 10**9)) == 100
 
 
 def test_of_a_very_long_file_only_a_part_is_held(tmp_path, monkeypatch):
@@ -155,7 +155,7 @@ def test_of_a_very_long_file_only_a_part_is_held(tmp_path, monkeypatch):
   assert path.stat().st_size > 3 * csv_files.MOST_BYTES
   tracemalloc.start()
   rows = csv_files.read_games(tmp_path)
-  returns = csv_files.last_returns(tmp_path, 10**9)
+  returns = [value for _, value in csv_files.last_games(tmp_path, 10**9)]
   _, most = tracemalloc.get_traced_memory()
   tracemalloc.stop()
   assert most < 2_000_000
@@ -189,7 +189,7 @@ def test_a_short_file_is_read_as_it_always_was(tmp_path):
 def test_the_end_that_a_power_cut_leaves_is_cut_off(tail, tmp_path):
   path = tmp_path / 'episodes.csv'
   path.write_bytes(b'environment_frames,episode_return\n5,1.5\n' + tail)
-  assert csv_files.last_returns(tmp_path, 10) == [1.5]
+  assert csv_files.last_games(tmp_path, 10) == [('', 1.5)]
   file = csv_files.CsvFile(str(path), ('environment_frames', 'episode_return'))
   file.write([dict(environment_frames=6, episode_return=2.0)])
   file.close()

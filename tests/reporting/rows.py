@@ -20,7 +20,7 @@ class Clock:
 def an_update(**changes):
   return dict(
     dict(
-      dict.fromkeys(metrics.UPDATE_MEANS, 0.0),
+      {name: 0.0 for name in metrics.UPDATE_MEANS if not name.startswith('replayed_')},
       total_loss=3.0,
       policy_loss=1.0,
       baseline_loss=2.0,
@@ -84,6 +84,8 @@ def an_evaluation(frames=100, **changes):
       mean_return_high=2.25,
       median_return=2.5,
       human_normalised_score=None,
+      mean_score=None,
+      mean_capped_score=None,
     ),
     **changes,
   )

@@ -24,7 +24,12 @@ def test_human_normalised_score_is_0_for_random_play_and_1_for_people(level_name
 
 
 def test_other_levels_have_no_human_score():
-  for level_name in ('impala/Catch-v0', 'CartPole-v1', 'counting_env:Counting-v0'):
+  for level_name in (
+    'impala/Catch-v0',
+    'CartPole-v1',
+    'MinAtar/Breakout-v0',
+    'counting_env:Counting-v0',
+  ):
     assert scores.human_normalised_score(level_name, 1) is None
 
 

@@ -1,5 +1,6 @@
 """reporting.statistics: the figures of a row."""
 
+import json
 import sys
 import threading
 import time
@@ -43,6 +44,18 @@ def test_a_row_sums_up_its_interval_only():
   assert row['total_loss'] is row['policy_lag_max'] is row['learner_wait_fraction'] is None
 
 
+def test_the_lag_of_replayed_unrolls_is_known_only_with_replay():
+  statistics = RunStatistics()
+  statistics.add_update(an_update(), 0.0, 1.0)
+  row = statistics.row(0, 1, 1.0)
+  assert row['replayed_lag_mean'] is row['replayed_lag_max'] is None
+  for mean, most in ((10.0, 20.0), (20.0, 30.0)):
+    lags = dict(replayed_lag_mean=mean, replayed_lag_max=most)
+    statistics.add_update(an_update(**lags), 0.0, 1.0)
+  row = statistics.row(0, 3, 1.0)
+  assert (row['replayed_lag_mean'], row['replayed_lag_max'], row['policy_lag_max']) == (15, 30, 2)
+
+
 def test_the_lag_of_each_pass_over_a_batch():
   statistics = RunStatistics()
   for lag, number in ((1.0, 1), (2.0, 2), (3.0, 1), (5.0, 2)):
@@ -55,11 +68,11 @@ def test_the_lag_of_each_pass_over_a_batch():
 
 def test_a_mean_of_fewer_games_than_the_window_is_not_known():
   statistics = RunStatistics(window=3)
-  statistics.start(0, [1.0, 2.0])
-  assert statistics.full_mean_return() is None
+  statistics.start(0, [('A-v0', 1.0), ('A-v0', 2.0)])
+  assert statistics.best_by() is None
   assert statistics.row(0, 0, 1.0)['mean_return_100'] == 1.5
-  statistics.start(0, [1.0, 2.0, 6.0])
-  assert statistics.full_mean_return() == 3.0
+  statistics.start(0, [('A-v0', 1.0), ('A-v0', 2.0), ('A-v0', 6.0)])
+  assert statistics.best_by() == 3.0
 
 
 def test_all_learners_waits_count():
@@ -173,3 +186,29 @@ def test_no_report_of_many_threads_is_lost():
   clock.now += 1
   assert len(popped) == 8 * 10_000
   assert statistics.row(0, 0, 1.0)['frames_per_sec_by_actor'] == {0: 8 * 10_000}
+
+
+def test_a_state_gives_the_rows_and_games_that_would_have_followed():
+  def play(statistics, first, last):
+    for update in range(first, last):
+      episodes = [an_episode(update % 3)] * (update % 2)
+      statistics.add_actor_report(a_report(frames=10, episodes=episodes))
+      figures = an_update(total_loss=0.1 * update, environment_frames=10 * update)
+      statistics.add_update(figures, 0.0, 1.0)
+
+  def results(statistics):
+    row, games = statistics.row(90, 9, 1.0), statistics.pop_episodes(90)
+    timed = 'time', 'frames_per_sec', 'connected_actors', 'frames_per_sec_by_actor'
+    return [{n: v for n, v in one.items() if n not in timed} for one in (row, *games)]
+
+  one, other = RunStatistics(), RunStatistics()
+  play(one, 1, 6)
+  other.set_state(json.loads(json.dumps(one.state())))
+  assert other.state() == one.state()
+  for statistics in (one, other):
+    play(statistics, 6, 10)
+  games = results(one)
+  assert games == results(other)
+  # Each game has the frames of the update that followed it.
+  assert [game['environment_frames'] for game in games[1:]] == [10, 30, 50, 70, 90]
+  assert other.pop_episodes(90) == []

@@ -67,6 +67,19 @@ def test_a_half_written_last_line_is_cut_off(tmp_path):
   assert [row['environment_frames'] for row in rows] == ['100', '200']
 
 
+def test_rows_that_a_resumed_run_makes_again_are_removed(tmp_path):
+  path, columns = str(tmp_path / 'metrics.csv'), ('time', 'environment_frames')
+  file = csv_files.CsvFile(path, columns)
+  file.write(dict(time=1.0, environment_frames=frames) for frames in (10, 20, 20, 30, 40))
+  file.cut(25)
+  assert file.last_frames == 20 and file.size == os.path.getsize(path)
+  file.write([dict(time=2.0, environment_frames=35)])
+  assert [line.split(',')[1] for line in open(path).read().split()[1:]] == ['10', '20', '20', '35']
+  file.cut(0)
+  assert file.last_frames == 0 and open(path).read() == 'time,environment_frames\n'
+  file.close()
+
+
 def test_a_file_with_other_columns_is_not_touched(tmp_path):
   (tmp_path / 'metrics.csv').write_text('a,b\n1,2\n')
   with pytest.raises(ValueError, match='metrics.csv has the columns a,b, but'):
@@ -173,7 +186,7 @@ assert 'tensorflow' not in sys.modules and 'matplotlib.pyplot' not in sys.module
 
 
 def test_a_resumed_run_goes_on_from_its_last_games(tmp_path):
-  assert csv_files.last_returns(tmp_path, 1000) == []
+  assert csv_files.last_games(tmp_path, 1000) == []
   writer = writers.open_run(str(tmp_path), 1000, 10, io.StringIO(), tensorboard=False)
   statistics = RunStatistics(window=3)
   # Of 300 frames those beyond 200 are lost; 250 comes after the run resumed at 200.
@@ -181,9 +194,11 @@ def test_a_resumed_run_goes_on_from_its_last_games(tmp_path):
     statistics.add_actor_report(a_report(episodes=[an_episode(value)]))
     writer.write_episodes(statistics.pop_episodes(frames))
   writer.close()
-  assert csv_files.last_returns(tmp_path, 200) == [100.0, 1.0, 2.0]
-  assert csv_files.last_returns(tmp_path, 250, window=3) == [1.0, 2.0, 6.0]
-  statistics.start(250, [1.0, 2.0, 6.0])
+  games = csv_files.last_games(tmp_path, 200)
+  assert [value for _, value in games] == [100.0, 1.0, 2.0]
+  games = csv_files.last_games(tmp_path, 250, window=3)
+  assert games == [('impala/Catch-v0', value) for value in (1.0, 2.0, 6.0)]
+  statistics.start(250, games)
   assert statistics.row(250, 0, 1.0)['mean_return_100'] == 3.0
 
 

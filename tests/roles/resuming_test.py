@@ -329,6 +329,7 @@ def test_a_command_line_knows_nothing_of_the_one_before():
     (['--level_name=CartPole-v1'], 'cartpole'),
     (['--level_name=Acrobot-v1', '--num_actors=1', '--total_environment_frames=5'], 'vector'),
     (['--level_name=impala/Memory-v0'], 'memory'),
+    (['--level_name=Pendulum-v1'], 'mujoco'),
     (['--level_name=impala/Catch-v0', '--seed=3'], 'catch'),
     (['--level_name=Acrobot-v1', '--entropy_cost=0.01'], ''),  # A setting of learning.
     (['--level_name=Acrobot-v1', '--flagfile=flagfiles/vector.flags'], ''),

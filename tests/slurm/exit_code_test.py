@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, eventually
 from network_fixtures import is_alive
 
-SCRIPTS = ['impala', 'actors']
+SCRIPTS = ['impala', 'actors', 'sweep']
 
 
 def start(processes, folder, script, srun):
@@ -39,7 +39,13 @@ def test_of_srun_that_ends_at_once(processes, tmp_path, script, code):
 
 @pytest.mark.parametrize(
   'script, number',
-  [('impala', signal.SIGUSR1), ('impala', signal.SIGTERM), ('actors', signal.SIGTERM)],
+  [
+    ('impala', signal.SIGUSR1),
+    ('impala', signal.SIGTERM),
+    ('actors', signal.SIGTERM),
+    ('sweep', signal.SIGUSR1),
+    ('sweep', signal.SIGTERM),
+  ],
 )
 @pytest.mark.parametrize('code', [0, 9])
 def test_of_srun_that_ends_while_a_signal_is_handled(processes, tmp_path, script, number, code):

@@ -154,12 +154,19 @@ class Slurm:
     job_id = self._hand_in('actors', logdir, flags, (array, f'--output={logdir}/actor%a.txt'))
     return [Job(self, f'{job_id}_{n}', logdir, f'actor{n}.txt') for n in numbers]
 
-  def _hand_in(self, script, logdir, flags, options):
+  def submit_sweep(self, logdir, elements, *flags, **environment):
+    """Hands in slurm/sweep.sbatch with that many elements; returns a `Job` for each."""
+    os.makedirs(logdir, exist_ok=True)
+    options = (f'--array=0-{elements - 1}', f'--output={logdir}/element%a.txt')
+    job_id = self._hand_in('sweep', logdir, flags, options, **environment)
+    return [Job(self, f'{job_id}_{n}', logdir, f'element{n}.txt') for n in range(elements)]
+
+  def _hand_in(self, script, logdir, flags, options, **environment):
     said = self.command(
       'sbatch', '--parsable', '--cpus-per-task=1', *options, f'slurm/{script}.sbatch', *flags,
-      PYTHON=sys.executable, LOGDIR=logdir,
+      PYTHON=sys.executable, LOGDIR=logdir, PYTHONPATH=os.path.join(ROOT, 'tests'),
       # For tests/throttled_env.py, the throttle of which stays closed.
-      PYTHONPATH=os.path.join(ROOT, 'tests'), THROTTLED_ENV_OPEN=os.path.join(self.folder, 'never'),
+      **{'THROTTLED_ENV_OPEN': os.path.join(self.folder, 'never'), **environment},
     )  # fmt: skip
     return said.strip()
 
@@ -182,7 +189,7 @@ class Slurm:
 
 
 class Job:
-  """A job of Slurm that runs slurm/impala.sbatch, or one of an array that runs slurm/actors.sbatch.
+  """A job of Slurm that runs slurm/impala.sbatch, or an element of one of the arrays.
 
   Args:
     slurm: `Slurm`.

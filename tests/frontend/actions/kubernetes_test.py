@@ -194,7 +194,7 @@ def test_the_image_is_what_the_manifests_expect():
   named = {rule[1:] for rule in rules if rule.startswith('!')}
   needed = {name.partition('/')[0] for name in checkout.source_files(ROOT)}
   needed = {'*.py' if name.endswith('.py') else name for name in needed} - {'tests', 'benchmarks'}
-  assert named == needed | {'flagfiles', 'requirements.lock', 'LICENSE', 'NOTICE'}
+  assert named == needed | {'flagfiles', 'suites', 'requirements.lock', 'LICENSE', 'NOTICE'}
   copied = [line.split()[1] for line in lines if line.startswith('COPY ')]
   assert copied == ['requirements.lock', '.']
   assert any('--require-hashes -r requirements.lock' in line for line in lines)

@@ -144,10 +144,10 @@ def test_hostile_cells_and_flags_arrive_as_they_are_and_run_nothing(tmp_path, ow
 
 @pytest.mark.parametrize('column', range(len(cluster_csv.COLUMNS)))
 def test_hostile_text_in_any_column_runs_nothing(local, column):
-  cells = ['actor', 'localhost', '9', '', '', '', '', '', '', '', '']
+  cells = ['actor', 'localhost', '9'] + [''] * (len(cluster_csv.COLUMNS) - 3)
   cells[column] = '"' + HOSTILE.replace('"', '""') + '"'
   with open(local.csv, encoding='utf-8') as file:
-    rows = [row + ',,,,,,,,' for row in file.read().splitlines()[1:]]
+    rows = [row + ',' * (len(cluster_csv.COLUMNS) - 3) for row in file.read().splitlines()[1:]]
   local.write_csv(','.join(cluster_csv.COLUMNS), [*rows, ','.join(cells)])
   refused = local.launch()
   assert refused.returncode == 2

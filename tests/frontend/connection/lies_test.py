@@ -66,7 +66,7 @@ class Pull:
   def __call__(self, *which):
     """Returns the sentence that ended it, or ''."""
     files = fetching.RemoteFiles(self._client)
-    run = pull._Run(files, '/run', self.target, self.said.append)
+    run = pull.RunCopy(files, '/run', self.target, self.said.append)
     try:
       run.fetch_records()
       for checkpoints in which:
