@@ -114,7 +114,9 @@ class Children:
       if processes.is_running(record['pid'], record['mark']):  # type: ignore[arg-type]
         return None
     before = sweep_folder.outcome(self._tasks(name))
-    kills = 1 + (before.kills if before else 0)
+    kills = before.kills if before else 0
+    if self._own[name][0].pid not in self._asked_to_end:  # Its imports are ended by SIGTERM.
+      kills += 1
     state = 'failed' if kills >= sweep_folder.MOST_KILLS else 'waiting'
     outcome = sweep_folder.Outcome(number, state, code, time.time(), kills)
     sweep_folder.write_outcome(self._tasks(name), outcome)

@@ -361,6 +361,11 @@ def write_seen(folder: str, seen: dict[str, Any]) -> None:
     files.write_whole(os.path.join(folder, 'seen.json'), json.dumps(seen), durable=False)
 
 
+def is_stopping(folder: str) -> bool:
+  """Returns whether runners of this folder are to end, and start no run."""
+  return os.path.exists(os.path.join(folder, STOPPING))
+
+
 def set_stopping(folder: str, is_stopping: bool) -> None:
   """Forbids runners of this folder to start runs, or allows it again."""
   path = os.path.join(folder, STOPPING)

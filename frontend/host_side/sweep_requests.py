@@ -262,31 +262,39 @@ def sweep_stop(
   folder, sweep = _sweep(logdir)
   with contextlib.suppress(OSError):  # On a full disk, the signals have to be enough.
     sweep_folder.set_stopping(folder, True)
+  runner = sweep_runner.running_record(folder, host) or {}
+  ended: set[str] = set()
+  # The runner asks its runs to end, each once: a second signal would cost a checkpoint.
+  asks = not processes.send(runner.get('pid'), runner.get('mark'), signal.SIGTERM)
+
+  def is_over() -> bool:
+    # A run that was just being started has its record a while later.
+    found = _runs_here(folder, sweep)
+    for name in set(found) - ended if asks else ():
+      _signal(found[name])
+    ended.update(found)
+    return not found and not sweep_runner.running_record(folder, host)
+
+  if not processes.wait_until(is_over, END_NOW_SECS if now else END_SECS):
+    for record in _runs_here(folder, sweep).values():
+      if launched.task_runs(record):
+        processes.kill_group(record['pid'])
+    processes.wait_until(is_over, END_NOW_SECS)
+  processes.send(runner.get('pid'), runner.get('mark'), signal.SIGKILL)
+  if tmux.version():
+    tmux.end_session(tmux_socket, session)
+  return {'ended': sorted(ended)}
+
+
+def _runs_here(folder: str, sweep: sweep_folder.Sweep) -> dict[str, dict[str, Any]]:
+  """Returns {run: record of its supervisor} of those that run on this host."""
   records = {}
   for run in sweep.runs:
     tasks = sweep_folder.tasks_folder(folder, run.name)
     found = task_record.read(supervisor.path_of(tasks, sweep_folder.TASK, 'supervisor.json'))
-    if found and task_record.is_of_this_host(found) and launched.still_running([found]):
+    if found and launched.still_running([found]):
       records[run.name] = found
-  runner = sweep_runner.running_record(folder, host) or {}
-  # The runner asks its runs to end, each once: a second signal would cost a checkpoint.
-  if not processes.send(runner.get('pid'), runner.get('mark'), signal.SIGTERM):
-    for record in records.values():
-      _signal(record)
-  left = list(records.values())
-  limit = END_NOW_SECS if now else END_SECS
-  processes.wait_until(lambda: not launched.still_running(left), limit)
-  for record in launched.still_running(left):
-    if launched.task_runs(record):
-      processes.kill_group(record['pid'])
-  processes.wait_until(
-    lambda: not launched.still_running(left) and not sweep_runner.running_record(folder, host),
-    END_NOW_SECS,
-  )
-  processes.send(runner.get('pid'), runner.get('mark'), signal.SIGKILL)
-  if tmux.version():
-    tmux.end_session(tmux_socket, session)
-  return {'ended': sorted(records)}
+  return records
 
 
 def _signal(record: dict[str, Any]) -> None:

@@ -31,6 +31,8 @@ def run(folder: str, name: str, claim: int) -> int:
   runs = {run.name: run for run in sweep.runs} if sweep else {}
   tasks = sweep_folder.tasks_folder(folder, name)
   assert sweep is not None
+  if sweep_folder.is_stopping(folder):  # Its runner, which asks it to end, may have been killed.
+    return _ended(tasks, claim, 'waiting', 0)
   places = [*sweep_folder.place_arguments(sweep, folder, name), f'--state_dir={tasks}']
   argv = [sys.executable, 'experiment.py', '--task=-1']
   argv += [*sweep_folder.run_arguments(sweep, runs[name]), *places]
@@ -44,6 +46,10 @@ def run(folder: str, name: str, claim: int) -> int:
     state = 'done' if is_done else 'waiting'
   else:
     state = 'failed'
+  return _ended(tasks, claim, state, code)
+
+
+def _ended(tasks: str, claim: int, state: str, code: int) -> int:
   sweep_folder.write_outcome(tasks, sweep_folder.Outcome(claim, state, code, time.time()))
   return code
 

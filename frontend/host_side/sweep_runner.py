@@ -148,8 +148,7 @@ class Runner:
     self._is_asked_to_stop = True
 
   def _stops(self) -> bool:
-    stopping = os.path.join(self._folder, sweep_folder.STOPPING)
-    return self._is_asked_to_stop or os.path.exists(stopping)
+    return self._is_asked_to_stop or sweep_folder.is_stopping(self._folder)
 
   def _note(self, problem: str) -> None:
     """Shows a problem in the window and in `status`; '' if there is none any more."""

@@ -8,18 +8,26 @@ import json
 import os
 import signal
 import sys
+import threading
 
 import pytest
 
 import frontend_fixtures
 from conftest import eventually
 from frontend.host_side import processes as own_processes
-from frontend.host_side import supervisor, sweep_contact, sweep_folder, sweep_requests
+from frontend.host_side import (
+  supervisor,
+  sweep_children,
+  sweep_contact,
+  sweep_folder,
+  sweep_requests,
+)
 from frontend.host_side.sweep_contact import Contact, is_majority
 from frontend.host_side.sweep_folder import Claim, HostEntry, Outcome, Run, Sweep
 from network_fixtures import end_processes, is_alive
 
-# Says that it has begun. Seeds from 90 on fail; with a file `long` there, the others stay.
+# Says that it has begun. Seeds from 90 on fail; with a file `long` there, the others stay. With a
+# file `slow`, it takes 5 s to end, as one that saves a large checkpoint.
 TRAINER = """
 import os, signal, sys, time
 flags = dict((word.lstrip('-').split('=', 1) + [''])[:2] for word in sys.argv[1:])
@@ -32,6 +40,8 @@ if int(flags['seed']) >= 90:
   sys.exit('no such luck')
 while os.path.exists('long') and not ended:
   time.sleep(0.05)
+if ended and os.path.exists('slow'):
+  time.sleep(5)
 """
 
 
@@ -145,6 +155,51 @@ def test_stop_ends_runs_of_this_runner_and_of_the_one_before(folder):
   eventually(lambda: not any(map(is_alive, pids)))
   assert set(folder.states().values()) == {'waiting'}
   assert [len(folder.begun(seed)) for seed in range(3)] == [1, 1, 0]
+
+
+def test_stop_waits_for_a_run_that_was_just_being_started(folder, monkeypatch):
+  monkeypatch.setattr(sweep_requests, '_folder', lambda logdir: folder.path)
+  folder.long(True)
+  open(os.path.join(folder.code, 'slow'), 'w', encoding='utf-8').close()
+  folder.write([0])
+  runner = folder.runner()
+  eventually(lambda: folder.begun(0))
+  # Its supervisor has not yet written the record when `stop` looks first.
+  path = os.path.join(folder.tasks(0), 'local-0.supervisor.json')
+  os.rename(path, path + '.later')
+  timer = threading.Timer(1.0, os.rename, (path + '.later', path))
+  timer.start()
+  assert sweep_requests.sweep_stop('s', 'a', 'no-session', '', now=False) == {'ended': ['seed=0']}
+  timer.join()
+  assert runner.exit_code() == 0 and folder.states() == {'seed=0': 'waiting'}
+  assert sweep_folder.outcome(folder.tasks(0)).exit_code == 0  # It had the time to save.
+
+
+def test_a_run_that_has_not_begun_when_the_sweep_is_stopped_does_not_begin(folder, processes):
+  folder.write([0])
+  assert sweep_folder.claim(folder.tasks(0), 1, 'a', 1)
+  sweep_folder.set_stopping(folder.path, True)
+  command = [sys.executable, '-m', 'frontend.host_side.sweep_run', folder.path, 'seed=0', '1']
+  assert processes.start(*command, cwd=folder.code).exit_code() == 0
+  assert folder.begun(0) == [] and folder.states() == {'seed=0': 'waiting'}
+  sweep_folder.set_stopping(folder.path, False)
+  assert folder.runner().exit_code() == 0
+  assert len(folder.begun(0)) == 1 and folder.states() == {'seed=0': 'done'}
+
+
+@pytest.mark.parametrize('is_asked, kills', [(True, 0), (False, 1)])
+def test_a_run_that_is_ended_while_it_imports_was_not_killed(folder, is_asked, kills):
+  folder.write([0])
+  assert sweep_folder.claim(folder.tasks(0), 1, 'a', 1)
+  children = sweep_children.Children(folder.path, 'a', print)
+  children.start('seed=0', 1, None)
+  if is_asked:
+    children.end(['seed=0'])
+  else:
+    (child,) = frontend_fixtures.with_argument(folder.path)
+    os.kill(child, signal.SIGTERM)
+  assert eventually(children.reap) == {'seed=0': 'waiting'}
+  assert sweep_folder.outcome(folder.tasks(0)).kills == kills
 
 
 def test_what_was_given_away_is_started_by_nobody_here_until_it_comes_back(folder, monkeypatch):
