@@ -32,9 +32,10 @@ try:
   from absl import flags, logging
 
   import config
+  from reporting import flag_docs
   from runtime import process
 
-  if __name__ == '__main__' and config.print_help(__doc__ or '', sys.argv[1:]):
+  if __name__ == '__main__' and flag_docs.print_help(__doc__ or '', sys.argv[1:]):
     process.leave(process.EXIT_OK)  # Without the slower imports.
 
   from absl import app  # noqa: F401 (defines --only_check_args)

@@ -12,6 +12,7 @@ import config
 import experiment
 from conftest import ROOT
 from evaluation import protocols
+from reporting import flag_docs
 from roles.settings import Options, Settings
 from runtime.process import BadInput
 
@@ -28,7 +29,7 @@ def test_a_row_is_whole(row):
 
 def test_the_documentation_is_that_of_the_rows():
   with open(os.path.join(ROOT, 'docs', 'flags.md'), encoding='utf-8') as file:
-    assert file.read() == config.markdown(), 'python config.py > docs/flags.md'
+    assert file.read() == flag_docs.markdown(), 'python -m reporting.flag_docs > docs/flags.md'
 
 
 def test_every_row_is_a_flag_a_line_of_help_and_a_field_of_one_class():
@@ -43,11 +44,11 @@ def test_every_row_is_a_flag_a_line_of_help_and_a_field_of_one_class():
 
 
 def test_help_shows_what_a_person_may_want_in_the_order_of_the_documentation():
-  shown = re.findall(r'^  --(?:\[no\])?(\w+)', config.help_text(), re.M)
+  shown = re.findall(r'^  --(?:\[no\])?(\w+)', flag_docs.help_text(), re.M)
   assert shown == [row.flag for row in ROWS if not row.expert]
   assert 35 <= len(shown) <= 45
   assert not {'state_dir', 'spare_actors', 'on_sigterm', 'watchdog_secs'} & set(shown)
-  headings = re.findall(r'^(\w[^(:]*\w)', config.help_text(), re.M)
+  headings = re.findall(r'^(\w[^(:]*\w)', flag_docs.help_text(), re.M)
   assert headings == list(config.GROUPS)
 
 
