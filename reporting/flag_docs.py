@@ -1,6 +1,6 @@
 """The settings of `config.py` as text: `--help`, `--helpfull` and docs/flags.md.
 
-  python -m reporting.flag_docs > docs/flags.md
+python -m reporting.flag_docs > docs/flags.md
 """
 
 import contextlib
