@@ -25,6 +25,7 @@ from learning.recurrent_network import RecurrentNetwork
 from learning.sliced_weights import SlicedWeights
 from learning.torsos import (
   Linear,
+  MinAtarTorso,
   MLPTorso,
   NatureTorso,
   NestTorso,
@@ -222,6 +223,18 @@ class ResNetPoolLSTMAgent(ResNetPoolAgent):
   """`ResNetPoolAgent` with an LSTM of 256."""
 
   lstm_size = 256
+
+
+class MinAtarAgent(Agent):
+  """Images of about 10 x 10; a convolution of 16 channels, linear 128 (the network of MinAtar)."""
+
+  torso_class = MinAtarTorso
+
+
+class MinAtarLSTMAgent(MinAtarAgent):
+  """`MinAtarAgent` with an LSTM of 128."""
+
+  lstm_size = 128
 
 
 class MLPAgent(Agent):

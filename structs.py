@@ -23,6 +23,8 @@ AGENTS = {
   'ResNetLSTMAgent': 3,
   'ResNetPoolAgent': 3,
   'ResNetPoolLSTMAgent': 3,
+  'MinAtarAgent': 3,
+  'MinAtarLSTMAgent': 3,
   'MLPAgent': 0,
   'MLPLSTMAgent': 0,
   'SeparateMLPAgent': 1,

@@ -176,6 +176,25 @@ class ResNetPoolTorso(ResNetTorso):
     return tf.reduce_mean(out, axis=[1, 2])
 
 
+class MinAtarTorso(ImageTorso):
+  """A convolution of 16 channels and a linear layer of 128, for images of about 10 x 10.
+
+  The network of MinAtar (Young and Tian 2019, arXiv 1903.03176).
+  """
+
+  def __init__(self, precision: tf.DType, scale: Scale, name: str = 'minatar_torso'):
+    super().__init__(precision, scale, name)
+    self._conv = Conv2D(16, 3, padding='VALID', input_scale=scale.factor)
+    self._linear = Linear(128)
+
+  @snt.Module.with_name_scope
+  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
+    """uint8 or float32 [N, H, W, C], H and W at least 3 -> float32 [N, 128]."""
+    out = tf.nn.relu(self._conv(self._pixels(observation)))
+    out = tf.nn.relu(self._linear(snt.flatten(out)))
+    return tf.cast(out, tf.float32)
+
+
 class MLPTorso(snt.Module):
   """Two hidden layers of 64 with tanh, for vector observations."""
 
