@@ -184,12 +184,16 @@ class MinAtarTorso(ImageTorso):
 
   def __init__(self, precision: tf.DType, scale: Scale, name: str = 'minatar_torso'):
     super().__init__(precision, scale, name)
-    self._conv = Conv2D(16, 3, padding='VALID', input_scale=scale.factor)
+    self._conv = None
     self._linear = Linear(128)
 
   @snt.Module.with_name_scope
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
-    """uint8 or float32 [N, H, W, C], H and W at least 3 -> float32 [N, 128]."""
+    """uint8 or float32 [N, H, W, C] -> float32 [N, 128]."""
+    if self._conv is None:
+      sizes: Any = observation.shape[1:3]
+      padding = 'VALID' if min(sizes) >= 3 else 'SAME'
+      self._conv = Conv2D(16, 3, padding=padding, input_scale=self._scale.factor)
     out = tf.nn.relu(self._conv(self._pixels(observation)))
     out = tf.nn.relu(self._linear(snt.flatten(out)))
     return tf.cast(out, tf.float32)

@@ -238,6 +238,16 @@ def test_the_paper_s_sizes():
   )
 
 
+@pytest.mark.parametrize(
+  'size, places', [((10, 10), 8 * 8), ((3, 4), 1 * 2), ((2, 5), 2 * 5), ((1, 1), 1)]
+)
+def test_the_network_of_minatar_has_one_convolution_of_16_channels_and_128_features(size, places):
+  agent = nets.build_agent('MinAtarAgent', simple_spaces((*size, 4), 'uint8', 6))
+  heads = (128 + 1 + 6 + 1) * (6 + 1)  # Of features, last reward and last action.
+  sizes = sum(v.shape.num_elements() for v in agent.variables)
+  assert sizes == (9 * 4 + 1) * 16 + (places * 16 + 1) * 128 + heads
+
+
 def test_pooling_leaves_32_inputs_of_the_linear_layer():
   # Of each section: a convolution that changes the number of channels, and four that do not.
   sections = sum(
