@@ -3,6 +3,7 @@
 import csv
 import filecmp
 import itertools
+import signal
 
 import pytest
 
@@ -47,9 +48,18 @@ def finished(process):
   return process.output()
 
 
+def assert_repeated(whole, resumed, updates):
+  """The records of a run that was ended and resumed are those of one that was not."""
+  assert_equal(whole, resumed, updates)
+  written = rows(whole / 'metrics.csv', metrics.METRICS)
+  # A row every four updates, and one at the end.
+  assert [int(row['updates']) for row in written] == [*range(4, updates, 4), updates]
+  assert all(row['policy_lag_max'] == '0' for row in written)
+  assert len(rows(whole / 'episodes.csv', metrics.EPISODE_METRICS)) > 10
+
+
 LEVELS = {
   'Catch': CATCH,
-  'Memory': ('--level_name=impala/Memory-v0', '--agent_name=MLPLSTMAgent'),
   'CartPole': ('--level_name=CartPole-v1', '--observation_scaling=running'),
   'MinAtar': (
     '--level_name=MinAtar/Breakout-v0', '--import=minatar.gym:register_envs',
@@ -81,12 +91,25 @@ def test_a_run_that_was_stopped_is_the_same_as_one_that_was_not(tmp_path, proces
   said = finished(start(processes, stopped, *flags))
   assert 'resumed at' in said and 'begin anew' not in said
   finished(uninterrupted)
-  assert_equal(whole, stopped, updates)
-  written = rows(whole / 'metrics.csv', metrics.METRICS)
-  # A row every four updates, and one at the end.
-  assert [int(row['updates']) for row in written] == [*range(4, updates, 4), updates]
-  assert all(row['policy_lag_max'] == '0' for row in written)
-  assert len(rows(whole / 'episodes.csv', metrics.EPISODE_METRICS)) > 10
+  assert_repeated(whole, stopped, updates)
+
+
+@pytest.mark.timeout(580)
+def test_a_run_that_was_killed_is_the_same_from_its_last_checkpoint(tmp_path, processes):
+  updates, whole, killed = 600, tmp_path / 'whole', tmp_path / 'killed'
+  flags = (
+    '--level_name=impala/Memory-v0', '--agent_name=MLPLSTMAgent', '--num_actors=1',
+    '--envs_per_actor=3', '--unroll_length=7', f'--total_environment_frames={updates * 6 * 7}',
+  )  # fmt: skip
+  uninterrupted = start(processes, whole, *flags)
+  observer = '--observers=stopping_observer:KilledAfterCheckpoint'
+  first = start(processes, killed, *flags, '--save_checkpoint_secs=0.5', observer)
+  assert first.exit_code(LIMIT_SECS) == -signal.SIGKILL, first.output()
+  saved = updates_of_checkpoint(killed)
+  assert 0 < saved < updates - 3
+  assert f'resumed at {saved * 6 * 7} frames' in finished(start(processes, killed, *flags))
+  finished(uninterrupted)
+  assert_repeated(whole, killed, updates)
 
 
 @pytest.mark.timeout(580)
