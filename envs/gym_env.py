@@ -18,16 +18,14 @@ from envs import (
   captured_state,
   catch,
   checks,
-  faults,
   level_ids,
   memory,
   nests,
   own_packages,
   pictures,
-  results,
 )
-from envs.faults import BrokenPromise, EnvironmentRaised, Misfit
-from structs import ActionPart, Level, arrays_of
+from envs.games import Games
+from structs import ActionPart, Level
 
 # Registered as classes, not as import paths, because a user's package may also be named `envs`.
 gymnasium.register('impala/Catch-v0', entry_point=catch.Catch)  # pyright: ignore[reportArgumentType]
@@ -62,7 +60,7 @@ class GymEnvironment:
     made_as: Level | None = None,
   ):
     own_packages.step_aside()
-    self._level, self._masked = level, masked
+    self._level = level
     _seed_global_generators(seed)  # Some environments draw their own seed from them.
     self._env = level_ids.make(level, made_as)
     if render_mode:
@@ -74,8 +72,6 @@ class GymEnvironment:
           f'{", ".join(modes) or "nothing"}'
         )
       self._env = level_ids.make(level, made_as, render_mode=render_mode)
-    self._pictures = pictures.Pictures()
-    self._num_action_repeats, self._max_episode_steps = num_action_repeats, max_episode_steps
     try:
       keys = [key for key in level.observation_keys.split(',') if key]
       self._nest = nests.Nest(self._env.observation_space, keys, level.channels)
@@ -83,7 +79,15 @@ class GymEnvironment:
     except ValueError as error:
       raise ValueError(f'level_name {level.name!r} {error}') from None
     self._seed = seed
-    self._truncated, self._steps, self._steps_before = False, 0, 0
+    self._games = Games(
+      self._env,
+      self._nest,
+      self._actions,
+      seed,
+      num_action_repeats,
+      max_episode_steps,
+      masked,
+    )
     _seed_global_generators(seed)  # Some environments use them instead of their own.
 
   def spaces(self) -> tuple[list[tuple], list[tuple]]:
@@ -102,7 +106,7 @@ class GymEnvironment:
   @property
   def masked(self) -> bool:
     """Whether each observation ends with an action mask."""
-    return self._masked
+    return self._games.masked
 
   @property
   def action_parts(self) -> tuple[ActionPart, ...]:
@@ -124,8 +128,8 @@ class GymEnvironment:
       captured_state.CannotCapture: the state does not fit; the environment may be changed in part.
     """
     parts = captured_state.restore(self._parts(), state)
-    self._env, self._seed, self._truncated = parts['env'], parts['seed'], parts['truncated']
-    self._steps, self._steps_before = parts['steps'], parts['steps_before']
+    self._env = parts['env']
+    self._games.set_state(parts)
     try:
       random.setstate(parts['random'])
       np.random.set_state(parts['numpy'])
@@ -134,11 +138,7 @@ class GymEnvironment:
 
   def _parts(self):
     return dict(
-      env=self._env,
-      seed=self._seed,
-      truncated=self._truncated,
-      steps=self._steps,
-      steps_before=self._steps_before,
+      **self._games.state(),
       random=random.getstate(),
       numpy=np.random.get_state(legacy=False),
     )
@@ -149,29 +149,19 @@ class GymEnvironment:
 
   def reset(self) -> Any:
     """Starts a new game and returns its first observation, an array or a tuple of arrays."""
-    seed, self._seed = self._seed, None
-    self._truncated, self._steps, self._steps_before = False, 0, self._steps_before + self._steps
-    return self._converted(self._first, self._call('reset', seed=seed))
+    return self._games.reset()
 
   def step(self, action: Any) -> tuple[float, bool, bool, Any]:
-    """Repeats `action` and returns (reward, done, game_over, observation), as in `StepOutput`.
-
-    When a game terminates, the observation is the first of the next game. When a time limit
-    truncates a game, the observation is the game's last and `done` is False; the next step ignores
-    its action and starts the next game.
-    """
-    reward, done, game_over, observation = self._play(action)
-    return reward, done, game_over, self._next(done, game_over, observation)
+    """Plays a step, see `Games.step`."""
+    return self._games.step(action)
 
   def step_and_render(self, action: Any) -> tuple[float, bool, bool, Any, np.ndarray]:
     """Returns the values of `step` and a picture, uint8 [H, W, 3], taken before the next game."""
-    reward, done, game_over, observation = self._play(action)
-    picture = self.render()
-    return reward, done, game_over, self._next(done, game_over, observation), picture
+    return self._games.step_and_render(action)
 
   def render(self) -> np.ndarray:
     """Returns a picture of the current state, uint8 [H, W, 3]."""
-    return self._converted(self._pictures, self._call('render'))
+    return self._games.render()
 
   def close(self) -> None:
     """Closes the environment; ignores errors, because its process ends next."""
@@ -181,65 +171,7 @@ class GymEnvironment:
   def _metadata(self):
     return getattr(self._env, 'metadata', None) or {}
 
-  def _play(self, action):
-    """Like `step`, but returns the last observation of a terminated game."""
-    if self._truncated:
-      return 0.0, True, False, self.reset()
-    self._steps += 1
-    chosen, total = self._actions.convert(action), 0.0
-    for _ in range(self._num_action_repeats):
-      result = self._converted(_step, self._call('step', chosen))
-      observation, reward, terminated, truncated, info = result
-      total += reward
-      if terminated or truncated:
-        break
-    truncated = not terminated and (truncated or self._steps == self._max_episode_steps)
-    self._truncated = truncated
-    if not terminated:
-      observation = self._converted(self._observation, observation, info)
-    return total, terminated, terminated or truncated, observation
-
-  def _next(self, done, game_over, observation):
-    return self.reset() if done and game_over else observation
-
-  def _call(self, method, *args, **kwargs):
-    """Calls a method of the environment; raises `EnvironmentRaised` if the method fails."""
-    try:
-      return getattr(self._env, method)(*args, **kwargs)
-    except (Exception, SystemExit) as error:
-      raise EnvironmentRaised(faults.raised(error, self._env, method)) from error
-
-  def _first(self, result):
-    return self._observation(*results.of_reset(result))
-
-  def _observation(self, observation, info):
-    converted = self._nest.convert(observation)
-    if not self._masked:
-      return converted
-    return *arrays_of(converted), checks.mask(self._nest, self._actions, observation, info)
-
-  def _converted(self, convert, *values):
-    """Returns `convert(*values)`; raises `BrokenPromise` instead of `Misfit`."""
-    try:
-      return convert(*values)
-    except Misfit as misfit:
-      raise BrokenPromise(
-        f'its {misfit}, at step {self._steps} of a game (step {self._steps_before + self._steps} '
-        'of this environment)'
-      ) from None
-
 
 def _seed_global_generators(seed):
   random.seed(seed)
   np.random.seed(seed)
-
-
-def _step(result):
-  observation, reward, terminated, truncated, info = results.of_step(result)
-  return (
-    observation,
-    results.number(reward),
-    results.truth('terminated', terminated),
-    results.truth('truncated', truncated),
-    info,
-  )

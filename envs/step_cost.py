@@ -70,7 +70,7 @@ class MeasuredEnvironment(GymEnvironment):
       (mean seconds per step, without those in which other processes had the processor; whether
       Python's or numpy's global generators were drawn from since this environment was made).
     """
-    self._masked = masked
+    self._games.masked = masked
     observation, steps = self.reset(), 0
     start, waited = time.perf_counter(), _waited_secs()
     while not steps or time.perf_counter() - start < secs:
