@@ -30,7 +30,6 @@ from reporting import comparison
 
 MINATAR_FLAGS = (
   '--import=minatar.gym:register_envs', '--total_environment_frames=1000000', '--num_actors=2',
-  '--agent_name=MinAtarAgent',
   '--envs_per_actor=16', '--batch_size=16', '--unroll_length=20', '--optimizer=adam',
   '--learning_rate=5e-4', '--epsilon=1e-5', '--entropy_cost=0.01',
 )  # fmt: skip
