@@ -3,8 +3,8 @@
   python benchmarks/with_and_without.py --flags='--deterministic_training --metrics_updates=3' \
       --level_name=CartPole-v1 --num_actors=2 --envs_per_actor=16 --batch_size=32
 
-All other flags are those of experiment.py, in both. Prints the environment frames per second of each
-run, after a warm-up, and the ratio of the medians.
+All other flags are those of experiment.py, in both. Prints the environment frames per second of
+each run, after a warm-up, and the ratio of the medians.
 """
 
 import argparse

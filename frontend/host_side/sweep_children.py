@@ -98,7 +98,9 @@ class Children:
         continue
       outcome = sweep_folder.outcome(self._tasks(name))
       if outcome is None or outcome.claim < number:
-        outcome = self._outcome_of_killed(name, number, child.returncode)
+        # SIGTERM that we have sent while it imported is no kill.
+        is_asked = child.pid in self._asked_to_end
+        outcome = self._outcome_of_killed(name, number, child.returncode, is_asked)
       if outcome is None:
         continue
       del self._own[name]
@@ -107,7 +109,9 @@ class Children:
       self._say(f'{name} {said} ({supervisor.describe_exit(outcome.exit_code)})')
     return ended
 
-  def _outcome_of_killed(self, name: str, number: int, code: int) -> sweep_folder.Outcome | None:
+  def _outcome_of_killed(
+    self, name: str, number: int, code: int, is_asked: bool = False
+  ) -> sweep_folder.Outcome | None:
     """Records the end of a run whose supervisor was killed; None while its training still ends."""
     record = self._record(name)
     if record and task_record.is_of_this_host(record):
@@ -115,7 +119,7 @@ class Children:
         return None
     before = sweep_folder.outcome(self._tasks(name))
     kills = before.kills if before else 0
-    if self._own[name][0].pid not in self._asked_to_end:  # Its imports are ended by SIGTERM.
+    if not is_asked:
       kills += 1
     state = 'failed' if kills >= sweep_folder.MOST_KILLS else 'waiting'
     outcome = sweep_folder.Outcome(number, state, code, time.time(), kills)

@@ -26,6 +26,12 @@ ALL_PASSED = len(check.CHECK_ITEMS) * ['ok']
 HOSTS = {'ps-0': 1, 'learner-0': 1, 'actor-0': 2, 'actor-1': 3}
 
 
+def states_of(status):
+  """The states in the table of `status`; below it may be the line with the mean return."""
+  rows = re.findall(r'^(?:ps|learner|actor)[-:]\d+ .*', status, re.M)
+  return [row.split()[2] for row in rows]
+
+
 def documented(language):
   """The blocks of one language in docs/servers.md, in order."""
   return conftest.blocks_of('docs/servers.md', 'Your own servers', language)
@@ -184,7 +190,7 @@ class Story:
     if '--json' in line:
       assert len(json.loads(output)) == 4
     else:
-      assert [row.split()[2] for row in output.splitlines()[1:]] == 4 * ['running']
+      assert states_of(output) == 4 * ['running'], output
       self.kill_an_actor()
       # Host 0 is none of the cluster.
       place = "import socket; socket.create_connection(('10.0.0.11', 8001), timeout=2)"
@@ -411,7 +417,7 @@ def test_the_example_as_printed(operator, network):  # noqa: F811
   assert launched.returncode == 0, launched.stdout + launched.stderr
   eventually(frames, 240, lambda: operator.shell(on_example + '--action=logs').stdout)
   status = operator.shell(on_example + '--action=status')
-  assert [line.split()[2] for line in status.stdout.splitlines()[1:]] == 8 * ['running']
+  assert states_of(status.stdout) == 8 * ['running'], status.stdout
   # Nobody named a logdir: the chief tells which it is.
   pulled = operator.shell(on_example + '--action=pull --to=results/example')
   assert pulled.returncode == 0 and 'run.json  ' in pulled.stdout, pulled.stdout + pulled.stderr
