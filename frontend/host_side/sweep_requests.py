@@ -273,7 +273,7 @@ def sweep_stop(
     for name in set(found) - ended if asks else ():
       _signal(found[name])
     ended.update(found)
-    return not found and not sweep_runner.running_record(folder, host)
+    return not found and not processes.is_running(runner.get('pid'), runner.get('mark'))
 
   if not processes.wait_until(is_over, END_NOW_SECS if now else END_SECS):
     for record in _runs_here(folder, sweep).values():
