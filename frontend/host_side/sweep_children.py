@@ -98,7 +98,7 @@ class Children:
         continue
       outcome = sweep_folder.outcome(self._tasks(name))
       if outcome is None or outcome.claim < number:
-        # SIGTERM that we have sent while it imported is no kill.
+        # A run that was asked to end while it imported ends by SIGTERM, and was not killed.
         is_asked = child.pid in self._asked_to_end
         outcome = self._outcome_of_killed(name, number, child.returncode, is_asked)
       if outcome is None:
@@ -118,9 +118,7 @@ class Children:
       if processes.is_running(record['pid'], record['mark']):  # type: ignore[arg-type]
         return None
     before = sweep_folder.outcome(self._tasks(name))
-    kills = before.kills if before else 0
-    if not is_asked:
-      kills += 1
+    kills = (before.kills if before else 0) + (not is_asked)
     state = 'failed' if kills >= sweep_folder.MOST_KILLS else 'waiting'
     outcome = sweep_folder.Outcome(number, state, code, time.time(), kills)
     sweep_folder.write_outcome(self._tasks(name), outcome)

@@ -265,13 +265,14 @@ def sweep_stop(
   runner = sweep_runner.running_record(folder, host) or {}
   ended: set[str] = set()
   # The runner asks its runs to end, each once: a second signal would cost a checkpoint.
-  asks = not processes.send(runner.get('pid'), runner.get('mark'), signal.SIGTERM)
+  runner_asks = processes.send(runner.get('pid'), runner.get('mark'), signal.SIGTERM)
 
   def is_over() -> bool:
-    # A run that was just being started has its record a while later.
+    # Read at each look: the supervisor of a run that is being started writes its record later.
     found = _runs_here(folder, sweep)
-    for name in set(found) - ended if asks else ():
-      _signal(found[name])
+    if not runner_asks:
+      for name in set(found) - ended:
+        _signal(found[name])
     ended.update(found)
     return not found and not processes.is_running(runner.get('pid'), runner.get('mark'))
 

@@ -31,7 +31,7 @@ def run(folder: str, name: str, claim: int) -> int:
   runs = {run.name: run for run in sweep.runs} if sweep else {}
   tasks = sweep_folder.tasks_folder(folder, name)
   assert sweep is not None
-  if sweep_folder.is_stopping(folder):  # Its runner, which asks it to end, may have been killed.
+  if sweep_folder.is_stopping(folder):  # Checked here too, as its runner may have been killed.
     return _ended(tasks, claim, 'waiting', 0)
   places = [*sweep_folder.place_arguments(sweep, folder, name), f'--state_dir={tasks}']
   argv = [sys.executable, 'experiment.py', '--task=-1']

@@ -196,8 +196,8 @@ def test_a_run_that_is_ended_while_it_imports_was_not_killed(folder, is_asked, k
   if is_asked:
     children.end(['seed=0'])
   else:
-    (child,) = frontend_fixtures.with_argument(folder.path)
-    os.kill(child, signal.SIGTERM)
+    process, _, _ = children._own['seed=0']
+    process.kill()
   assert eventually(children.reap) == {'seed=0': 'waiting'}
   assert sweep_folder.outcome(folder.tasks(0)).kills == kills
 
