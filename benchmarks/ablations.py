@@ -5,7 +5,8 @@
   python benchmarks/ablations.py --figure=E1 --out=OUT        # policy lag 0, 1, 10, 100, 500
   python benchmarks/ablations.py --figure=replay --out=OUT    # no replay, half, all
 
-Each run is one process in a folder of its own below OUT/runs; --at_a_time of them train together.
+Each run is one process in a folder of its own below OUT/runs; --at_a_time of them train together,
+each on processors of its own.
 The same command goes on where it was ended. A run's score is the mean return of the games that
 ended in the last tenth of its frames. OUT gets STUDY.csv (a row per run), STUDY.md (the
 interquartile mean over seeds, with its 95% bootstrap interval) and, of a figure, STUDY.png.
@@ -26,6 +27,7 @@ sys.path.insert(0, ROOT)
 
 import numpy as np
 
+from common import processor_shares
 from reporting import comparison
 
 MINATAR_FLAGS = (
@@ -44,6 +46,7 @@ TASKS = {
   'Memory': (f'--flagfile={ROOT}/flagfiles/memory.flags', '--batch_size=8', '--envs_per_actor=4'),
 }
 REPLAY = '--replay_capacity=10000'
+_STARTING = threading.Lock()
 CORRECTIONS = 'vtrace', 'one_step', 'epsilon', 'none'
 
 
@@ -128,13 +131,22 @@ class Job(NamedTuple):
     """Returns whether the run has ended by itself, which leaves a mark."""
     return os.path.exists(os.path.join(self.folder, 'ablation_done'))
 
-  def train(self, running):
-    """Trains, or goes on; raises RuntimeError if the run fails."""
+  def train(self, running, at_a_time):
+    """Trains, or goes on; raises RuntimeError if the run fails.
+
+    Args:
+      running: the processes that train now; this one is added, on processors of its own.
+      at_a_time: how many there will be.
+    """
     os.makedirs(self.folder, exist_ok=True)
     command = [sys.executable, os.path.join(ROOT, 'experiment.py'), *self.flags]
     with open(os.path.join(self.folder, 'ablation.log'), 'ab') as log:
-      process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-      running.add(process)
+      with _STARTING:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        taken = [processor_shares.of_program(other.pid) for other in running]
+        share = processor_shares.choose(processor_shares.usable(), at_a_time, taken)
+        processor_shares.give(process.pid, share)
+        running.add(process)
       code = process.wait()
       running.discard(process)
     if code:
@@ -183,7 +195,7 @@ def train_all(jobs, at_a_time, finished):
   def train(job):
     try:
       if not job.is_done():
-        job.train(running)
+        job.train(running, at_a_time)
     except RuntimeError as e:
       failures.append(str(e))
     with lock:
@@ -283,7 +295,7 @@ def main():
     '--tasks', default='Breakout,Asterix,SpaceInvaders', help=f'of {", ".join(TASKS)}'
   )
   parser.add_argument('--seeds', type=int, default=3)
-  parser.add_argument('--at_a_time', type=int, default=max(1, (os.cpu_count() or 2) // 2))
+  parser.add_argument('--at_a_time', type=int, default=os.cpu_count())
   args, more = parser.parse_known_args()
   tasks = args.tasks.split(',')
   if unknown := set(tasks) - set(TASKS):

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 
+from common import processor_shares
 from frontend.host_side import processes, supervisor, sweep_folder, task_record
 
 
@@ -55,13 +56,16 @@ class Children:
 
   # ---- Starting. -------------------------------------------------------------------------------
 
-  def start(self, name: str, claim: int, devices: str | None) -> None:
+  def start(
+    self, name: str, claim: int, devices: str | None, processors: Set[int] = frozenset()
+  ) -> None:
     """Starts a run that this process has claimed.
 
     Args:
       name: of the run.
       claim: number of the claim.
       devices: GPUs with commas, of which its slot gets one; None leaves the environment alone.
+      processors: on which it runs, see `processors`; all if there are none.
     """
     slot = self._free_slot()
     environment = dict(os.environ)
@@ -78,7 +82,26 @@ class Children:
       start_new_session=True,
     )
     self._own[name] = (child, claim, slot)
+    processor_shares.give(child.pid, processors)
     self._say(f'started {name}' + (f' (start {claim})' if claim > 1 else ''))
+
+  def processors(self, others: Iterable[str], at_a_time: int) -> Set[int]:
+    """Returns the processors for the next run.
+
+    Args:
+      others: the runs that run here already.
+      at_a_time: how many runs will run here together.
+    """
+    pids = [pid for pid in map(self._pid, others) if pid is not None]
+    taken = [processor_shares.of_program(pid) for pid in pids]
+    return processor_shares.choose(processor_shares.usable(), at_a_time, taken)
+
+  def _pid(self, name: str) -> int | None:
+    """Returns the process id of a run's supervisor, if it is known."""
+    if name in self._own:
+      return self._own[name][0].pid
+    pid = self._record(name).get('supervisor_pid')
+    return pid if isinstance(pid, int) else None
 
   def _free_slot(self) -> int:
     taken = {slot for _, _, slot in self._own.values()}

@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Set
 from typing import Any
 
 from common import files
@@ -167,6 +168,8 @@ class Runner:
     """Starts waiting runs while slots and memory are left; returns what is in the way, or ''."""
     here = self._children.here(states)
     slots = self._slots_of(entry)
+    waiting = sum(state == 'waiting' for state in states.values())
+    at_a_time = min(slots, len(here) + waiting)
     if time.monotonic() < self._not_before:
       return self._problem
     for run in sweep_folder.by_turns(self._folder, sweep):
@@ -180,14 +183,15 @@ class Runner:
           f'less than {MIN_FREE_BYTES >> 20} MB of memory are free: the next run waits for more'
         )
       try:
-        if self._start(sweep, entry, run):
+        processors = self._children.processors(here, at_a_time)
+        if self._start(sweep, entry, run, processors):
           here.add(run.name)
       except OSError as error:
         self._not_before = time.monotonic() + RETRY_SECS
         return f'cannot start {run.name}: {error}'
     return ''
 
-  def _start(self, sweep: Sweep, entry: HostEntry, run: Run) -> bool:
+  def _start(self, sweep: Sweep, entry: HostEntry, run: Run, processors: Set[int]) -> bool:
     """Claims and starts a run; returns whether nobody else was faster."""
     tasks = sweep_folder.tasks_folder(self._folder, run.name)
     number, _ = sweep_folder.last_claim(tasks)
@@ -196,7 +200,7 @@ class Runner:
       return False
     if not sweep_folder.claim(tasks, number + 1, self._host, sweep.epoch):
       return False
-    self._children.start(run.name, number + 1, entry.devices)
+    self._children.start(run.name, number + 1, entry.devices, processors)
     return True
 
   def _slots_of(self, entry: HostEntry) -> int:

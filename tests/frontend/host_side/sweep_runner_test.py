@@ -36,6 +36,8 @@ signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
 os.makedirs(flags['logdir'], exist_ok=True)
 with open(os.path.join(flags['logdir'], 'begun'), 'a') as file:
   file.write(os.environ.get('CUDA_VISIBLE_DEVICES', '-') + chr(10))
+with open(os.path.join(flags['logdir'], 'processors'), 'w') as file:
+  file.write(' '.join(map(str, os.sched_getaffinity(0))))
 if int(flags['seed']) >= 90:
   sys.exit('no such luck')
 while os.path.exists('long') and not ended:
@@ -66,6 +68,14 @@ class Folder:
   def begun(self, seed):
     path = os.path.join(self.path, f'seed={seed}', 'begun')
     return open(path, encoding='utf-8').read().split() if os.path.exists(path) else []
+
+  def processors_path(self, seed):
+    return os.path.join(self.path, f'seed={seed}', 'processors')
+
+  def processors(self, seed):
+    path = self.processors_path(seed)
+    words = open(path, encoding='utf-8').read().split() if os.path.exists(path) else []
+    return set(map(int, words))
 
   def states(self, place=''):
     return sweep_folder.states(self.path, sweep_folder.read(self.path), place)
@@ -112,18 +122,41 @@ def test_slots_and_gpus_are_those_of_the_host(folder):
   assert all(len(folder.begun(seed)) == 1 for seed in range(5))
 
 
+def test_runs_at_the_same_time_share_the_processors(folder):
+  mine = os.sched_getaffinity(0)
+  folder.long(True)
+  folder.write(range(2))
+  runner = folder.runner('--slots=3')  # Two runs are left, so each gets a half.
+  eventually(lambda: folder.processors(0) and folder.processors(1))
+  first, second = folder.processors(0), folder.processors(1)
+  assert first | second == mine and (len(mine) == 1 or not first & second)
+  folder.long(False)
+  assert runner.exit_code() == 0
+  folder.write([0, 1, 2])
+  assert folder.runner('--slots=3').exit_code() == 0
+  assert folder.processors(2) == mine  # It was alone.
+
+
 def test_a_killed_runner_leaves_its_runs_to_the_next_one(folder):
   folder.long(True)
   folder.write(range(3))
   runner = folder.runner('--slots=2')
-  eventually(lambda: folder.begun(0) and folder.begun(1))
+  eventually(lambda: folder.processors(0) and folder.processors(1))
   os.kill(runner.pid, signal.SIGKILL)
   runner.wait()
   assert folder.states() == {'seed=0': 'running', 'seed=1': 'running', 'seed=2': 'waiting'}
   second = folder.runner('--slots=2', '--wait')
+  # One that ends gets the same processors again: the next runner knows those of the other run.
+  last = max((0, 1), key=lambda seed: max(folder.processors(seed)))
+  before = folder.processors(last)
+  os.remove(folder.processors_path(last))
+  record = supervisor.read_json(os.path.join(folder.tasks(last), 'local-0.supervisor.json'))
+  os.kill(record['supervisor_pid'], signal.SIGTERM)
+  eventually(lambda: folder.processors(last))
+  assert folder.processors(last) == before
   folder.long(False)
   assert second.exit_code() == 0
-  assert [len(folder.begun(seed)) for seed in range(3)] == [1, 1, 1]
+  assert sorted(len(folder.begun(seed)) for seed in range(3)) == [1, 1, 2]
 
 
 def test_a_run_whose_supervisor_is_killed_goes_on_under_another_claim(folder):
