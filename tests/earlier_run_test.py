@@ -40,7 +40,7 @@ def test_it_is_resumed_where_it_stood(folder, processes):
   frames = FRAMES + 2 * UPDATE_FRAMES
   run = processes.start(
     'experiment.py', PRESET, f'--logdir={folder}', f'--total_environment_frames={frames}',
-    '--num_actors=1', '--envs_per_actor=2',
+    '--num_actors=1', '--envs_per_actor=2', '--sample_reuse=1',  # As the preset had then.
   )  # fmt: skip
   assert run.exit_code(LIMIT_SECS) == 0, run.output()
   assert f'resumed at {FRAMES} frames from ' in run.output()
