@@ -6,8 +6,8 @@
 PEER is a virtual environment with sample-factory; train_sample_factory.py says how to make it. Both
 train on every step once, in unrolls of 20 and batches of 32 unrolls, with V-trace and an MLP of two
 layers of 64 on vectors, on all processors of this machine: sample-factory with two workers of two
-splits each, this program with two actor loops. Figures are agent steps per second that were trained
-on, after a warm-up; the median of --rounds. Prints a table in Markdown and writes OUT/result.json.
+splits each, this program with --loops actor loops. Figures are agent steps per second that were
+trained on, after a warm-up; the median of --rounds. Prints a table in Markdown and writes OUT/result.json.
 """
 
 import argparse
@@ -32,10 +32,10 @@ START_SECS = 180.0
 _PROGRESS = re.compile(r'\[(\d[\d-]+ \d+:\d+:\d+,\d+)\].*Total num frames: (\d+)')
 
 
-def product_flags(level, num_envs):
+def product_flags(level, num_envs, loops):
   """Returns flags of experiment.py."""
   return [
-    f'--level_name={level}', '--num_actors=2', f'--envs_per_actor={num_envs // 2}',
+    f'--level_name={level}', f'--num_actors={loops}', f'--envs_per_actor={num_envs // loops}',
     f'--batch_size={BATCH}', f'--unroll_length={UNROLL}',
   ]  # fmt: skip
 
@@ -119,6 +119,7 @@ def main():
   parser.add_argument('--peer', required=True, help='Python of the environment of sample-factory')
   parser.add_argument('--level_name', default='CartPole-v1')
   parser.add_argument('--num_envs', type=int, nargs='+', default=[32, 64, 128])
+  parser.add_argument('--loops', type=int, default=1, help='actor loops of this program')
   parser.add_argument('--rounds', type=int, default=3)
   parser.add_argument('--secs', type=float, default=30, help='of each measurement')
   parser.add_argument('--out', required=True, help='folder of result.json')
@@ -128,9 +129,16 @@ def main():
   before = throughput.processor_times()
   for _ in range(args.rounds):
     for n, (ours, peer) in rates.items():
-      ours.append(throughput.whole_rate(product_flags(args.level_name, n), 1, args.secs))
+      ours.append(
+        throughput.whole_rate(product_flags(args.level_name, n, args.loops), 1, args.secs)
+      )
       peer.append(peer_rate(args.peer, args.level_name, n, args.secs))
-  result = {**versions(args.peer), 'level_name': args.level_name, 'rates': rates}
+  result = {
+    **versions(args.peer),
+    'level_name': args.level_name,
+    'loops': args.loops,
+    'rates': rates,
+  }
   result['stolen'] = round(throughput.stolen_share(before, throughput.processor_times()), 3)
   with open(os.path.join(args.out, 'result.json'), 'w', encoding='utf-8') as file:
     json.dump(result, file, indent=2)
