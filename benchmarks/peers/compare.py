@@ -7,7 +7,8 @@ PEER is a virtual environment with sample-factory; train_sample_factory.py says 
 train on every step once, in unrolls of 20 and batches of 32 unrolls, with V-trace and an MLP of two
 layers of 64 on vectors, on all processors of this machine: sample-factory with two workers of two
 splits each, this program with --loops actor loops. Figures are agent steps per second that were
-trained on, after a warm-up; the median of --rounds. Prints a table in Markdown and writes OUT/result.json.
+trained on, after a warm-up; the median of --rounds. Prints a table in Markdown and writes
+OUT/result.json.
 """
 
 import argparse
