@@ -31,21 +31,12 @@ class RunStatistics:
     clock: Callable[[], float] = time.monotonic,
     level_names: Sequence[str] = (),
   ):
-    self._lock = threading.Lock()
-    self._clock = clock
+    self._lock, self._clock = threading.Lock(), clock
     self._levels = LevelScores(level_names, window)
     self._games = _FinishedGames()
     self._actors = _Actors()
-    self._interval_start = clock()
-    self._frames_at_start = 0
-    self._clear_interval()
-
-  def _clear_interval(self) -> None:
-    self._sums: dict[str, float] = collections.defaultdict(float)
-    self._num_updates = 0
-    self._maxima: dict[str, float | None] = dict.fromkeys(_MAXIMA)
-    self._lags: dict[int, list[float]] = collections.defaultdict(list)  # By pass over a batch.
-    self._waits = {'learner': [0.0, 0.0], 'actor': [0.0, 0.0]}  # [waiting, busy], in seconds.
+    self._updates, self._waits = _Updates(), _Waits()
+    self._interval_start, self._frames_at_start = clock(), 0
 
   def start(self, environment_frames: int, games: Iterable[tuple[str, float]] = ()) -> None:
     """Begins the first interval.
@@ -55,8 +46,7 @@ class RunStatistics:
       games: level and return of the run's last games, the latest last; see `csv_files.last_games`.
     """
     with self._lock:
-      self._interval_start = self._clock()
-      self._frames_at_start = environment_frames
+      self._interval_start, self._frames_at_start = self._clock(), environment_frames
       self._games.forget_updates()
       self._levels.start(games)
 
@@ -67,23 +57,13 @@ class RunStatistics:
     """
     with self._lock:
       games = [{**game, 'time': None} for game in self._games.rows(0)]
-      return dict(
-        sums=dict(self._sums),
-        num_updates=self._num_updates,
-        maxima=self._maxima,
-        lags={str(number): lags for number, lags in self._lags.items()},
-        levels=self._levels.state(),
-        games=games,
-      )
+      return dict(**self._updates.state(), levels=self._levels.state(), games=games)
 
   def set_state(self, state: Mapping[str, Any]) -> None:
     """Goes on from a state; its games get the present time."""
     with self._lock:
-      self._clear_interval()
-      self._sums.update({name: float(total) for name, total in state['sums'].items()})
-      self._num_updates = int(state['num_updates'])
-      self._maxima.update({name: state['maxima'][name] for name in _MAXIMA})
-      self._lags.update({int(number): list(lags) for number, lags in state['lags'].items()})
+      self._updates, self._waits = _Updates(), _Waits()
+      self._updates.set_state(state)
       self._levels.set_state(state['levels'])
       self._games.begin_with(state['games'])
 
@@ -98,23 +78,15 @@ class RunStatistics:
       busy_secs: seconds that the rest of the update took.
     """
     with self._lock:
-      self._num_updates += 1
       if 'environment_frames' in update:
         self._games.add_update(self._clock(), int(update['environment_frames']))
-      for name in UPDATE_MEANS:
-        if name in update:
-          self._sums[name] += float(update[name])
-      for name, before in self._maxima.items():
-        if name in update:
-          now = float(update[name])
-          self._maxima[name] = now if before is None else max(before, now)
-      self._lags[update['pass']].append(float(update['policy_lag_mean']))
-      self._add_wait('learner', wait_secs, busy_secs)
+      self._updates.add(update)
+      self._waits.add('learner', wait_secs, busy_secs)
 
   def add_learner_wait(self, wait_secs: float, busy_secs: float) -> None:
     """Adds the seconds that another learner waited and worked since its last report."""
     with self._lock:
-      self._add_wait('learner', wait_secs, busy_secs)
+      self._waits.add('learner', wait_secs, busy_secs)
 
   def add_actor_report(self, report: Mapping[str, Any]) -> None:
     """Adds what one actor task did since its last report.
@@ -131,15 +103,11 @@ class RunStatistics:
       wall, now = time.time(), self._clock()
       self._actors.add(report, now)
       self._levels.add_frames(report.get('frames_by_level', {}))
-      self._add_wait('actor', report['wait_secs'], report['busy_secs'])
+      self._waits.add('actor', report['wait_secs'], report['busy_secs'])
       for episode in report['episodes']:
         self._levels.add(episode['level_name'], episode['episode_return'])
         secs_ago = float(episode.get('secs_ago', 0.0))
         self._games.add(now - secs_ago, wall - secs_ago, episode)
-
-  def _add_wait(self, who: str, wait_secs: float, busy_secs: float) -> None:
-    self._waits[who][0] += float(wait_secs)
-    self._waits[who][1] += float(busy_secs)
 
   def row(
     self,
@@ -164,29 +132,25 @@ class RunStatistics:
     with self._lock:
       now = self._clock()
       secs = max(now - self._interval_start, 1e-9)
-      # After a restart from a checkpoint the counter may be lower than in the last row.
-      new_frames = max(environment_frames - self._frames_at_start, 0)
       row: dict[str, Any] = dict.fromkeys(METRIC_COLUMNS)
       row.update(
         time=time.time(),
         environment_frames=int(environment_frames),
         updates=int(updates),
-        frames_per_sec=new_frames / secs,
+        # After a restart from a checkpoint the counter may be lower than in the last row.
+        frames_per_sec=max(environment_frames - self._frames_at_start, 0) / secs,
         mean_return_100=self._levels.mean_return(),
-        **self._maxima,
-        learner_wait_fraction=_fraction(*self._waits['learner']),
-        actor_wait_fraction=_fraction(*self._waits['actor']),
+        learner_wait_fraction=self._waits.fraction('learner'),
+        actor_wait_fraction=self._waits.fraction('actor'),
         learning_rate=float(learning_rate),
         entropy_cost=entropy_cost,
+        queue_depth=queue_depth,
+        **self._updates.figures(),
+        **self._actors.figures(now, secs),
+        **self._levels.figures(),
       )
-      if self._num_updates:
-        row.update({name: total / self._num_updates for name, total in self._sums.items()})
-      by_pass = {number: mean(lags) for number, lags in sorted(self._lags.items())}
-      row['policy_lag_by_pass'] = by_pass if len(by_pass) > 1 else {}
-      row.update(self._actors.figures(now, secs), queue_depth=queue_depth)
-      row.update(self._levels.figures())
       self._interval_start, self._frames_at_start = now, environment_frames
-      self._clear_interval()
+      self._updates, self._waits = _Updates(), _Waits()
       return row
 
   def mean_return(self) -> float | None:
@@ -212,6 +176,67 @@ class RunStatistics:
     with self._lock:
       games, self._games = self._games.rows(environment_frames), _FinishedGames()
       return games
+
+
+class _Updates:
+  """Updates of the chief's learner in one interval."""
+
+  def __init__(self):
+    self._number = 0
+    self._sums: dict[str, float] = collections.defaultdict(float)
+    self._maxima: dict[str, float | None] = dict.fromkeys(_MAXIMA)
+    self._lags: dict[int, list[float]] = collections.defaultdict(list)  # By pass over a batch.
+
+  def add(self, update: Mapping[str, Any]) -> None:
+    """Adds an update; see `RunStatistics.add_update`."""
+    self._number += 1
+    for name in UPDATE_MEANS:
+      if name in update:
+        self._sums[name] += float(update[name])
+    for name, before in self._maxima.items():
+      if name in update:
+        now = float(update[name])
+        self._maxima[name] = now if before is None else max(before, now)
+    self._lags[update['pass']].append(float(update['policy_lag_mean']))
+
+  def figures(self) -> dict[str, Any]:
+    """Returns a row's figures of updates."""
+    means = {name: total / self._number for name, total in self._sums.items()}
+    by_pass = {number: mean(lags) for number, lags in sorted(self._lags.items())}
+    return dict(**means, **self._maxima, policy_lag_by_pass=by_pass if len(by_pass) > 1 else {})
+
+  def state(self) -> dict[str, Any]:
+    """Returns what `set_state` takes, which JSON can hold."""
+    return dict(
+      sums=dict(self._sums),
+      num_updates=self._number,
+      maxima=self._maxima,
+      lags={str(number): lags for number, lags in self._lags.items()},
+    )
+
+  def set_state(self, state: Mapping[str, Any]) -> None:
+    """Goes on from a state."""
+    self._number = int(state['num_updates'])
+    self._sums.update({name: float(total) for name, total in state['sums'].items()})
+    self._maxima.update({name: state['maxima'][name] for name in _MAXIMA})
+    self._lags.update({int(number): list(lags) for number, lags in state['lags'].items()})
+
+
+class _Waits:
+  """Seconds in which learners and actors waited, and in which they did not, in one interval."""
+
+  def __init__(self):
+    self._secs = {'learner': [0.0, 0.0], 'actor': [0.0, 0.0]}  # [waiting, busy].
+
+  def add(self, who: str, wait_secs: float, busy_secs: float) -> None:
+    """Adds seconds of a learner or an actor."""
+    self._secs[who][0] += float(wait_secs)
+    self._secs[who][1] += float(busy_secs)
+
+  def fraction(self, who: str) -> float | None:
+    """Returns the share of waiting, in [0, 1]; None if nobody has reported."""
+    waiting, busy = self._secs[who]
+    return waiting / (waiting + busy) if waiting + busy > 0 else None
 
 
 class _FinishedGames:
@@ -297,10 +322,6 @@ class _Actors:
       frames_per_sec_by_actor={task: frames[task] / secs for task in sorted(connected)},
       processors_busy_by_host={host: mean(shares) for host, shares in sorted(busy.items())},
     )
-
-
-def _fraction(wait_secs: float, busy_secs: float) -> float | None:
-  return wait_secs / (wait_secs + busy_secs) if wait_secs + busy_secs > 0 else None
 
 
 def cluster_line(row: Mapping[str, Any]) -> str:

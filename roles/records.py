@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,13 +14,11 @@ from typing import Any
 import tensorflow as tf
 
 from reporting import csv_files, curves, statistics, writers
-from reporting.bottleneck import BottleneckMonitor
-from reporting.diagnostics import LearningDiagnostics
-from reporting.level_shares import LevelShares
 from reporting.own_observers import Observers
 from roles import resuming
 from roles.observers import EndOfRun, Update
 from roles.reports import Reports
+from roles.rows import Rows
 from roles.settings import Settings, announced
 from roles.task import Task
 from roles.wiring import Graph, LearnerSide
@@ -31,15 +28,6 @@ from runtime.shared_state import SharedState
 from runtime.unresponsive import UnresponsiveTasks
 
 _HEARD_SECS = 8.0  # A task is alive if its last report is at most this old.
-# Columns of a metrics row that are also written to the chief's state file.
-_STATE_KEYS = (
-  'frames_per_sec',
-  'environment_frames',
-  'mean_return_100',
-  'learner_wait_fraction',
-  'actor_wait_fraction',
-)
-_ROWS_PER_CLUSTER_LINE = 6  # One line per minute by default.
 
 
 def open_writer(lock: resuming.RunLock, observers: Observers) -> writers.RunWriter:
@@ -166,19 +154,12 @@ class Records:
     end_of_run: EndOfRun,
     reports: Reports | None = None,
   ):
-    self._reports, self._updates_of_row = reports, -1
+    self._reports = reports
     self._task, self._graph, self._learner, self._logdir = task, graph, learner, lock.logdir
     self._writer, self._end_of_run, self._row_secs = writer, end_of_run, task.options.metrics_secs
-    settings = graph.settings
-    self.statistics = statistics.RunStatistics(level_names=settings.level_names)
-    self._diagnostics = LearningDiagnostics(
-      settings.action,
-      settings.new_unrolls * settings.unroll_length,
-      settings.gradient_clipping,
-    )
-    self._next_row, self._rows = time.monotonic() + self._row_secs, 0
-    self._level_shares = LevelShares(settings.level_names)
-    self._bottleneck = BottleneckMonitor(settings.sample_reuse, socket.gethostname())
+    self._next_row = time.monotonic() + self._row_secs
+    self._rows = Rows(task, graph, learner, writer)
+    self.statistics = self._rows.statistics
     self.inbox = Inbox(graph.shared, self.statistics, task.unresponsive, writer.message)
     for sentence in lock.notices:
       writer.message(sentence)
@@ -219,7 +200,7 @@ class Records:
       self.statistics.add_actor_report(self._reports.take(ends_now=True))
     self.statistics.add_update(update.values, update.wait_secs, update.busy_secs)
     if self._reports and not update.values['updates'] % self._task.options.metrics_updates:
-      self._report_waits(self._write_row(update.session))
+      self._rows.report_waits(self._rows.write(update.session))
 
   def run(self, session: tf.compat.v1.Session, should_stop: Callable[[], bool]) -> None:
     """Collects reports and writes rows until `should_stop` or the last frame."""
@@ -235,49 +216,8 @@ class Records:
       now = time.monotonic()
       if now >= self._next_row:
         self._next_row = now + self._row_secs
-        row = self._write_row(session)
-        self._rows += 1
-        self._report_waits(row)
+        self._rows.report_waits(self._rows.write(session))
       time.sleep(POLL_SECS)
-
-  def _write_row(self, session: tf.compat.v1.Session) -> dict[str, Any]:
-    counters, learner = self._graph.counters, self._learner
-    frames, updates, rate, entropy_cost, depth = run_within(
-      session,
-      [
-        counters.environment_frames,
-        counters.updates,
-        learner.learning_rate,
-        learner.entropy_cost,
-        learner.queue_size,
-      ],
-    )
-    row = self.statistics.row(
-      int(frames), int(updates), float(rate), int(depth), float(entropy_cost)
-    )
-    unresponsive, now = self._task.unresponsive.since(), time.time()
-    self._updates_of_row = int(updates)
-    row['no_answer'] = ', '.join(f'{n} {now - since:.0f} s' for n, since in unresponsive.items())
-    self._writer.write(row)
-    for sentence in self._diagnostics.add(row):
-      self._writer.message(sentence)
-    self._writer.write_episodes(self.statistics.pop_episodes(int(frames)))
-    self._task.heartbeat.update(
-      **{name: row[name] for name in _STATE_KEYS}, trouble=self._writer.trouble
-    )
-    return row
-
-  def _report_waits(self, row: dict[str, Any]) -> None:
-    is_local = self._task.cluster.is_local
-    if not is_local and self._rows % _ROWS_PER_CLUSTER_LINE == 0:
-      self._writer.message(statistics.cluster_line(row))
-    actors = self._task.options.num_actors if is_local else row['connected_actors']
-    for text in (
-      self._bottleneck.add(row, actors),
-      self._level_shares.add(row['frames_share_by_level']),
-    ):
-      if text:
-        self._writer.message(text)
 
   def add_evaluation(self, row: dict[str, Any]) -> None:
     """Writes a row of `reporting.metrics.EVALUATION_METRICS`."""
@@ -321,8 +261,8 @@ class Records:
     frames, updates = run_within(session, [counters.environment_frames, counters.updates])
     mean_return = self.statistics.mean_return()
     is_done = frames >= settings.total_environment_frames
-    if not self._reports or (is_done and updates != self._updates_of_row):
-      self._write_row(session)
+    if not self._reports or (is_done and updates != self._rows.last_updates):
+      self._rows.write(session)
     self._task.heartbeat.write()  # The process may end before the file is rewritten in its turn.
     self._writer.end_line()
     done = int(frames), int(updates), mean_return
