@@ -135,17 +135,16 @@ class Job(NamedTuple):
     """Trains, or goes on; raises RuntimeError if the run fails.
 
     Args:
-      running: the processes that train now; this one is added, on processors of its own.
-      at_a_time: how many there will be.
+      running: set of the processes that are training; this one is added.
+      at_a_time: number of runs that train together.
     """
     os.makedirs(self.folder, exist_ok=True)
     command = [sys.executable, os.path.join(ROOT, 'experiment.py'), *self.flags]
     with open(os.path.join(self.folder, 'ablation.log'), 'ab') as log:
       with _STARTING:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        taken = [processor_shares.of_program(other.pid) for other in running]
-        share = processor_shares.choose(processor_shares.usable(), at_a_time, taken)
-        processor_shares.give(process.pid, share)
+        share = processor_shares.least_used(at_a_time, [other.pid for other in running])
+        processor_shares.pin(process.pid, share)
         running.add(process)
       code = process.wait()
       running.discard(process)
@@ -295,7 +294,7 @@ def main():
     '--tasks', default='Breakout,Asterix,SpaceInvaders', help=f'of {", ".join(TASKS)}'
   )
   parser.add_argument('--seeds', type=int, default=3)
-  parser.add_argument('--at_a_time', type=int, default=os.cpu_count())
+  parser.add_argument('--at_a_time', type=int, default=os.cpu_count() or 1)
   args, more = parser.parse_known_args()
   tasks = args.tasks.split(',')
   if unknown := set(tasks) - set(TASKS):

@@ -4,8 +4,8 @@
       --level_name=MinAtar/Breakout-v0 --import=minatar.gym:register_envs
 
 All other flags are those of experiment.py. A sweep gives each run a share
-(common/processor_shares.py). Prints, for each round, the environment frames per second of all
-programs together after a warm-up, one training alone first.
+(common/processor_shares.py). Prints the environment frames per second of all programs together,
+after a warm-up, in each round; for comparison, those of one training alone.
 """
 
 import argparse
@@ -28,8 +28,7 @@ WARM_UP_SECS = 8.0  # From the first frames of all programs on.
 
 def frames(folder):
   """Returns the environment frames of a run so far."""
-  path = os.path.join(folder, 'metrics.csv')
-  rows = throughput.read_frames(path) if os.path.exists(path) else []
+  rows = throughput.read_frames(os.path.join(folder, 'metrics.csv'))
   return rows[-1][1] if rows else 0
 
 
@@ -46,9 +45,8 @@ def total_rate(flags, programs, are_shared, secs):
           command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
         )
         if are_shared:
-          taken = [processor_shares.of_program(other.pid) for other in running]
-          share = processor_shares.choose(processor_shares.usable(), programs, taken)
-          processor_shares.give(process.pid, share)
+          share = processor_shares.least_used(programs, [other.pid for other in running])
+          processor_shares.pin(process.pid, share)
         running.append(process)
       while not all(map(frames, folders)):
         if any(process.poll() is not None for process in running):
@@ -86,7 +84,7 @@ def main():
       rates[name].append(round(total_rate(flags, programs, are_shared, args.secs)))
   for name, values in rates.items():
     print(f'{name}: {", ".join(map(str, values))} frames/s')
-  shared, free = (statistics.median(rates[name]) for name in list(sides)[:0:-1])
+  _, free, shared = map(statistics.median, rates.values())
   stolen = throughput.stolen_share(before, throughput.processor_times())
   print(f'shares / all processors {shared / free:.2f}, stolen {stolen:.3f}')
 

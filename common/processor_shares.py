@@ -1,4 +1,4 @@
-"""Which processors of a machine each of several programs gets that run side by side.
+"""CPU affinity: divides the processors of a machine among programs that run side by side.
 
 The thread pools of TensorFlow are as wide as the processors that a process may use. Programs that
 share all processors slow each other down (docs/performance.md, "Runs side by side").
@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence, Set
 
 
 def usable() -> list[int]:
-  """Returns the processors that this process may use, those of one core or socket side by side.
+  """Returns the processors that this process may use, ordered by socket and core.
 
-  Empty where the operating system does not say (macOS).
+  Empty on systems without CPU affinity (macOS).
   """
   if not hasattr(os, 'sched_getaffinity'):
     return []
@@ -22,7 +22,7 @@ def usable() -> list[int]:
 
 
 def _place(processor: int) -> tuple[int, ...]:
-  """Returns the numbers of a processor's socket and core; nothing where they are not known."""
+  """Returns the numbers of a processor's socket and core, or () if Linux does not list them."""
   folder = f'/sys/devices/system/cpu/cpu{processor}/topology'
   numbers = []
   for name in ('physical_package_id', 'core_id'):
@@ -34,23 +34,33 @@ def _place(processor: int) -> tuple[int, ...]:
   return tuple(numbers)
 
 
-def of_program(pid: int) -> Set[int]:
-  """Returns the processors that a program may use; empty if it has ended."""
+def affinity(pid: int) -> Set[int]:
+  """Returns the processors that a process may use; empty if it has ended."""
   with contextlib.suppress(AttributeError, OSError):
     return os.sched_getaffinity(pid)
   return frozenset()
 
 
-def choose(processors: Sequence[int], parts: int, others: Iterable[Set[int]]) -> Set[int]:
-  """Returns the part of the processors that the other programs use least.
+def least_used(parts: int, pids: Iterable[int]) -> Set[int]:
+  """Returns the part of this process's processors that running processes use least.
 
   Args:
-    processors: of the machine, as from `usable`.
-    parts: into how many equal parts they are divided; one processor is the least part.
-    others: the processors of each program that runs already.
+    parts: number of equal parts, see `choose`.
+    pids: the running processes.
+  """
+  return choose(usable(), parts, map(affinity, pids))
+
+
+def choose(processors: Sequence[int], parts: int, others: Iterable[Set[int]]) -> Set[int]:
+  """Divides processors into equal parts, and returns the part that others use least.
+
+  Args:
+    processors: as from `usable`.
+    parts: number of parts; at most one for each processor.
+    others: the processors of each process that runs already.
 
   Returns:
-    A part; empty without processors.
+    Numbers of processors; empty if `processors` is.
   """
   count = len(processors)
   parts = max(1, min(parts, count))
@@ -60,8 +70,8 @@ def choose(processors: Sequence[int], parts: int, others: Iterable[Set[int]]) ->
   return min(all_parts, key=lambda part: sum(len(part & other) / len(other) for other in running))
 
 
-def give(pid: int, processors: Set[int]) -> None:
-  """Restricts a program to processors, with all that it will start; does nothing without any."""
+def pin(pid: int, processors: Set[int]) -> None:
+  """Restricts a process, and all that it will start, to processors; does nothing if empty."""
   if processors:
     with contextlib.suppress(OSError):  # It has ended, or the processors were taken away.
       os.sched_setaffinity(pid, processors)

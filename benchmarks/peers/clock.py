@@ -10,6 +10,8 @@ the mean return of the task) and TASK.png.
 
 import argparse
 import csv
+import json
+import math
 import os
 import statistics
 import subprocess
@@ -64,7 +66,7 @@ def games_of_ours(folder):
 def games_of_peer(folder):
   """Returns [(time, return)] of the games in monitor.csv; its times count from its first reset."""
   with open(os.path.join(folder, 'monitor.csv'), newline='', encoding='utf-8') as file:
-    began = float(file.readline().split('"t_start":')[1].split(',')[0].rstrip('}\n '))
+    began = json.loads(file.readline().removeprefix('#'))['t_start']
     return [(began + float(row['t']), float(row['r'])) for row in csv.DictReader(file)]
 
 
@@ -154,7 +156,7 @@ def main():
     [
       dict(program=program, seed=seed, secs=round(secs, 2), mean_return_100=round(value, 2))
       for (program, seed), curve in curves.items()
-      for secs, value in curve[:: max(1, len(curve) // ROWS)]
+      for secs, value in curve[:: math.ceil(len(curve) / ROWS)]
     ],
   )
   text = table(args.task, task, curves, stolen)

@@ -65,7 +65,7 @@ class Children:
       name: of the run.
       claim: number of the claim.
       devices: GPUs with commas, of which its slot gets one; None leaves the environment alone.
-      processors: on which it runs, see `processors`; all if there are none.
+      processors: numbers of those that it may use; empty for all.
     """
     slot = self._free_slot()
     environment = dict(os.environ)
@@ -82,7 +82,7 @@ class Children:
       start_new_session=True,
     )
     self._own[name] = (child, claim, slot)
-    processor_shares.give(child.pid, processors)
+    processor_shares.pin(child.pid, processors)
     self._say(f'started {name}' + (f' (start {claim})' if claim > 1 else ''))
 
   def processors(self, others: Iterable[str], at_a_time: int) -> Set[int]:
@@ -93,8 +93,7 @@ class Children:
       at_a_time: how many runs will run here together.
     """
     pids = [pid for pid in map(self._pid, others) if pid is not None]
-    taken = [processor_shares.of_program(pid) for pid in pids]
-    return processor_shares.choose(processor_shares.usable(), at_a_time, taken)
+    return processor_shares.least_used(at_a_time, pids)
 
   def _pid(self, name: str) -> int | None:
     """Returns the process id of a run's supervisor, if it is known."""

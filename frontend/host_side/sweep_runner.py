@@ -22,7 +22,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Set
 from typing import Any
 
 from common import files
@@ -183,15 +182,16 @@ class Runner:
           f'less than {MIN_FREE_BYTES >> 20} MB of memory are free: the next run waits for more'
         )
       try:
-        processors = self._children.processors(here, at_a_time)
-        if self._start(sweep, entry, run, processors):
+        if self._start(sweep, entry, run, here, at_a_time):
           here.add(run.name)
       except OSError as error:
         self._not_before = time.monotonic() + RETRY_SECS
         return f'cannot start {run.name}: {error}'
     return ''
 
-  def _start(self, sweep: Sweep, entry: HostEntry, run: Run, processors: Set[int]) -> bool:
+  def _start(
+    self, sweep: Sweep, entry: HostEntry, run: Run, here: set[str], at_a_time: int
+  ) -> bool:
     """Claims and starts a run; returns whether nobody else was faster."""
     tasks = sweep_folder.tasks_folder(self._folder, run.name)
     number, _ = sweep_folder.last_claim(tasks)
@@ -200,6 +200,7 @@ class Runner:
       return False
     if not sweep_folder.claim(tasks, number + 1, self._host, sweep.epoch):
       return False
+    processors = self._children.processors(here, at_a_time)
     self._children.start(run.name, number + 1, entry.devices, processors)
     return True
 

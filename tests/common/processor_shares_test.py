@@ -45,8 +45,8 @@ def test_a_program_and_what_it_starts_keep_to_its_part():
     text=True,
   )
   part = set(processors[-1:])
-  processor_shares.give(process.pid, part)
-  assert processor_shares.of_program(process.pid) == part
+  processor_shares.pin(process.pid, part)
+  assert processor_shares.affinity(process.pid) == part
   assert {int(word) for word in process.communicate()[0].split()} == part
-  assert processor_shares.of_program(process.pid) == set()
-  processor_shares.give(process.pid, part)  # Of a program that has ended: nothing.
+  assert processor_shares.affinity(process.pid) == set()
+  processor_shares.pin(process.pid, part)  # Of a program that has ended: nothing.
