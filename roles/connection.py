@@ -74,6 +74,33 @@ def _wait_for_peers(task: Task, names: Collection[str]) -> None:
   peers.wait_for_peers(task.cluster, names, task.options.wait_secs, task.interrupts.is_set)
 
 
+class _RunIsOver:
+  """Whether to stop connecting: ps 0 says that the run is done, or a signal came."""
+
+  def __init__(self, task: Task):
+    self._task = task
+    self._query: BackgroundCall | None = None  # To ps 0, in progress.
+
+  def __call__(self) -> bool:
+    """Waits up to POLL_SECS for an answer of ps 0."""
+    cluster, interrupts = self._task.cluster, self._task.interrupts
+    if cluster.is_local:
+      return interrupts.is_set()
+    if cluster.is_chief:  # The chief connects even after a signal, to announce the end.
+      return interrupts.is_set() and bool(peers.missing_peers(cluster, cluster.peers))
+    if self._query is None:
+      self._query = BackgroundCall(shared_state.read_shared_state, cluster, self._task.target)
+    if self._query.has_ended(POLL_SECS):
+      query, self._query = self._query, None
+      try:
+        if query.result()[1]:
+          interrupts.set('the run is done')
+      except Exception as e:
+        if not lost_peer(e):
+          raise
+    return interrupts.is_set()
+
+
 class Connection:
   """Opens the sessions of a role, one after another, and notices when the run is over.
 
@@ -100,8 +127,7 @@ class Connection:
     self._local_init_op = v1.local_variables_initializer()
     self._ready_op = v1.report_uninitialized_variables(v1.global_variables())
     self._tf_graph.finalize()
-    # The query to ps 0 in progress, see `run_is_over`.
-    self._look: BackgroundCall | None = None
+    self._run_is_over = _RunIsOver(task)
 
   def open(self) -> tf.compat.v1.Session | None:
     """Opens a session with all variables initialized; returns None if the run ends first."""
@@ -111,7 +137,7 @@ class Connection:
       self._wait_for_all_peers()
       opening = BackgroundCall(self._open_session)
       self._wait_for_answer(opening)
-      if self.run_is_over():
+      if self._run_is_over():
         logging.info('%s leaves: %s', cluster.name, task.interrupts.reason)
         self.deregister()
         return None
@@ -132,7 +158,7 @@ class Connection:
     if not cluster.peers:
       return
     _wait_for_peers(self._task, [name for name in cluster.peers if name.startswith('ps')])
-    peers.wait_for_peers(cluster, cluster.peers, self._task.options.wait_secs, self.run_is_over)
+    peers.wait_for_peers(cluster, cluster.peers, self._task.options.wait_secs, self._run_is_over)
     if not self._task.interrupts.is_set():
       logging.info('%s connects: all its peers are up', cluster.name)
 
@@ -144,7 +170,7 @@ class Connection:
       lambda: opening.has_ended(POLL_SECS),
       lambda: f'an answer of {", ".join(cluster.peers)}{by_chief}',
       cluster.name,
-      self.run_is_over,
+      self._run_is_over,
       quiet_secs=WAITING_SECS,
       poll_secs=0,
     )
@@ -170,25 +196,6 @@ class Connection:
       part.opened(session, origin)
     return session, origin
 
-  def run_is_over(self) -> bool:
-    """Returns whether to stop connecting: ps 0 says that the run is done, or a signal came."""
-    cluster, interrupts = self._task.cluster, self._task.interrupts
-    if cluster.is_local:
-      return interrupts.is_set()
-    if cluster.is_chief:  # The chief connects even after a signal, to announce the end.
-      return interrupts.is_set() and bool(peers.missing_peers(cluster, cluster.peers))
-    if self._look is None:
-      self._look = BackgroundCall(shared_state.read_shared_state, cluster, self._task.target)
-    if self._look.has_ended(POLL_SECS):
-      look, self._look = self._look, None
-      try:
-        if look.result()[1]:
-          interrupts.set('the run is done')
-      except Exception as e:
-        if not lost_peer(e):
-          raise
-    return interrupts.is_set()
-
   def report_loss(self, error: BaseException) -> None:
     """Logs that a peer was lost and writes the reason to the state file."""
     reason = first_line(error)
@@ -208,7 +215,7 @@ class Connection:
     loops.stop()
     closing = BackgroundCall(self._close, loops, session)
     # Closing may block until the peers are back; if the run is over, they never come back.
-    while not closing.has_ended(POLL_SECS) and not self.run_is_over():
+    while not closing.has_ended(POLL_SECS) and not self._run_is_over():
       pass
 
   def _close(self, loops: Loops, session: tf.compat.v1.Session) -> None:
