@@ -9,6 +9,7 @@ import numpy as np
 
 from envs.faults import Misfit
 from envs.observations import described
+from envs.spaces import kind_of
 from structs import ActionPart, action_dtype, action_shape
 
 _NO_BOUND = 1e6  # A larger bound says nothing about the scale of the actions.
@@ -47,7 +48,7 @@ def view_of(space: Any) -> Actions:
 
 
 def _view(space):
-  kind = type(space).__name__
+  kind = kind_of(space)
   if kind == 'Discrete':
     return _discrete(space)
   if kind == 'MultiDiscrete':

@@ -52,7 +52,7 @@ def make(level: Level | str, made_as: Level | None = None, **kwargs: Any) -> Any
   return wrapping.wrapped(env, made_as.env_wrappers)
 
 
-def _make_registered(env_id, **kwargs):
+def _make_registered(env_id, /, **kwargs):
   try:
     return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
   except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as unknown:
@@ -68,7 +68,7 @@ def _make_registered(env_id, **kwargs):
       raise error from unknown
 
 
-def _made_by_gym(gym, env_id, **kwargs):
+def _made_by_gym(gym, env_id, /, **kwargs):
   try:
     # OpenAI Gym's checker uses np.bool8, which NumPy 2 has removed.
     return older_gym.adapted(gym.make(env_id, disable_env_checker=True, **kwargs))

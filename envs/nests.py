@@ -11,10 +11,10 @@ import numpy as np
 from envs import observations
 from envs.faults import Misfit
 from envs.observations import View, described
+from envs.spaces import TEXTS, kind_of
 from structs import ACTION_MASK, NUM_WORDS, ArraySpec, as_observation
 
 MOST_WORDS = 24  # Words of a text; the rest is left out.
-_TEXTS = ('Text', 'MissionSpace')  # Gymnasium's, and that of MiniGrid.
 
 
 class _Leaf(NamedTuple):
@@ -76,7 +76,7 @@ class Nest:
 
 def _leaves(space: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
   """Yields (path, space) of each leaf."""
-  kind = type(space).__name__
+  kind = kind_of(space)
   if kind == 'Dict':
     for key, part in space.spaces.items():
       yield from _leaves(part, (*path, key))
@@ -108,7 +108,7 @@ def _chosen(leaves: dict[tuple, Any], keys: Sequence[str]) -> dict[tuple, Any]:
 
 
 def _is_text(space):
-  return any(cls.__name__ in _TEXTS for cls in type(space).__mro__)
+  return kind_of(space) in TEXTS
 
 
 def _view(path, space):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from envs.faults import Misfit
+from envs.spaces import kind_of
 
 # Arrays with a smaller side, in pixels, are boards or tables, not images.
 _LEAST_SIDE = 16
@@ -36,7 +37,7 @@ class View(NamedTuple):
 
 def view_of(space: Any) -> View | None:
   """Returns the `View` of an observation space, or None if no agent supports the space."""
-  kind, shape, dtype = type(space).__name__, space.shape, space.dtype
+  kind, shape, dtype = kind_of(space), space.shape, space.dtype
   if kind == 'Discrete':
     return View((int(space.n),), 'float32', _one_hot(space), [])
   if kind == 'MultiDiscrete':
@@ -47,13 +48,13 @@ def view_of(space: Any) -> View | None:
     return None
   low, high = _bounds(space)
   is_bytes = dtype == np.bool_ or (dtype.kind in 'iu' and low >= 0 and high <= 255)
-  if len(shape) == 3 and is_bytes:
+  if len(shape) in (3, 4) and is_bytes:
     return _image_view(space, shape)
   if len(shape) == 2 and dtype == np.uint8 and high > 127 and min(shape) >= _LEAST_SIDE:
     view = _image_view(space, (*shape, 1))
     return view._replace(notes=[f'its observations {shape} are taken as gray images {view.shape}'])
-  if dtype.kind in 'fiu' and (len(shape) == 3 or _is_gray_image(space)):
-    return _float_image_view(space, shape if len(shape) == 3 else (*shape, 1))
+  if dtype.kind in 'fiu' and (len(shape) in (3, 4) or _is_gray_image(space)):
+    return _float_image_view(space, (*shape, 1) if len(shape) == 2 else shape)
   if len(shape) < 3 and dtype.kind in 'biuf':
     return View((int(np.prod(shape)),), 'float32', _vector(space), [])
   return None
@@ -77,8 +78,8 @@ def refusal(space: Any) -> str:
   """Returns why no agent supports an observation space, as the end of a sentence."""
   return (
     f'has the observation space {space}; supported are images (Box of height x width x channels, '
-    'of numbers), vectors (Box of up to two axes), Discrete, MultiDiscrete, MultiBinary, Text, and '
-    'Dict and Tuple of these'
+    'of numbers, or a stack of these), vectors (Box of up to two axes), Discrete, MultiDiscrete, '
+    'MultiBinary, Text, and Dict and Tuple of these'
   )
 
 
@@ -93,7 +94,7 @@ def _image_view(space, shape):
   # Small integers, such as 0 and 1 or types of cells, would be almost black; stretch them to 255.
   factor = max(1, 255 // max(1, int(high)))
   notes = []
-  channels_first = _has_channels_first(shape, notes)
+  arranged, view_shape = _arrangement(shape, notes)
   if factor > 1 and space.dtype != np.bool_:
     notes.append(f'its observations go from {low:g} to {high:g}; they are multiplied by {factor}')
 
@@ -101,22 +102,37 @@ def _image_view(space, shape):
     array = _shaped(value, space)
     if array.dtype != np.uint8 or factor > 1 or strict:
       array = _bytes_of(array, space, factor)
-    array = array.reshape(shape)
-    return np.moveaxis(array, 0, -1) if channels_first else array
+    return arranged(array.reshape(shape))
 
-  view_shape = (*shape[1:], shape[0]) if channels_first else shape
-  return View(tuple(int(side) for side in view_shape), 'uint8', convert, notes)
+  return View(view_shape, 'uint8', convert, notes)
 
 
-def _has_channels_first(shape, notes):
-  """Returns whether an image's channels come first, and says so in `notes`."""
-  if not (shape[0] <= _MOST_CHANNELS and min(shape[1:]) >= _LEAST_SIDE and shape[2] > shape[0]):
-    return False
-  notes.append(
-    f'its observations {shape} have their channels first; they are taken as height x width x '
-    f'channels {(*shape[1:], shape[0])}'
+def _arrangement(shape, notes):
+  """Returns how images of `shape` become [H, W, C], and that shape; adds a note if it differs.
+
+  Returns:
+    (a function of an array of `shape`, (H, W, C)). The frames of a stack, [K, H, W, C] or
+    [K, C, H, W], become the channels of one image.
+  """
+  frame = shape[-3:]
+  channels_first = (
+    frame[0] <= _MOST_CHANNELS and min(frame[1:]) >= _LEAST_SIDE and frame[2] > frame[0]
   )
-  return True
+  order = [2, 3, 0, 1] if channels_first else [1, 2, 0, 3]
+  order = order if len(shape) == 4 else [1, 2, 0] if channels_first else [0, 1, 2]
+  sides = [int(shape[axis]) for axis in order]
+  view_shape = (*sides[:2], int(np.prod(sides[2:])))
+  if len(shape) == 4:
+    notes.append(
+      f'its observations {shape} are taken as {shape[0]} images, one behind the other: height x '
+      f'width x channels {view_shape}'
+    )
+  elif channels_first:
+    notes.append(
+      f'its observations {shape} have their channels first; they are taken as height x width x '
+      f'channels {view_shape}'
+    )
+  return lambda array: array.transpose(order).reshape(view_shape), view_shape
 
 
 def _is_gray_image(space):
@@ -128,17 +144,15 @@ def _is_gray_image(space):
 def _float_image_view(space, shape):
   largest, notes = max(map(abs, _bounds(space))), []
   scale = largest if 1 < largest < np.inf else 1.0
-  channels_first = _has_channels_first(shape, notes)
+  arranged, view_shape = _arrangement(shape, notes)
   if scale != 1:
     notes.append(f'its observations go up to {largest:g}; they are divided by that')
   flat = _vector(space)
 
   def convert(value, strict=False):
-    image = flat(value, strict).reshape(shape) / np.float32(scale)
-    return np.moveaxis(image, 0, -1) if channels_first else image
+    return arranged(flat(value, strict).reshape(shape) / np.float32(scale))
 
-  view_shape = (*shape[1:], shape[0]) if channels_first else shape
-  return View(tuple(int(side) for side in view_shape), 'float32', convert, notes)
+  return View(view_shape, 'float32', convert, notes)
 
 
 def _bytes_of(array, space, factor):
@@ -263,6 +277,6 @@ def described(value: Any) -> str:
 def dtype_note(value: Any, space: Any) -> str:
   """Returns a note if an observation's kind of dtype differs from that of its space, or ''."""
   dtype = np.asarray(value).dtype
-  if type(space).__name__ != 'Box' or dtype.kind == space.dtype.kind:
+  if kind_of(space) != 'Box' or dtype.kind == space.dtype.kind:
     return ''
   return f'its observations are {dtype} where its space promises {space.dtype}; they are converted'

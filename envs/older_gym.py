@@ -40,6 +40,7 @@ class NewerApi:
   def __init__(self, env: Any):
     self.env = env
     self._reset_takes = wrapping.accepted(env.reset, ('seed', 'options'))
+    self._can_seed = wrapping.takes_argument(getattr(env, 'seed', None))
     self._render_takes = wrapping.accepted(getattr(env, 'render', None), ('mode',))
     metadata = getattr(env, 'metadata', None) or {}
     modes = metadata.get('render_modes') or metadata.get('render.modes')
@@ -60,7 +61,7 @@ class NewerApi:
   def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
     """Returns (observation, info); seeds with the method `seed` if `reset` takes no seed."""
     given = {'seed': seed, 'options': options}
-    if seed is not None and 'seed' not in self._reset_takes and hasattr(self.env, 'seed'):
+    if seed is not None and 'seed' not in self._reset_takes and self._can_seed:
       self.env.seed(seed)
     result = self.env.reset(**{k: v for k, v in given.items() if k in self._reset_takes})
     if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):

@@ -110,6 +110,17 @@ def accepted(function: Any, names: Iterable[str]) -> set[str]:
   return takes.intersection(names)
 
 
+def takes_argument(function: Any) -> bool:
+  """Returns whether `function` is a function that can be called with one argument."""
+  try:
+    inspect.signature(function).bind(None)
+  except TypeError:  # It is none, or takes none.
+    return False
+  except ValueError:  # Compiled functions may have no signature.
+    pass
+  return True
+
+
 def _imported(flag, module):
   try:
     return importlib.import_module(module)

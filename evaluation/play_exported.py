@@ -92,6 +92,12 @@ class Gymnasium:
     return self._converted(observation, info), total, over, over
 
 
+def kind_of(space: Any) -> str:
+  """Returns the name of the class of Gymnasium that a space, or one of a subclass, is of."""
+  kinds = ('Discrete', 'MultiDiscrete', 'MultiBinary', 'Box', 'Dict', 'Tuple')
+  return next((cls.__name__ for cls in type(space).__mro__ if cls.__name__ in kinds), '')
+
+
 def as_array(value: Any, space: Any, array: dict[str, Any]) -> np.ndarray:
   """Returns one array of an observation as in training.
 
@@ -100,7 +106,7 @@ def as_array(value: Any, space: Any, array: dict[str, Any]) -> np.ndarray:
     space: the space of that part; None for an action mask.
     array: its shape and dtype, from policy.json.
   """
-  kind, shape = type(space).__name__, array['shape']
+  kind, shape = kind_of(space), array['shape']
   if array['dtype'] == 'bool':  # An action mask, perhaps one for each part of the action.
     pieces = value if isinstance(value, (tuple, list)) else [value]
     return np.concatenate([np.asarray(piece).reshape(-1) for piece in pieces]) != 0
@@ -114,7 +120,10 @@ def as_array(value: Any, space: Any, array: dict[str, Any]) -> np.ndarray:
     return np.concatenate([np.eye(n, dtype=np.float32)[i] for n, i in zip(sizes, chosen)])
   if len(shape) == 3:
     sides = tuple(shape[:2])
-    if space.shape[:2] != sides and value.ndim == 3:  # [C, H, W] -> [H, W, C].
+    if value.ndim == 4:  # A stack, [K, H, W, C] or [K, C, H, W] -> [H, W, K * C].
+      channels_last = value.shape[1:3] == sides
+      value = value.transpose((1, 2, 0, 3) if channels_last else (2, 3, 0, 1)).reshape(*sides, -1)
+    elif space.shape[:2] != sides and value.ndim == 3:  # [C, H, W] -> [H, W, C].
       value = np.moveaxis(value, 0, -1)
     largest = max(abs(float(np.min(space.low))), abs(float(np.max(space.high))))
     if array['dtype'] == 'float32':  # Divided by its bound in training too.
@@ -135,7 +144,7 @@ def as_element(action: np.ndarray, space: Any) -> tuple[Any, np.ndarray]:
     action: numbers in the order of the space; of a Box in [-1, 1], where 1 is its upper bound.
     space: the action space, or a part of it.
   """
-  kind = type(space).__name__
+  kind = kind_of(space)
   if kind in ('Dict', 'Tuple'):
     keys = list(space.spaces) if kind == 'Dict' else range(len(space.spaces))
     elements = {}

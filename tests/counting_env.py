@@ -201,7 +201,7 @@ SPACES = {
   'MultiBinary': spaces.MultiBinary(4),
   'Text': spaces.Text(3),
   'FloatImage': spaces.Box(0.0, 1.0, (8, 8, 3), np.float32),
-  'Stack': spaces.Box(0, 255, (4, 8, 8, 1), np.uint8),
+  'Stack': spaces.Box(0, 255, (2, 4, 8, 8, 1), np.uint8),
   'Continuous': spaces.Box(-1.0, 1.0, (2,), np.float32),
 }
 

@@ -27,9 +27,14 @@ def same(one, other):
   return np.asarray(one).dtype == np.asarray(other).dtype and np.array_equal(one, other)
 
 
+class Own(spaces.Discrete):
+  """A space that inherits from one of Gymnasium's."""
+
+
 @pytest.mark.parametrize(
   'space, action, element',
   [
+    (Own(3), 2, np.int64(2)),
     (spaces.Discrete(3, start=5), 2, np.int64(7)),
     (spaces.MultiDiscrete([2, 4], start=[0, 3]), [1, 2], np.int64([1, 5])),
     (spaces.MultiDiscrete([[2], [4]]), [1, 2], np.int64([[1], [2]])),

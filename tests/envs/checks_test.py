@@ -157,12 +157,23 @@ def test_what_is_not_gymnasium_is_told_though_a_wrapper_stumbles_over_it(kind, s
   assert 'reset' not in vars(env.unwrapped) and 'step' not in vars(env.unwrapped)
 
 
+class OwnBox(spaces.Box):
+  """A space that inherits from one of Gymnasium's."""
+
+
 @pytest.mark.parametrize(
   'space, first, seen, note',
   [
     # Channels first.
     (spaces.Box(0, 255, (3, 20, 30), np.uint8), np.arange(1800).reshape(3, 20, 30).astype(np.uint8),
      lambda x: np.moveaxis(x, 0, 2), 'have their channels first'),
+    # A stack of images.
+    (OwnBox(0, 255, (2, 16, 20, 3), np.uint8),
+     np.arange(1920).reshape(2, 16, 20, 3).astype(np.uint8),
+     lambda x: np.concatenate(list(x), axis=-1), 'taken as 2 images'),
+    (spaces.Box(0, 255, (2, 3, 16, 20), np.uint8),
+     np.arange(1920).reshape(2, 3, 16, 20).astype(np.uint8),
+     lambda x: np.moveaxis(x.reshape(6, 16, 20), 0, 2), 'taken as 2 images'),
     # Gray, without channels.
     (spaces.Box(0, 255, (20, 17), np.uint8), np.arange(340).reshape(20, 17).astype(np.uint8),
      lambda x: x[..., None], 'taken as gray images (20, 17, 1)'),

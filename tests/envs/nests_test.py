@@ -99,9 +99,18 @@ def test_a_key_that_is_missing():
     nests.Nest(GRID).convert({key: SEEN[key] for key in SEEN if key != 'direction'})
 
 
+class Own(spaces.Box):
+  """A space that inherits from one of Gymnasium's."""
+
+
+class OwnParts(spaces.Dict):
+  """Likewise."""
+
+
 @pytest.mark.parametrize(
   'space, seen, expected',
   [
+    (Own(-1, 1, (2,), np.float32), [0.5, -0.5], [0.5, -0.5]),
     (spaces.MultiDiscrete([2, 3], start=[5, 0]), [6, 2], [0, 1, 0, 0, 1]),
     (spaces.MultiBinary((2, 2)), [[1, 0], [0, 1]], [1, 0, 0, 1]),
     (spaces.Box(0, 1, (4, 5, 2), np.float32), np.full((4, 5, 2), 0.5), np.full((4, 5, 2), 0.5)),
@@ -118,3 +127,24 @@ def test_single_spaces(space, seen, expected):
   np.testing.assert_allclose(converted, np.float32(expected))
   assert nest.arrays == (ArraySpec('', converted.shape, 'float32'),)
   assert converted.dtype == np.float32
+
+
+def test_parts_of_an_own_class():
+  nest = nests.Nest(OwnParts({'a': spaces.Discrete(2), 'b': Own(-1, 1, (2,), np.float32)}))
+  assert [array.name for array in nest.arrays] == ['a', 'b']
+  assert nest.convert({'a': 1, 'b': np.float32([0.5, 1])})[1].tolist() == [0.5, 1]
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+@pytest.mark.parametrize('axes', ['KHWC', 'KCHW'])
+def test_the_frames_of_a_stack_become_channels(axes, dtype):
+  sides = dict(K=2, H=16, W=20, C=3)
+  shape = tuple(sides[axis] for axis in axes)
+  nest = nests.Nest(spaces.Box(0, 255, shape, dtype))
+  assert nest.arrays == (ArraySpec('', (16, 20, 6), np.dtype(dtype).name),)
+  assert '(16, 20, 6)' in nest.notes[0] and '2 images' in nest.notes[0]
+  seen = np.random.default_rng(1).integers(0, 256, shape).astype(dtype)
+  frames = seen if axes == 'KHWC' else np.moveaxis(seen, 1, -1)
+  scale = 255 if dtype == np.float32 else 1
+  converted = nest.convert(seen, strict=True)
+  np.testing.assert_allclose(converted, np.concatenate(list(frames), axis=-1) / scale, rtol=1e-6)

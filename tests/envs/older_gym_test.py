@@ -51,6 +51,10 @@ def test_a_reset_that_takes_a_seed_gets_it():
   assert [env.reset(seed=5)[0].tolist(), env.reset()[0].tolist()] == [[0, 5], [0, -1]]
 
 
+def test_a_method_seed_without_an_argument_is_not_called():
+  assert made('TakesNoSeed').reset(seed=5)[0].tolist() == [0, -1]
+
+
 def test_a_seed_that_an_environment_draws_follows_from_the_seed():
   drawn = []
   for seed in (1, 1, 2):
@@ -68,7 +72,9 @@ def test_pictures(name, value):
   assert np.array_equal(env.render(), np.full((2, 3, 3), value))
 
 
-@pytest.mark.parametrize('name', ['Older', 'OlderLimited', 'DrawsItsSeed', 'TakesSeed'])
+@pytest.mark.parametrize(
+  'name', ['Older', 'OlderLimited', 'DrawsItsSeed', 'TakesSeed', 'TakesNoSeed']
+)
 def test_they_pass_the_checks(name):
   assert environments.environment_spec(f'older_gym_worlds:{name}-v0').action[0].size == 2
   env = made(name)

@@ -59,6 +59,13 @@ class TakesSeed(Older):
     return super().reset()
 
 
+class TakesNoSeed(Older):
+  """Like the environments of gym3, such as Procgen: a method `seed` that takes none."""
+
+  def seed(self):
+    raise AssertionError('called')
+
+
 gym.register('Older-v0', entry_point='older_gym_worlds:Older')
 gym.register('OlderLimited-v0', entry_point='older_gym_worlds:Older', max_episode_steps=2)
 gym.register(
@@ -66,3 +73,4 @@ gym.register(
 )
 gym.register('DrawsItsSeed-v0', entry_point='older_gym_worlds:DrawsItsSeed')
 gym.register('TakesSeed-v0', entry_point='older_gym_worlds:TakesSeed', kwargs=dict(length=2))
+gym.register('TakesNoSeed-v0', entry_point='older_gym_worlds:TakesNoSeed')

@@ -4,6 +4,7 @@ import gymnasium
 import pytest
 
 import environments
+from counting_env import Counting
 from environment_player import playing
 from envs import level_ids
 from structs import Level
@@ -33,6 +34,14 @@ def test_keywords_wrappers_and_imports_reach_the_worker_in_their_order():
   assert return_of(within) == 3 * (1 + 10) * 2
   around = STEPS._replace(env_wrappers='wrapped_env.Double,wrapped_env.Plus:{"n": 10}')
   assert return_of(around) == 3 * (1 * 2 + 10)
+
+
+@pytest.mark.parametrize('name', ['env_id', 'gym', 'level', 'made_as'])
+def test_a_keyword_may_have_any_name(name):
+  given = {}
+  gymnasium.register('Steps-v0', lambda **kwargs: given.update(kwargs) or Counting())
+  level_ids.make(Level('Steps-v0', f'{{"{name}": 5}}'))
+  assert given == {name: 5}
 
 
 def test_wrappers_of_gymnasium_change_the_spaces():
