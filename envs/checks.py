@@ -9,7 +9,7 @@ import numpy as np
 
 from envs import faults, nests, observations, results, wrapping
 from envs.actions import Actions, first_action, mask_of, num_choices
-from envs.faults import EnvironmentRaised, Misfit
+from envs.faults import EnvironmentRaised, Misfit, OutOfBounds
 from structs import ACTION_MASK
 
 _FORM = {'reset': results.of_reset, 'step': results.of_step}
@@ -32,6 +32,7 @@ def check(
     environment unusable, notes only inform the user. `masked` says whether action masks are used.
   """
   problems, notes, masked = [], list(nest.notes), False
+  outside = []  # Of the bounds.
 
   def record_misfit(function, *args):
     try:
@@ -40,14 +41,23 @@ def check(
       problems.append(f'its {misfit}')
       return None
 
+  def record_observation(observation):
+    try:
+      nest.convert(observation, strict=True)
+    except OutOfBounds as misfit:
+      outside.append(f'its {misfit}; it is taken as it is')
+      record_misfit(nest.convert, observation)
+    except Misfit as misfit:
+      problems.append(f'its {misfit}')
+
   try:
     first, info = results.of_reset(_result(env, 'reset', seed=seed))
-    record_misfit(nest.convert, first, True)
+    record_observation(first)
     masked = _uses_masks(nest, view, info, action_masks)
     allowed = record_misfit(mask, nest, view, first, info) if masked else None
     action = view.convert(first_action(view.parts, allowed))
     observation, reward, *ends, info = results.of_step(_result(env, 'step', action))
-    record_misfit(nest.convert, observation, True)
+    record_observation(observation)
     if masked and not any(ends):
       record_misfit(mask, nest, view, observation, info)
     record_misfit(results.number, reward)
@@ -62,7 +72,7 @@ def check(
     problems.append(f'its {misfit}')
   except EnvironmentRaised as error:
     problems.append(str(error))
-  return list(dict.fromkeys(problems)), notes, masked
+  return list(dict.fromkeys(problems)), notes + outside[:1], masked
 
 
 def _uses_masks(nest, view, info, action_masks):

@@ -31,6 +31,10 @@ class Misfit(ValueError):
   """One value from an environment is wrong; the message completes a sentence that begins "its"."""
 
 
+class OutOfBounds(Misfit):
+  """A number of an observation is outside of the bounds of its space."""
+
+
 class UnfitLevel(ValueError):
   """No agent of this project can play a level; raised before anything starts.
 

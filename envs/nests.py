@@ -67,7 +67,8 @@ class Nest:
       strict: whether bounds of the space are checked too.
 
     Raises:
-      Misfit: the observation does not fit the space.
+      OutOfBounds: a number is outside of the bounds.
+      Misfit: the observation does not fit the space otherwise.
     """
     if self._is_leaf:  # Quicker, and by far the most usual.
       return self._leaves[0].view.convert(observation, strict)
@@ -146,4 +147,4 @@ def _converted(leaf, observation, strict):
   try:
     return leaf.view.convert(observation, strict)
   except Misfit as misfit:
-    raise Misfit(_about(leaf.name, str(misfit))) if leaf.name else misfit from None
+    raise type(misfit)(_about(leaf.name, str(misfit))) if leaf.name else misfit from None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from envs.faults import Misfit
+from envs.faults import Misfit, OutOfBounds
 from envs.spaces import kind_of
 
 # Arrays with a smaller side, in pixels, are boards or tables, not images.
@@ -25,7 +25,7 @@ class View(NamedTuple):
     dtype: of a converted observation, 'uint8' or 'float32'.
     convert: function of (observation, strict=False) that returns the converted array, which may
       share its memory with the observation, or raises `Misfit`. With `strict` it also checks the
-      bounds of the space.
+      bounds of the space and raises `OutOfBounds`.
     notes: sentences for the user that begin with "its observations".
   """
 
@@ -199,7 +199,7 @@ def _check_range(array, space):
   outside = np.argwhere((array < space.low - slack) | (array > space.high + slack))
   if len(outside):
     where = tuple(int(i) for i in outside[0])
-    raise Misfit(
+    raise OutOfBounds(
       f'observation holds {array[where]:g} at {list(where)} where its space promises '
       f'{space.low[where]:g} to {space.high[where]:g}'
     )

@@ -1,11 +1,13 @@
 """Times how long this program and a peer take to a mean return, alternately, on one machine.
 
   python benchmarks/peers/clock.py --task=cartpole --peer=PEER/bin/python --out=OUT
+  python benchmarks/peers/clock.py --task=pong --peer=PEER/bin/python --seeds 1 --out=OUT
 
-Each trains to the end of its own settings: this program with its preset, the peer with the settings
-that its makers publish for the task. The time counts from the start of the command. OUT gets
-TASK.csv (seconds and mean return of the last 100 games, by program and seed), TASK.md (the time to
-the mean return of the task) and TASK.png.
+This program trains with its preset, the peer with the settings that its makers publish for the
+task: CartPole to the end of both, Pong until the mean return is reached. The time counts from the
+start of the command. OUT gets TASK.csv (seconds and mean return of the last 100 games, by program
+and seed), TASK.md (the time to the mean return of the task) and TASK.png. Runs of other seeds that
+TASK.csv has already are kept.
 """
 
 import argparse
@@ -13,6 +15,8 @@ import csv
 import json
 import math
 import os
+import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -29,6 +33,86 @@ from clusters import write_rows  # noqa: E402
 OURS = 'this program'
 GAMES = 100
 ROWS = 400  # Of each run in TASK.csv, at most.
+LOOK_SECS = 5.0  # Between looks whether the mean return is reached.
+END_SECS = 60.0  # Limit for a program to end after a signal.
+_REWARD = re.compile(r"\[(\d[\d-]+ \d+:\d+:\d+),(\d+)\].*Avg episode reward: \[\(0, '([^']+)'\)")
+
+
+def curve_of_games(games):
+  """Returns [(time, mean return of the last 100 games)] of [(time, return)]."""
+  returns = [value for _, value in games]
+  return [
+    (when, statistics.fmean(returns[i - GAMES + 1 : i + 1]))
+    for i, (when, _) in enumerate(games)
+    if i >= GAMES - 1
+  ]
+
+
+class Ours(NamedTuple):
+  """This program with a preset."""
+
+  preset: str
+  name: str = OURS
+
+  def command(self, python, seed, folder):
+    """Returns the words of the command that trains."""
+    del python
+    program, preset = (os.path.join(throughput.ROOT, *path) for path in (
+      ['experiment.py'], ['flagfiles', self.preset]
+    ))  # fmt: skip
+    return [sys.executable, program, f'--flagfile={preset}', f'--seed={seed}', f'--logdir={folder}']
+
+  def curve(self, folder):
+    """Returns [(time, mean return of the last 100 games)] so far."""
+    path = os.path.join(folder, 'episodes.csv')
+    if not os.path.exists(path):
+      return []
+    with open(path, newline='', encoding='utf-8') as file:
+      rows = csv.DictReader(file)
+      return curve_of_games([(float(row['time']), float(row['episode_return'])) for row in rows])
+
+
+class StableBaselines(NamedTuple):
+  """Stable-Baselines3 with the settings of RL Zoo."""
+
+  name: str = 'Stable-Baselines3 (PPO of RL Zoo)'
+
+  def command(self, python, seed, folder):
+    """Returns the words of the command that trains."""
+    script = os.path.join(FOLDER, 'train_stable_baselines3.py')
+    return [python, script, f'--seed={seed}', f'--out={folder}']
+
+  def curve(self, folder):
+    """Returns [(time, mean return of the last 100 games)]; times count from the first reset."""
+    with open(os.path.join(folder, 'monitor.csv'), newline='', encoding='utf-8') as file:
+      began = json.loads(file.readline().removeprefix('#'))['t_start']
+      rows = csv.DictReader(file)
+      return curve_of_games([(began + float(row['t']), float(row['r'])) for row in rows])
+
+
+class SampleFactory(NamedTuple):
+  """sample-factory with its own settings for Atari, sf_examples.atari."""
+
+  env: str
+  name: str = 'sample-factory (its settings for Atari)'
+
+  def command(self, python, seed, folder):
+    """Returns the words of the command that trains."""
+    return [
+      python, '-m', 'sf_examples.atari.train_atari', '--algo=APPO', f'--env={self.env}',
+      '--device=cpu', f'--seed={seed}', f'--train_dir={folder}', '--experiment=run',
+    ]  # fmt: skip
+
+  def curve(self, folder):
+    """Returns [(time, mean return of the last 100 games)] of its log so far."""
+    with open(os.path.join(folder, 'output'), encoding='utf-8', errors='replace') as file:
+      found = _REWARD.findall(file.read())
+    stamp = '%Y-%m-%d %H:%M:%S'
+    return [
+      (time.mktime(time.strptime(text, stamp)) + int(thousandths) / 1000, float(value))
+      for text, thousandths, value in found
+      if value != 'nan'
+    ]
 
 
 class Task(NamedTuple):
@@ -36,61 +120,70 @@ class Task(NamedTuple):
 
   Attributes:
     mean_return: of the last 100 games, which is to be reached.
-    flags: of experiment.py.
-    peer: name of the other program.
-    script: in this folder, which trains with it.
+    ours: this program.
+    peer: the other program.
+    ends_there: whether runs are ended where they reach it, not at their own end.
   """
 
   mean_return: float
-  flags: tuple
-  peer: str
-  script: str
+  ours: Ours
+  peer: StableBaselines | SampleFactory
+  ends_there: bool = False
 
 
 TASKS = {
-  'cartpole': Task(
-    475.0,
-    (f'--flagfile={throughput.ROOT}/flagfiles/cartpole.flags',),
-    'Stable-Baselines3 (PPO of RL Zoo)',
-    'train_stable_baselines3.py',
-  )
+  'cartpole': Task(475.0, Ours('cartpole.flags'), StableBaselines()),
+  'pong': Task(18.0, Ours('pong.flags'), SampleFactory('atari_pong'), ends_there=True),
 }
-
-
-def games_of_ours(folder):
-  """Returns [(time, return)] of the games in episodes.csv."""
-  with open(os.path.join(folder, 'episodes.csv'), newline='', encoding='utf-8') as file:
-    return [(float(row['time']), float(row['episode_return'])) for row in csv.DictReader(file)]
-
-
-def games_of_peer(folder):
-  """Returns [(time, return)] of the games in monitor.csv; its times count from its first reset."""
-  with open(os.path.join(folder, 'monitor.csv'), newline='', encoding='utf-8') as file:
-    began = json.loads(file.readline().removeprefix('#'))['t_start']
-    return [(began + float(row['t']), float(row['r'])) for row in csv.DictReader(file)]
 
 
 def run(task, program, python, seed):
   """Trains; returns [(seconds since the start, mean return of the last 100 games)]."""
   with tempfile.TemporaryDirectory() as folder:
-    if program == OURS:
-      command = [sys.executable, os.path.join(throughput.ROOT, 'experiment.py'), *task.flags]
-      command += [f'--seed={seed}', f'--logdir={folder}']
-    else:
-      command = [python, os.path.join(FOLDER, task.script), f'--seed={seed}', f'--out={folder}']
+    command, path = program.command(python, seed, folder), os.path.join(folder, 'output')
     began = time.time()
-    with open(os.path.join(folder, 'output'), 'w+', encoding='utf-8') as output:
-      code = subprocess.call(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-      output.seek(0)
-      if code:
+    with open(path, 'w', encoding='utf-8') as output:
+      # A session of its own: its workers are ended with it.
+      running = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        cwd=folder,
+        start_new_session=True,
+      )
+    try:
+      code = wait(task, program, running, folder)
+    finally:
+      if running.poll() is None:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    if code:
+      with open(path, encoding='utf-8', errors='replace') as output:
         raise SystemExit(f'{command} ended with exit code {code}:\n{output.read()[-3000:]}')
-    games = games_of_ours(folder) if program == OURS else games_of_peer(folder)
-  returns = [value for _, value in games]
-  return [
-    (when - began, statistics.fmean(returns[i - GAMES + 1 : i + 1]))
-    for i, (when, _) in enumerate(games)
-    if i >= GAMES - 1
-  ]
+    return [(when - began, value) for when, value in program.curve(folder)]
+
+
+def wait(task, program, running, folder):
+  """Waits until a program ends, or ends it where it reaches the mean return.
+
+  Returns:
+    Its exit code; 0 if it was ended here.
+  """
+  while task.ends_there:
+    try:
+      return running.wait(LOOK_SECS)
+    except subprocess.TimeoutExpired:
+      if secs_to(program.curve(folder), task.mean_return) is not None:
+        break
+  else:
+    return running.wait()
+  running.send_signal(signal.SIGINT)
+  try:
+    running.wait(END_SECS)
+  except subprocess.TimeoutExpired:
+    pass  # The caller kills it.
+  return 0
 
 
 def secs_to(curve, mean_return):
@@ -104,7 +197,7 @@ def table(name, task, curves, stolen):
     f'| {name}, seconds to {task.mean_return:g} | each seed | at the end |',
     '| --- | --- | --- |',
   ]
-  for program in (OURS, task.peer):
+  for program in (OURS, task.peer.name):
     own = [curve for (which, _), curve in curves.items() if which == program]
     times = [secs_to(curve, task.mean_return) for curve in own]
     words = ', '.join('never' if secs is None else f'{secs:.0f}' for secs in times)
@@ -121,16 +214,41 @@ def draw(task, curves, path):
   from matplotlib import pyplot
 
   figure, axis = pyplot.subplots(figsize=(7, 4))
+  first = dict(reversed(curves))
   for (program, seed), curve in curves.items():
     minutes, values = [secs / 60 for secs, _ in curve], [value for _, value in curve]
     color = 'tab:blue' if program == OURS else 'tab:orange'
-    axis.plot(minutes, values, color=color, alpha=0.8, label=program if seed == 1 else None)
+    axis.plot(
+      minutes, values, color=color, alpha=0.8, label=program if seed == first[program] else None
+    )
   axis.axhline(task.mean_return, color='grey', linewidth=0.8)
   axis.set_xlabel('minutes since the start of the command')
   axis.set_ylabel(f'mean return of the last {GAMES} games')
   axis.legend()
   figure.tight_layout()
   figure.savefig(path, dpi=120)
+
+
+def read(path):
+  """Returns {(program, seed): [(seconds, mean return)]} of TASK.csv, {} without one."""
+  curves = {}
+  if os.path.exists(path):
+    with open(path, newline='', encoding='utf-8') as file:
+      for row in csv.DictReader(file):
+        curve = curves.setdefault((row['program'], int(row['seed'])), [])
+        curve.append((float(row['secs']), float(row['mean_return_100'])))
+  return curves
+
+
+def write(path, curves):
+  """Writes TASK.csv, whose rows include the last one of each run."""
+  rows = []
+  for (program, seed), curve in curves.items():
+    every = max(1, math.ceil(len(curve) / ROWS))
+    for secs, value in curve[:-1:every] + curve[-1:]:
+      row = dict(program=program, seed=seed, secs=round(secs, 2), mean_return_100=round(value, 2))
+      rows.append(row)
+  write_rows(path, rows)
 
 
 def main():
@@ -140,25 +258,19 @@ def main():
   )
   parser.add_argument('--task', choices=TASKS, required=True)
   parser.add_argument('--peer', required=True, help='Python of the environment of the peer')
-  parser.add_argument('--seeds', type=int, default=3)
+  parser.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3])
   parser.add_argument('--out', required=True, help='folder')
   args = parser.parse_args()
-  task, curves = TASKS[args.task], {}
-  before = throughput.processor_times()
-  for seed in range(1, args.seeds + 1):
-    for program in (OURS, task.peer):
-      curves[program, seed] = run(task, program, args.peer, seed)
-  stolen = throughput.stolen_share(before, throughput.processor_times())
+  task = TASKS[args.task]
   os.makedirs(args.out, exist_ok=True)
   base = os.path.join(args.out, args.task)
-  write_rows(
-    base + '.csv',
-    [
-      dict(program=program, seed=seed, secs=round(secs, 2), mean_return_100=round(value, 2))
-      for (program, seed), curve in curves.items()
-      for secs, value in curve[:: math.ceil(len(curve) / ROWS)]
-    ],
-  )
+  curves = read(base + '.csv')
+  before = throughput.processor_times()
+  for seed in args.seeds:
+    for program in (task.ours, task.peer):
+      curves[program.name, seed] = run(task, program, args.peer, seed)
+      write(base + '.csv', curves)
+  stolen = throughput.stolen_share(before, throughput.processor_times())
   text = table(args.task, task, curves, stolen)
   with open(base + '.md', 'w', encoding='utf-8') as file:
     file.write(text)
