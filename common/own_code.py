@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import pkgutil
 import sys
 import textwrap
 import traceback
@@ -95,8 +96,15 @@ def where_to_put(missing: str, module_name: str) -> str:
   """Returns advice if a module that is missing is the user's module or its parent, or ''."""
   if not (module_name + '.').startswith(missing + '.'):
     return ''
+  hidden = hidden_by(module_name)
+  parent, _, name = missing.rpartition('.')
+  folders = getattr(sys.modules.get(parent), '__path__', None)
+  if folders and not hidden:
+    there = [module.name for module in pkgutil.iter_modules(folders)]
+    hint = texts.did_you_mean(name, there, f'{parent}.{{}}')
+    return f'; {hint}' * bool(hint)
   folder_of = missing.partition('.')[0]
-  return f'; {hidden_by(module_name)}put the folder that holds {folder_of} on PYTHONPATH'
+  return f'; {hidden}put the folder that holds {folder_of} on PYTHONPATH'
 
 
 def hidden_by(module_name: str) -> str:

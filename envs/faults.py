@@ -57,7 +57,9 @@ def sentence_in(error: BaseException) -> str:
 
 def flagged(level_name: str, error: BaseException) -> str:
   """Returns a message with the flag to blame before it: `--level_name`, if it names none."""
-  text = str(error)
+  text, subject = str(error), f'level_name {level_name!r} '
+  if text.startswith(subject):
+    return f'--level_name={level_name} {text.removeprefix(subject)}'
   return text if text.startswith('--') else f'--level_name={level_name}: {text}'
 
 
@@ -69,11 +71,28 @@ def raised(error: BaseException, env: Any, method: str) -> str:
     env: the environment, or None if it could not be made.
     method: name of the method that was called.
   """
-  text = ' '.join(str(error).split())
-  return (
-    f'your environment raised {type(error).__name__} in {method}{place(error, env, method)}'
-    + (f': {installable(text)}' if text else '')
+  text, wrapper = ' '.join(str(error).split()), _failed_wrapper(error, env)
+  who, where = 'your environment', place(error, env, method)
+  if wrapper:
+    who, where = f'the wrapper {type(wrapper).__name__} around your environment', place(error)
+  return f'{who} raised {type(error).__name__} in {method}{where}' + (
+    f': {installable(text)}' if text else ''
   )
+
+
+def _failed_wrapper(error, env):
+  """Returns the wrapper whose own code raised `error`; None if the environment's did."""
+  inside = [env]
+  while inside[-1] is not getattr(env, 'unwrapped', None) and hasattr(inside[-1], 'env'):
+    inside.append(inside[-1].env)
+  wrappers = {id(one): one for one in inside[:-1]}
+  for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
+    caller = id(frame.f_locals.get('self'))
+    if caller == id(inside[-1]):
+      return None
+    if caller in wrappers:
+      return wrappers[caller]
+  return None
 
 
 def installable(text: str) -> str:

@@ -46,7 +46,8 @@ def make(level: Level | str, made_as: Level | None = None, **kwargs: Any) -> Any
   try:
     if separator:
       importlib.import_module(module)
-    env = _make_registered(env_id, **{**given, **kwargs})
+    make_it = functools.partial(_make_registered, env_id)
+    env = wrapping.called(make_it, {**given, **kwargs})
   except Exception as error:
     raise ValueError(_sentence(level, module, env_id, given, error)) from error
   return wrapping.wrapped(env, made_as.env_wrappers)
@@ -113,8 +114,8 @@ def _sentence(level, module, env_id, given, error):
     closest = difflib.get_close_matches(env_id, _known_ids(), 3, cutoff=0.0)
     right = working_id(env_id, _known_ids())
     meant = f'the id that works is {right}; ' if right and right != env_id else ''
-    if not meant and not module and not level.imports:
-      meant = 'ids of a package that registers them on import need --import=PACKAGE; '
+    if not meant:
+      meant = _about_imports(level, module)
     return (
       f'{which} is known to neither Gymnasium nor OpenAI Gym; {meant}{own_code.hidden_by(module)}'
       f'{_left_out()}the closest are {", ".join(closest)}'
@@ -129,6 +130,29 @@ def _sentence(level, module, env_id, given, error):
   missing = wrapping.not_found(error, module)
   with_it = f' with --env_kwargs={level.env_kwargs}' if level.env_kwargs else ''
   return f'{which} cannot be made{with_it}: {wrapping.reason(error)}{missing}'
+
+
+def _about_imports(level, module):
+  """Returns which imports may register the id, as the beginning of a sentence, or ''."""
+  modules = [*filter(None, [module]), *(i.module for i in keywords.imports_of(level.imports))]
+  if not modules:
+    return 'ids of a package that registers them on import need --import=PACKAGE; '
+  packages = {name.partition('.')[0] for name in modules}
+  gym = _openai_gym()
+  specs = [*gymnasium.registry.values(), *(gym.envs.registry.values() if gym else ())]
+  if any(_package_of(spec) in packages for spec in specs):
+    return ''
+  return (
+    f'importing {" and ".join(modules)} registered no id; one of its modules or functions may: '
+    '--import=PACKAGE.MODULE or --import=PACKAGE:FUNCTION; '
+  )
+
+
+def _package_of(spec):
+  """Returns the package of what makes an environment."""
+  entry: Any = spec.entry_point or getattr(spec, 'vector_entry_point', None)
+  name = entry if isinstance(entry, str) else getattr(entry, '__module__', '')
+  return name.partition(':')[0].partition('.')[0]
 
 
 def _entry_point(env_id):

@@ -23,7 +23,7 @@ class _Leaf(NamedTuple):
 
   @property
   def name(self):
-    return '/'.join(map(str, self.path))
+    return _name(self.path)
 
 
 class Nest:
@@ -58,6 +58,11 @@ class Nest:
       ArraySpec(leaf.name, leaf.view.shape, leaf.view.dtype) for leaf in self._leaves
     )
     self.notes = [_about(leaf.name, note) for leaf in self._leaves for note in leaf.view.notes]
+    self.notes += [
+      f'its observations have a part without numbers, {_name(path)!r}, which is left out'
+      for path, leaf in leaves.items()
+      if _is_empty(leaf)
+    ]
 
   def convert(self, observation: Any, strict: bool = False) -> Any:
     """Returns the array, or the tuple of arrays, of an observation.
@@ -89,12 +94,14 @@ def _leaves(space: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
 
 
 def _chosen(leaves: dict[tuple, Any], keys: Sequence[str]) -> dict[tuple, Any]:
+  leaves = {path: space for path, space in leaves.items() if not _is_empty(space)}
   if not keys:
     taken = {path: space for path, space in leaves.items() if not _is_text(space)}
     if not taken:
-      raise ValueError('has observations without numbers; --observation_keys can choose texts')
+      can = '; --observation_keys can choose texts' if leaves else ''
+      raise ValueError(f'has observations without numbers{can}')
     return taken
-  names = {path: '/'.join(map(str, path)) for path in leaves}
+  names = {path: _name(path) for path in leaves}
 
   def matches(name, key):
     return name == key or name.startswith(key + '/')
@@ -108,8 +115,17 @@ def _chosen(leaves: dict[tuple, Any], keys: Sequence[str]) -> dict[tuple, Any]:
   }
 
 
+def _name(path):
+  return '/'.join(map(str, path))
+
+
 def _is_text(space):
   return kind_of(space) in TEXTS
+
+
+def _is_empty(space):
+  """Returns whether a space is of arrays without elements."""
+  return bool(space.shape) and 0 in space.shape
 
 
 def _view(path, space):
@@ -118,7 +134,9 @@ def _view(path, space):
   )
   if view is None:
     text = observations.refusal(space)
-    raise ValueError(text if not path else _about('/'.join(map(str, path)), text))
+    if path:
+      text = f'{_about(_name(path), text)}; --observation_keys can leave it out'
+    raise ValueError(text)
   return view
 
 

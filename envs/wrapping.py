@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import inspect
-from collections.abc import Iterable
+import os
+import traceback
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import numpy as np
 
 from common import keywords, own_code, texts
 from envs import faults
@@ -47,7 +53,7 @@ def wrapped(env: Any, text: str) -> Any:
     if not callable(wrapper):
       raise ValueError(f'{flag}: it is {_kind(wrapper)}, not a class or function of an environment')
     try:
-      env = wrapper(env, **kwargs)
+      env = called(functools.partial(wrapper, env), kwargs)
     except (Exception, SystemExit) as error:
       if isinstance(error, TypeError) and (wrong := unknown_keywords(wrapper, kwargs, skip=1)):
         raise ValueError(f'{flag}: {wrong}') from error
@@ -61,12 +67,38 @@ def wrapped(env: Any, text: str) -> Any:
   return env
 
 
+def called(function: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+  """Returns `function(**kwargs)`; if it fails on a tuple of numbers, it gets numpy arrays."""
+  try:
+    return function(**kwargs)
+  except (TypeError, AttributeError):
+    arrays = {name: _array(value) for name, value in kwargs.items()}
+    if any(isinstance(value, np.ndarray) for value in arrays.values()):
+      with contextlib.suppress(Exception):  # The first error is told.
+        return function(**arrays)
+    raise
+
+
+def _array(value):
+  """Returns a tuple of numbers, or of lists of numbers, as an array, and all else as it is."""
+  try:
+    array = np.array(value if isinstance(value, tuple) else None)
+  except ValueError:  # Lists of unequal lengths.
+    return value
+  return array if array.dtype.kind in 'biuf' and array.size else value
+
+
 def reason(error: BaseException) -> str:
-  """Returns an exception's type, place in the user's code and text, on one line."""
-  text = ' '.join(str(error).split())
-  return f'{type(error).__name__}{faults.place(error)}' + (
-    f': {faults.installable(text)}' if text else ''
-  )
+  """Returns an exception's type, place in the user's code and text, on one line.
+
+  One without text, such as that of an assertion, has the line of code that raised it.
+  """
+  text, where = ' '.join(str(error).split()), faults.place(error)
+  frames = traceback.extract_tb(error.__traceback__)
+  if not text and frames:
+    where = where or f' ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})'
+    text = frames[-1].line or ''
+  return f'{type(error).__name__}{where}' + (f': {faults.installable(text)}' if text else '')
 
 
 def not_found(error: BaseException, module: str) -> str:
@@ -131,8 +163,12 @@ def _imported(flag, module):
 def _found(flag, module, name):
   """Returns what a module holds under a name."""
   there = _imported(flag, module)
-  if hasattr(there, name):
+  try:
     return getattr(there, name)
+  except AttributeError:
+    pass
+  except Exception as error:  # Gymnasium imports some of its wrappers only here.
+    raise ValueError(f'{flag}: {reason(error)}') from error
   hint = texts.did_you_mean(name, [known for known in dir(there) if known[0] != '_'])
   raise ValueError(f'{flag}: {module} has no {name}' + (f'; {hint}' if hint else ''))
 

@@ -6,12 +6,14 @@ Packages of environments are found on PYTHONPATH. The modules that policy.json n
 """
 
 import argparse
+import functools
 import importlib
 import importlib.metadata
 import json
 import os
 import sys
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -181,20 +183,27 @@ def _made(environment: dict[str, Any]) -> Any:
 
     gymnasium.register_envs(ale_py)
   for plugin in importlib.metadata.entry_points(group='gymnasium.envs'):
-    if environment['id'].startswith(f'{plugin.name}/'):
+    known = environment['id'] in gymnasium.registry
+    if environment['id'].startswith(f'{plugin.name}/') and not known:
       plugin.load()()
-  env = gymnasium.make(
-    environment['id'], disable_env_checker=True, **_tuples(environment['kwargs'])
-  )
+  make = functools.partial(gymnasium.make, environment['id'], disable_env_checker=True)
+  env = _called(make, environment['kwargs'])
   for path, kwargs in environment['wrappers']:
     module, _, name = path.rpartition('.')
-    env = getattr(importlib.import_module(module), name)(env, **_tuples(kwargs))
+    wrapper = getattr(importlib.import_module(module), name)
+    env = _called(functools.partial(wrapper, env), kwargs)
   return env
 
 
-def _tuples(kwargs: dict[str, Any]) -> dict[str, Any]:
-  """Returns keywords with tuples in place of lists, as training reads them."""
-  return {name: tuple(v) if isinstance(v, list) else v for name, v in kwargs.items()}
+def _called(function: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+  """Returns `function(**kwargs)` with tuples, or else arrays, in place of lists, as in training."""
+  lists = {name for name, value in kwargs.items() if isinstance(value, list)}
+  try:
+    return function(**{name: tuple(v) if name in lists else v for name, v in kwargs.items()})
+  except (TypeError, AttributeError):
+    if not lists:
+      raise
+    return function(**{name: np.array(v) if name in lists else v for name, v in kwargs.items()})
 
 
 def _of_level(policy: dict[str, Any], level_name: str) -> dict[str, Any]:

@@ -55,7 +55,39 @@ class Broken(gymnasium.Wrapper):
     raise KeyError('out of order')
 
 
+class Strict(gymnasium.Wrapper):
+  """Raises when it is made, without a message."""
+
+  def __init__(self, env):
+    assert env is None
+
+
+class Sum(gymnasium.RewardWrapper):
+  """Adds the sum of an array to each reward."""
+
+  def __init__(self, env, numbers):
+    super().__init__(env)
+    self._sum = numbers.sum()
+
+  def reward(self, reward):
+    return reward + self._sum
+
+
+class Fails(gymnasium.RewardWrapper):
+  """Raises in each step."""
+
+  def reward(self, reward):
+    raise RuntimeError('no reward')
+
+
 NOT_CALLABLE = 7
+
+
+def __getattr__(name):
+  """Imports one name late, as Gymnasium's wrappers do."""
+  if name == 'Late':
+    raise ModuleNotFoundError("No module named 'torch'", name='torch')
+  raise AttributeError(name)
 
 
 def no_wrapper(env):

@@ -82,6 +82,7 @@ def test_what_fits_is_not_mentioned():
     (dict(reward=None), 'reward is None, which is no number'),
     (dict(reward='1'), "reward is '1', which is no number"),
     (dict(reward=np.zeros(2)), 'reward is float64 of shape (2,), which is no number'),
+    (dict(reward=[1, 2]), 'with several agents or rewards, a wrapper has to make one'),
     (dict(reward=1j), 'reward is 1j, which is no number'),
     (dict(reward={'a': 1}), 'reward is a dict of 1, which is no number'),
     (dict(reward=float('-inf')), 'reward is -inf'),

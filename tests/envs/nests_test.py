@@ -72,7 +72,9 @@ def test_texts_alone_have_to_be_chosen():
 
 def test_a_leaf_without_encoder_is_refused_by_its_name():
   space = spaces.Dict({'a': spaces.Discrete(2), 'b': spaces.Sequence(spaces.Discrete(2))})
-  with pytest.raises(ValueError, match=r'supported are images.*\(of its .b.\)'):
+  with pytest.raises(
+    ValueError, match=r'supported are images.*\(of its .b.\); --observation_keys can leave it'
+  ):
     nests.Nest(space)
 
 
@@ -97,6 +99,17 @@ def test_observations_outside_the_space(changes, words):
 def test_a_key_that_is_missing():
   with pytest.raises(Misfit, match="a dict of 3 without 'direction'"):
     nests.Nest(GRID).convert({key: SEEN[key] for key in SEEN if key != 'direction'})
+
+
+def test_parts_without_numbers_are_left_out():
+  parts = {'a': spaces.Box(-1, 1, (0, 3)), 'b': spaces.Discrete(2)}
+  nest = nests.Nest(spaces.Dict(parts))
+  assert [array.name for array in nest.arrays] == ['b']
+  assert nest.notes == ["its observations have a part without numbers, 'a', which is left out"]
+  with pytest.raises(ValueError, match='no observation .a. .*; it has b$'):
+    nests.Nest(spaces.Dict(parts), ['a'])
+  with pytest.raises(ValueError, match='has observations without numbers$'):
+    nests.Nest(parts['a'])
 
 
 class Own(spaces.Box):

@@ -59,6 +59,11 @@ def test_wrappers_of_gymnasium_change_the_spaces():
    "'steps' is no keyword of it; its keywords are game_steps, render_mode"),
   (dict(env_kwargs='{"game_steps": 3, "max_episode_steps": "x"}'), 'cannot be made with --env_kw'),
   (dict(env_wrappers='wrapped_env.Doubel'), 'wrapped_env has no Doubel; did you mean Double[?]'),
+  (dict(env_wrappers='wrapped_env.Late'), "wrapped_env.Late: Module.*: No module named 'torch'$"),
+  (dict(env_wrappers='gymnasium.wrapper.ClipReward'), 'did you mean gymnasium.wrappers[?]$'),
+  (dict(env_wrappers='wrapped_env.Strict'), r'Error \(wrapped_env.py:\d+\): assert env is No'),
+  (dict(env_wrappers='wrapped_env.Sum:{"numbers": ["a"]}'), "'tuple' object has no attribute"),
+  (dict(imports='json'), 'importing json registered no id; one of its modules or functions may'),
   (dict(env_wrappers='no_such.Wrapper'), '--env_wrappers=no_such.Wrapper: ModuleNotFoundError: '),
   (dict(env_wrappers='wrapped_env.Plus:{"m": 1}'), "wrapped_env.Plus: 'm' is no keyword .* are n"),
   (dict(env_wrappers='wrapped_env.Double:{"m": 1}'), "'m' is no keyword of it; it has none"),
@@ -70,6 +75,25 @@ def test_a_mistake_is_one_sentence_that_names_the_flag(changes, sentence):
   with pytest.raises(ValueError, match=sentence) as info:
     level_ids.make(STEPS._replace(**changes))
   assert '\n' not in str(info.value)
+
+
+@pytest.mark.parametrize('numbers', ['[1, 2]', '[[1], [2]]'])
+def test_a_list_of_numbers_becomes_an_array_where_a_tuple_raises(numbers):
+  assert return_of(STEPS._replace(env_wrappers=f'wrapped_env.Sum:{{"numbers": {numbers}}}')) == 12
+
+
+def test_a_keyword_of_an_environment_becomes_an_array_where_a_tuple_raises():
+  given = []
+  gymnasium.register('Steps-v0', lambda start: given.append(start.max()) or Counting())
+  level_ids.make(Level('Steps-v0', '{"start": [3, 4]}'))
+  assert given == [4]
+
+
+def test_a_wrapper_that_raises_is_named():
+  level = STEPS._replace(env_wrappers='wrapped_env.Fails,wrapped_env.Double')
+  said = r'^the wrapper Fails around your environment raised RuntimeError in step \(wrapped_env.py:'
+  with pytest.raises(ValueError, match=said):
+    environments.environment_spec(level)
 
 
 def test_a_mistake_is_found_before_training():

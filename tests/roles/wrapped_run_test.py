@@ -13,9 +13,10 @@ from conftest import ROOT
 
 ENV = {'PYTHONPATH': os.path.join(ROOT, 'tests')}
 OWN_CODE = (
-    '--env_wrappers=wrapped_env.Plus:{"n": 10},wrapped_env.Double', '--import=wrapped_env:register',
+    '--env_wrappers=wrapped_env.Sum:{"numbers": [4, 6]},wrapped_env.Double',
+    '--import=wrapped_env:register',
 )  # fmt: skip
-RETURN = 3 * (1 + 10) * 2  # Of `game_steps` steps, whatever is done.
+RETURN = 3 * (1 + 4 + 6) * 2  # Of `game_steps` steps, whatever is done.
 
 
 def returns(folder, name):
@@ -62,7 +63,7 @@ def test_keywords_and_wrappers_in_every_mode(new_cluster, processes, tmp_path, c
   policy = json.loads(read(export, 'policy.json'))
   assert policy['environment'] == dict(
     id='Steps-v0', kwargs={'game_steps': 3}, imports=[['wrapped_env', 'register']], repeats=1,
-    wrappers=[['wrapped_env.Plus', {'n': 10}], ['wrapped_env.Double', {}]],
+    wrappers=[['wrapped_env.Sum', {'numbers': [4, 6]}], ['wrapped_env.Double', {}]],
   )  # fmt: skip
   card = read(export, 'MODEL_CARD.md')
   assert all(f"'{flag}'" in card or flag in card for flag in OWN_CODE)
