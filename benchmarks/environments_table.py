@@ -68,7 +68,37 @@ ENVIRONMENTS = {
   'vizdoom': [
     ('VizdoomBasic-v1', ['--import=vizdoom.gymnasium_wrapper', '--observation_keys=screen'])
   ],
-  'crafter': [('CrafterReward-v1', ['--import=crafter'])],  # With OpenAI Gym only.
+  'gymnasium-robotics': [
+    (name, ['--import=gymnasium_robotics']) for name in ('PointMaze_UMaze-v3', 'AdroitHandDoor-v1')
+  ],
+  'dm_control': [('dm_control/cartpole-balance-v0', ['--import=shimmy'])],
+  'mo-gymnasium': [
+    (
+      'deep-sea-treasure-v0',
+      ['--import=mo_gymnasium',
+       '--env_wrappers=mo_gymnasium.wrappers.LinearReward:{"weight": [0.5, 0.5]}'],
+    )
+  ],
+  'panda-gym': [('PandaReach-v3', ['--import=panda_gym'])],
+  'pybullet_envs_gymnasium': [('HopperBulletEnv-v0', ['--import=pybullet_envs_gymnasium'])],
+  'PyFlyt': [('PyFlyt/QuadX-Hover-v4', ['--import=PyFlyt.gym_envs'])],
+  'metaworld': [
+    ('Meta-World/MT1', ['--import=metaworld', '--env_kwargs={"env_name": "reach-v3"}'])
+  ],
+  'popgym': [
+    (f'popgym-{name}Easy-v0', ['--import=popgym']) for name in ('Autoencode', 'Battleship')
+  ],
+  'memory-gym': [('MortarMayhem-Grid-v0', ['--import=memory_gym'])],
+  'miniworld': [('MiniWorld-Hallway-v0', ['--import=miniworld'])],
+  'tetris-gymnasium': [('tetris_gymnasium/Tetris', ['--import=tetris_gymnasium.envs'])],
+  'gym-anytrading': [('stocks-v0', ['--import=gym_anytrading'])],
+  'carl-bench': [('carl/CARLCartPole-v0', ['--import=carl'])],
+  'rware': [('rware-tiny-1ag-easy-v2', ['--import=rware'])],
+  'nle': [('NetHackScore-v0', ['--import=nle', '--observation_keys=blstats,glyphs'])],
+  # With OpenAI Gym only.
+  'crafter': [('CrafterReward-v1', ['--import=crafter'])],
+  'gym-sokoban': [('Sokoban-small-v1', ['--import=gym_sokoban'])],
+  'procgen-mirror': [('procgen-coinrun-v0', ['--import=procgen'])],
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from envs import (
   nests,
   own_packages,
   pictures,
+  without_display,
 )
 from envs.games import Games
 from structs import ActionPart, Level
@@ -60,6 +61,7 @@ class GymEnvironment:
     made_as: Level | None = None,
   ):
     own_packages.step_aside()
+    without_display.prepare(bool(render_mode) or 'render_mode' in level.env_kwargs)
     self._level = level
     _seed_global_generators(seed)  # Some environments draw their own seed from them.
     self._env = level_ids.make(level, made_as)
