@@ -118,8 +118,9 @@ def _arrangement(shape, notes):
   channels_first = (
     frame[0] <= _MOST_CHANNELS and min(frame[1:]) >= _LEAST_SIDE and frame[2] > frame[0]
   )
-  order = [2, 3, 0, 1] if channels_first else [1, 2, 0, 3]
-  order = order if len(shape) == 4 else [1, 2, 0] if channels_first else [0, 1, 2]
+  order = [1, 2, 0] if channels_first else [0, 1, 2]
+  if len(shape) == 4:
+    order = [order[0] + 1, order[1] + 1, 0, order[2] + 1]
   sides = [int(shape[axis]) for axis in order]
   view_shape = (*sides[:2], int(np.prod(sides[2:])))
   if len(shape) == 4:
