@@ -6,9 +6,11 @@ Packages of environments are found on PYTHONPATH. The modules that policy.json n
 """
 
 import argparse
+import contextlib
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import json
 import os
 import sys
@@ -92,6 +94,35 @@ class Gymnasium:
       if over:
         break
     return self._converted(observation, info), total, over, over
+
+
+class OpenAIGym:
+  """An environment that only OpenAI Gym knows, of any version, with the API of Gymnasium."""
+
+  def __init__(self, env_id: str, kwargs: dict[str, Any]):
+    import gym  # pyright: ignore[reportMissingImports]
+
+    env = _called(functools.partial(gym.make, env_id, disable_env_checker=True), kwargs)
+    self._env, self._limit, self._steps = env.unwrapped, env.spec.max_episode_steps, 0
+    self.observation_space, self.action_space = env.observation_space, env.action_space
+
+  def reset(self, seed: int) -> tuple[Any, dict[str, Any]]:
+    """Returns (observation, info)."""
+    self._steps = 0
+    takes_seed = 'seed' in inspect.signature(self._env.reset).parameters
+    if not takes_seed:
+      with contextlib.suppress(AttributeError, TypeError):  # No `seed`, or one without arguments.
+        self._env.seed(seed)
+    result = self._env.reset(**{'seed': seed} if takes_seed else {})
+    is_newer = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
+    return result if is_newer else (result, {})
+
+  def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    """Returns (observation, reward, terminated, truncated, info)."""
+    observation, reward, *ends, info = self._env.step(action)
+    self._steps += 1
+    is_late = bool(self._limit) and self._steps >= self._limit
+    return observation, reward, bool(ends[0]), is_late or any(ends[1:]), info
 
 
 def kind_of(space: Any) -> str:
@@ -187,7 +218,10 @@ def _made(environment: dict[str, Any]) -> Any:
     if environment['id'].startswith(f'{plugin.name}/') and not known:
       plugin.load()()
   make = functools.partial(gymnasium.make, environment['id'], disable_env_checker=True)
-  env = _called(make, environment['kwargs'])
+  try:
+    env = _called(make, environment['kwargs'])
+  except gymnasium.error.UnregisteredEnv:
+    env = OpenAIGym(environment['id'], environment['kwargs'])
   for path, kwargs in environment['wrappers']:
     module, _, name = path.rpartition('.')
     wrapper = getattr(importlib.import_module(module), name)
