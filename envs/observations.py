@@ -125,8 +125,8 @@ def _arrangement(shape, notes):
   view_shape = (*sides[:2], int(np.prod(sides[2:])))
   if len(shape) == 4:
     notes.append(
-      f'its observations {shape} are taken as {shape[0]} images, one behind the other: height x '
-      f'width x channels {view_shape}'
+      f'its observations {shape} are taken as {shape[0]} images, stacked along the channels: '
+      f'height x width x channels {view_shape}'
     )
   elif channels_first:
     notes.append(

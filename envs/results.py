@@ -50,7 +50,7 @@ def number(reward: Any) -> float:
   value = _real(reward)
   if value is None:
     several = isinstance(reward, (dict, list, tuple)) or np.size(reward) > 1
-    advice = '; with several agents or rewards, a wrapper has to make one of them'
+    advice = '; with several agents or rewards, a wrapper has to make one number of them'
     raise Misfit(f'reward is {described(reward)}, which is no number' + advice * several)
   if not -_MOST_FLOAT32 <= value <= _MOST_FLOAT32:  # Also True for nan.
     raise Misfit(f'reward is {value:g}')

@@ -68,7 +68,7 @@ def wrapped(env: Any, text: str) -> Any:
 
 
 def called(function: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
-  """Returns `function(**kwargs)`; if it fails on a tuple of numbers, it gets numpy arrays."""
+  """Returns `function(**kwargs)`; if that fails, tuples of numbers are tried as numpy arrays."""
   try:
     return function(**kwargs)
   except (TypeError, AttributeError):

@@ -6,8 +6,8 @@
 This program trains with its preset, the peer with the settings that its makers publish for the
 task: CartPole to the end of both, Pong until the mean return is reached. The time counts from the
 start of the command. OUT gets TASK.csv (seconds and mean return of the last 100 games, by program
-and seed), TASK.md (the time to the mean return of the task) and TASK.png. Runs of other seeds that
-TASK.csv has already are kept.
+and seed), TASK.md (the time to the mean return of the task) and TASK.png. TASK.csv keeps its
+runs of other seeds.
 """
 
 import argparse
@@ -29,13 +29,14 @@ sys.path.insert(0, os.path.dirname(FOLDER))
 
 import throughput  # noqa: E402
 from clusters import write_rows  # noqa: E402
+from compare import seconds  # noqa: E402
 
 OURS = 'this program'
 GAMES = 100
 ROWS = 400  # Of each run in TASK.csv, at most.
-LOOK_SECS = 5.0  # Between looks whether the mean return is reached.
+LOOK_SECS = 5.0  # Interval between reads of the mean return.
 END_SECS = 60.0  # Limit for a program to end after a signal.
-_REWARD = re.compile(r"\[(\d[\d-]+ \d+:\d+:\d+),(\d+)\].*Avg episode reward: \[\(0, '([^']+)'\)")
+_REWARD = re.compile(r"\[(\d[\d-]+ \d+:\d+:\d+,\d+)\].*Avg episode reward: \[\(0, '([^']+)'\)")
 
 
 def curve_of_games(games):
@@ -107,12 +108,7 @@ class SampleFactory(NamedTuple):
     """Returns [(time, mean return of the last 100 games)] of its log so far."""
     with open(os.path.join(folder, 'output'), encoding='utf-8', errors='replace') as file:
       found = _REWARD.findall(file.read())
-    stamp = '%Y-%m-%d %H:%M:%S'
-    return [
-      (time.mktime(time.strptime(text, stamp)) + int(thousandths) / 1000, float(value))
-      for text, thousandths, value in found
-      if value != 'nan'
-    ]
+    return [(seconds(text), float(value)) for text, value in found if value != 'nan']
 
 
 class Task(NamedTuple):

@@ -58,13 +58,14 @@ def progress(path):
   """Returns [(seconds, frames)] of the log of sample-factory."""
   with open(path, encoding='utf-8', errors='replace') as file:
     found = _PROGRESS.findall(file.read())
-  stamp = '%Y-%m-%d %H:%M:%S'
-  parsed = []
-  for text, frames in found:
-    whole, _, thousandths = text.partition(',')
-    secs = time.mktime(time.strptime(whole, stamp)) + int(thousandths) / 1000
-    parsed.append((secs, int(frames)))
+  parsed = [(seconds(text), int(frames)) for text, frames in found]
   return [row for row in parsed if row[1]]
+
+
+def seconds(text):
+  """Returns the Unix time of a time in the log of sample-factory."""
+  whole, _, thousandths = text.partition(',')
+  return time.mktime(time.strptime(whole, '%Y-%m-%d %H:%M:%S')) + int(thousandths) / 1000
 
 
 def peer_rate(python, level, num_envs, secs):
