@@ -68,20 +68,24 @@ ifneq ($(filter command environment,$(firstword $(origin PYTHON))),)
 	      "or have $(VENV) made anew: make clean, and this command again" >&2; exit 1; }; }
 endif
 
-# A stamp is newer than the list of packages that it stands for.
-$(VENV)/.requirements: requirements.txt | $(BIN)/python
-	@echo "Installing $< into $(VENV) (the first time some minutes: TensorFlow alone is 570 MB)"
-	@$(call install,$<)
+# A stamp is newer than the lists of packages that it stands for.
+$(VENV)/.requirements: requirements.txt requirements.lock | $(BIN)/python
+	@echo "Installing requirements.txt into $(VENV) (the first time some minutes: TensorFlow alone is 570 MB)"
+	@$(call install,requirements)
 	@touch $@
 
-$(VENV)/.requirements-dev: requirements-dev.txt $(VENV)/.requirements
-	@echo "Installing $< into $(VENV)"
-	@$(call install,$<)
+$(VENV)/.requirements-dev: requirements-dev.txt requirements-dev.lock $(VENV)/.requirements
+	@echo "Installing requirements-dev.txt into $(VENV)"
+	@$(call install,requirements-dev)
 	@touch $@
 
-# What pip says is kept in a file and shown when it fails.
-install = $(PIP) install -r $(1) >$(VENV)/pip.log 2>&1 || \
-  { cat $(VENV)/pip.log >&2; echo "pip could not install $(1); its output is above." >&2; exit 1; }
+# The versions of the lock, so that what is released today changes nothing; ranges if the list has changed
+# since its lock was made. What pip says is kept in a file and shown when it fails.
+install = if head -n 1 $(1).lock | grep -q "$$(sha256sum <$(1).txt | cut -d ' ' -f 1)"; then file=$(1).lock; \
+  else file=$(1).txt; echo "$(1).txt has changed since $(1).lock was made: versions are not pinned" \
+    "(.ci/lock makes it anew)" >&2; fi; \
+  $(PIP) install -r $$file >$(VENV)/pip.log 2>&1 || \
+  { cat $(VENV)/pip.log >&2; echo "pip could not install $$file; its output is above." >&2; exit 1; }
 
 $(BIN)/python:
 	@command -v "$(PYTHON)" >/dev/null || { echo "$(NOT_FOUND)" >&2; exit 1; }

@@ -1,5 +1,6 @@
-"""The Makefile's say about Pythons; nothing is installed."""
+"""What the Makefile says about Pythons, and which versions it installs."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from conftest import ROOT
+from tiny_package import make_wheel
 
 # What `make test` gives to the tests.
 _OF_MAKE = ('ARGS', 'PYTHON', 'MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES')
@@ -19,7 +21,8 @@ def folder(tmp_path):
   shutil.copy(os.path.join(ROOT, 'Makefile'), tmp_path)
   base = os.path.join(sys.base_prefix, 'bin', 'python3')
   subprocess.run([base, '-m', 'venv', '--without-pip', '.venv'], cwd=tmp_path, check=True)
-  (tmp_path / 'requirements.txt').touch()
+  for name in ('requirements.txt', 'requirements.lock'):
+    (tmp_path / name).touch()
   (tmp_path / '.venv' / '.requirements').touch()
   (tmp_path / 'experiment.py').write_text('print("trains")\n')
   return tmp_path
@@ -74,3 +77,35 @@ def test_a_python_that_is_none_is_said(folder, python, told):
 def test_args_are_added_to_the_preset_of_pong_or_name_another(folder, arguments, flags):
   (folder / 'experiment.py').write_text('import sys\nprint(*sys.argv[1:])\n')
   assert make_train(folder, *arguments) == (0, ' '.join(flags) + '\n', '')
+
+
+def test_make_installs_the_versions_of_the_lock_unless_the_list_has_changed(folder):
+  digests = {version: make_wheel(folder / 'wheels', version) for version in (1, 2)}
+  subprocess.run([folder / '.venv/bin/python', '-m', 'ensurepip'], check=True, capture_output=True)
+  (folder / 'requirements.txt').write_text('tiny\n')
+  made_of = hashlib.sha256(b'tiny\n').hexdigest()
+  lock = f'# Made of {made_of}\ntiny==1 --hash=sha256:{digests[1]}\n'
+  (folder / 'requirements.lock').write_text(lock)
+  (folder / '.venv' / '.requirements').unlink()
+  (folder / 'experiment.py').write_text('import tiny\nprint("tiny", tiny.x)\n')
+  index = {'PIP_NO_INDEX': '1', 'PIP_FIND_LINKS': str(folder / 'wheels')}
+  code, out, err = make_train(folder, **index)
+  assert (code, out.splitlines()[-1], err) == (0, 'tiny 1', '')
+
+  (folder / 'requirements.txt').write_text('tiny>=2\n')
+  code, out, err = make_train(folder, **index)
+  assert (code, out.splitlines()[-1]) == (0, 'tiny 2')
+  assert 'requirements.txt has changed since requirements.lock was made' in err
+
+  (folder / 'requirements.txt').write_text('tiny\n')
+  (folder / 'requirements.lock').write_text(lock.replace(digests[1], digests[2]))
+  code, out, err = make_train(folder, **index)
+  assert (code, out.count('tiny')) == (2, 0) and 'pip could not install requirements.lock' in err
+
+
+@pytest.mark.parametrize('name', ['requirements', 'requirements-dev'])
+def test_the_locks_are_those_of_their_lists(name):
+  with open(os.path.join(ROOT, f'{name}.txt'), 'rb') as file:
+    digest = hashlib.sha256(file.read()).hexdigest()
+  with open(os.path.join(ROOT, f'{name}.lock'), encoding='utf-8') as file:
+    assert digest in file.readline()

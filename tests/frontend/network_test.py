@@ -281,15 +281,21 @@ class Story:
       assert process.exit_code() == 0, process.output()
 
 
+@pytest.fixture
+def story(operator):
+  yield Story(operator)
+  operator.frontend('--action=stop')  # Where the test has failed, tasks are left.
+
+
 @pytest.mark.timeout(900)
 def test_the_documentation_from_keys_to_a_stopped_cluster(
   operator,
+  story,
   strangers,
   network,  # noqa: F811
 ):
   (text,) = documented('csv')
   operator.write_csv(text, workdir='/tmp/impala', python=sys.executable)
-  story = Story(operator)
   lines = documented_commands()
   for line in lines:
     story.run(line)

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import subprocess
-import zipfile
 
 import pytest
 
@@ -13,23 +12,9 @@ from frontend_fixtures import own_tmux  # noqa: F401
 from local_cluster import local_fixture  # noqa: F401
 from network_fixtures import sshd  # noqa: F401
 from ssh_fixtures import code_fixture, opened_fixture, remote_fixture  # noqa: F401
+from tiny_package import make_wheel
 
 pytestmark = pytest.mark.slow
-
-
-def make_wheel(folder, version=1):
-  """A wheel of a package `tiny`, made by hand; returns its SHA-256."""
-  folder.mkdir(exist_ok=True)
-  path, about = folder / f'tiny-{version}-py3-none-any.whl', f'tiny-{version}.dist-info'
-  with zipfile.ZipFile(path, 'w') as wheel:
-    wheel.writestr('tiny.py', f'x = {version}\n')
-    wheel.writestr(f'{about}/METADATA', f'Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n')
-    wheel.writestr(
-      f'{about}/WHEEL',
-      ('Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n'),
-    )
-    wheel.writestr(f'{about}/RECORD', f'tiny.py,,\n{about}/METADATA,,\n{about}/RECORD,,\n')
-  return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_lock(checkout, version, digest):
