@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from common import keywords
 from envs import alike, atari, atari_ids, probing, process_batch
 from structs import (
   ActionPart,
@@ -216,35 +215,17 @@ def made_by(spec: EnvironmentSpec) -> dict[str, Any]:
 
   Returns:
     A dict of level_name, atari (arguments of ale_py's vector environment, None if it does not play
-    the level) and environment (`made_as`, else None).
+    the level) and environment (else None): the fields of the `structs.Level` that a worker process
+    makes, and num_action_repeats, the steps of that environment per agent step.
   """
   made: dict[str, Any] = dict(level_name=spec.level.name, atari=None, environment=None)
   if spec.is_atari:
     height, width, _ = spec.observation_shape
     made['atari'] = atari_arguments(spec.level, spec.num_action_repeats, width, height)
   else:
-    made['environment'] = made_as(spec)
+    level, repeats = atari_ids.made_as(spec)
+    made['environment'] = dict(**level._asdict(), num_action_repeats=repeats)
   return made
-
-
-def made_as(spec: EnvironmentSpec) -> dict[str, Any]:
-  """Returns what a worker process makes for a level, JSON-serializable.
-
-  Args:
-    spec: of a level that no vector environment plays.
-
-  Returns:
-    A dict of id, kwargs, wrappers (pairs of dotted path and keywords), imports (pairs of module and
-    function), and repeats, the steps of that environment per agent step.
-  """
-  level, repeats = atari_ids.made_as(spec)
-  return dict(
-    id=level.name,
-    kwargs=keywords.keywords_of(level.env_kwargs),
-    wrappers=keywords.wrappers_of(level.env_wrappers),
-    imports=keywords.imports_of(level.imports),
-    repeats=repeats,
-  )
 
 
 class FlowEnvironment:

@@ -171,14 +171,9 @@ def _film(films: Sequence[str]) -> str:
 
 
 def _use(policy: Mapping[str, Any]) -> str:
-  needed, own = f'tensorflow numpy {_packages(policy)}', ''
-  if policy['level_name'].startswith('impala/'):
-    own = (
-      f'`{policy["level_name"]}` is an environment of the code that trained it: '
-      '`play_exported.py` can make it only where that has registered it.\n\n'
-    )
   return (
-    f'## Use\n\n```bash\npip install {needed}\npython play_exported.py\n```\n\n{own}'
+    f'## Use\n\n```bash\npip install tensorflow numpy {_packages(policy)}\n'
+    'python play_exported.py\n```\n\n'
     '`tf.saved_model.load` reads the model without the code that trained it. Its signature '
     '`initial_state` takes `batch_size` and gives `state`; `step` takes `observation`, '
     '`last_action`, `last_reward`, `done` and `state` of any number of games, and gives `action` '
@@ -191,9 +186,9 @@ def _packages(policy: Mapping[str, Any]) -> str:
   """Returns the packages that make the environment, as far as they are known."""
   if policy['atari']:
     return 'ale-py'
-  made = policy.get('environment') or dict(id='', wrappers=[])
-  is_atari = made['id'].startswith('ALE/')
-  has_cv2 = any(path.endswith('.AtariPreprocessing') for path, _ in made['wrappers'])
+  made = policy.get('environment') or dict(name='', env_wrappers='')
+  is_atari = made['name'].startswith('ALE/')
+  has_cv2 = '.AtariPreprocessing' in made['env_wrappers']
   suite = suites.find(policy['level_name'])
   of_suite = f' {suite.package}' if suite else ''
   return 'gymnasium' + of_suite + ' ale-py' * is_atari + ' opencv-python-headless' * has_cv2

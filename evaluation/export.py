@@ -11,11 +11,14 @@ from typing import Any
 import tensorflow as tf
 
 from common import files
+from evaluation import copied_code
 from evaluation.policy import build_policy, input_names
 from runtime.process import RunFailed
 from structs import Spaces, num_actions
 
-_PLAYER, _MADE_IN = 'play_exported.py', '.export-'
+# The player, and the folder with the code that makes and converts its environment.
+_PLAYER, _TRAINER, _ENVIRONMENT = 'play_exported.py', 'trainer', 'envs.gym_env'
+_MADE_IN = '.export-'
 
 
 def export(
@@ -26,7 +29,7 @@ def export(
   description: Mapping[str, Any],
   write_more: Callable[[str, dict[str, Any]], None] = lambda folder, policy: None,
 ) -> None:
-  """Writes the SavedModel, policy.json and play_exported.py; an earlier export is replaced.
+  """Writes the SavedModel, policy.json and what plays it; an earlier export is replaced.
 
   The signatures `initial_state` (batch_size int32 []) and `step` have the names, shapes and dtypes
   of `evaluation.policy.Policy`. Observations are passed as the environment returns them; the model
@@ -56,6 +59,8 @@ def export(
       json.dump(policy, file, indent=2)
       file.write('\n')
     shutil.copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), _PLAYER), new)
+    if any(level['environment'] for level in levels):
+      copied_code.copy(_ENVIRONMENT, os.path.join(new, _TRAINER))
     write_more(new, policy)
     _sync(new)
     os.chmod(new, 0o777 & ~_umask())  # mkdtemp makes a folder that only its owner can read.

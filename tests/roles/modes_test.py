@@ -157,6 +157,9 @@ def test_the_chosen_one_is_exported_and_filmed(copy, processes):
   assert (policy['checkpoint'], policy['environment_frames'], policy['checkpoint_choice']) == (
     os.path.basename(chosen), 1008, '1008'
   )  # fmt: skip
+  played = processes.start(copy / 'export' / 'play_exported.py', cwd=copy, name='played')
+  assert played.exit_code(LIMIT_SECS) == 0, played.output()
+  assert re.search(r'^return -?1\.0$', played.output(), re.M)
   assert 'impala/Catch-v0: return ' in finished(processes, '--mode=video', *flags)
   assert (copy / 'video.webm').exists()
 

@@ -62,8 +62,9 @@ def test_keywords_and_wrappers_in_every_mode(new_cluster, processes, tmp_path, c
   export = os.path.join(folder, 'export')
   policy = json.loads(read(export, 'policy.json'))
   assert policy['environment'] == dict(
-    id='Steps-v0', kwargs={'game_steps': 3}, imports=[['wrapped_env', 'register']], repeats=1,
-    wrappers=[['wrapped_env.Sum', {'numbers': [4, 6]}], ['wrapped_env.Double', {}]],
+    name='Steps-v0', env_kwargs='{"game_steps": 3}', imports='wrapped_env:register',
+    env_wrappers='wrapped_env.Sum:{"numbers": [4, 6]},wrapped_env.Double', observation_keys='',
+    action_masks='auto', channels=0, num_action_repeats=1,
   )  # fmt: skip
   card = read(export, 'MODEL_CARD.md')
   assert all(f"'{flag}'" in card or flag in card for flag in OWN_CODE)
