@@ -9,10 +9,8 @@ import numpy as np
 
 from envs.faults import Misfit
 from envs.observations import described
-from envs.spaces import kind_of
+from envs.spaces import NO_BOUND, kind_of
 from structs import ActionPart, action_dtype, action_shape
-
-_NO_BOUND = 1e6  # A larger bound says nothing about the scale of the actions.
 
 
 class Actions(NamedTuple):
@@ -21,7 +19,9 @@ class Actions(NamedTuple):
   Attributes:
     parts: tuple of `ActionPart`, in the order of the space.
     convert: function of an action, an array shaped `structs.action_shape` or an int, that returns
-      an element of the space. Continuous parts are scaled from [-1, 1] to their bounds and clipped.
+      an element of the space. Continuous parts are scaled from [-1, 1] to their bounds and clipped;
+      a number with one bound or none is moved, if need be, so that 0 is one above a lower or below
+      an upper bound.
   """
 
   parts: tuple[ActionPart, ...]
@@ -92,19 +92,20 @@ def _multi_discrete(space):
 
 def _box(space):
   low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
-  bounded = (np.abs(low) < _NO_BOUND) & (np.abs(high) < _NO_BOUND)
+  bounded = (np.abs(low) < NO_BOUND) & (np.abs(high) < NO_BOUND)
   with np.errstate(invalid='ignore', over='ignore'):
-    middle = np.where(bounded, (low + high) / 2, 0.0)
+    zero = np.where(low >= 0, low + 1, np.where(high <= 0, high - 1, 0.0))
+    middle = np.where(bounded, (low + high) / 2, zero)
     half = np.where(bounded, (high - low) / 2, 1.0)
 
   def convert(action):
     scaled = np.clip(middle + half * np.asarray(action, np.float64).reshape(-1), low, high)
-    if space.dtype.kind in 'iu':
+    if space.dtype.kind in 'biu':
       scaled = np.rint(scaled)
     return scaled.astype(space.dtype).reshape(space.shape)
 
   def bounds(values):
-    return tuple(float(value) if abs(value) < _NO_BOUND else None for value in values)
+    return tuple(float(value) if abs(value) < NO_BOUND else None for value in values)
 
   part = ActionPart('continuous', int(low.size), bounds(low), bounds(high))
   return Actions((part,) if low.size else (), convert)
@@ -146,10 +147,13 @@ def mask_of(value: Any, parts: Sequence[ActionPart]) -> np.ndarray:
     flat = np.asarray([])
   sizes = [part.size for part in parts if part.kind == 'discrete']
   if flat.shape != (sum(sizes),) or flat.dtype.kind not in 'biuf':
-    raise Misfit(f'action mask is {described(value)} where {sum(sizes)} zeros and ones are wanted')
+    raise Misfit(
+      f'action mask is {described(value)} where {sum(sizes)} zeros and ones are wanted; '
+      '--action_masks=false ignores masks'
+    )
   mask = flat != 0
   if not all(piece.any() for piece in np.split(mask, np.cumsum(sizes)[:-1])):
-    raise Misfit('action mask allows no action')
+    raise Misfit('action mask allows no action; --action_masks=false ignores masks')
   return mask
 
 

@@ -94,7 +94,9 @@ def mask(nest: nests.Nest, view: Actions, observation: Any, info: dict[str, Any]
   if nest.holds_mask:
     return mask_of(observation[ACTION_MASK], view.parts)
   if ACTION_MASK not in info:
-    raise Misfit(f'info has no {ACTION_MASK!r}, which earlier ones had')
+    raise Misfit(
+      f'info has no {ACTION_MASK!r}, which earlier ones had; --action_masks=false ignores masks'
+    )
   return mask_of(info[ACTION_MASK], view.parts)
 
 
@@ -123,7 +125,7 @@ def _result(env, method, *args, **kwargs):
 @contextlib.contextmanager
 def _recorded(base, name, returned):
   """Appends to `returned` every result of the method `name` of the innermost environment `base`."""
-  method = getattr(base, name)
+  method, own = getattr(base, name), getattr(base, '__dict__', {}).get(name)
 
   def recording(*args, **kwargs):
     returned.append(method(*args, **kwargs))
@@ -138,6 +140,8 @@ def _recorded(base, name, returned):
     yield
   finally:
     delattr(base, name)
+    if own is not None:
+      setattr(base, name, own)
 
 
 def _refused(reset):

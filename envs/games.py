@@ -101,7 +101,7 @@ class Games:
     truncated = not terminated and (truncated or self._steps == self._max_episode_steps)
     self._truncated = truncated
     if not terminated:
-      observation = self._converted(self._observation, observation, info)
+      observation = self._converted(self._observation, observation, info, truncated)
     return total, terminated, terminated or truncated, observation
 
   def _next(self, done, game_over, observation):
@@ -117,11 +117,18 @@ class Games:
   def _first(self, result):
     return self._observation(*results.of_reset(result))
 
-  def _observation(self, observation, info):
+  def _observation(self, observation, info, truncated=False):
     converted = self._nest.convert(observation)
     if not self.masked:
       return converted
-    return *arrays_of(converted), checks.mask(self._nest, self._actions, observation, info)
+    try:
+      mask = checks.mask(self._nest, self._actions, observation, info)
+    except Misfit:
+      if not truncated:
+        raise
+      # The action is ignored, and some environments give no mask any more.
+      mask = np.ones(actions.num_choices(self._actions.parts), bool)
+    return *arrays_of(converted), mask
 
   def _converted(self, convert, *values):
     """Returns `convert(*values)`; raises `BrokenPromise` instead of `Misfit`."""

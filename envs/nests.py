@@ -47,8 +47,9 @@ class Nest:
 
   def __init__(self, space: Any, keys: Sequence[str] = (), channels: int = 0):
     leaves = dict(_leaves(space))
-    mask = leaves.pop((ACTION_MASK,), None)
-    self.holds_mask = mask is not None
+    masks = [path for path in leaves if path[:1] == (ACTION_MASK,)]
+    self.holds_mask = bool(masks)
+    leaves = {path: leaf for path, leaf in leaves.items() if path not in masks}
     self._leaves = [
       _Leaf(path, observations.with_channels(_view(path, leaf), channels))
       for path, leaf in _chosen(leaves, keys).items()
@@ -94,6 +95,7 @@ def _leaves(space: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
 
 
 def _chosen(leaves: dict[tuple, Any], keys: Sequence[str]) -> dict[tuple, Any]:
+  empty = {_name(path) for path, space in leaves.items() if _is_empty(space)}
   leaves = {path: space for path, space in leaves.items() if not _is_empty(space)}
   if not keys:
     taken = {path: space for path, space in leaves.items() if not _is_text(space)}
@@ -108,6 +110,8 @@ def _chosen(leaves: dict[tuple, Any], keys: Sequence[str]) -> dict[tuple, Any]:
 
   for key in keys:
     if not any(matches(name, key) for name in names.values()):
+      if key in empty:
+        raise ValueError(f'has no elements in its observation {key!r} (--observation_keys)')
       there = ', '.join(filter(None, names.values())) or 'no keys, it is one array'
       raise ValueError(f'has no observation {key!r} (--observation_keys); it has {there}')
   return {

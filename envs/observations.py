@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from envs.faults import Misfit, OutOfBounds
-from envs.spaces import kind_of
+from envs.spaces import NO_BOUND, kind_of
 
 # Arrays with a smaller side, in pixels, are boards or tables, not images.
 _LEAST_SIDE = 16
@@ -50,7 +50,7 @@ def view_of(space: Any) -> View | None:
   is_bytes = dtype == np.bool_ or (dtype.kind in 'iu' and low >= 0 and high <= 255)
   if len(shape) in (3, 4) and is_bytes:
     return _image_view(space, shape)
-  if len(shape) == 2 and dtype == np.uint8 and high > 127 and min(shape) >= _LEAST_SIDE:
+  if len(shape) == 2 and is_bytes and high > 127 and min(shape) >= _LEAST_SIDE:
     view = _image_view(space, (*shape, 1))
     return view._replace(notes=[f'its observations {shape} are taken as gray images {view.shape}'])
   if dtype.kind in 'fiu' and (len(shape) in (3, 4) or _is_gray_image(space)):
@@ -101,7 +101,7 @@ def _image_view(space, shape):
   def convert(value, strict=False):
     array = _shaped(value, space)
     if array.dtype != np.uint8 or factor > 1 or strict:
-      array = _bytes_of(array, space, factor)
+      array = _bytes_of(array, space, factor, strict)
     return arranged(array.reshape(shape))
 
   return View(view_shape, 'uint8', convert, notes)
@@ -144,7 +144,7 @@ def _is_gray_image(space):
 
 def _float_image_view(space, shape):
   largest, notes = max(map(abs, _bounds(space))), []
-  scale = largest if 1 < largest < np.inf else 1.0
+  scale = largest if 1 < largest < NO_BOUND else 1.0
   arranged, view_shape = _arrangement(shape, notes)
   if scale != 1:
     notes.append(f'its observations go up to {largest:g}; they are divided by that')
@@ -156,7 +156,7 @@ def _float_image_view(space, shape):
   return View(view_shape, 'float32', convert, notes)
 
 
-def _bytes_of(array, space, factor):
+def _bytes_of(array, space, factor, strict):
   if array.dtype == np.bool_:
     return array.astype(np.uint8) * np.uint8(255)
   promised = 'uint8' if space.dtype == np.uint8 else f'{space.dtype}'
@@ -167,12 +167,14 @@ def _bytes_of(array, space, factor):
       f'observation holds {array.dtype} from {low:.3g} to {high:.3g} where its space promises '
       f'{promised}: return ({right}).astype(numpy.uint8)'
     )
-  if low < 0 or high > _bounds(space)[1]:
-    raise Misfit(
+  lowest, highest = _bounds(space)
+  is_byte = low >= 0 and high <= 255
+  if not is_byte or strict and (low < lowest or high > highest):
+    raise (OutOfBounds if is_byte else Misfit)(
       f'observation goes from {low} to {high} where its space promises {promised} from '
-      f'{_bounds(space)[0]:g} to {_bounds(space)[1]:g}'
+      f'{lowest:g} to {highest:g}'
     )
-  return array.astype(np.uint8) * np.uint8(factor)
+  return np.minimum(array.astype(np.uint16) * factor, 255).astype(np.uint8)
 
 
 def _vector(space):
@@ -207,8 +209,7 @@ def _check_range(array, space):
 
 
 def _one_hot(space):
-  n, start = int(space.n), int(space.start)
-  rows = np.eye(n, dtype=np.float32)
+  n, start = int(space.n), int(getattr(space, 'start', 0))
 
   def convert(value, strict=False):
     array = np.asarray(value)
@@ -216,7 +217,9 @@ def _one_hot(space):
       raise Misfit(
         f'observation is {described(value)} where its space promises {start} to {start + n - 1}'
       )
-    return rows[int(array.item()) - start]
+    row = np.zeros(n, np.float32)
+    row[int(array.item()) - start] = 1
+    return row
 
   return convert
 
@@ -277,7 +280,9 @@ def described(value: Any) -> str:
 
 def dtype_note(value: Any, space: Any) -> str:
   """Returns a note if an observation's kind of dtype differs from that of its space, or ''."""
+  if kind_of(space) != 'Box':
+    return ''
   dtype = np.asarray(value).dtype
-  if kind_of(space) != 'Box' or dtype.kind == space.dtype.kind:
+  if dtype.kind == space.dtype.kind:
     return ''
   return f'its observations are {dtype} where its space promises {space.dtype}; they are converted'

@@ -45,6 +45,13 @@ class Own(spaces.Discrete):
     (NUMBERS, [-3, 3, 3], np.float32([0, 2, 1])),
     (spaces.Box(0, 4, (1, 2), np.int32), [0.2, 9], np.int32([[2, 4]])),
     (spaces.Box(-3e38, 3e38, (1,), np.float32), [0.25], np.float32([0.25])),
+    # With one bound that leaves 0 out, 0 is one beside that bound.
+    (
+      spaces.Box(np.float32([100, 0, -np.inf]), np.float32([np.inf, np.inf, -5])),
+      [0.5, -3, 0],
+      np.float32([101.5, 0, -6]),
+    ),
+    (spaces.Box(0, 1, (3,), np.bool_), [-0.9, -0.2, 0.9], np.bool_([False, False, True])),
     (
       MIXED,
       [2, 0, 0, 0, 1, 0, 1, 3],

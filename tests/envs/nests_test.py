@@ -106,10 +106,29 @@ def test_parts_without_numbers_are_left_out():
   nest = nests.Nest(spaces.Dict(parts))
   assert [array.name for array in nest.arrays] == ['b']
   assert nest.notes == ["its observations have a part without numbers, 'a', which is left out"]
-  with pytest.raises(ValueError, match='no observation .a. .*; it has b$'):
+  with pytest.raises(ValueError, match='has no elements in its observation .a. '):
     nests.Nest(spaces.Dict(parts), ['a'])
   with pytest.raises(ValueError, match='has observations without numbers$'):
     nests.Nest(parts['a'])
+
+
+def test_a_space_of_many_choices_takes_little_memory():
+  row = nests.Nest(spaces.Discrete(300_000)).convert(299_999)
+  assert row.shape == (300_000,) and row.argmax() == 299_999 and row.sum() == 1
+
+
+def test_large_gray_images_of_any_whole_numbers():
+  nest = nests.Nest(spaces.Box(0, 255, (20, 30), np.int64))
+  assert nest.arrays == (ArraySpec('', (20, 30, 1), 'uint8'),)
+  assert nest.convert(np.full((20, 30), 255)).tolist() == np.full((20, 30, 1), 255).tolist()
+
+
+@pytest.mark.parametrize('mask', [
+  spaces.MultiBinary(5), spaces.Tuple([spaces.MultiBinary(2), spaces.MultiBinary(3)])
+])  # fmt: skip
+def test_a_mask_is_no_observation(mask):
+  nest = nests.Nest(spaces.Dict(sight=spaces.Discrete(2), action_mask=mask))
+  assert nest.holds_mask and [array.name for array in nest.arrays] == ['sight']
 
 
 class Own(spaces.Box):
@@ -131,6 +150,10 @@ class OwnParts(spaces.Dict):
     (spaces.Box(0, 255, (20, 30), np.float32), np.full((20, 30), 51), np.full((20, 30, 1), 0.2)),
     (spaces.Box(0, 1, (3, 20, 30), np.float32), np.zeros((3, 20, 30)), np.zeros((20, 30, 3))),
     (spaces.Box(0, 9999, (4, 5, 2), np.int32), np.full((4, 5, 2), 9999), np.ones((4, 5, 2))),
+    # Such bounds say nothing about the scale.
+    (spaces.Box(-3e38, 3e38, (4, 5, 2)), np.full((4, 5, 2), 7), np.full((4, 5, 2), 7)),
+    (spaces.Box(0, 2**31 - 1, (4, 5, 2), np.int32), np.full((4, 5, 2), 7), np.full((4, 5, 2), 7)),
+    (spaces.Discrete(4, start=5), 7, [0, 0, 1, 0]),
   ],
   ids=str,
 )
