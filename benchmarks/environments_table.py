@@ -2,12 +2,14 @@
 
   python benchmarks/environments_table.py --secs=20 --out=OUT [--packages=mujoco,minigrid]
 
-Writes OUT/result.json and prints a table in Markdown. A package that is not installed is left out
-and named. An environment that is refused has the sentence in place of figures. All are trained with
-the settings of flagfiles/vector.flags and the network that --agent_name=auto chooses.
+Writes OUT/result.json after each environment and prints a table in Markdown. A package that is not
+installed is left out and named. An environment that is refused, or that trains on no frame, has the
+last line of the output in place of figures. All are trained with the settings of
+flagfiles/vector.flags and the network that --agent_name=auto chooses.
 """
 
 import argparse
+import contextlib
 import csv
 import importlib.metadata
 import json
@@ -18,8 +20,11 @@ import sys
 import tempfile
 import time
 
+from clusters import exit_on_sigterm
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 START_SECS = 120.0  # Limit for the check, and for the time until the first update.
+END_SECS = 60.0  # Limit for a run to end after a signal.
 
 # Package on PyPI -> [(id, further flags)].
 ENVIRONMENTS = {
@@ -109,19 +114,36 @@ def run(words, folder, secs, begun=lambda: True):
     (exit code, or None if it was ended; output).
   """
   command = [sys.executable, os.path.join(ROOT, 'experiment.py'), *words]
-  with open(os.path.join(folder, 'log'), 'w+') as log:
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+  with open(os.path.join(folder, 'log'), 'w+', encoding='utf-8', errors='replace') as log:
+    # A session of its own: its process group, whose number is its pid, holds its children.
+    process = subprocess.Popen(
+      command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
+    )
     give_up = time.monotonic() + START_SECS
-    while process.poll() is None and not begun() and time.monotonic() < give_up:
-      time.sleep(0.2)
     try:
-      code = process.wait(secs)
-    except subprocess.TimeoutExpired:
-      code = None
-      process.send_signal(signal.SIGINT)
-      process.wait(60)
+      while process.poll() is None and not begun() and time.monotonic() < give_up:
+        time.sleep(0.2)
+      code = ended(process, secs)
+    finally:
+      with contextlib.suppress(ProcessLookupError):  # None of them is left.
+        os.killpg(process.pid, signal.SIGKILL)
+      process.wait()
     log.seek(0)
     return code, log.read()
+
+
+def ended(process, secs):
+  """Returns the exit code of a process; None if it had to be asked to end after so many seconds.
+
+  It may still run where it does not end within END_SECS.
+  """
+  try:
+    return process.wait(secs)
+  except subprocess.TimeoutExpired:
+    process.send_signal(signal.SIGINT)
+  with contextlib.suppress(subprocess.TimeoutExpired):
+    process.wait(END_SECS)
+  return None
 
 
 def figures(logdir):
@@ -140,22 +162,29 @@ def figures(logdir):
   return frames, rate, float(last['mean_return_100'] or 'nan')
 
 
+def last_line(output, code):
+  """Returns the last line of a program's output, or what is known of one that wrote nothing."""
+  lines = output.strip().splitlines()
+  return lines[-1] if lines else 'no output' if code is None else f'exit code {code}'
+
+
 def trial(name, flags, secs):
   """Checks and trains on one environment; returns a dict for the table."""
   row = dict(id=name, flags=flags)
-  with tempfile.TemporaryDirectory() as folder:
+  # A child that is killed last may still write while the folder is removed.
+  with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     words = [f'--level_name={name}', *flags]
     code, output = run([*words, '--only_check_args'], folder, START_SECS)
     if code != 0:
-      return {**row, 'refused': output.strip().splitlines()[-1] if output.strip() else f'{code}'}
+      return {**row, 'refused': last_line(output, code)}
     preset = os.path.join(ROOT, 'flagfiles', 'vector.flags')
     logdir = os.path.join(folder, 'run')
     more = [f'--flagfile={preset}', f'--logdir={logdir}', '--metrics_secs=1',
             '--total_environment_frames=1000000000']  # fmt: skip
     code, output = run([*more, *words], folder, secs, lambda: figures(logdir)[0] > 0)
     frames, rate, mean = figures(logdir)
-    if not frames:
-      row['failed'] = output.strip().splitlines()[-1]
+    if not frames:  # Perhaps it died before it wrote run.json.
+      return {**row, 'failed': last_line(output, code)}
     with open(os.path.join(logdir, 'run.json'), encoding='utf-8') as file:
       settings = json.load(file)['settings']
     spaces = {key: settings[key] for key in ('observation', 'action', 'agent_name')}
@@ -173,6 +202,14 @@ def line(package, row):
   return f'| {package} | {which} | {shapes} | {parts} | {row["agent_name"]} | {rate} |'
 
 
+def save(out, secs, found):
+  """Writes result.json; one that is there is replaced at once, so that it is always whole."""
+  path = os.path.join(out, 'result.json')
+  with open(path + '.new', 'w', encoding='utf-8') as file:
+    json.dump(dict(secs=secs, time=time.time(), environments=found), file, indent=2)
+  os.replace(path + '.new', path)
+
+
 def installed(package):
   """Returns the version of a package, or None."""
   try:
@@ -188,6 +225,7 @@ def main():
   parser.add_argument('--out', required=True, help='folder of result.json')
   parser.add_argument('--packages', default='', help='with commas; all if left out')
   args = parser.parse_args()
+  exit_on_sigterm()
   os.makedirs(args.out, exist_ok=True)
   found, missing = {}, []
   print('| package | id | observations | actions | network | frames/s |')
@@ -202,11 +240,10 @@ def main():
     for name, flags in environments:
       row = trial(name, flags, args.secs)
       found.setdefault(f'{package} {version}', []).append(row)
+      save(args.out, args.secs, found)
       print(line(f'{package} {version}', row), flush=True)
   if missing:
     print(f'\nnot installed: {", ".join(missing)}')
-  with open(os.path.join(args.out, 'result.json'), 'w', encoding='utf-8') as file:
-    json.dump(dict(secs=args.secs, time=time.time(), environments=found), file, indent=2)
 
 
 if __name__ == '__main__':

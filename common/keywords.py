@@ -42,8 +42,8 @@ class Import(NamedTuple):
 def keywords_of(text: str) -> dict[str, Any]:
   """Returns the keywords in a JSON object; '' holds none.
 
-  A list becomes a tuple, as Gymnasium's environments want it (see `envs.wrapping.called`); inside
-  of an object or of another list it stays a list.
+  A list becomes a tuple, which is what most of Gymnasium's environments take; inside of an object
+  or of another list it stays a list.
 
   Raises:
     ValueError: `text` is no JSON object whose names are Python's; the message completes "is not".

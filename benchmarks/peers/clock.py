@@ -7,10 +7,11 @@ This program trains with its preset, the peer with the settings that its makers 
 task: CartPole to the end of both, Pong until the mean return is reached. The time counts from the
 start of the command. OUT gets TASK.csv (seconds and mean return of the last 100 games, by program
 and seed), TASK.md (the time to the mean return of the task) and TASK.png. TASK.csv keeps its
-runs of other seeds.
+runs of other seeds. PEER is a virtual environment with the peer.
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import math
@@ -28,7 +29,7 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(FOLDER))
 
 import throughput  # noqa: E402
-from clusters import write_rows  # noqa: E402
+from clusters import exit_on_sigterm, write_rows  # noqa: E402
 from compare import seconds  # noqa: E402
 
 OURS = 'this program'
@@ -64,7 +65,7 @@ class Ours(NamedTuple):
     return [sys.executable, program, f'--flagfile={preset}', f'--seed={seed}', f'--logdir={folder}']
 
   def curve(self, folder):
-    """Returns [(time, mean return of the last 100 games)] so far."""
+    """Returns [(Unix time in seconds, mean return of the last 100 games)] so far."""
     path = os.path.join(folder, 'episodes.csv')
     if not os.path.exists(path):
       return []
@@ -84,7 +85,7 @@ class StableBaselines(NamedTuple):
     return [python, script, f'--seed={seed}', f'--out={folder}']
 
   def curve(self, folder):
-    """Returns [(time, mean return of the last 100 games)]; times count from the first reset."""
+    """Returns [(Unix time in seconds, mean return of the last 100 games)]."""
     with open(os.path.join(folder, 'monitor.csv'), newline='', encoding='utf-8') as file:
       began = json.loads(file.readline().removeprefix('#'))['t_start']
       rows = csv.DictReader(file)
@@ -105,7 +106,10 @@ class SampleFactory(NamedTuple):
     ]  # fmt: skip
 
   def curve(self, folder):
-    """Returns [(time, mean return of the last 100 games)] of its log so far."""
+    """Returns [(Unix time in seconds, mean return)] of its log so far.
+
+    The mean is sample-factory's own average of the returns of its last games.
+    """
     with open(os.path.join(folder, 'output'), encoding='utf-8', errors='replace') as file:
       found = _REWARD.findall(file.read())
     return [(seconds(text), float(value)) for text, value in found if value != 'nan']
@@ -135,11 +139,12 @@ TASKS = {
 
 def run(task, program, python, seed):
   """Trains; returns [(seconds since the start, mean return of the last 100 games)]."""
-  with tempfile.TemporaryDirectory() as folder:
+  # A worker that is killed last may still write while the folder is removed.
+  with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     command, path = program.command(python, seed, folder), os.path.join(folder, 'output')
     began = time.time()
     with open(path, 'w', encoding='utf-8') as output:
-      # A session of its own: its workers are ended with it.
+      # A session of its own: its process group, whose number is its pid, holds its workers.
       running = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -151,17 +156,23 @@ def run(task, program, python, seed):
     try:
       code = wait(task, program, running, folder)
     finally:
-      if running.poll() is None:
+      with contextlib.suppress(ProcessLookupError):  # None of them is left.
         os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+      running.wait()
     if code:
       with open(path, encoding='utf-8', errors='replace') as output:
         raise SystemExit(f'{command} ended with exit code {code}:\n{output.read()[-3000:]}')
-    return [(when - began, value) for when, value in program.curve(folder)]
+    return [(round(when - began, 2), value) for when, value in program.curve(folder)]
 
 
 def wait(task, program, running, folder):
   """Waits until a program ends, or ends it where it reaches the mean return.
+
+  Args:
+    task: `Task`.
+    program: `Ours`, `StableBaselines` or `SampleFactory`.
+    running: its `subprocess.Popen`.
+    folder: where it writes.
 
   Returns:
     Its exit code; 0 if it was ended here.
@@ -236,14 +247,28 @@ def read(path):
   return curves
 
 
-def write(path, curves):
-  """Writes TASK.csv, whose rows include the last one of each run."""
-  rows = []
-  for (program, seed), curve in curves.items():
-    every = max(1, math.ceil(len(curve) / ROWS))
-    for secs, value in curve[:-1:every] + curve[-1:]:
-      row = dict(program=program, seed=seed, secs=round(secs, 2), mean_return_100=round(value, 2))
-      rows.append(row)
+def thinned(curve, mean_return):
+  """Returns at most ROWS rows of a curve, evenly spaced.
+
+  They include the first row, the last one, and the first one that reaches the mean return. A curve
+  of so few rows is returned as it is.
+  """
+  if len(curve) <= ROWS:
+    return curve
+  # Two of the rows may lie outside of the even spacing: the last one, and that of the mean return.
+  every = math.ceil((len(curve) - 1) / (ROWS - 2))
+  kept = {*range(0, len(curve), every), len(curve) - 1}
+  kept.update([i for i, (_, value) in enumerate(curve) if value >= mean_return][:1])
+  return [curve[i] for i in sorted(kept)]
+
+
+def write(path, curves, mean_return):
+  """Writes TASK.csv, whose rows keep the seconds to the mean return of the task."""
+  rows = [
+    dict(program=program, seed=seed, secs=secs, mean_return_100=value)
+    for (program, seed), curve in curves.items()
+    for secs, value in thinned(curve, mean_return)
+  ]
   write_rows(path, rows)
 
 
@@ -253,10 +278,12 @@ def main():
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--task', choices=TASKS, required=True)
-  parser.add_argument('--peer', required=True, help='Python of the environment of the peer')
+  parser.add_argument('--peer', required=True, help='path of the Python of PEER')
   parser.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3])
   parser.add_argument('--out', required=True, help='folder')
   args = parser.parse_args()
+  exit_on_sigterm()
+  peer = os.path.abspath(args.peer)  # Programs run in folders of their own.
   task = TASKS[args.task]
   os.makedirs(args.out, exist_ok=True)
   base = os.path.join(args.out, args.task)
@@ -264,8 +291,8 @@ def main():
   before = throughput.processor_times()
   for seed in args.seeds:
     for program in (task.ours, task.peer):
-      curves[program.name, seed] = run(task, program, args.peer, seed)
-      write(base + '.csv', curves)
+      curves[program.name, seed] = run(task, program, peer, seed)
+      write(base + '.csv', curves, task.mean_return)
   stolen = throughput.stolen_share(before, throughput.processor_times())
   text = table(args.task, task, curves, stolen)
   with open(base + '.md', 'w', encoding='utf-8') as file:
