@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import io
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,10 @@ from gymnasium.envs import registration
 from common import keywords, own_code
 from envs import older_gym, wrapping
 from structs import Level, level_of
+
+# By module, or module:function: whether its first import or call here may have registered an
+# environment. What was imported by others before may have.
+_may_have_registered: dict[str, bool] = {}
 
 _VERSION = re.compile(r'-v(\d+)$')
 
@@ -40,17 +45,51 @@ def make(level: Level | str, made_as: Level | None = None, **kwargs: Any) -> Any
   gymnasium.logger.min_level = gymnasium.logger.ERROR
   level = level_of(level)
   made_as = made_as or level
-  wrapping.run_imports(made_as.imports)
+  for name in _imports_of(made_as):
+    _watched(name, functools.partial(wrapping.run_imports, name))
   module, separator, env_id = made_as.name.rpartition(':')
   given = keywords.keywords_of(made_as.env_kwargs)
   try:
     if separator:
-      importlib.import_module(module)
+      _watched(module, functools.partial(importlib.import_module, module))
     make_it = functools.partial(_make_registered, env_id)
     env = wrapping.called(make_it, {**given, **kwargs})
   except Exception as error:
     raise ValueError(_sentence(level, module, env_id, given, error)) from error
-  return wrapping.wrapped(env, made_as.env_wrappers)
+  wrapped = wrapping.wrapped(env, made_as.env_wrappers)
+  if isinstance(env, gymnasium.Env) or isinstance(wrapped, gymnasium.Env):
+    return wrapped
+  return older_gym.adapted(wrapped)  # Wrappers of OpenAI Gym may have another API.
+
+
+def _imports_of(level):
+  """Returns what a level's imports name, each written module or module:function."""
+  return [*filter(None, keywords.canonical_imports(level.imports).split(','))]
+
+
+def _watched(name, run):
+  """Calls `run`, and notes whether that registered an environment.
+
+  Args:
+    name: of what is imported: module, or module:function.
+    run: function that imports it, and calls the function.
+  """
+  module = name.partition(':')[0]
+  may_have = _may_have_registered.get(module, module in sys.modules)
+  before = _registered()
+  run()
+  changed = any(before.get(key) is not spec for key, spec in _registered().items())
+  _may_have_registered[name] = _may_have_registered.get(name, may_have) or changed
+
+
+def _registered():
+  """Returns all specs by (registry, id), but for OpenAI Gym's own, which its import registers."""
+  gym = sys.modules.get('gym.envs.registration')
+  of_gym = getattr(gym, 'registry', {}).items()
+  return {
+    **{('gymnasium', env_id): spec for env_id, spec in gymnasium.registry.items()},
+    **{('gym', i): spec for i, spec in of_gym if not str(spec.entry_point).startswith('gym.')},
+  }
 
 
 def _make_registered(env_id, /, **kwargs):
@@ -134,25 +173,16 @@ def _sentence(level, module, env_id, given, error):
 
 def _about_imports(level, module):
   """Returns which imports may register the id, as the beginning of a sentence, or ''."""
-  modules = [*filter(None, [module]), *(i.module for i in keywords.imports_of(level.imports))]
-  if not modules:
+  names = [*filter(None, [module]), *_imports_of(level)]
+  if not names:
     return 'ids of a package that registers them on import need --import=PACKAGE; '
-  packages = {name.partition('.')[0] for name in modules}
-  gym = _openai_gym()
-  specs = [*gymnasium.registry.values(), *(gym.envs.registry.values() if gym else ())]
-  if any(_package_of(spec) in packages for spec in specs):
+  if any(_may_have_registered.get(name, True) for name in names):
     return ''
   return (
-    f'importing {" and ".join(modules)} registered no id; one of its modules or functions may: '
+    f'importing {" and ".join(names)} registered no environment; if one of '
+    f'{"its" if len(names) == 1 else "their"} modules or functions does, name that: '
     '--import=PACKAGE.MODULE or --import=PACKAGE:FUNCTION; '
   )
-
-
-def _package_of(spec):
-  """Returns the package of what makes an environment."""
-  entry: Any = spec.entry_point or getattr(spec, 'vector_entry_point', None)
-  name = entry if isinstance(entry, str) else getattr(entry, '__module__', '')
-  return name.partition(':')[0].partition('.')[0]
 
 
 def _entry_point(env_id):

@@ -68,7 +68,14 @@ def wrapped(env: Any, text: str) -> Any:
 
 
 def called(function: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
-  """Returns `function(**kwargs)`; if that fails, tuples of numbers are tried as numpy arrays."""
+  """Returns `function(**kwargs)`.
+
+  If the call raises TypeError or AttributeError, tuples of numbers in `kwargs` are passed as numpy
+  arrays in a second call.
+
+  Raises:
+    Exception: what the first call raised; if the second call fails, too, its error is dropped.
+  """
   try:
     return function(**kwargs)
   except (TypeError, AttributeError):

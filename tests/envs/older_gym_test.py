@@ -6,7 +6,6 @@ import pytest
 import environments
 from environment_player import playing
 from envs import actions, checks, level_ids, nests
-from evaluation import play_exported
 
 
 def made(name, **kwargs):
@@ -38,21 +37,6 @@ def test_a_time_limit_truncates(name):
     (2, False, True),
     (0, True, False),
     (1, False, False),
-  ]
-
-
-@pytest.mark.parametrize('name, ends', [('Older', 4), ('OlderLimited', 2), ('TakesSeed', 2)])
-def test_an_export_plays_them(name, ends):
-  array = dict(input='observation', name='', shape=[2], dtype='float32')
-  environment = dict(
-    id=f'{name}-v0', imports=[['older_gym_worlds', '']], kwargs={}, wrappers=[], repeats=1
-  )
-  game = play_exported.Gymnasium(dict(environment=environment, observation=[array]))
-  assert game.reset(seed=5)['observation'].tolist() == [[0, 5]]
-  steps = [game.step(np.array(1)) for _ in range(ends)]
-  assert [inputs['observation'][0, 0] for inputs, *_ in steps] == [*range(1, ends + 1)]
-  assert [(reward, over) for _, reward, _, over in steps] == [
-    (i, i == ends) for i in range(1, ends + 1)
   ]
 
 

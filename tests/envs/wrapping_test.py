@@ -63,7 +63,6 @@ def test_wrappers_of_gymnasium_change_the_spaces():
   (dict(env_wrappers='gymnasium.wrapper.ClipReward'), 'did you mean gymnasium.wrappers[?]$'),
   (dict(env_wrappers='wrapped_env.Strict'), r'Error \(wrapped_env.py:\d+\): assert env is No'),
   (dict(env_wrappers='wrapped_env.Sum:{"numbers": ["a"]}'), "'tuple' object has no attribute"),
-  (dict(imports='json'), 'importing json registered no id; one of its modules or functions may'),
   (dict(env_wrappers='no_such.Wrapper'), '--env_wrappers=no_such.Wrapper: ModuleNotFoundError: '),
   (dict(env_wrappers='wrapped_env.Plus:{"m": 1}'), "wrapped_env.Plus: 'm' is no keyword .* are n"),
   (dict(env_wrappers='wrapped_env.Double:{"m": 1}'), "'m' is no keyword of it; it has none"),
