@@ -10,7 +10,6 @@ flagfiles/vector.flags and the network that --agent_name=auto chooses.
 
 import argparse
 import contextlib
-import csv
 import importlib.metadata
 import json
 import os
@@ -20,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from clusters import exit_on_sigterm
+from clusters import exit_on_sigterm, whole_rows
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 START_SECS = 120.0  # Limit for the check, and for the time until the first update.
@@ -148,11 +147,8 @@ def ended(process, secs):
 
 def figures(logdir):
   """Returns (frames, frames per second, mean return or None) of a run's metrics."""
-  path = os.path.join(logdir, 'metrics.csv')
-  rows = []
-  if os.path.exists(path):
-    with open(path, newline='') as file:
-      rows = [row for row in csv.DictReader(file) if row['updates'] not in ('', '0')]
+  rows = whole_rows(os.path.join(logdir, 'metrics.csv'))
+  rows = [row for row in rows if row['updates'] not in ('', '0')]
   if len(rows) < 2:
     return (int(rows[-1]['environment_frames']) if rows else 0), None, None
   first, last = rows[0], rows[-1]

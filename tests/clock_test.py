@@ -77,22 +77,12 @@ def test_no_child_of_a_program_stays(tmp_path, monkeypatch, ends):
   eventually(lambda: not is_running(int(pid.read_text())), 10.0)
 
 
-def test_the_path_of_the_peer_may_be_relative(tmp_path, monkeypatch):
-  given = []
-
-  def run(task, program, python, seed):
-    given.append(python)
-    return [(1.0, GOAL)]
-
-  monkeypatch.setattr(clock, 'run', run)
-  monkeypatch.setattr(clock, 'draw', lambda *unused: None)
-  monkeypatch.setattr(clock, 'exit_on_sigterm', lambda: None)
-  monkeypatch.setattr(clock.throughput, 'stolen_share', lambda before, after: 0.0)
-  monkeypatch.chdir(tmp_path)
-  (tmp_path / 'peer').symlink_to('/usr')  # A virtual environment's Python is a link to another.
-  monkeypatch.setattr(
-    sys, 'argv', ['clock.py', '--task=cartpole', '--peer=peer/bin/python', '--seeds=1', '--out=out']
-  )
-  clock.main()
-  assert given == [str(tmp_path / 'peer/bin/python')] * 2
-  assert '| this program | 1 |' in (tmp_path / 'out' / 'cartpole.md').read_text()
+def test_a_program_that_never_reaches_the_goal_is_ended(tmp_path, monkeypatch):
+  monkeypatch.setattr(clock, 'LOOK_SECS', 0.1)
+  pid = tmp_path / 'pid'
+  pid.touch()
+  program = Script(str(pid), False, [(0.0, GOAL - 1)])
+  task = clock.Task(GOAL, program, program, ends_there=True)
+  curve = clock.run(task, program, sys.executable, 1, most_secs=1.0)
+  assert [value for _, value in curve] == [GOAL - 1]
+  eventually(lambda: not is_running(int(pid.read_text())), 10.0)

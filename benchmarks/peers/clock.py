@@ -4,10 +4,10 @@
   python benchmarks/peers/clock.py --task=pong --peer=PEER/bin/python --seeds 1 --out=OUT
 
 This program trains with its preset, the peer with the settings that its makers publish for the
-task: CartPole to the end of both, Pong until the mean return is reached. The time counts from the
-start of the command. OUT gets TASK.csv (seconds and mean return of the last 100 games, by program
-and seed), TASK.md (the time to the mean return of the task) and TASK.png. TASK.csv keeps its
-runs of other seeds. PEER is a virtual environment with the peer.
+task: CartPole to the end of both, Pong until the mean return is reached, or for --most_minutes. The
+time counts from the start of the command. OUT gets TASK.csv (seconds and mean return of the last
+100 games, by program and seed), TASK.md (the time to the mean return of the task) and TASK.png.
+TASK.csv keeps its runs of other seeds. PEER is a virtual environment with the peer.
 """
 
 import argparse
@@ -29,7 +29,7 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(FOLDER))
 
 import throughput  # noqa: E402
-from clusters import exit_on_sigterm, write_rows  # noqa: E402
+from clusters import exit_on_sigterm, whole_rows, write_rows  # noqa: E402
 from compare import seconds  # noqa: E402
 
 OURS = 'this program'
@@ -66,12 +66,8 @@ class Ours(NamedTuple):
 
   def curve(self, folder):
     """Returns [(Unix time in seconds, mean return of the last 100 games)] so far."""
-    path = os.path.join(folder, 'episodes.csv')
-    if not os.path.exists(path):
-      return []
-    with open(path, newline='', encoding='utf-8') as file:
-      rows = csv.DictReader(file)
-      return curve_of_games([(float(row['time']), float(row['episode_return'])) for row in rows])
+    rows = whole_rows(os.path.join(folder, 'episodes.csv'))
+    return curve_of_games([(float(row['time']), float(row['episode_return'])) for row in rows])
 
 
 class StableBaselines(NamedTuple):
@@ -137,8 +133,12 @@ TASKS = {
 }
 
 
-def run(task, program, python, seed):
-  """Trains; returns [(seconds since the start, mean return of the last 100 games)]."""
+def run(task, program, python, seed, most_secs=math.inf):
+  """Trains, for at most so many seconds.
+
+  Returns:
+    [(seconds since the start, mean return of the last 100 games)].
+  """
   # A worker that is killed last may still write while the folder is removed.
   with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     command, path = program.command(python, seed, folder), os.path.join(folder, 'output')
@@ -154,7 +154,7 @@ def run(task, program, python, seed):
         start_new_session=True,
       )
     try:
-      code = wait(task, program, running, folder)
+      code = wait(task, program, running, folder, most_secs)
     finally:
       with contextlib.suppress(ProcessLookupError):  # None of them is left.
         os.killpg(running.pid, signal.SIGKILL)
@@ -165,26 +165,26 @@ def run(task, program, python, seed):
     return [(round(when - began, 2), value) for when, value in program.curve(folder)]
 
 
-def wait(task, program, running, folder):
-  """Waits until a program ends, or ends it where it reaches the mean return.
+def wait(task, program, running, folder, most_secs=math.inf):
+  """Waits until a program ends, or ends it where it reaches the mean return or the limit.
 
   Args:
     task: `Task`.
     program: `Ours`, `StableBaselines` or `SampleFactory`.
     running: its `subprocess.Popen`.
     folder: where it writes.
+    most_secs: the limit.
 
   Returns:
     Its exit code; 0 if it was ended here.
   """
-  while task.ends_there:
+  give_up = time.monotonic() + most_secs
+  while time.monotonic() < give_up:
     try:
-      return running.wait(LOOK_SECS)
+      return running.wait(min(LOOK_SECS, max(0.0, give_up - time.monotonic())))
     except subprocess.TimeoutExpired:
-      if secs_to(program.curve(folder), task.mean_return) is not None:
+      if task.ends_there and secs_to(program.curve(folder), task.mean_return) is not None:
         break
-  else:
-    return running.wait()
   running.send_signal(signal.SIGINT)
   try:
     running.wait(END_SECS)
@@ -208,7 +208,7 @@ def table(name, task, curves, stolen):
     own = [curve for (which, _), curve in curves.items() if which == program]
     times = [secs_to(curve, task.mean_return) for curve in own]
     words = ', '.join('never' if secs is None else f'{secs:.0f}' for secs in times)
-    ends = ', '.join(f'{curve[-1][1]:.1f} ({curve[-1][0]:.0f} s)' for curve in own)
+    ends = ', '.join(f'{c[-1][1]:.1f} ({c[-1][0]:.0f} s)' if c else 'no return' for c in own)
     lines.append(f'| {program} | {words} | {ends} |')
   return '\n'.join([*lines, '', f'Stolen: {stolen:.3f}', ''])
 
@@ -280,6 +280,7 @@ def main():
   parser.add_argument('--task', choices=TASKS, required=True)
   parser.add_argument('--peer', required=True, help='path of the Python of PEER')
   parser.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3])
+  parser.add_argument('--most_minutes', type=float, default=math.inf, help='of each training')
   parser.add_argument('--out', required=True, help='folder')
   args = parser.parse_args()
   exit_on_sigterm()
@@ -291,7 +292,7 @@ def main():
   before = throughput.processor_times()
   for seed in args.seeds:
     for program in (task.ours, task.peer):
-      curves[program.name, seed] = run(task, program, peer, seed)
+      curves[program.name, seed] = run(task, program, peer, seed, 60 * args.most_minutes)
       write(base + '.csv', curves, task.mean_return)
   stolen = throughput.stolen_share(before, throughput.processor_times())
   text = table(args.task, task, curves, stolen)
