@@ -20,8 +20,8 @@ from common import keywords, own_code
 from envs import older_gym, wrapping
 from structs import Level, level_of
 
-# By module, or module:function: whether its first import or call here may have registered an
-# environment. What was imported by others before may have.
+# module, or module:function -> whether its first import or call may have registered an environment.
+# True for a module that was imported before `make` was called.
 _may_have_registered: dict[str, bool] = {}
 
 _VERSION = re.compile(r'-v(\d+)$')
