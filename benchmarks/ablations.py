@@ -47,6 +47,7 @@ TASKS = {
 }
 REPLAY = '--replay_capacity=10000'
 _STARTING = threading.Lock()
+_STOPPING = threading.Event()  # Runs that end now were ended from here.
 CORRECTIONS = 'vtrace', 'one_step', 'epsilon', 'none'
 
 
@@ -150,6 +151,8 @@ class Job(NamedTuple):
       running.discard(process)
     if code:
       raise RuntimeError(f'{self.folder}: exit code {code}, see ablation.log')
+    if _STOPPING.is_set():
+      return
     with open(os.path.join(self.folder, 'ablation_done'), 'w', encoding='ascii'):
       pass
 
@@ -204,6 +207,7 @@ def train_all(jobs, at_a_time, finished):
   try:
     list(pool.map(train, jobs))
   finally:  # Also after Ctrl-C: the runs save a checkpoint.
+    _STOPPING.set()
     pool.shutdown(wait=False, cancel_futures=True)
     for process in list(running):
       process.terminate()

@@ -2,12 +2,13 @@
 
 import csv
 import os
+import signal
 import sys
 
 import pytest
 
 import experiment
-from conftest import ROOT
+from conftest import ROOT, eventually, whole_rows
 
 sys.path.insert(0, os.path.join(ROOT, 'benchmarks'))
 
@@ -59,3 +60,16 @@ def test_scores_tables_and_pictures_of_the_runs_that_are_done(tmp_path):
   assert '| 2 [1.5, 2.5], 2 seeds |' in line
   assert len(lines) == 2 + 10
   assert (tmp_path / 'figure_E1.png').stat().st_size > 1000
+
+
+def test_a_run_that_was_ended_early_is_not_done(processes, tmp_path):
+  study = processes.start(
+    os.path.join(ROOT, 'benchmarks', 'ablations.py'), '--figure=replay', '--tasks=Catch',
+    '--seeds=1', '--at_a_time=1', f'--out={tmp_path}', '--total_environment_frames=100000000',
+  )  # fmt: skip
+  metrics = tmp_path / 'runs' / 'figure_replay' / 'Catch' / 'vtrace,0' / 'seed=1' / 'metrics.csv'
+  eventually(lambda: len(whole_rows(metrics)) > 2, 120, study.output)
+  os.kill(study.pid, signal.SIGTERM)
+  assert study.exit_code(120) == 128 + signal.SIGTERM, study.output()
+  assert (metrics.parent / 'checkpoint').exists()
+  assert not list(tmp_path.rglob('ablation_done'))
