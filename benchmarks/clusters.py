@@ -29,6 +29,30 @@ def exit_on_sigterm():
   signal.signal(signal.SIGTERM, leave)
 
 
+@contextlib.contextmanager
+def process_group(command, **options):
+  """Starts a program in a process group of its own; kills what is left of the group at the end.
+
+  Args:
+    command: its words.
+    **options: of `subprocess.Popen`, which is given to the `with` block.
+  """
+  process = subprocess.Popen(command, start_new_session=True, **options)
+  try:
+    yield process
+  finally:
+    with contextlib.suppress(ProcessLookupError):  # None of them is left.
+      os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def interrupt(process, end_secs):
+  """Sends SIGINT to a program, and waits up to `end_secs` for its end."""
+  process.send_signal(signal.SIGINT)
+  with contextlib.suppress(subprocess.TimeoutExpired):
+    process.wait(end_secs)
+
+
 class Supervised:
   """The tasks of a cluster. `tend` restarts those that died.
 

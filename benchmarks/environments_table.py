@@ -9,19 +9,20 @@ flagfiles/vector.flags and the network that --agent_name=auto chooses.
 """
 
 import argparse
-import contextlib
 import importlib.metadata
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 
-from clusters import exit_on_sigterm, whole_rows
+from clusters import ROOT, exit_on_sigterm, interrupt, process_group, whole_rows
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from common import files
+
 START_SECS = 120.0  # Limit for the check, and for the time until the first update.
 END_SECS = 60.0  # Limit for a run to end after a signal.
 
@@ -114,35 +115,17 @@ def run(words, folder, secs, begun=lambda: True):
   """
   command = [sys.executable, os.path.join(ROOT, 'experiment.py'), *words]
   with open(os.path.join(folder, 'log'), 'w+', encoding='utf-8', errors='replace') as log:
-    # A session of its own: its process group, whose number is its pid, holds its children.
-    process = subprocess.Popen(
-      command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
-    )
     give_up = time.monotonic() + START_SECS
-    try:
+    with process_group(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder) as process:
       while process.poll() is None and not begun() and time.monotonic() < give_up:
         time.sleep(0.2)
-      code = ended(process, secs)
-    finally:
-      with contextlib.suppress(ProcessLookupError):  # None of them is left.
-        os.killpg(process.pid, signal.SIGKILL)
-      process.wait()
+      try:
+        code = process.wait(secs)
+      except subprocess.TimeoutExpired:
+        code = None
+        interrupt(process, END_SECS)
     log.seek(0)
     return code, log.read()
-
-
-def ended(process, secs):
-  """Returns the exit code of a process; None if it had to be asked to end after so many seconds.
-
-  It may still run where it does not end within END_SECS.
-  """
-  try:
-    return process.wait(secs)
-  except subprocess.TimeoutExpired:
-    process.send_signal(signal.SIGINT)
-  with contextlib.suppress(subprocess.TimeoutExpired):
-    process.wait(END_SECS)
-  return None
 
 
 def figures(logdir):
@@ -199,11 +182,9 @@ def line(package, row):
 
 
 def save(out, secs, found):
-  """Writes result.json; one that is there is replaced at once, so that it is always whole."""
-  path = os.path.join(out, 'result.json')
-  with open(path + '.new', 'w', encoding='utf-8') as file:
-    json.dump(dict(secs=secs, time=time.time(), environments=found), file, indent=2)
-  os.replace(path + '.new', path)
+  """Writes result.json, atomically."""
+  text = json.dumps(dict(secs=secs, time=time.time(), environments=found), indent=2)
+  files.write_whole(os.path.join(out, 'result.json'), text)
 
 
 def installed(package):

@@ -19,9 +19,9 @@ class Actions(NamedTuple):
   Attributes:
     parts: tuple of `ActionPart`, in the order of the space.
     convert: function of an action, an array shaped `structs.action_shape` or an int, that returns
-      an element of the space. Continuous parts are scaled from [-1, 1] to their bounds and clipped;
-      a number with one bound or none is moved, if need be, so that 0 is one above a lower or below
-      an upper bound.
+      an element of the space. Numbers with two bounds are scaled from [-1, 1] to them, others are
+      not scaled. If a range lies on one side of 0, such as [0, inf), numbers are shifted so that 0
+      becomes 1 inside the bound. All are clipped.
   """
 
   parts: tuple[ActionPart, ...]

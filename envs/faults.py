@@ -94,7 +94,7 @@ def raised(error: BaseException, env: Any, method: str) -> str:
 
 
 def _origin(error, found, method):
-  """Returns the layer that raised `error`, and those calls of the traceback that are its own.
+  """Returns the layer that raised `error`, and the part of the traceback from its call on.
 
   Args:
     error: the exception.
@@ -122,12 +122,12 @@ def _origin(error, found, method):
 
 
 def _owner(frame, found, codes):
-  """Returns which of the layers `found` a call is a call of; -1 if it is none.
+  """Returns the index of the layer whose function a frame runs; -1 if there is none.
 
   Args:
-    frame: of the call.
+    frame: the frame.
     found: the layers.
-    codes: the code of each layer's functions.
+    codes: the code objects of each layer's functions.
   """
   owners = [at for at, own in enumerate(codes) if frame.f_code in own]
   if not owners:
@@ -138,7 +138,7 @@ def _owner(frame, found, codes):
 
 
 def _codes(layer):
-  """Yields the code of an object's functions, without what all wrappers inherit."""
+  """Yields the code objects of a layer's functions, without those of Gymnasium's base classes."""
   own = [value for value in getattr(layer, '__dict__', {}).values() if inspect.isroutine(value)]
   for cls in type(layer).__mro__:
     if cls.__module__ not in ('gymnasium.core', 'gym.core'):

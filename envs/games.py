@@ -126,7 +126,7 @@ class Games:
     except Misfit:
       if not truncated:
         raise
-      # The action is ignored, and some environments give no mask any more.
+      # The action that follows is ignored, and some environments give no mask here.
       mask = np.ones(actions.num_choices(self._actions.parts), bool)
     return *arrays_of(converted), mask
 

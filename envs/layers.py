@@ -6,10 +6,10 @@ from typing import Any
 
 
 class Adapter:
-  """An environment with another API than the one inside; `unwrapped` is the adapter itself.
+  """Gives an environment another API; `unwrapped` is the adapter itself.
 
   Args:
-    env: the environment inside, which has all that the adapter does not define.
+    env: the environment inside; attributes that the adapter does not define are its own.
   """
 
   _seed: int | None = None

@@ -63,27 +63,30 @@ def make(level: Level | str, made_as: Level | None = None, **kwargs: Any) -> Any
 
 
 def _imports_of(level):
-  """Returns what a level's imports name, each written module or module:function."""
+  """Returns a level's imports, a list of module or module:function."""
   return [*filter(None, keywords.canonical_imports(level.imports).split(','))]
 
 
 def _watched(name, run):
-  """Calls `run`, and notes whether that registered an environment.
+  """Calls `run`; the first time, records whether it may have registered an environment.
 
   Args:
-    name: of what is imported: module, or module:function.
-    run: function that imports it, and calls the function.
+    name: module, or module:function.
+    run: function that imports the module, and calls the function.
   """
+  if name in _may_have_registered:
+    run()
+    return
   module = name.partition(':')[0]
   may_have = _may_have_registered.get(module, module in sys.modules)
   before = _registered()
   run()
   changed = any(before.get(key) is not spec for key, spec in _registered().items())
-  _may_have_registered[name] = _may_have_registered.get(name, may_have) or changed
+  _may_have_registered[name] = may_have or changed
 
 
 def _registered():
-  """Returns all specs by (registry, id), but for OpenAI Gym's own, which its import registers."""
+  """Returns the specs by (registry, id), without those that OpenAI Gym registers on its import."""
   gym = sys.modules.get('gym.envs.registration')
   of_gym = getattr(gym, 'registry', {}).items()
   return {

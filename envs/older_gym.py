@@ -16,13 +16,13 @@ _NEWER = ('gym.wrappers.', 'gym.core.ObservationWrapper.', 'gym.core.RewardWrapp
 def adapted(env: Any) -> Any:
   """Returns an environment of OpenAI Gym with Gymnasium's API.
 
-  Its wrappers stay. Adapters are put between layers of different APIs, and none where one is.
+  Its wrappers stay. An adapter is put between two layers that use different APIs.
 
   Args:
     env: what `gym.make` returned, or what this function returned, in further wrappers.
   """
   *wrappers, made = layers_of(env)
-  is_newer = False  # What has no adapter yet counts as older; `NewerApi` adapts either.
+  is_newer = False  # Without an adapter: older or newer, `NewerApi` accepts both.
   for wrapper in reversed(wrappers):
     if isinstance(wrapper, Adapter):
       made, is_newer = wrapper, isinstance(wrapper, NewerApi)
@@ -141,17 +141,17 @@ def _parameters(method):
 
 
 def _unpacked(method):
-  """Returns the numbers of variables to which the code of a method assigns tuples."""
+  """Returns how many variables the tuple assignments of a method have: {4} for `a, b, c, d = x`."""
   code = getattr(inspect.unwrap(method), '__code__', None)
   instructions = dis.get_instructions(code) if code else ()
   return {one.arg for one in instructions if one.opname == 'UNPACK_SEQUENCE'}
 
 
 def _taken(env, method, names):
-  """Returns those of `names` that a method and what it passes them on to take as keywords."""
+  """Returns the keywords of `names` that a method accepts; `**kwargs` are followed inwards."""
   for layer in layers_of(env):
     function = getattr(layer, method, None)
     names = wrapping.accepted(function, names)
-    if not wrapping.accepted(function, ['any name']):  # It passes on none that it does not know.
+    if not wrapping.accepted(function, ['any name']):  # It has no **kwargs.
       break
   return names

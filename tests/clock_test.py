@@ -1,4 +1,4 @@
-"""benchmarks/peers/clock.py: what its table keeps of a run, and that nothing of a run stays."""
+"""benchmarks/peers/clock.py: the rows of TASK.csv, and that no process is left."""
 
 import os
 import sys

@@ -11,13 +11,11 @@ TASK.csv keeps its runs of other seeds. PEER is a virtual environment with the p
 """
 
 import argparse
-import contextlib
 import csv
 import json
 import math
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -29,7 +27,7 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(FOLDER))
 
 import throughput  # noqa: E402
-from clusters import exit_on_sigterm, whole_rows, write_rows  # noqa: E402
+from clusters import exit_on_sigterm, interrupt, process_group, whole_rows, write_rows  # noqa: E402
 from compare import seconds  # noqa: E402
 
 OURS = 'this program'
@@ -143,22 +141,13 @@ def run(task, program, python, seed, most_secs=math.inf):
   with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     command, path = program.command(python, seed, folder), os.path.join(folder, 'output')
     began = time.time()
-    with open(path, 'w', encoding='utf-8') as output:
-      # A session of its own: its process group, whose number is its pid, holds its workers.
-      running = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        cwd=folder,
-        start_new_session=True,
-      )
-    try:
+    with (
+      open(path, 'w', encoding='utf-8') as output,
+      process_group(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder
+      ) as running,
+    ):
       code = wait(task, program, running, folder, most_secs)
-    finally:
-      with contextlib.suppress(ProcessLookupError):  # None of them is left.
-        os.killpg(running.pid, signal.SIGKILL)
-      running.wait()
     if code:
       with open(path, encoding='utf-8', errors='replace') as output:
         raise SystemExit(f'{command} ended with exit code {code}:\n{output.read()[-3000:]}')
@@ -185,11 +174,7 @@ def wait(task, program, running, folder, most_secs=math.inf):
     except subprocess.TimeoutExpired:
       if task.ends_there and secs_to(program.curve(folder), task.mean_return) is not None:
         break
-  running.send_signal(signal.SIGINT)
-  try:
-    running.wait(END_SECS)
-  except subprocess.TimeoutExpired:
-    pass  # The caller kills it.
+  interrupt(running, END_SECS)
   return 0
 
 
@@ -251,7 +236,7 @@ def thinned(curve, mean_return):
   """Returns at most ROWS rows of a curve, evenly spaced.
 
   They include the first row, the last one, and the first one that reaches the mean return. A curve
-  of so few rows is returned as it is.
+  of at most ROWS rows is returned unchanged.
   """
   if len(curve) <= ROWS:
     return curve

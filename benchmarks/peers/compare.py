@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(FOLDER))
 
 import throughput  # noqa: E402
+from clusters import process_group  # noqa: E402
 
 UNROLL, BATCH = 20, 32
 WARM_UP_SECS = 15.0  # Of sample-factory, after the first frames.
@@ -76,16 +76,11 @@ def peer_rate(python, level, num_envs, secs):
       python, os.path.join(FOLDER, 'train_sample_factory.py'), *peer_arguments(level, num_envs),
       f'--train_dir={folder}', '--experiment=run',
     ]  # fmt: skip
-    with open(path, 'w') as log:
-      # A session of its own: its workers are ended with it.
-      run = subprocess.Popen(
-        command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
-      )
-    try:
+    with (
+      open(path, 'w') as log,
+      process_group(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder) as run,
+    ):
       return _rate_of(run, path, secs)
-    finally:
-      os.killpg(run.pid, signal.SIGKILL)
-      run.wait()
 
 
 def _rate_of(run, path, secs):
@@ -126,6 +121,7 @@ def main():
   parser.add_argument('--secs', type=float, default=30, help='of each measurement')
   parser.add_argument('--out', required=True, help='folder of result.json')
   args = parser.parse_args()
+  peer_python = os.path.abspath(args.peer)  # It runs in a folder of its own.
   os.makedirs(args.out, exist_ok=True)
   rates = {n: ([], []) for n in args.num_envs}
   before = throughput.processor_times()
@@ -134,9 +130,9 @@ def main():
       ours.append(
         throughput.whole_rate(product_flags(args.level_name, n, args.loops), 1, args.secs)
       )
-      peer.append(peer_rate(args.peer, args.level_name, n, args.secs))
+      peer.append(peer_rate(peer_python, args.level_name, n, args.secs))
   result = {
-    **versions(args.peer),
+    **versions(peer_python),
     'level_name': args.level_name,
     'loops': args.loops,
     'rates': rates,

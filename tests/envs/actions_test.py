@@ -45,7 +45,7 @@ class Own(spaces.Discrete):
     (NUMBERS, [-3, 3, 3], np.float32([0, 2, 1])),
     (spaces.Box(0, 4, (1, 2), np.int32), [0.2, 9], np.int32([[2, 4]])),
     (spaces.Box(-3e38, 3e38, (1,), np.float32), [0.25], np.float32([0.25])),
-    # With one bound that leaves 0 out, 0 is one beside that bound.
+    # Ranges on one side of 0: an action of 0 becomes 1 inside the bound.
     (
       spaces.Box(np.float32([100, 0, -np.inf]), np.float32([np.inf, np.inf, -5])),
       [0.5, -3, 0],
